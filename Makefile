@@ -1,0 +1,33 @@
+# Short names for scripts/dev.py, which works the same on machines without make.
+# Arguments: make test ARGS="-k preset -x"
+
+PYTHON ?= python3
+ARGS ?=
+DEV = $(PYTHON) scripts/dev.py
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test serve train lint clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: ## make the environment and find ComfyUI (the other commands do it too)
+	@$(DEV) env $(ARGS)
+
+demo: ## run the whole job in a real ComfyUI and print its table
+	@$(DEV) demo $(ARGS)
+
+test: ## run all tests, the pure ones and those in a real ComfyUI
+	@$(DEV) test $(ARGS)
+
+serve: ## start ComfyUI with the pack, to try it by hand
+	@$(DEV) serve $(ARGS)
+
+train: ## train the demo model anew
+	@$(DEV) train $(ARGS)
+
+lint: ## check the code with ruff
+	@$(DEV) lint $(ARGS)
+
+clean: ## remove caches and the demo's output (ARGS=--all: also .venv and the downloaded ComfyUI)
+	@$(DEV) clean $(ARGS)

@@ -1,0 +1,1 @@
+"""Development commands: environment, host, demo and tests. Standard library only; not part of the published pack."""

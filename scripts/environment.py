@@ -1,0 +1,144 @@
+"""The Python environment in which ComfyUI, the demo and the tests run: found, or made once and completed.
+
+A stamp in the environment holds the sha256 of everything that determines its content. It is removed before anything is
+changed and written after everything is there, so an interrupted run is simply gone on with by the next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import processes, requirements
+from .errors import DevError
+from .host import Host, fetch_host, local_host
+from .layout import REQUIREMENTS, VENV
+
+# Newer torch breaks torchaudio's CUDA check at import, and the CPU-only build of torch breaks torchvision's.
+TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
+STAMP_NAME = ".q-sched-stamp"
+
+
+class EnvironmentSetupError(DevError):
+    """The environment cannot be found or made."""
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What every command needs: an interpreter that has everything, and a ComfyUI."""
+
+    python: Path
+    host: Host
+
+
+def prepare() -> Workbench:
+    """Find or make the environment and the ComfyUI. Instant when both are there."""
+    named = named_interpreter()
+    host = local_host() or fetch_host(named or _interpreter_with_pip())
+    # A repackaged ComfyUI may come without its own list.
+    files = [file for file in (host.requirements, *REQUIREMENTS) if file.is_file()]
+    bench = Workbench(named or _stamped(VENV, files) or _running_if_complete(files) or _complete(VENV, files), host)
+    print(f"Python: {bench.python}\nHost:   {bench.host}", flush=True)
+    return bench
+
+
+def named_interpreter(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The interpreter in `QSCHED_PYTHON`, used as it is; None when not set."""
+    name = environ.get("QSCHED_PYTHON")
+    if not name:
+        return None
+    found = shutil.which(os.path.expanduser(name))
+    if found is None:
+        raise EnvironmentSetupError(
+            f"QSCHED_PYTHON={name} is not a program that can be run. "
+            "Set it to the Python of your ComfyUI, or unset it to have an environment made in .venv."
+        )
+    return Path(found).absolute()  # not resolved: a venv's python is a link whose place makes it what it is
+
+
+def digest(files: Sequence[Path], torch: Sequence[str] = TORCH) -> str:
+    """sha256 of everything that determines what is installed."""
+    content = {"torch": list(torch), "files": [file.read_text("utf-8") for file in files]}
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def is_stamped(venv: Path, wanted: str) -> bool:
+    """Whether `venv` was completed for the digest `wanted` and its interpreter is still there."""
+    stamp = venv / STAMP_NAME
+    return interpreter_of(venv).exists() and stamp.is_file() and stamp.read_text("utf-8").strip() == wanted
+
+
+def write_stamp(venv: Path, wanted: str) -> None:
+    """Mark `venv` as complete, in one step."""
+    fresh = venv / f"{STAMP_NAME}.new"
+    fresh.write_text(wanted + "\n", "utf-8")
+    fresh.replace(venv / STAMP_NAME)
+
+
+def interpreter_of(venv: Path) -> Path:
+    """The path of a virtual environment's Python on this system."""
+    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def _stamped(venv: Path, files: Sequence[Path]) -> Path | None:
+    return interpreter_of(venv) if is_stamped(venv, digest(files)) else None
+
+
+def _running_if_complete(files: Sequence[Path]) -> Path | None:
+    """The running interpreter, if it has everything; any torch will do that its owner's ComfyUI runs on."""
+    wanted = [line for file in files for line in requirements.lines(file.read_text("utf-8"))]
+    complete = not requirements.missing(wanted, requirements.installed_version)
+    return Path(sys.executable) if complete else None
+
+
+def _interpreter_with_pip() -> Path:
+    return Path(sys.executable) if importlib.util.find_spec("pip") else _made(VENV)
+
+
+def _complete(venv: Path, files: Sequence[Path]) -> Path:
+    """Make `venv` if need be and install into it whatever it lacks."""
+    python = _made(venv)
+    (venv / STAMP_NAME).unlink(missing_ok=True)
+    print("Installing torch (the first time: several GB) …", flush=True)
+    _pip_install(python, TORCH, "--progress-bar=on")
+    print("Installing the requirements of ComfyUI and Q-Sched …", flush=True)
+    # torch is named again, so that no other requirement can move it.
+    _pip_install(python, [*TORCH, *(part for file in files for part in ("-r", file))], "--quiet")
+    write_stamp(venv, digest(files))
+    return python
+
+
+def _made(venv: Path) -> Path:
+    python = interpreter_of(venv)
+    if not _has_pip(python):
+        print(f"Making {venv} …", flush=True)
+        # --clear: what is there has no working Python or pip, so nothing in it can be used.
+        _check([sys.executable, "-m", "venv", "--clear", venv], "On Debian and Ubuntu: apt install python3-venv.")
+    return python
+
+
+def _has_pip(python: Path) -> bool:
+    if not python.exists():
+        return False
+    command = [str(python), "-c", "import pip"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def _pip_install(python: Path, what: Sequence[str | Path], *options: str) -> None:
+    command = [python, "-m", "pip", "install", "--disable-pip-version-check", *options]
+    _check([*command, *what], "Check the network connection and the free disk space, then run the command again.")
+
+
+def _check(command: Sequence[str | Path], advice: str) -> None:
+    parts = [str(part) for part in command]
+    status = processes.run(parts)
+    if status != 0:
+        raise EnvironmentSetupError(f"This command failed with status {status}:\n  {' '.join(parts)}\n{advice}")
