@@ -1,0 +1,40 @@
+"""The method, the quantiser and the preset file, in plain torch: no host is needed here.
+
+import qsched_core as qs
+qs.sample("euler", model, x, sigmas, qs.Coefficients.ramp(4, c_eps=(0.95, 1.05)))
+"""
+
+from .coefficients import Coefficients
+from .errors import (
+    CalibrationError,
+    CoefficientError,
+    DependencyError,
+    PresetError,
+    QSchedError,
+    QuantizationError,
+    SamplingError,
+)
+from .preset import Binding, Mismatch, Preset, load_preset, mismatches, save_preset
+from .quant import QuantReport, quantize
+from .samplers import SAMPLERS, sample
+
+__all__ = [
+    "SAMPLERS",
+    "Binding",
+    "CalibrationError",
+    "CoefficientError",
+    "Coefficients",
+    "DependencyError",
+    "Mismatch",
+    "Preset",
+    "PresetError",
+    "QSchedError",
+    "QuantReport",
+    "QuantizationError",
+    "SamplingError",
+    "load_preset",
+    "mismatches",
+    "quantize",
+    "sample",
+    "save_preset",
+]

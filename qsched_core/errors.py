@@ -1,0 +1,48 @@
+"""Every error the pack raises on purpose: what is wrong, with the value in it, and what to do."""
+
+from __future__ import annotations
+
+FIRST_LINE = 90
+"""What the host's error box shows of a message without scrolling."""
+
+
+class QSchedError(Exception):
+    """First line at most 90 characters: "<what>. Fix: <action>". ``fields`` hold the values the text speaks of.
+
+    Where a long value leaves no room, the way out moves to a second line and the first is cut.
+    """
+
+    def __init__(self, what: str, fix: str = "", **fields: object):
+        self.what, self.fix, self.fields = what, fix, fields
+        super().__init__(_message(" ".join(f"Q-Sched: {what}".split()), f"Fix: {fix}" if fix else ""))
+
+
+class CoefficientError(QSchedError, ValueError):
+    """Coefficients that are not finite, not positive, of unequal length, or of the wrong number of steps."""
+
+
+class PresetError(QSchedError, ValueError):
+    """A preset file that cannot be trusted, or that does not fit what it is applied to."""
+
+
+class QuantizationError(QSchedError, ValueError):
+    """A model, layer or format that cannot be quantised."""
+
+
+class SamplingError(QSchedError, RuntimeError):
+    """A sampler that Q-Sched cannot drive exactly, or a latent that stopped being finite."""
+
+
+class CalibrationError(QSchedError, ValueError):
+    """Settings or prompts from which no calibration can be made."""
+
+
+class DependencyError(QSchedError, ImportError):
+    """An optional package is missing."""
+
+
+def _message(what: str, fix: str) -> str:
+    line = f"{what} {fix}".strip()
+    if len(line) <= FIRST_LINE:
+        return line
+    return f"{what if len(what) <= FIRST_LINE else what[: FIRST_LINE - 1] + '…'}\n{fix}".strip()
