@@ -1,0 +1,66 @@
+"""Demo Model: a small text-to-picture model of our own, so that the pack can be tried without a download."""
+
+from __future__ import annotations
+
+import comfy.sd
+import comfy.supported_models_base
+from comfy import sd1_clip
+from comfy_api.latest import io
+
+from ..demo import files
+from ..demo.networks import TEXT_CONFIG
+from ..demo.vocabulary import CLIP_END, CONTEXT_LENGTH, clip_spelling, expand_embedding
+from .sockets import CATEGORY
+
+
+class QSchedDemoModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QSchedDemoModel",
+            display_name="Q-Sched Demo Model",
+            category=CATEGORY,
+            description="A toy FLUX-schnell, trained by us on drawn shapes: 64 x 64 pixels, 4 steps, cfg 1, "
+            "euler / simple. Ask for things like: a large red circle left of a small blue star on a sand background.",
+            search_aliases=["demo", "try", "example", "toy model"],
+            inputs=[],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="2.3 M parameters, loaded like any FLUX-schnell."),
+                io.Clip.Output(display_name="clip", tooltip="Knows some thirty words; others are all the same to it."),
+                io.Vae.Output(display_name="vae", tooltip="A TAESD with 16 channels."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        model = comfy.sd.load_diffusion_model_state_dict(files.read(files.MODEL))
+        vae = comfy.sd.VAE(sd=files.read(files.VAE))
+        return io.NodeOutput(model, load_text_encoder(), vae)
+
+
+class _Tokenizer(sd1_clip.SD1Tokenizer):
+    """CLIP's own tokenizer, cut to the demo's length, with the one word respelt that it would split."""
+
+    def tokenize_with_weights(self, text: str, return_word_ids=False, **kwargs):
+        return super().tokenize_with_weights(clip_spelling(text), return_word_ids, **kwargs)
+
+
+def load_text_encoder() -> comfy.sd.CLIP:
+    """The demo's text encoder in the host's CLIP class: stock tokenizer, 16 tokens, 64 wide."""
+    weights = files.read(files.TEXT)
+    clip_ids = weights.pop("clip_ids")
+    table = weights.pop("embeddings.token_embedding.weight")
+    weights["embeddings.token_embedding.weight"] = expand_embedding(table, clip_ids)
+    state = {f"text_model.{name}": value for name, value in weights.items()}
+    config = {**TEXT_CONFIG, "eos_token_id": CLIP_END}
+    target = comfy.supported_models_base.ClipTarget(_Tokenizer, sd1_clip.SD1ClipModel)
+    return comfy.sd.CLIP(
+        target,
+        tokenizer_data={"clip_l_max_length": CONTEXT_LENGTH},
+        parameters=sum(value.numel() for value in state.values()),
+        state_dict=[state],
+        model_options={"clip_l_model_config": config},
+    )
+
+
+NODES = [QSchedDemoModel]

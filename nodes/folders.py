@@ -1,0 +1,92 @@
+"""Where presets live, and names that cannot leave that folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import folder_paths
+
+from ..qsched_core import PresetError
+
+FOLDER = "qsched_presets"
+METRICS_FOLDER = "qsched_metrics"
+SUFFIX = ".safetensors"
+_NAME = re.compile(r"[^\\/:*?\"<>|\x00-\x1f]{1,120}")
+
+
+def register_folders() -> None:
+    """Adds our two folders to the host's model folders; the user's extra_model_paths.yaml is honoured."""
+    for name in (FOLDER, METRICS_FOLDER):
+        folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name), is_default=True)
+    paths, extensions = folder_paths.folder_names_and_paths[FOLDER]
+    folder_paths.folder_names_and_paths[FOLDER] = (paths, {SUFFIX} | set(extensions))
+
+
+def metric_folders() -> dict[str, Path]:
+    """open_clip models a user has put into ``models/qsched_metrics``, one folder each, by name."""
+    found = {}
+    for root in map(Path, folder_paths.get_folder_paths(METRICS_FOLDER)):
+        for config in sorted(root.glob("*/open_clip_config.json")):
+            found.setdefault(config.parent.name, config.parent)
+    return found
+
+
+def preset_names() -> list[str]:
+    """The presets that can be loaded, as the host lists them."""
+    return folder_paths.get_filename_list(FOLDER)
+
+
+def preset_path(name: str) -> Path:
+    """The file of a listed preset.
+
+    Raises:
+        PresetError: no such preset.
+    """
+    path = folder_paths.get_full_path(FOLDER, name)
+    if path is None or not name.endswith(SUFFIX):
+        raise PresetError(f"preset {name[:60]!r} is not in models/{FOLDER}.", "put the file there and press R")
+    return Path(path)
+
+
+def new_preset_path(name: str) -> Path:
+    """A path for a preset to be saved under ``name`` (no folders, no suffix needed).
+
+    Raises:
+        PresetError: a name that is empty or holds a separator or a reserved character.
+    """
+    name = name.strip().removesuffix(SUFFIX)
+    if not _NAME.fullmatch(name) or name.startswith("."):
+        raise PresetError(f"{name[:40]!r} is no file name.", "use letters, digits, spaces, - and _ only")
+    return Path(folder_paths.get_folder_paths(FOLDER)[0]) / (name + SUFFIX)
+
+
+def unused_preset_path(name: str) -> Path:
+    """As ``new_preset_path``, with a number appended while a file of that name exists: nothing is overwritten."""
+    path = new_preset_path(name)
+    number = 2
+    while path.exists():
+        path = path.with_name(f"{name.strip().removesuffix(SUFFIX)} ({number}){SUFFIX}")
+        number += 1
+    return path
+
+
+def journal_path(key: str) -> Path:
+    """Where a calibration keeps its trials; not reachable over HTTP."""
+    return Path(folder_paths.get_system_user_directory("qsched")) / "studies" / f"{key}.jsonl"
+
+
+def input_text(name: str) -> str:
+    """A UTF-8 text file of the host's input folder.
+
+    Raises:
+        PresetError: a path outside the folder, no such file, or more than 4 MiB.
+    """
+    root = Path(folder_paths.get_input_directory()).resolve()
+    path = (root / name).resolve()
+    if root not in path.parents or not path.is_file():
+        raise PresetError(f"no file {name[:60]!r} in ComfyUI's input folder.", "put the prompt file there")
+    if path.stat().st_size > 4 * 1024**2:
+        raise PresetError(f"{name[:60]!r} is larger than 4 MiB.", "give a list of prompts, one per line")
+    return path.read_text(encoding="utf-8", errors="replace")

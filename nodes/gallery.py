@@ -1,0 +1,39 @@
+"""Rows of small pictures with their names, as one picture for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+_SIDE, _GAP, _LABEL = 160, 6, 22
+_PAPER, _INK = (250, 250, 250), (30, 30, 30)
+
+
+def gallery(rows: Sequence[tuple[str, Tensor]]) -> Tensor:
+    """(name, pictures (B, H, W, 3)) per row → one picture (1, H', W', 3) in [0, 1]; the shortest row sets the width."""
+    count = min(len(pictures) for _, pictures in rows)
+    sheet = Image.new("RGB", (_GAP + count * (_SIDE + _GAP), len(rows) * (_SIDE + _LABEL + _GAP) + _GAP), _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    for row, (name, pictures) in enumerate(rows):
+        top = _GAP + row * (_SIDE + _LABEL + _GAP)
+        draw.text((_GAP, top), name, fill=_INK, font=font)
+        for column in range(count):
+            sheet.paste(_thumbnail(pictures[column]), (_GAP + column * (_SIDE + _GAP), top + _LABEL))
+    return torch.from_numpy(np.asarray(sheet).astype(np.float32) / 255).unsqueeze(0)
+
+
+def mosaic(pictures: Tensor, columns: int = 4) -> Tensor:
+    """The first ``columns`` pictures side by side (H, W', 3): a preview of what is going on."""
+    return torch.cat(list(pictures[:columns]), dim=1)
+
+
+def _thumbnail(picture: Tensor) -> Image.Image:
+    image = Image.fromarray((picture.clamp(0, 1) * 255).round().byte().numpy())
+    scale = _SIDE / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    # Whole pixels when enlarging: damage must not be smoothed away.
+    return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)

@@ -1,0 +1,37 @@
+"""A bar, a line of text and a picture on a running node, and the user's wish to stop."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import comfy.utils
+from PIL import Image
+
+
+class NodeProgress:
+    """Progress of one node. Every update is also a place where a cancel takes effect."""
+
+    def __init__(self, unique_id: str | None, total: int):
+        self.unique_id, self.total = unique_id, max(1, total)
+        self._bar = comfy.utils.ProgressBar(self.total, node_id=unique_id)
+
+    def update(self, done: int, text: str = "", picture=None) -> None:
+        """``picture`` is (H, W, 3) in [0, 1], shown as the node's preview."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        preview = None if picture is None else ("JPEG", to_pil(picture), 512)
+        self._bar.update_absolute(done, self.total, preview)
+        if text:
+            say(self.unique_id, text)
+
+
+def say(unique_id: str | None, text: str) -> None:
+    """A line under the node, where there is a server to show it."""
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and unique_id is not None:
+        server.send_progress_text(text, unique_id)
+
+
+def to_pil(picture) -> Image.Image:
+    """(H, W, 3) in [0, 1] → an 8-bit picture."""
+    return Image.fromarray((picture.detach().cpu().clamp(0, 1) * 255).round().byte().numpy())

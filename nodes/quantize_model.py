@@ -1,0 +1,86 @@
+"""Quantize Model W4A8: MODEL → a smaller MODEL and a report."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..qsched_core.quant import FORMATS, resolve_format
+from .progress import NodeProgress
+from .sockets import CATEGORY
+from .twin import quantized_twin
+
+GROUPS = {"format's own": None, "16": 16, "32": 32, "64": 64, "128": 128, "per channel": 0}
+
+
+class QSchedQuantizeModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QSchedQuantizeModel",
+            display_name="Quantize Model W4A8",
+            category=CATEGORY,
+            description="Packs the Linear layers of a loaded model into 4 or 8 bits. The given model stays as it is; "
+            "LoRAs work before and after. Follow with Q-Sched Sampler, or JAQ Calibrate to get quality back.",
+            search_aliases=["quantize", "int4", "int8", "w4a8", "4 bit", "low vram", "shrink model"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model as it was loaded, in FP16, BF16 or FP32."),
+                io.Combo.Input(
+                    "format",
+                    options=list(FORMATS),
+                    default="w4a8",
+                    tooltip="Bits of weights (w) and activations (a). w4a8 is the paper's; w8a8 is nearly lossless; "
+                    "w4a4 shows damage; w4a16 leaves activations alone.",
+                ),
+                io.Combo.Input(
+                    "group_size",
+                    options=list(GROUPS),
+                    default="format's own",
+                    advanced=True,
+                    tooltip="Columns that share a scale. Fewer: better and larger. Per channel: smallest, most damage.",
+                ),
+                io.String.Input(
+                    "include",
+                    default="",
+                    advanced=True,
+                    tooltip="Only layers whose dotted name fits one of these patterns (fnmatch, comma separated). "
+                    "Empty: every Linear layer inside the repeated blocks.",
+                ),
+                io.String.Input(
+                    "exclude",
+                    default="",
+                    advanced=True,
+                    tooltip="Layers to leave alone (fnmatch, comma separated), for example *.ff.net.2*",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The quantised model."),
+                io.String.Output(
+                    display_name="report", tooltip="What was quantised, what was kept and why, and the size."
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model, format, group_size, include, exclude) -> io.NodeOutput:
+        progress = NodeProgress(cls.hidden.unique_id, 1)
+
+        def on_layer(done: int, total: int) -> None:
+            progress.total = total
+            progress.update(done, f"layer {done} of {total}")
+
+        twin, report = quantized_twin(
+            model,
+            resolve_format(format, GROUPS[group_size]),
+            include=_patterns(include),
+            exclude=_patterns(exclude),
+            on_layer=on_layer,
+        )
+        return io.NodeOutput(twin, report.text(), ui=ui.PreviewText(report.text()))
+
+
+def _patterns(text: str) -> list[str]:
+    return [pattern.strip() for pattern in text.replace("\n", ",").split(",") if pattern.strip()]
+
+
+NODES = [QSchedQuantizeModel]
