@@ -1,0 +1,1 @@
+"""How the demo's nets were trained; nothing here is needed to use them."""

@@ -1,0 +1,52 @@
+"""Pictures drawn once: latents to learn from, and damaged pictures to judge."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..scenes import draw, sample_scenes
+from .autoencoder import Codec
+from .loop import Workshop
+
+LATENTS = 30_000
+DAMAGED = 3_000
+CHUNK = 20
+
+
+@torch.no_grad()
+def make_latents() -> tuple[Tensor, Tensor]:
+    """Scene rows (LATENTS, 9) and their latents (LATENTS, 16, 8, 8). The encoder is computed: no training needed."""
+    codec, generator = Codec(), torch.Generator().manual_seed(23)
+    rows = sample_scenes(LATENTS, generator)
+    return rows, torch.cat([codec.encode(draw(chunk, generator)) for chunk in rows.split(CHUNK)])
+
+
+@torch.no_grad()
+def make_damaged(shop: Workshop, codec: Codec) -> dict[str, Tensor]:
+    """Rows (DAMAGED, 9), decoded pictures (DAMAGED, 3, 64, 64) and the severity of their damage in [0, 1]."""
+    if (bank := shop.load("damaged")) is not None:
+        return bank
+    generator = torch.Generator().manual_seed(29)
+    rows = sample_scenes(DAMAGED, generator)
+    severity = torch.rand(DAMAGED, generator=generator)
+    severity[: DAMAGED // 8] = 0
+    pictures = []
+    for chunk, amount in zip(rows.split(CHUNK), severity.split(CHUNK), strict=True):
+        latents = codec.encode(draw(chunk, generator))
+        pictures.append(codec.decode(_damage(latents, amount, generator)).clamp(0, 1))
+    bank = {"rows": rows, "pictures": torch.cat(pictures), "severity": severity}
+    shop.save("damaged", bank)
+    shop.log("damaged", pictures=DAMAGED)
+    return bank
+
+
+def _damage(latents: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:
+    """What few steps and few bits do to a latent: noise, smoothing, or a ghost of another picture."""
+    amount = severity.view(-1, 1, 1, 1)
+    noisy = latents + 0.7 * amount * torch.randn(latents.shape, generator=generator)
+    smooth = F.avg_pool2d(F.avg_pool2d(latents, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False)
+    ghost = torch.lerp(latents, latents.roll(1, dims=0), 0.5 * amount)
+    kind = torch.randint(3, (len(latents), 1, 1, 1), generator=generator)
+    return torch.where(kind == 0, noisy, torch.where(kind == 1, torch.lerp(latents, smooth, amount), ghost))
