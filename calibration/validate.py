@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 from .core import Coefficients
 from .jaq import Scores, jaq
@@ -78,6 +77,8 @@ def paired_gain(base: Evaluation, candidate: Evaluation, metric: str, n_prompts:
     count, gain = len(per_prompt), float(per_prompt.mean())
     half = math.inf
     if count > 1:
+        from scipy.special import stdtrit  # as slow to import as all the rest of the pack together
+
         half = float(stdtrit(count - 1, (1 + confidence) / 2) * per_prompt.std(ddof=1)) / math.sqrt(count)
     return Interval(gain, gain - half, gain + half, count)
 

@@ -107,10 +107,11 @@ class _Originals:
 
 
 def _refuse_quantized(network: nn.Module) -> None:
+    """Weights of one byte, and tensor classes of other quantisers (the host's layouts, GGUF), are quantised already."""
     for name, module in network.named_modules():
         weight = module._parameters.get("weight")
-        if isinstance(module, QuantizedLinear) or (weight is not None and type(weight.data) is not Tensor):
-            kind = type(weight.data).__name__ if weight is not None else type(module).__name__
+        if weight is not None and (type(weight.data) is not Tensor or weight.dtype.itemsize == 1):
+            kind = f"{type(weight.data).__name__} of {weight.dtype}"
             raise QuantizationError(
                 "this model is quantised already.", f"plug in the FP16 or BF16 model ({name} holds {kind})", layer=name
             )
