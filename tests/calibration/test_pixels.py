@@ -1,0 +1,41 @@
+"""Contrast and saturation of pictures whose pixels are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from calibration.metrics.pixels import pixel_statistics
+
+
+def picture(*pixels: tuple[float, float, float]) -> torch.Tensor:
+    """(1, 1, W, 3)"""
+    return torch.tensor(pixels, dtype=torch.float64).view(1, 1, -1, 3)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "contrast", "saturation"),
+    [
+        ([(0.5, 0.5, 0.5)] * 4, 0.0, 0.0),
+        # Luminances 0 and 1 in equal parts: deviation 0.5·√(4/3) of a sample of 4.
+        ([(0, 0, 0), (1, 1, 1)] * 2, 0.5 * (4 / 3) ** 0.5, 0.0),
+        ([(1, 0, 0)] * 4, 0.0, 1.0),
+        ([(0.2, 0.5, 0.3), (0.4, 0.4, 0.4)], 0.5**0.5 * abs(0.4 - (0.2 * 0.2126 + 0.5 * 0.7152 + 0.3 * 0.0722)), 0.15),
+        # Green weighs ten times as much as blue.
+        ([(0, 1, 0), (0, 0, 1)], 0.5**0.5 * (0.7152 - 0.0722), 1.0),
+    ],
+    ids=["gray", "black and white", "red", "two", "green and blue"],
+)
+def test_known_answers(pixels, contrast, saturation):
+    found = pixel_statistics(picture(*pixels))
+    # 1e-7: the luminance's weights are decimals.
+    assert found["contrast"].item() == pytest.approx(contrast, abs=1e-7)
+    assert found["saturation"].item() == pytest.approx(saturation, abs=1e-7)
+
+
+def test_one_value_per_picture():
+    pictures = torch.rand(3, 8, 8, 3, generator=torch.Generator().manual_seed(0))
+    found = pixel_statistics(pictures)
+    assert {name: values.shape for name, values in found.items()} == {"contrast": (3,), "saturation": (3,)}
+    # 1e-6: float32 sums in another order.
+    assert found["contrast"][1].item() == pytest.approx(pixel_statistics(pictures[1:2])["contrast"].item(), abs=1e-6)

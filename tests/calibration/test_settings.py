@@ -1,0 +1,80 @@
+"""What a calibration may be asked to do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+
+import pytest
+
+from calibration import Settings
+from calibration.settings import SPACES
+from qsched_core import CalibrationError
+
+
+def test_the_defaults_are_allowed_and_frozen():
+    settings = Settings()
+    assert asdict(settings) == {
+        "space": "both ends",
+        "radius": 0.2,
+        "trials": 40,
+        "k": 2.0,  # the paper's
+        "holdout": 0.5,
+        "seeds": 4,
+        "confidence": 0.95,
+        "seed": 0,
+    }
+    with pytest.raises(AttributeError):
+        settings.k = 3.0
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_every_space_is_allowed(space):
+    assert Settings(space=space).space == space
+
+
+@pytest.mark.parametrize(
+    "edge",
+    [
+        {"radius": 0.5},
+        {"trials": 1},
+        {"trials": 10_000},
+        {"k": 0.0},
+        {"seeds": 1},
+        {"seeds": 100},
+        {"confidence": 0.5},
+    ],
+    ids=str,
+)
+def test_the_edges_of_the_ranges_are_allowed(edge):
+    Settings(**edge)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("space", "grid"),
+        ("space", ""),
+        ("radius", 0.0),
+        ("radius", 0.51),
+        ("radius", -0.1),
+        ("radius", math.nan),
+        ("trials", 0),
+        ("trials", 10_001),
+        ("k", -0.1),
+        ("k", math.nan),
+        ("k", math.inf),
+        ("holdout", 0.0),
+        ("holdout", 1.0),
+        ("holdout", math.nan),
+        ("seeds", 0),
+        ("seeds", 101),
+        ("confidence", 0.49),
+        ("confidence", 1.0),
+        ("confidence", math.nan),
+    ],
+    ids=str,
+)
+def test_a_value_out_of_range_is_named(refused, name, value):
+    with refused(CalibrationError, f"calibration setting {name} is {value}.", name=name):
+        Settings(**{name: value})

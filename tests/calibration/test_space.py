@@ -1,0 +1,119 @@
+"""Few numbers → coefficients: ends, pins, one step, and the border of the trust region."""
+
+from __future__ import annotations
+
+import pytest
+
+from calibration import Settings
+from calibration.settings import SPACES
+from calibration.space import Space
+from qsched_core import Coefficients
+
+AXES = {
+    "both ends": ("c_x_first", "c_x_last", "c_eps_first", "c_eps_last"),
+    "first step": ("c_x_first", "c_eps_first"),
+    "last step": ("c_x_last", "c_eps_last"),
+    "constant": ("c_x", "c_eps"),
+}
+POINT = {
+    "c_x": 1.1,
+    "c_eps": 0.9,
+    "c_x_first": 1.02,
+    "c_x_last": 0.96,
+    "c_eps_first": 0.94,
+    "c_eps_last": 1.1,
+}
+
+
+def space(name: str, steps: int = 4, radius: float = 0.2) -> Space:
+    return Space(Settings(space=name, radius=radius), steps)
+
+
+def point(name: str, steps: int = 4) -> dict[str, float]:
+    return {axis: POINT[axis] for axis in space(name, steps).axes}
+
+
+def test_every_space_is_tested_here():
+    assert set(AXES) == set(SPACES)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_axes_and_their_bounds(name):
+    made = space(name, radius=0.15)
+    assert made.axes == AXES[name]
+    assert (made.low, made.high) == (0.85, 1.15)
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+def test_the_identity_of_every_space_is_the_stock_sampler(name, steps):
+    made = space(name, steps)
+    assert set(made.identity()) == set(made.axes)
+    assert made.coefficients(made.identity()) == Coefficients.identity(steps)
+
+
+def test_both_ends_are_straight_lines():
+    made = space("both ends").coefficients(point("both ends"))
+    # By hand: 1.02 − 0.02·i and 0.94 + i·0.16/3. 1e-15: a few roundings of numbers near 1.
+    assert made.c_x == pytest.approx((1.02, 1.0, 0.98, 0.96), abs=1e-15)
+    assert made.c_eps == pytest.approx((0.94, 0.94 + 0.16 / 3, 0.94 + 0.32 / 3, 1.1), abs=1e-15)
+
+
+def test_the_first_step_is_searched_and_the_last_is_one():
+    """The paper's form."""
+    made = space("first step").coefficients(point("first step"))
+    assert (made.at(0), made.at(3)) == ((1.02, 0.94), (1.0, 1.0))
+
+
+def test_the_last_step_is_searched_and_the_first_is_one():
+    made = space("last step").coefficients(point("last step"))
+    assert (made.at(0), made.at(3)) == ((1.0, 1.0), (0.96, 1.1))
+
+
+def test_constant_is_one_pair_for_all_steps():
+    assert space("constant").coefficients(point("constant")) == Coefficients((1.1,) * 4, (0.9,) * 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "axes", "pair"),
+    [
+        ("both ends", ("c_x_first", "c_eps_first"), (1.02, 0.94)),
+        ("first step", ("c_x_first", "c_eps_first"), (1.02, 0.94)),
+        ("last step", ("c_x_last", "c_eps_last"), (0.96, 1.1)),
+        ("constant", ("c_x", "c_eps"), (1.1, 0.9)),
+    ],
+)
+def test_over_one_step_every_axis_left_does_something(name, axes, pair):
+    """A line over one step is a point: nobody should search for an end that has no effect."""
+    made = space(name, steps=1)
+    assert made.axes == axes
+    assert made.coefficients(point(name, steps=1)).at(0) == pair
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_every_axis_changes_the_coefficients(name, steps):
+    made = space(name, steps)
+    for axis in made.axes:
+        assert not made.coefficients({**made.identity(), axis: 1.1}).is_identity
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("radius", [0.01, 0.5])
+def test_the_corners_of_the_trust_region_are_coefficients(name, radius):
+    made = space(name, radius=radius)
+    for edge in (made.low, made.high):
+        assert len(made.coefficients(dict.fromkeys(made.axes, edge))) == 4
+
+
+def test_the_border_is_two_percent_of_the_width():
+    made = space("first step", radius=0.25)  # 0.75 … 1.25, margin 0.01
+    cases = {0.75: True, 0.7599: True, 0.7601: False, 1.0: False, 1.2399: False, 1.2401: True, 1.25: True}
+    assert {value: bool(made.on_border({"c_x_first": value, "c_eps_first": 1.0})) for value in cases} == cases
+
+
+def test_the_axes_on_the_border_are_named():
+    made = space("both ends")
+    assert made.on_border({**made.identity(), "c_eps_last": 1.2}) == ("c_eps_last",)
+    assert made.on_border(dict.fromkeys(made.axes, 0.8)) == made.axes
+    assert made.on_border(made.identity()) == ()

@@ -1,0 +1,373 @@
+"""Quantising a whole module: which layers, why not the others, and a report whose numbers add up."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import qsched_core as qs
+from qsched_core import QuantizationError
+from qsched_core.quant import FORMATS, LayerReport, QuantizedLinear, QuantReport, module_bytes
+from qsched_core.quant.packing import row_bytes
+from qsched_core.quant.quantize import quantized_layers
+
+WIDTH = 64
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(WIDTH)
+        self.ff = nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH, bias=False))
+        self.gate = nn.Linear(WIDTH, 8)  # 512 weights: too small
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.ff(self.norm(x)) * self.gate(x).mean(-1, keepdim=True)
+
+
+class Net(nn.Module):
+    """Built as diffusion models are: projections in and out around repeated blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.proj_in = nn.Linear(WIDTH, WIDTH)
+        self.conv = nn.Conv2d(4, 8, 3)
+        self.blocks = nn.ModuleList(Block() for _ in range(3))
+        self.proj_out = nn.Linear(WIDTH, WIDTH)
+        self.register_buffer("freqs", torch.arange(10, dtype=torch.float64))
+        self.register_buffer("steps", torch.arange(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.proj_in(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.proj_out(x)
+
+
+INSIDE = [f"blocks.{i}.ff.{j}" for i in range(3) for j in (0, 2)]
+
+
+def reasons(report: QuantReport) -> dict[str, str]:
+    return {layer.name: layer.reason for layer in report.layers}
+
+
+def quantised_names(module: nn.Module) -> list[str]:
+    return [name for name, child in module.named_modules() if isinstance(child, QuantizedLinear)]
+
+
+# --- in place, and close to what it was
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_module_is_changed_in_place_and_still_runs(name):
+    net, x = Net(), torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(1))
+    before, block = net(x), net.blocks[0]
+    report = qs.quantize(net, name)
+    assert net.blocks[0] is block
+    assert quantised_names(net) == INSIDE
+    assert report.format == str(FORMATS[name])
+    assert report.backend == "torch"
+    error = ((net(x) - before).norm() / before.norm()).item()
+    # Six layers with residuals around them; 0 would mean that nothing was rounded.
+    assert 0 < error < 0.2
+
+
+def test_w4a8_is_the_default():
+    assert qs.quantize(Net()).format == "w4a8/g32"
+
+
+def test_the_bias_and_the_norms_are_kept_exactly():
+    net, original = Net(), Net()
+    qs.quantize(net)
+    assert torch.equal(net.blocks[1].ff[0].bias, original.blocks[1].ff[0].bias)
+    assert net.blocks[1].ff[2].bias is None
+    assert torch.equal(net.blocks[1].norm.weight, original.blocks[1].norm.weight)
+    assert torch.equal(net.proj_in.weight, original.proj_in.weight)
+
+
+def test_the_weight_is_the_rounded_one_of_the_same_layer():
+    net, original = Net(), Net()
+    report = qs.quantize(net, "w8a8")
+    for layer in report.quantized:
+        made = net.get_submodule(layer.name).dequantized()
+        exact = original.get_submodule(layer.name).weight
+        error = ((made - exact).norm() / exact.norm()).item()
+        # 8 bits per channel: below 1 %. The report says the same number (1e-6: float32 norms).
+        assert error == pytest.approx(layer.error, rel=1e-6)
+        assert 0 < error < 0.01
+
+
+def test_two_runs_give_the_same_bytes():
+    one, two = Net(), Net()
+    assert qs.quantize(one) == qs.quantize(two)
+    for name in INSIDE:
+        assert torch.equal(one.get_submodule(name).weight, two.get_submodule(name).weight)
+
+
+def test_a_group_size_of_ones_own():
+    net = Net()
+    assert qs.quantize(net, "w4a8", group_size=16).format == "w4a8/g16"
+    assert net.blocks[0].ff[0].weight.shape == (2 * WIDTH, WIDTH // 2 + 2 * WIDTH // 16)
+
+
+def test_half_precision_models_keep_their_type():
+    net = Net().bfloat16()
+    qs.quantize(net)
+    assert net.blocks[0].ff[0].bias.dtype == torch.bfloat16
+    assert net(torch.randn(2, WIDTH).bfloat16()).dtype == torch.bfloat16
+
+
+def test_an_fp8_checkpoint_is_quantised():
+    """Regression: torch has no isfinite for float8."""
+    net = Net()
+    exact = net.blocks[0].ff[0].weight.detach().to(torch.float8_e4m3fn)
+    net.blocks[0].ff[0].weight = nn.Parameter(exact, requires_grad=False)
+    qs.quantize(net)
+    made = net.blocks[0].ff[0].dequantized()
+    # 10 %: 4 bits in groups of 32.
+    assert ((made - exact.float()).norm() / exact.float().norm()).item() < 0.1
+
+
+# --- which layers
+
+
+def test_every_linear_layer_is_accounted_for_with_its_reason():
+    assert reasons(qs.quantize(Net())) == {
+        "proj_in": "outside the repeated blocks",
+        "proj_out": "outside the repeated blocks",
+        **dict.fromkeys(INSIDE, ""),
+        **{f"blocks.{i}.gate": "fewer than 4096 weights" for i in range(3)},
+    }
+
+
+def test_excluded_layers_are_kept():
+    net = Net()
+    found = reasons(qs.quantize(net, exclude=["*.ff.2", "blocks.0.*"]))
+    assert [name for name, reason in found.items() if reason == "excluded by the user"] == [
+        "blocks.0.ff.0",
+        "blocks.0.ff.2",
+        "blocks.0.gate",
+        "blocks.1.ff.2",
+        "blocks.2.ff.2",
+    ]
+    assert quantised_names(net) == ["blocks.1.ff.0", "blocks.2.ff.0"]
+
+
+def test_include_reaches_outside_the_blocks_and_leaves_the_rest():
+    net = Net()
+    found = reasons(qs.quantize(net, include=["proj_*", "blocks.1.ff.[0]"]))
+    assert quantised_names(net) == ["proj_in", "blocks.1.ff.0", "proj_out"]
+    assert found["blocks.0.ff.0"] == "not among the included"
+
+
+def test_exclude_wins_over_include():
+    net = Net()
+    qs.quantize(net, include=["proj_*"], exclude=["*_out"])
+    assert quantised_names(net) == ["proj_in"]
+
+
+def test_patterns_know_upper_and_lower_case(refused):
+    with refused(QuantizationError, "not among the included"):
+        qs.quantize(Net(), include=["PROJ_*"])
+
+
+@pytest.mark.parametrize("patterns", [{"include": "blocks.*"}, {"exclude": "*.ff.2"}], ids=["include", "exclude"])
+def test_patterns_given_as_one_text_are_refused(refused, patterns):
+    """Regression: a text is a sequence of letters, and its * fitted every layer."""
+    net = Net()
+    with refused(QuantizationError, "lists of patterns"):
+        qs.quantize(net, **patterns)
+    assert quantised_names(net) == []
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_weight_that_is_not_finite_is_kept_with_its_reason(bad):
+    net = Net()
+    net.blocks[1].ff[0].weight.data[3, 4] = bad
+    assert reasons(qs.quantize(net))["blocks.1.ff.0"] == "its weight holds NaN or infinity"
+    assert quantised_names(net) == [name for name in INSIDE if name != "blocks.1.ff.0"]
+
+
+def test_a_weight_of_another_kind_is_kept_with_its_reason():
+    net = Net()
+    net.blocks[1].ff[0].weight = nn.Parameter(torch.zeros(2 * WIDTH, WIDTH, dtype=torch.int8), requires_grad=False)
+    assert reasons(qs.quantize(net))["blocks.1.ff.0"] == "its weight is not a plain float matrix"
+
+
+def test_torchs_attention_keeps_the_layer_whose_weight_it_reads_itself():
+    """Regression: nn.MultiheadAttention multiplied with the packed bytes."""
+    net, x = Net(), torch.randn(1, 3, WIDTH)
+    net.blocks.append(nn.MultiheadAttention(WIDTH, 2, batch_first=True))
+    before = net.blocks[3](x, x, x)[0]
+    assert reasons(qs.quantize(net))["blocks.3.out_proj"] == "torch's attention reads its weight directly"
+    assert torch.equal(net.blocks[3](x, x, x)[0], before)
+
+
+def test_blocks_at_any_depth_count_as_repeated():
+    net = nn.Module()
+    net.layers = nn.ModuleList([nn.Linear(WIDTH, WIDTH)])
+    assert [layer.name for layer in qs.quantize(net).quantized] == ["layers.0"]
+    net = nn.Module()
+    net.input_blocks = nn.ModuleList([nn.Sequential(Block())])
+    assert [layer.name for layer in qs.quantize(net).quantized] == ["input_blocks.0.0.ff.0", "input_blocks.0.0.ff.2"]
+
+
+# --- what is refused
+
+
+def test_a_module_is_not_quantised_twice(refused):
+    net = Net()
+    qs.quantize(net)
+    before = copy.deepcopy(net.state_dict())
+    with refused(QuantizationError, "quantised already", "plug in the model as it was loaded"):
+        qs.quantize(net, "w8a8")
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+def test_one_quantised_layer_is_enough_to_refuse(refused):
+    net = Net()
+    qs.quantize(net, include=["proj_in"])
+    with refused(QuantizationError, "quantised already"):
+        qs.quantize(net)
+
+
+def test_a_module_without_linear_layers_is_refused(refused):
+    with refused(QuantizationError, "it has no plain Linear"):
+        qs.quantize(nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU()))
+
+
+def test_a_bare_linear_layer_is_refused(refused):
+    """Regression: a report said that it was quantised, and it was as before with a twin under the name ""."""
+    layer = nn.Linear(128, 128)
+    with refused(QuantizationError, "it has no plain Linear"):
+        qs.quantize(layer, include=["*"])
+    assert list(layer.children()) == []
+
+
+def test_a_module_whose_layers_are_all_kept_is_refused_with_the_most_common_reason(refused):
+    net = Net()
+    with refused(QuantizationError, "nothing to quantise: not among the included.", "include patterns"):
+        qs.quantize(net, include=["no.such.layer"])
+    assert quantised_names(net) == []
+
+
+@pytest.mark.parametrize(("arguments", "text"), [({"format": "int4"}, "'int4'"), ({"backend": "gguf"}, "'gguf'")])
+def test_unknown_formats_and_backends_are_refused_before_anything_changes(refused, arguments, text):
+    net = Net()
+    with refused(QuantizationError, text):
+        qs.quantize(net, **arguments)
+    assert quantised_names(net) == []
+
+
+# --- the report
+
+
+def test_the_totals_of_the_report_add_up():
+    net = Net()
+    floats = sum(parameter.numel() for parameter in net.parameters()) + 10  # freqs
+    report = qs.quantize(net)
+    assert report.bytes_before == 2 * floats + 5 * 8  # every float counts as FP16; steps is int64
+    assert report.bytes_after == module_bytes(net)
+    saved = sum(layer.bytes_before - layer.bytes_after for layer in report.layers)
+    assert report.bytes_before - report.bytes_after == saved
+
+
+def test_the_bytes_of_each_layer_are_its_packed_rows():
+    report = qs.quantize(Net())
+    for layer in report.layers:
+        count = layer.out_features * layer.in_features
+        assert layer.bytes_before == 2 * count
+        packed = layer.out_features * row_bytes(layer.in_features, FORMATS["w4a8"])
+        assert layer.bytes_after == (2 * count if layer.reason else packed)
+        assert (layer.error > 0) == (not layer.reason)
+
+
+def test_the_error_is_relative_to_the_weight():
+    errors = []
+    for factor in (1.0, 2**-7, 0.0):
+        net = Net()
+        with torch.no_grad():
+            net.blocks[0].ff[0].weight *= factor
+        errors.append(next(layer.error for layer in qs.quantize(net).layers if layer.name == "blocks.0.ff.0"))
+    # 1 %: small scales are a little coarser in float16.
+    assert errors[1] == pytest.approx(errors[0], rel=0.01)
+    assert errors[2] == 0.0
+
+
+def test_quantized_are_the_layers_without_a_reason():
+    report = qs.quantize(Net())
+    assert [layer.name for layer in report.quantized] == INSIDE
+
+
+def test_the_text_says_what_a_person_asks():
+    layers = (
+        LayerReport("blocks.0.a", 100, 50, "", 10_000, 2_500, 0.08),
+        LayerReport("blocks.0.b", 10, 50, "", 1_000, 250, 0.02),
+        LayerReport("in", 10, 50, "outside the repeated blocks", 1_000, 1_000, 0.0),
+        LayerReport("out", 10, 50, "outside the repeated blocks", 1_000, 1_000, 0.0),
+        LayerReport("c", 1, 50, "fewer than 4096 weights", 100, 100, 0.0),
+    )
+    assert QuantReport("w4a8/g32", "torch", layers, 5_140_000_000, 1_500_000).text() == (
+        "w4a8/g32, backend torch: 2 of 5 Linear layers quantised.\n"
+        "Model 5.14 GB at FP16 -> 1.50 MB (0.00x). Mean relative weight error 0.050.\n"
+        "Kept 2: outside the repeated blocks.\n"
+        "Kept 1: fewer than 4096 weights.\n"
+        "Largest error 0.080: blocks.0.a (100x50)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(0, "0.0 kB"), (2_500, "2.5 kB"), (999_900, "999.9 kB"), (10**6, "1.00 MB"), (10**9, "1.00 GB")],
+)
+def test_sizes_are_told_in_the_unit_that_fits(count, shown):
+    assert f"Model {shown} at FP16 -> {shown}" in QuantReport("w4a8/g32", "torch", (), count, count).text()
+
+
+def test_a_report_without_quantised_layers_can_be_told_too():
+    assert QuantReport("w4a8/g32", "torch", (), 1000, 500).text() == (
+        "w4a8/g32, backend torch: 0 of 0 Linear layers quantised.\n"
+        "Model 1.0 kB at FP16 -> 0.5 kB (0.50x). Mean relative weight error 0.000."
+    )
+
+
+def test_a_tensor_that_two_modules_share_is_counted_once():
+    net = Net()
+    alone = module_bytes(net)
+    net.again = net.proj_in
+    net.twin = nn.Linear(WIDTH, WIDTH)
+    net.twin.weight = net.proj_in.weight
+    assert module_bytes(net) == alone + 2 * WIDTH  # the twin's own bias
+
+
+# --- quantized_layers, the door for hosts
+
+
+def test_quantized_layers_only_reads_and_asks_for_the_values():
+    net, asked = Net(), []
+
+    def weight_of(name: str, parameter: Tensor) -> Tensor:
+        asked.append(name)
+        return parameter * 2
+
+    pairs = list(quantized_layers(net, FORMATS["w8a8"], weight_of=weight_of))
+    assert quantised_names(net) == []
+    twins = {report.name: twin for twin, report in pairs if twin is not None}
+    assert list(twins) == INSIDE
+    assert asked[:2] == ["blocks.0.ff.0.weight", "blocks.0.ff.0.bias"]
+    exact = 2 * net.blocks[0].ff[0].weight
+    # 1 %: 8 bits per channel.
+    assert ((twins["blocks.0.ff.0"].dequantized() - exact).norm() / exact.norm()).item() < 0.01
+    assert torch.equal(twins["blocks.0.ff.0"].bias, 2 * net.blocks[0].ff[0].bias)
+
+
+def test_quantized_layers_builds_the_kind_it_is_given():
+    class Own(QuantizedLinear):
+        pass
+
+    twins = [twin for twin, _ in quantized_layers(Net(), FORMATS["w4a8"], kind=Own) if twin is not None]
+    assert {type(twin) for twin in twins} == {Own}

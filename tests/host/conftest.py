@@ -1,0 +1,56 @@
+"""A real ComfyUI with the pack in it, started once for all host tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from scripts import server as comfyui
+from scripts.host import Host, HostError, host_at, local_host
+
+
+@pytest.fixture(scope="session")
+def host() -> Host:
+    """The ComfyUI to test on: `QSCHED_HOST_PATH` (set by `scripts/dev.py test`), else the one at hand."""
+    named = os.environ.get("QSCHED_HOST_PATH")
+    found = host_at(Path(named), "QSCHED_HOST_PATH") if named else local_host()
+    if found is None:
+        raise HostError("There is no ComfyUI to test on. Run `make env`, or set COMFYUI_PATH.")
+    return found
+
+
+@pytest.fixture(scope="session")
+def server(host: Host) -> Iterator[comfyui.Server]:
+    """The running server: `.client` to talk to it, `.base` for its folders, `.log_text()` for what it printed."""
+    with comfyui.running(host, Path(sys.executable)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def pack(host: Host) -> Iterator[Callable[[str], ModuleType]]:
+    """Modules of the pack inside this process: `pack("nodes.patch")`. The host's own modules are imported too."""
+    inside = _load_beside("inside")
+    inside.import_host(host.path)
+    with torch.inference_mode():  # as the host runs nodes
+        yield inside.pack
+
+
+@pytest.fixture(scope="session")
+def demo(pack: Callable[[str], ModuleType]) -> tuple:
+    """(MODEL, CLIP, VAE) of the demo, as its node loads them."""
+    return pack("nodes.demo_model").QSchedDemoModel.execute().args
+
+
+def _load_beside(name: str) -> ModuleType:
+    """A helper module of this folder: importlib mode does not put the folder on sys.path."""
+    spec = importlib.util.spec_from_file_location(f"qsched_host_{name}", Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

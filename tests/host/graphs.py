@@ -1,0 +1,96 @@
+"""Small graphs for the server, in API format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Graph = dict[str, dict[str, Any]]
+
+PROMPTS = "\n".join(
+    f"a {size} {colour} {shape} on a white background"
+    for size in ("small", "large")
+    for colour in ("red", "blue")
+    for shape in ("circle", "star")
+)
+
+
+def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def sampling(preset: list | None = None, **changes: Any) -> Graph:
+    """Demo model → Q-Sched Sampler → picture."""
+    inputs = {
+        "model": ["1", 0],
+        "positive": ["2", 0],
+        "negative": ["2", 0],
+        "latent_image": ["3", 0],
+        "seed": 1,
+        "steps": 4,
+        "cfg": 1.0,
+        "sampler_name": "euler",
+        "scheduler": "simple",
+        "denoise": 1.0,
+        "strength": 1.0,
+        "if_preset_differs": "warn",
+        **({"preset": preset} if preset else {}),
+        **changes,
+    }
+    return {
+        "1": node("QSchedDemoModel"),
+        "2": node("CLIPTextEncode", clip=["1", 1], text="a large red circle on a white background"),
+        "3": node("EmptySD3LatentImage", width=64, height=64, batch_size=1),
+        "4": node("QSchedSampler", **inputs),
+        "5": node("VAEDecode", samples=["4", 0], vae=["1", 2]),
+        "6": node("SaveImage", images=["5", 0], filename_prefix="test"),
+    }
+
+
+def quantizing(**changes: Any) -> Graph:
+    """Demo model → Quantize Model → report."""
+    inputs = {"format": "w4a8", "group_size": "format's own", "include": "", "exclude": "", **changes}
+    return {
+        "1": node("QSchedDemoModel"),
+        "2": node("QSchedQuantizeModel", **{"model": ["1", 0], **inputs}),
+        "3": node("PreviewAny", source=["2", 1]),
+    }
+
+
+def calibrating(**changes: Any) -> Graph:
+    """Demo model → Quantize Model → JAQ Calibrate → Save Preset."""
+    inputs = {
+        "model": ["2", 0],
+        "clip": ["1", 1],
+        "vae": ["1", 2],
+        "latent_image": ["3", 0],
+        "prompts": PROMPTS,
+        "prompt_file": "",
+        "search_seed": 0,
+        "steps": 4,
+        "cfg": 1.0,
+        "sampler_name": "euler",
+        "scheduler": "simple",
+        "trials": 3,
+        "metric": "demo",
+        "space": "both ends",
+        "radius": 0.2,
+        "k": 2.0,
+        "verdict_seeds": 1,
+        "batch_size": 16,
+        "negative": "",
+        **changes,
+    }
+    return {
+        "1": node("QSchedDemoModel"),
+        "2": node(
+            "QSchedQuantizeModel",
+            model=["1", 0],
+            format="w4a4",
+            group_size="per channel",
+            include="",
+            exclude="",
+        ),
+        "3": node("EmptySD3LatentImage", width=64, height=64, batch_size=1),
+        "4": node("QSchedCalibrate", **inputs),
+        "5": node("QSchedSavePreset", preset=["4", 0], name="from a test", author="", license="", notes=""),
+    }

@@ -1,0 +1,96 @@
+"""The pack as the host sees it: loaded without a warning, and its node definitions a promise."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "object_info.json"
+NODES = (
+    "QSchedCalibrate",
+    "QSchedDemoModel",
+    "QSchedLoadPreset",
+    "QSchedQuantizeModel",
+    "QSchedSampler",
+    "QSchedSavePreset",
+)
+
+
+def test_the_log_holds_no_complaint_about_the_pack(server):
+    """While loading; later lines belong to tests that provoke errors."""
+    start, ready, _ = server.log_text().partition("To see the GUI go to")
+    assert ready
+    ours = [line.lower() for line in start.splitlines() if "q-sched" in line.lower() or "qsched" in line.lower()]
+    assert ours, "the log must at least name the pack"
+    assert not [line for line in ours if any(word in line for word in ("warn", "error", "fail", "exception"))]
+
+
+def definitions(server) -> dict:
+    """Our part of /object_info, without what other packs and folders put into lists."""
+    every = server.client.object_info()
+    found = {name: info for name, info in every.items() if name.startswith("QSched")}
+    for name in found:
+        for group in found[name]["input"].values():
+            for key, value in group.items():
+                if key in ("scheduler", "preset_name"):
+                    value[1]["options"] = ["the host's own list"]
+    return {name: found[name] for name in sorted(found)}
+
+
+def test_node_definitions_are_the_golden_ones(server):
+    """Ids, order of inputs and outputs are frozen; new inputs are appended. QSCHED_WRITE_GOLDEN=1 writes anew."""
+    text = json.dumps(definitions(server), indent=1, ensure_ascii=False) + "\n"
+    if os.environ.get("QSCHED_WRITE_GOLDEN"):
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(text, encoding="utf-8")
+    assert json.loads(text) == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def test_every_input_and_output_is_explained(server):
+    found = definitions(server)
+    assert tuple(found) == NODES
+    for name, info in found.items():
+        assert info["description"], name
+        assert info["category"] == "Q-Sched"
+        assert all(info["output_tooltips"]), name
+        for group in ("required", "optional"):
+            for key, value in info["input"].get(group, {}).items():
+                assert value[1].get("tooltip"), f"{name}.{key}"
+
+
+def test_importing_the_pack_imports_nothing_heavy():
+    """The door itself: no torch, no host. What comes after is imported when the host asks for the nodes."""
+    code = (
+        "import importlib.util, sys\n"
+        "before = set(sys.modules)\n"
+        f"spec = importlib.util.spec_from_file_location('p', {str(ROOT / '__init__.py')!r})\n"
+        "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)\n"
+        "print(sorted(set(sys.modules) - before))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+@pytest.mark.parametrize("heavy", ["optuna", "open_clip", "diffusers"])
+def test_loading_the_nodes_imports_no_optional_package(host, heavy):
+    code = (
+        "import asyncio, importlib.util, sys\n"
+        f"sys.path.insert(0, {str(host.path)!r})\n"
+        "sys.argv = ['main.py', '--cpu']\n"
+        "import comfy.options; comfy.options.enable_args_parsing()\n"
+        "import nodes\n"
+        f"spec = importlib.util.spec_from_file_location('p', {str(ROOT / '__init__.py')!r}, "
+        f"submodule_search_locations=[{str(ROOT)!r}])\n"
+        "module = importlib.util.module_from_spec(spec); sys.modules['p'] = module; spec.loader.exec_module(module)\n"
+        "before = set(sys.modules)\n"
+        "extension = asyncio.run(module.comfy_entrypoint()); asyncio.run(extension.get_node_list())\n"
+        f"print({heavy!r} in set(sys.modules) - before)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip().splitlines()[-1] == "False"

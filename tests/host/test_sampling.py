@@ -1,0 +1,59 @@
+"""What the sampler node checks before it samples, inside the host."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+def test_a_latent_with_content_of_another_model_is_refused(pack, demo):
+    sampling, core = pack("nodes.sampling"), pack("qsched_core")
+    with pytest.raises(core.SamplingError, match="has 4 channels, the model takes 16"):
+        sampling.check_latent(demo[0], torch.ones(1, 4, 8, 8))
+    assert sampling.check_latent(demo[0], torch.zeros(1, 4, 8, 8)).shape == (1, 16, 8, 8)
+
+
+def test_what_is_no_preset_is_named(pack, demo):
+    sampling, core = pack("nodes.sampling"), pack("qsched_core")
+    with pytest.raises(core.PresetError, match="str is not a Q-Sched preset"):
+        sampling.fit("a text", 1.0, demo[0], sampling.Recipe(4, 1.0, "euler", "simple"))
+
+
+def test_strength_zero_leaves_no_wrapper(pack, demo):
+    import comfy.patcher_extension
+
+    sampling, core = pack("nodes.sampling"), pack("qsched_core")
+    preset = core.Preset(core.Coefficients.ramp(4, c_eps=(0.9, 1.1)), (1.0, 0.75, 0.5, 0.25, 0.0))
+    recipe = sampling.Recipe(4, 1.0, "euler", "simple")
+    kinds = comfy.patcher_extension.WrappersMP
+    for strength, count in ((0.0, 0), (1.0, 1)):
+        model, differences = sampling.fit(preset, strength, demo[0], recipe)
+        assert len(model.wrappers.get(kinds.PREDICT_NOISE, {}).get("qsched", [])) == count
+        assert differences == []
+
+
+def test_the_demo_autoencoder_is_the_one_that_was_trained(demo):
+    """Pictures survive the stock VAE's way there and back; the encoder is linear, so this checks scale and shift."""
+    from demo.scenes import draw, sample_scenes
+
+    generator = torch.Generator().manual_seed(1)
+    pictures = draw(sample_scenes(4, generator), generator).movedim(1, -1)
+    vae = demo[2]
+    error = vae.decode(vae.encode(pictures)) - pictures
+    psnr = -10 * error.square().mean().log10().item()
+    assert psnr > 25  # the training log ends near 29 dB; a wrong scale or shift is below 20
+
+
+def test_the_stock_text_encoder_sees_the_words_that_were_trained(demo):
+    """Sixteen tokens, pooled at the end token; an unknown word differs from a known one, and equals another unknown."""
+    clip = demo[1]
+
+    def encode(text: str):
+        ((states, extra),) = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+        return states, extra["pooled_output"]
+
+    states, pooled = encode("a large cyan circle on a white background")
+    assert states.shape == (1, 16, 64)
+    assert pooled.shape == (1, 64)
+    assert not torch.equal(pooled, encode("a large blue circle on a white background")[1])
+    assert torch.equal(encode("zebra")[0], encode("giraffe")[0])

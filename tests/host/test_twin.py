@@ -1,0 +1,166 @@
+"""The quantised twin of a MODEL: the source untouched, LoRAs right, the size true, on the real host."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+LAYER = "diffusion_model.double_blocks.0.img_attn.qkv"
+
+
+@pytest.fixture(scope="module")
+def source(demo):
+    return demo[0]
+
+
+@pytest.fixture(scope="module")
+def conditioning(demo, pack):
+    return pack("nodes.generate").encode(demo[1], "a large red circle on a white background")
+
+
+def picture(model, conditioning, steps: int = 4) -> torch.Tensor:
+    import comfy.sample
+
+    latent = torch.zeros(1, 16, 8, 8)
+    noise = comfy.sample.prepare_noise(latent, 1)
+    return comfy.sample.sample(
+        model, noise, steps, 1.0, "euler", "simple", conditioning, conditioning, latent, disable_pbar=True, seed=1
+    )
+
+
+def twin_of(pack, model, name: str = "w4a8", group_size: int | None = None):
+    return pack("nodes.twin").quantized_twin(model, pack("qsched_core.quant").resolve_format(name, group_size))
+
+
+def snapshot(model) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.model.state_dict().items()}
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return (torch.linalg.norm(a - b) / torch.linalg.norm(b)).item()
+
+
+def lora(scale: float) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    name = "lora_unet_" + LAYER.removeprefix("diffusion_model.").replace(".", "_")
+    return {
+        f"{name}.lora_up.weight": scale * torch.randn(384, 4, generator=generator),
+        f"{name}.lora_down.weight": torch.randn(4, 128, generator=generator),
+        f"{name}.alpha": torch.tensor(4.0),
+    }
+
+
+def with_lora(model, scale: float = 0.1):
+    import comfy.sd
+
+    return comfy.sd.load_lora_for_models(model, None, lora(scale), 1.0, 0.0)[0]
+
+
+def test_the_source_is_bit_identical_afterwards(pack, source, conditioning):
+    before, drawn = snapshot(source), picture(source, conditioning)
+    twin, _ = twin_of(pack, source)
+    picture(twin, conditioning)
+    after = snapshot(source)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(picture(source, conditioning), drawn)
+
+
+@pytest.mark.parametrize(("name", "most"), [("w8a8", 0.05), ("w4a8", 0.6), ("w4a16", 0.6)])
+def test_the_twin_draws_nearly_the_same_and_is_deterministic(pack, source, conditioning, name, most):
+    twin, report = twin_of(pack, source, name)
+    drawn = picture(twin, conditioning)
+    # Latent after four steps, against the float model: a loose bound that broken scales or packing cannot meet.
+    assert 0 < relative(drawn, picture(source, conditioning)) < most
+    again, _ = twin_of(pack, source, name)
+    assert torch.equal(picture(again, conditioning), drawn)
+    assert len(report.quantized) >= 20
+
+
+def test_the_size_the_host_sees_is_the_packed_one(pack, source):
+    import comfy.model_management
+
+    twin, report = twin_of(pack, source)
+    assert twin.model_size() == comfy.model_management.module_size(twin.model)
+    assert twin.model_size() < 0.45 * source.model_size()
+    assert report.bytes_after < 0.45 * report.bytes_before
+    packed = twin.model.get_submodule(LAYER).weight
+    assert packed.dtype == torch.uint8
+    assert packed.shape == (384, 128 // 2 + 2 * 128 // 32)  # two codes a byte, one float16 scale per 32
+
+
+def test_a_lora_after_quantising_moves_the_picture_as_it_does_before(pack, source, conditioning):
+    twin, _ = twin_of(pack, source, "w8a8")
+    plain, full = picture(twin, conditioning), picture(with_lora(source), conditioning)
+    after = picture(with_lora(twin), conditioning)
+    before = picture(twin_of(pack, with_lora(source), "w8a8")[0], conditioning)
+    moved = relative(after, plain)
+    assert moved > 0.05, "the LoRA did nothing"
+    # 8 bits are nearly lossless here: both ways must land near the float model with the LoRA.
+    assert relative(after, full) < 0.25 * moved
+    assert relative(before, full) < 0.25 * moved
+    assert torch.equal(picture(twin, conditioning), plain), "the LoRA stayed behind in the twin"
+
+
+def test_a_twin_made_while_a_lora_clone_is_loaded_does_not_inherit_it(pack, source, conditioning):
+    expected = picture(twin_of(pack, source, "w8a8")[0], conditioning)
+    picture(with_lora(source), conditioning)  # leaves the LoRA merged into the shared modules
+    assert torch.equal(picture(twin_of(pack, source, "w8a8")[0], conditioning), expected)
+
+
+def test_partial_loading_runs_the_lora_at_the_layer(pack, source, conditioning):
+    """Low memory: the host leaves packed weights where they are and hands the LoRA to ``weight_function``."""
+    import comfy.model_management
+
+    patched = with_lora(twin_of(pack, source, "w8a8")[0])
+    expected = picture(patched, conditioning)
+    comfy.model_management.unload_all_models()
+    patched.model_patches_to(patched.load_device)
+    patched.patch_model(patched.load_device, lowvram_model_memory=1)
+    try:
+        layer = patched.model.get_submodule(LAYER)
+        assert layer.weight_function, "the host did not take the low-memory path"
+        weight = layer.dequantized()
+        merged = layer.weight_function[0](weight.clone())
+        up, down, _ = lora(0.1).values()
+        direct = weight + up @ down
+        assert relative(merged, direct) < 1e-5
+        x = torch.randn(3, 128, generator=torch.Generator().manual_seed(4))
+        assert torch.equal(layer(x), layer.apply_weight(x, merged))
+    finally:
+        patched.unpatch_model(patched.offload_device)
+    assert torch.equal(picture(patched, conditioning), expected)
+
+
+def test_quantising_twice_is_refused(pack, source):
+    twin, _ = twin_of(pack, source)
+    with pytest.raises(pack("qsched_core").QuantizationError, match="quantised already"):
+        twin_of(pack, twin)
+
+
+def test_a_model_cast_to_fp8_is_refused(pack):
+    import comfy.sd
+
+    files = pack("demo.files")
+    weights = files.read(files.MODEL)
+    model = comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": torch.float8_e4m3fn})
+    with pytest.raises(pack("qsched_core").QuantizationError, match=r"(?s)quantised already.*float8"):
+        twin_of(pack, model)
+
+
+def test_clones_and_two_twins_live_side_by_side(pack, source, conditioning):
+    eight, four = twin_of(pack, source, "w8a8")[0], twin_of(pack, source, "w4a4", 0)[0]
+    first, second = picture(eight, conditioning), picture(four, conditioning)
+    assert not torch.equal(first, second)
+    assert torch.equal(picture(eight.clone(), conditioning), first)
+    assert torch.equal(picture(four.clone(), conditioning), second)
+
+
+def test_model_and_twin_share_a_fingerprint_but_not_a_quantisation(pack, source):
+    describe = pack("nodes.describe")
+    twin, _ = twin_of(pack, source)
+    ours, theirs = (describe.describe(m, "euler", "simple", 1.0) for m in (source, twin))
+    assert ours.fingerprint == theirs.fingerprint
+    assert (ours.quantization, theirs.quantization) == ("none", "w4a8/g32")
+    assert (ours.model, ours.prediction) == ("FluxSchnell", "CONST")
+    assert describe.fingerprint(with_lora(source)) == ours.fingerprint
