@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..calibration import Evaluation, Interval, Result
+from ..calibration.validate import newly_broken
 
 METRIC_TITLES = {"tc": "TC", "iq": "IQ", "jaq": "JAQ"}
 _DRIFT = 0.02
@@ -52,13 +53,15 @@ def verdict(result: Result, control: Control | None, held_out: str) -> list[str]
     gain = result.gain
     lines = []
     if result.accepted:
-        lines.append(f"Q-Sched helps: held-out JAQ {gain} over {held_out}.")
+        lines.append(f"Accepted: held-out JAQ {gain} over {held_out}.")
+    elif broken := newly_broken(result.identity, result.candidate):
+        lines.append(f"{broken} held-out pictures came out broken (not finite). Identity recommended.")
     elif result.coefficients.is_identity:
         lines.append("No candidate beat the stock sampler on the search prompts: identity recommended.")
     else:
         lines.append(f"No gain beyond noise: held-out JAQ {gain} over {held_out}. Identity recommended.")
     lines.append("Paired gains: " + ", ".join(f"{METRIC_TITLES.get(m, m)} {i}" for m, i in result.gains.items()))
-    lines += _drift(result)
+    lines += _losses(result) + _drift(result)
     if result.on_border:
         lines.append(f"On the border of the trust region: {', '.join(result.on_border)}. The optimum may lie outside.")
     if control is not None:
@@ -68,6 +71,12 @@ def verdict(result: Result, control: Control | None, held_out: str) -> list[str]
 
 def as_json(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
     return {metric: {"gain": i.gain, "low": i.low, "high": i.high} for metric, i in intervals.items()}
+
+
+def _losses(result: Result) -> list[str]:
+    """Metrics that fall for certain: what JAQ was bought with."""
+    fallen = [METRIC_TITLES.get(m, m) for m, i in result.gains.items() if i.high < 0]
+    return [f"What falls, clear of noise: {', '.join(fallen)}. Look before you trust it."] if fallen else []
 
 
 def _drift(result: Result) -> list[str]:

@@ -64,8 +64,8 @@ class QSchedSampler(io.ComfyNode):
                     options=["warn", "refuse"],
                     default="warn",
                     advanced=True,
-                    tooltip="When preset and settings do not fit: warn and use it (coefficients are looked up by sigma "
-                    "or resampled to the steps), or stop.",
+                    tooltip="When preset and settings do not fit: warn and use it, coefficients looked up by sigma, "
+                    "or stop.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The sampled latent.")],

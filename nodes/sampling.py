@@ -42,7 +42,7 @@ class Recipe:
 def fit(preset: Preset, strength: float, model, recipe: Recipe) -> tuple[object, list[str]]:
     """(MODEL with the preset on it, everything in which preset and use differ).
 
-    A run of fewer steps is looked up by sigma, of more steps is resampled. ``strength`` 0 is the stock sampler.
+    Another number of steps, or a part of the schedule, is looked up by sigma. ``strength`` 0 is the stock sampler.
 
     Raises:
         PresetError: what is plugged in is no preset.

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from .errors import CoefficientError
 
 MAX_STEPS = 1000
+SAME_SIGMA = 0.02
+"""Relative difference of two first sigmas that still begin one schedule: samplers and nodes shave a little off."""
+
 LIMITS = (0.1, 10.0)
 """No published or searched coefficient lies outside [0.6, 1.6]; this range only catches what is certainly wrong."""
 
@@ -87,12 +90,13 @@ class Coefficients:
     def for_sigmas(self, own: Sequence[float], run: Sequence[float]) -> Coefficients:
         """The coefficients for the steps of a run that may be a part of the schedule they were made for.
 
-        ``own`` and ``run`` are descending sigmas, n + 1 each, the last ends the last step. The same number of
-        steps is taken as the same schedule. Fewer (denoise < 1, start or end step, split sampling) look their
-        values up by sigma: exactly at a known sigma, linear between two.
+        ``own`` and ``run`` are descending sigmas, n + 1 each, the last ends the last step. As many steps from the
+        same first sigma are taken as the same schedule (perhaps with another shift). All else (denoise < 1, start
+        or end step, split sampling, other steps) is looked up by sigma: exactly at a known one, linear between two.
         """
         steps = len(run) - 1
-        if steps == len(self) or len(own) != len(self) + 1:
+        whole = math.isclose(float(run[0]), float(own[0]), rel_tol=SAME_SIGMA)
+        if (steps == len(self) and whole) or len(own) != len(self) + 1:
             return self.resample(steps)
         ascending = [float(sigma) for sigma in own[:-1]][::-1]
         places = [len(self) - 1 - _place(ascending, float(sigma)) for sigma in run[:-1]]

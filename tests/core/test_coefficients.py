@@ -208,7 +208,14 @@ def test_a_slice_in_float32_finds_the_same_values():
 
 
 def test_the_same_number_of_steps_is_the_same_schedule():
-    assert FOUR.for_sigmas(SIGMAS, (1.0, 0.7, 0.4, 0.2, 0.0)) is FOUR
+    assert FOUR.for_sigmas(SIGMAS, (14.5, 7.0, 4.0, 2.0, 0.0)) is FOUR  # another shift, the same beginning
+
+
+def test_as_many_steps_from_a_lower_sigma_are_the_end_of_the_schedule():
+    """denoise < 1: the host runs the asked number of steps, but begins in the middle."""
+    made = FOUR.for_sigmas(SIGMAS, (6.3, 2.9, 2.0, 1.1, 0.0))
+    assert (made.c_x[0], made.c_x[1], made.c_x[3]) == (FOUR.c_x[1], FOUR.c_x[2], FOUR.c_x[3])
+    assert FOUR.c_x[3] < made.c_x[2] < FOUR.c_x[2]
 
 
 def test_a_sigma_between_two_is_interpolated_and_outside_is_clamped():
