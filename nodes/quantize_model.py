@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..qsched_core.quant import FORMATS, resolve_format
-from .progress import NodeProgress
+from .progress import NodeProgress, say
 from .sockets import CATEGORY
 from .twin import quantized_twin
 
@@ -76,6 +76,7 @@ class QSchedQuantizeModel(io.ComfyNode):
             exclude=_patterns(exclude),
             on_layer=on_layer,
         )
+        say(cls.hidden.unique_id, report.text())
         return io.NodeOutput(twin, report.text(), ui=ui.PreviewText(report.text()))
 
 

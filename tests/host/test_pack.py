@@ -64,6 +64,26 @@ def test_every_input_and_output_is_explained(server):
                 assert value[1].get("tooltip"), f"{name}.{key}"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "example_workflows").glob("*.json")), ids=lambda path: path.stem)
+def test_example_workflows_fit_the_node_definitions(server, path):
+    """Saved widgets are positional: each node must have as many values as it has widgets, and a picture to show."""
+    every = server.client.object_info()
+    for node in json.loads(path.read_text("utf-8"))["nodes"]:
+        if node["type"] == "MarkdownNote":
+            continue
+        assert node["type"] in every, node["type"]
+        if not node["type"].startswith("QSched"):
+            continue
+        inputs = {
+            **every[node["type"]]["input"].get("required", {}),
+            **every[node["type"]]["input"].get("optional", {}),
+        }
+        widgets = [key for key, value in inputs.items() if value[0] in ("INT", "FLOAT", "STRING", "COMBO", "BOOLEAN")]
+        controls = sum(key == "seed" for key in widgets)
+        assert len(node.get("widgets_values", [])) == len(widgets) + controls, node["type"]
+    assert path.with_suffix(".jpg").exists()
+
+
 def test_importing_the_pack_imports_nothing_heavy():
     """The door itself: no torch, no host. What comes after is imported when the host asks for the nodes."""
     code = (
