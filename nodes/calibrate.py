@@ -16,7 +16,6 @@ from .folders import input_text
 from .generate import HostGenerator, encode
 from .metrics import load_scorer, metric_names
 from .patch import EXACT_SAMPLERS
-from .progress import say
 from .run import Run
 from .sampling import Recipe, check_latent
 from .sockets import CATEGORY, PresetSocket
@@ -152,7 +151,8 @@ class QSchedCalibrate(io.ComfyNode):
             model, vae, conditionings, encode(clip, negative), latent, recipe, search_seed, batch_size, run.generated
         )
         outcome = run(generator, full_model)
-        say(cls.hidden.unique_id, outcome.text)
+        # The front end keeps showing the last preview of a run: let it be the result.
+        run.bar.update(run.total, outcome.text, outcome.picture[0])
         shown = ui.PreviewImage(outcome.picture, cls=cls).as_dict()
         shown.update(ui.PreviewText(outcome.text).as_dict())
         shown["qsched_report"] = [json.dumps(outcome.report)]

@@ -17,7 +17,7 @@ class NodeProgress:
     def update(self, done: int, text: str = "", picture=None) -> None:
         """``picture`` is (H, W, 3) in [0, 1], shown as the node's preview."""
         comfy.model_management.throw_exception_if_processing_interrupted()
-        preview = None if picture is None else ("JPEG", to_pil(picture), 512)
+        preview = None if picture is None else ("JPEG", to_pil(picture), 1024)
         self._bar.update_absolute(done, self.total, preview)
         if text:
             say(self.unique_id, text)
