@@ -58,6 +58,21 @@ def quantization(model) -> str:
     return "+".join(sorted(found))[:200] or "none"
 
 
+def sums(value) -> list[float]:
+    """Numbers that differ when tensors do: plain and squared sums of all in a nest of lists and weight adapters.
+
+    A LoRA's patch is (strength, adapter, …), the adapter holding its tensors in ``weights``.
+    """
+    if isinstance(value, torch.Tensor):
+        value = value.detach().double()
+        return [float(value.sum()), float(value.square().sum())]
+    if isinstance(value, (list, tuple)):
+        return [number for item in value for number in sums(item)]
+    if isinstance(value, (int, float)):
+        return [float(value)]
+    return sums(getattr(value, "weights", ()))
+
+
 def _prediction(model) -> str:
     """The host's parameterisation class: EPS, V_PREDICTION, CONST (flow), X0 …"""
     kinds = type(model.get_model_object("model_sampling")).__mro__

@@ -33,7 +33,7 @@ class Plan:
     coefficients: Coefficients
     sigmas: tuple[float, ...]
 
-    @lru_cache(maxsize=8)  # noqa: B019  plans are small, and live as long as the patched model
+    @lru_cache(maxsize=8)  # noqa: B019  it keeps eight plans at most, of a few numbers each
     def over(self, run: tuple[float, ...]) -> Coefficients:
         return self.coefficients.for_sigmas(self.sigmas, run)
 
@@ -67,7 +67,7 @@ class _Predict:
     def __call__(self, executor, x, timestep, model_options=None, seed=None):
         options = model_options or {}
         denoised = executor(x, timestep, options, seed)
-        run = [float(s) for s in options["transformer_options"]["sample_sigmas"]]
+        run = options["transformer_options"]["sample_sigmas"].tolist()
         sigma = float(timestep[0])
         step, c_x, c_eps = self.plan.at(run, sigma)
         check_finite(denoised, step, sigma, (c_x, c_eps))
@@ -93,7 +93,7 @@ class _Outer:
 
 def _scaling(function, plan: Plan):
     def sample(model, x, sigmas, extra_args=None, callback=None, disable=None, **options):
-        run = [float(sigma) for sigma in sigmas]
+        run = sigmas.tolist()
         lent = _ModelProxy(model, plan, run)
         # clone: some parameterisations hand over the latent itself as the first x.
         return function(lent, x.clone(), sigmas, extra_args=extra_args, callback=callback, disable=disable, **options)

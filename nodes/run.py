@@ -16,7 +16,7 @@ from ..calibration.study import all_gains, judged, split
 from ..qsched_core import Coefficients, Preset, save_preset
 from ..qsched_core.quant import module_bytes
 from .control import Control, Row, as_json, table, verdict
-from .describe import describe
+from .describe import describe, sums
 from .folders import journal_path, unused_preset_path
 from .gallery import gallery, mosaic
 from .generate import HostGenerator
@@ -110,7 +110,8 @@ class Run:
 
     def _key(self, generator: HostGenerator) -> str:
         """sha256 of everything that decides the figures: equal inputs find their journal again."""
-        patches = sorted((key, [part[0] for part in parts]) for key, parts in generator.model.patches.items())
+        patches = sorted((key, [sums(part) for part in parts]) for key, parts in generator.model.patches.items())
+        shared = [generator.prompts[0], generator.negative, list(generator.vae.first_stage_model.parameters())]
         inputs = [
             asdict(self._binding(generator)),
             asdict(self.settings),
@@ -121,9 +122,9 @@ class Run:
             list(generator.latent.shape),
             self.prompts.digest,
             self.scorer.name,
-            str(patches),
+            patches,
             generator.model.model_size(),
-            [float(entry[0].double().sum()) for entry in [*generator.prompts[0], *generator.negative]],
+            sums(shared),
         ]
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -164,3 +164,12 @@ def test_model_and_twin_share_a_fingerprint_but_not_a_quantisation(pack, source)
     assert (ours.quantization, theirs.quantization) == ("none", "w4a8/g32")
     assert (ours.model, ours.prediction) == ("FluxSchnell", "CONST")
     assert describe.fingerprint(with_lora(source)) == ours.fingerprint
+
+
+def test_two_loras_of_one_strength_are_told_apart(pack, source):
+    """A calibration's journal is found by what decides its figures; the strength alone once stood for the LoRA."""
+    sums = pack("nodes.describe").sums
+    key = f"{LAYER}.weight"
+    one, same, other = (with_lora(source, scale).patches[key] for scale in (0.1, 0.1, 0.2))
+    assert len(sums(one)) > 2
+    assert sums(one) == sums(same) != sums(other)
