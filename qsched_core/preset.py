@@ -218,7 +218,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         with path.open("rb") as file:
             head = file.read(8)
         if size > MAX_FILE_BYTES or len(head) < 8 or struct.unpack("<Q", head)[0] > MAX_HEADER_BYTES:
-            raise PresetError(f"{path.name} ({size} bytes) is no preset.", "choose a file of at most 2 MiB")
+            raise PresetError(f"{path.name} ({size} bytes) is no preset.", "choose a file that is one")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {}
