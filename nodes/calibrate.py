@@ -15,8 +15,8 @@ from ..qsched_core import CalibrationError
 from .folders import input_text
 from .generate import HostGenerator, encode
 from .metrics import load_scorer, metric_names
-from .patch import EXACT_SAMPLERS
 from .run import Run
+from .samplers import sampler_names
 from .sampling import Recipe, check_latent
 from .sockets import CATEGORY, PresetSocket
 
@@ -64,7 +64,7 @@ class QSchedCalibrate(io.ComfyNode):
                 ),
                 io.Int.Input("steps", default=4, min=1, max=1000, tooltip="As you will sample."),
                 io.Float.Input("cfg", default=1.0, min=0.0, max=100.0, step=0.1, tooltip="As you will sample."),
-                io.Combo.Input("sampler_name", options=list(EXACT_SAMPLERS), tooltip="As you will sample."),
+                io.Combo.Input("sampler_name", options=sampler_names(), tooltip="As you will sample."),
                 io.Combo.Input("scheduler", options=comfy.samplers.SCHEDULER_NAMES, tooltip="As you will sample."),
                 io.Int.Input("trials", default=40, min=1, max=10_000, tooltip="Candidates besides the identity."),
                 io.Combo.Input(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..qsched_core import Coefficients
 from .patch import apply_coefficients
-from .sampling import Recipe
+from .sampling import Recipe, sample_tensor
 
 Conditioning = list
 
@@ -79,20 +79,7 @@ class HostGenerator:
         latent = self.latent[:1].repeat(len(indices), *[1] * (self.latent.ndim - 1))
         noise = torch.cat([comfy.sample.prepare_noise(self.latent[:1], self._seed(i)) for i in indices])
         positive = _stack([self.prompts[i % len(self.prompts)] for i in indices])
-        samples = comfy.sample.sample(
-            patched,
-            noise,
-            self.recipe.steps,
-            self.recipe.cfg,
-            self.recipe.sampler,
-            self.recipe.scheduler,
-            positive,
-            self.negative,
-            latent,
-            denoise=self.recipe.denoise,
-            disable_pbar=True,
-            seed=self._seed(indices[0]),
-        )
+        samples = sample_tensor(patched, self.recipe, noise, positive, self.negative, latent, self._seed(indices[0]))
         pictures = self.vae.decode(samples)
         return pictures.reshape(-1, *pictures.shape[-3:])[..., :3].float().cpu()
 

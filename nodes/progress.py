@@ -23,6 +23,11 @@ class NodeProgress:
             say(self.unique_id, text)
 
 
+def node_id(node) -> str | None:
+    """The id of the node that is running, None where a script calls it."""
+    return None if node.hidden is None else node.hidden.unique_id
+
+
 def say(unique_id: str | None, text: str) -> None:
     """A line under the node, where there is a server to show it."""
     from server import PromptServer

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-
 import comfy.samplers
 from comfy_api.latest import io
 
-import nodes as host_nodes
-
-from ..qsched_core import PresetError
-from .patch import EXACT_SAMPLERS
-from .progress import say
-from .sampling import Recipe, check_latent, fit
-from .sockets import CATEGORY, PresetSocket
+from .doors import preset_inputs
+from .patch import PresetUse, apply_preset
+from .progress import node_id
+from .samplers import sampler_names
+from .sampling import Recipe, check_latent, sample_latent
+from .sockets import CATEGORY
 
 
 class QSchedSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        socket, use = preset_inputs(optional=True)
         return io.Schema(
             node_id="QSchedSampler",
             display_name="Q-Sched Sampler",
@@ -31,15 +29,13 @@ class QSchedSampler(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="What the picture shall show."),
                 io.Conditioning.Input("negative", tooltip="What it shall not; unused at cfg 1."),
                 io.Latent.Input("latent_image", tooltip="An empty latent, or one to start from with denoise below 1."),
-                PresetSocket.Input("preset", optional=True, tooltip="From JAQ Calibrate or Load Q-Sched Preset."),
+                *socket,
                 io.Int.Input(
                     "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="Of the noise."
                 ),
                 io.Int.Input("steps", default=4, min=1, max=1000, tooltip="As the model was made for: 1 to 8."),
                 io.Float.Input("cfg", default=1.0, min=0.0, max=100.0, step=0.1, tooltip="1 for distilled models."),
-                io.Combo.Input(
-                    "sampler_name", options=list(EXACT_SAMPLERS), tooltip="Samplers Q-Sched drives exactly."
-                ),
+                io.Combo.Input("sampler_name", options=sampler_names(), tooltip="The host's, and TCD with eta 0.3."),
                 io.Combo.Input("scheduler", options=comfy.samplers.SCHEDULER_NAMES, tooltip="Spacing of the steps."),
                 io.Float.Input(
                     "denoise",
@@ -50,23 +46,7 @@ class QSchedSampler(io.ComfyNode):
                     advanced=True,
                     tooltip="Below 1: image to image.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-1.0,
-                    max=2.0,
-                    step=0.05,
-                    advanced=True,
-                    tooltip="How much of the preset: 0 is KSampler, 1 as calibrated, beyond 1 exaggerates.",
-                ),
-                io.Combo.Input(
-                    "if_preset_differs",
-                    options=["warn", "refuse"],
-                    default="warn",
-                    advanced=True,
-                    tooltip="When preset and settings do not fit: warn and use it, coefficients looked up by sigma, "
-                    "or stop.",
-                ),
+                *use,
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The sampled latent.")],
             hidden=[io.Hidden.unique_id],
@@ -92,22 +72,9 @@ class QSchedSampler(io.ComfyNode):
         recipe = Recipe(steps, cfg, sampler_name, scheduler, denoise)
         check_latent(model, latent_image["samples"])
         if preset is not None:
-            model, differences = fit(preset, strength, model, recipe)
-            _tell(differences, if_preset_differs, cls.hidden.unique_id)
-        (latent,) = host_nodes.common_ksampler(
-            model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise=denoise
-        )
-        return io.NodeOutput(latent)
-
-
-def _tell(differences: list[str], choice: str, unique_id: str | None) -> None:
-    if not differences:
-        return
-    text = "; ".join(differences)
-    if choice == "refuse":
-        raise PresetError(f"the preset does not fit: {text}", "change the settings, or let it warn")
-    logging.warning("Q-Sched: the preset was made for something else: %s", text)
-    say(unique_id, f"Preset differs: {text}")
+            use = PresetUse(preset, strength, if_preset_differs, node_id(cls), scheduler)
+            model = apply_preset(model, use)
+        return io.NodeOutput(sample_latent(model, recipe, seed, positive, negative, latent_image))
 
 
 NODES = [QSchedSampler]

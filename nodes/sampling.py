@@ -1,4 +1,4 @@
-"""Sampling a MODEL through the host, with a preset on it: what the sampler and the calibration nodes share."""
+"""Sampling a MODEL through the host: what the sampler and the calibration nodes share."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import comfy.sample
 import comfy.samplers
+import comfy.utils
+import latent_preview
 import torch
 
-from ..qsched_core import Preset, PresetError, SamplingError, mismatches
-from .describe import describe
-from .patch import EXACT_SAMPLERS, apply_coefficients
+import nodes as host_nodes
+
+from ..qsched_core import SamplingError
+from .samplers import REFUSED, sampler_names, sampler_object
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Recipe:
     """How pictures are sampled. ``denoise`` in (0, 1]: below 1 only the end of the schedule is run.
 
     Raises:
-        SamplingError: a sampler Q-Sched cannot drive exactly.
+        SamplingError: a sampler that the host does not have, or that Q-Sched cannot drive.
     """
 
     steps: int
@@ -28,8 +31,9 @@ class Recipe:
     denoise: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.sampler not in EXACT_SAMPLERS:
-            raise SamplingError(f"sampler {self.sampler!r} is not supported.", f"use {' or '.join(EXACT_SAMPLERS)}")
+        if self.sampler not in sampler_names():
+            known = "cannot be driven by Q-Sched" if self.sampler in REFUSED else "is not known"
+            raise SamplingError(f"sampler {self.sampler!r} {known}.", "use one of the node's list", name=self.sampler)
 
     def sigmas(self, model) -> tuple[float, ...]:
         """The sigmas the host will sample on, noisiest first."""
@@ -39,20 +43,33 @@ class Recipe:
         return tuple(float(sigma) for sigma in sampler.sigmas)
 
 
-def fit(preset: Preset, strength: float, model, recipe: Recipe) -> tuple[object, list[str]]:
-    """(MODEL with the preset on it, everything in which preset and use differ).
+def sample_latent(model, recipe: Recipe, seed: int, positive, negative, latent: dict) -> dict:
+    """KSampler's work on a LATENT, with any sampler of ours; KSampler itself where the host has the sampler."""
+    if recipe.sampler in comfy.samplers.SAMPLER_NAMES:
+        (done,) = host_nodes.common_ksampler(
+            model, seed, recipe.steps, recipe.cfg, recipe.sampler, recipe.scheduler, positive, negative, latent,
+            denoise=recipe.denoise,
+        )  # fmt: skip
+        return done
+    start = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+    noise = comfy.sample.prepare_noise(start, seed, latent.get("batch_index"))
+    callback = latent_preview.prepare_callback(model, recipe.steps)
+    done = sample_tensor(
+        model, recipe, noise, positive, negative, start, seed, latent.get("noise_mask"), callback,
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+    )  # fmt: skip
+    return {key: value for key, value in latent.items() if key != "downscale_ratio_spacial"} | {"samples": done}
 
-    Another number of steps, or a part of the schedule, is looked up by sigma. ``strength`` 0 is the stock sampler.
 
-    Raises:
-        PresetError: what is plugged in is no preset.
-    """
-    coefficients = getattr(preset, "coefficients", None)
-    if coefficients is None or not hasattr(preset, "sigmas"):
-        raise PresetError(f"{type(preset).__name__} is not a Q-Sched preset.", "plug in Load Q-Sched Preset")
-    here = describe(model, recipe.sampler, recipe.scheduler, recipe.cfg)
-    found = [str(item) for item in mismatches(preset, here, recipe.sigmas(model))]
-    return apply_coefficients(model, coefficients.blend(strength), preset.sigmas), found
+def sample_tensor(
+    model, recipe: Recipe, noise, positive, negative, latent, seed, noise_mask=None, callback=None, disable_pbar=True
+) -> torch.Tensor:
+    """The latent (B, …) sampled from ``noise`` shaped like it."""
+    sigmas = torch.tensor(recipe.sigmas(model), dtype=torch.float32)
+    return comfy.sample.sample_custom(
+        model, noise, recipe.cfg, sampler_object(recipe.sampler), sigmas, positive, negative, latent,
+        noise_mask=noise_mask, callback=callback, disable_pbar=disable_pbar, seed=seed,
+    )  # fmt: skip
 
 
 def check_latent(model, latent: torch.Tensor) -> torch.Tensor:

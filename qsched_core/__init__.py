@@ -14,11 +14,13 @@ from .errors import (
     QuantizationError,
     SamplingError,
 )
-from .preset import Binding, Mismatch, Preset, load_preset, mismatches, save_preset
+from .fit import IF_DIFFERS, Mismatch, fit, mismatches
+from .preset import Binding, Preset, load_preset, save_preset
 from .quant import QuantReport, quantize
 from .samplers import SAMPLERS, sample
 
 __all__ = [
+    "IF_DIFFERS",
     "SAMPLERS",
     "Binding",
     "CalibrationError",
@@ -32,6 +34,7 @@ __all__ = [
     "QuantReport",
     "QuantizationError",
     "SamplingError",
+    "fit",
     "load_preset",
     "mismatches",
     "quantize",

@@ -70,6 +70,16 @@ class Coefficients:
             tuple(_interpolate(self.c_eps, place) for place in places),
         )
 
+    def take(self, steps: int) -> Coefficients:
+        """The first ``steps`` pairs in order; where there are too few, the last one goes on."""
+        if steps < 1:
+            raise CoefficientError(f"{steps} steps cannot be sampled.", "use 1 or more", steps=steps)
+        more = max(0, steps - len(self))
+        return Coefficients(
+            self.c_x[:steps] + self.c_x[-1:] * more,
+            self.c_eps[:steps] + self.c_eps[-1:] * more,
+        )
+
     def blend(self, strength: float) -> Coefficients:
         """0 is the identity, 1 is as is; between and beyond it is linear: 1 + strength·(c − 1)."""
         if not math.isfinite(strength):

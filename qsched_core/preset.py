@@ -51,10 +51,10 @@ class Binding:
             value = getattr(self, item.name)
             if item.name == "cfg":
                 if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1000:
-                    raise PresetError(f"preset cfg is {_short(value)}.", "use a number in [0, 1000]", cfg=value)
+                    raise PresetError(f"preset cfg is {short(value)}.", "use a number in [0, 1000]", cfg=value)
             elif not isinstance(value, str) or len(value) > 200:
                 raise PresetError(
-                    f"preset field {item.name} is {_short(value)}.", "use a text of at most 200 characters"
+                    f"preset field {item.name} is {short(value)}.", "use a text of at most 200 characters"
                 )
 
 
@@ -85,40 +85,13 @@ class Preset:
         if any(after >= before for before, after in zip(sigmas, sigmas[1:], strict=False)):
             raise PresetError("preset sigmas do not descend.", "use another preset", sigmas=sigmas)
         if self.verdict not in VERDICTS:
-            raise PresetError(f"verdict {_short(self.verdict)} is unknown.", f"use one of {', '.join(VERDICTS)}")
+            raise PresetError(f"verdict {short(self.verdict)} is unknown.", f"use one of {', '.join(VERDICTS)}")
         if taken := sorted(_OWN & set(self.card)):
             raise PresetError(f"card field {taken[0]} is the preset's own.", "use another name")
 
     @property
     def steps(self) -> int:
         return len(self.coefficients)
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """One thing in which a preset and its use differ."""
-
-    what: str
-    preset: str
-    here: str
-
-    def __str__(self) -> str:
-        return f"{self.what}: preset {self.preset}, here {self.here}"
-
-
-def mismatches(preset: Preset, here: Binding, sigmas: tuple[float, ...]) -> list[Mismatch]:
-    """Everything in which ``here`` and ``sigmas`` (n + 1,) differ from what the preset was made for; "" fits all."""
-    found = []
-    for item in fields(Binding):
-        ours, theirs = getattr(preset.binding, item.name), getattr(here, item.name)
-        if ours and theirs and ours != theirs:
-            found.append(Mismatch(item.name, _short(ours), _short(theirs)))
-    steps = len(sigmas) - 1
-    if steps != preset.steps:
-        found.append(Mismatch("steps", str(preset.steps), str(steps)))
-    elif any(not math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-4) for a, b in zip(preset.sigmas, sigmas, strict=True)):
-        found.append(Mismatch("sigmas", _listed(preset.sigmas), _listed(sigmas)))
-    return found
 
 
 def save_preset(preset: Preset, path: str | os.PathLike[str]) -> None:
@@ -170,7 +143,7 @@ def load_preset(path: str | os.PathLike[str]) -> Preset:
         raise PresetError(f"{path.name} is not a Q-Sched preset.", "choose a file made by Save Q-Sched Preset")
     if metadata.get("version") != VERSION:
         raise PresetError(
-            f"{path.name} has preset version {_short(metadata.get('version'))}, not {VERSION}.",
+            f"{path.name} has preset version {short(metadata.get('version'))}, not {VERSION}.",
             "update the Q-Sched pack",
         )
     for name in _TENSORS:
@@ -178,13 +151,13 @@ def load_preset(path: str | os.PathLike[str]) -> Preset:
             raise PresetError(f"{path.name} has no tensor {name}.", "use another preset", missing=name)
     extra = sorted(set(tensors) - set(_TENSORS))
     if extra:
-        raise PresetError(f"{path.name} holds a tensor {_short(extra[0])} no preset has.", "use another preset")
+        raise PresetError(f"{path.name} holds a tensor {short(extra[0])} no preset has.", "use another preset")
     coefficients = Coefficients(_round(tensors["c_x"]), _round(tensors["c_eps"]))
     binding = _object(metadata, "binding", path)
     known = {item.name for item in fields(Binding)}
     if not set(binding) <= known:
         raise PresetError(
-            f"{path.name} is bound by {_short(sorted(set(binding) - known)[0])}.", "update the Q-Sched pack"
+            f"{path.name} is bound by {short(sorted(set(binding) - known)[0])}.", "update the Q-Sched pack"
         )
     return Preset(
         coefficients,
@@ -227,7 +200,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
                 shape = piece.get_shape()
                 if piece.get_dtype() != "F32" or len(shape) != 1 or not 1 <= shape[0] <= MAX_STEPS + 1:
                     raise PresetError(
-                        f"{path.name}: {_short(name)} is {piece.get_dtype()} {shape}.", "a preset holds float32 lists"
+                        f"{path.name}: {short(name)} is {piece.get_dtype()} {shape}.", "a preset holds float32 lists"
                     )
                 tensors[name] = file.get_tensor(name)
     except OSError as error:
@@ -265,10 +238,7 @@ def _round(values: torch.Tensor) -> tuple[float, ...]:
     return tuple(float(f"{value:.7g}") for value in values.tolist())
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value from a stranger's file as an error may show it: at most 60 characters."""
     text = repr(value) if not isinstance(value, float) else f"{value:g}"
     return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _listed(sigmas: tuple[float, ...]) -> str:
-    return ", ".join(f"{sigma:.4g}" for sigma in sigmas[:4]) + (", …" if len(sigmas) > 4 else "")

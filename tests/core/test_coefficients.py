@@ -163,6 +163,21 @@ def test_resample_to_no_possible_number_of_steps_is_refused(refused, steps):
         FOUR.resample(steps)
 
 
+# --- take
+
+
+def test_take_keeps_the_order_and_the_last_pair_goes_on():
+    assert FOUR.take(4) == FOUR
+    assert FOUR.take(2) == Coefficients(FOUR.c_x[:2], FOUR.c_eps[:2])
+    assert FOUR.take(6) == Coefficients((1.02, 1.01, 0.99, 0.97, 0.97, 0.97), (0.9, 0.95, 1.05, 1.1, 1.1, 1.1))
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+def test_take_of_no_step_is_refused(refused, steps):
+    with refused(CoefficientError, f"{steps} steps cannot be sampled.", steps=steps):
+        FOUR.take(steps)
+
+
 # --- blend
 
 

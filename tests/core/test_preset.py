@@ -14,7 +14,7 @@ import pytest
 from safetensors import safe_open
 
 import qsched_core as qs
-from qsched_core import Binding, Coefficients, Mismatch, Preset, PresetError, load_preset, mismatches, save_preset
+from qsched_core import Binding, Coefficients, Preset, PresetError, load_preset, save_preset
 from qsched_core import preset as preset_module
 from qsched_core.preset import VERDICTS
 
@@ -274,50 +274,8 @@ def test_a_binding_that_is_no_short_text_is_refused(refused, name, value):
 # --- what it fits
 
 
-def test_nothing_differs_where_it_was_made():
-    assert mismatches(FULL, FULL.binding, SIGMAS) == []
-
-
-def test_an_empty_field_fits_everything():
-    assert mismatches(FULL, Binding(), SIGMAS) == []
-    assert mismatches(Preset(FULL.coefficients, SIGMAS), FULL.binding, SIGMAS) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "here", "shown"),
-    [
-        ("model", "Flux", Mismatch("model", "'SDXL'", "'Flux'")),
-        ("fingerprint", "ff", Mismatch("fingerprint", "'0123456789abcdef'", "'ff'")),
-        ("prediction", "LCM", Mismatch("prediction", "'EPS'", "'LCM'")),
-        ("quantization", "none", Mismatch("quantization", "'w4a8/g32'", "'none'")),
-        ("sampler", "euler", Mismatch("sampler", "'euler_ancestral'", "'euler'")),
-        ("scheduler", "simple", Mismatch("scheduler", "'sgm_uniform'", "'simple'")),
-        ("cfg", 7.5, Mismatch("cfg", "1", "7.5")),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_each_field_that_differs_is_named(name, here, shown):
-    assert mismatches(FULL, Binding(**{name: here}), SIGMAS) == [shown]
-    assert str(shown) == f"{name}: preset {shown.preset}, here {shown.here}"
-
-
-def test_other_steps_and_other_sigmas_are_named():
-    assert mismatches(FULL, Binding(), (1.0, 0.5, 0.0)) == [Mismatch("steps", "4", "2")]
-    (found,) = mismatches(FULL, Binding(), (14.6146, 6.3, 2.9, 1.2, 0.0))
-    assert (found.what, found.here) == ("sigmas", "14.61, 6.3, 2.9, 1.2, …")
-    three = Preset(Coefficients.identity(3), (3.0, 2.0, 1.0, 0.0))
-    (found,) = mismatches(three, Binding(), (4.0, 2.0, 1.0, 0.0))
-    assert str(found) == "sigmas: preset 3, 2, 1, 0, here 4, 2, 1, 0"
-
-
-def test_float32_sigmas_are_the_same_sigmas():
-    single = tuple(struct.unpack("<f", struct.pack("<f", sigma))[0] for sigma in SIGMAS)
-    assert single != SIGMAS
-    assert mismatches(FULL, Binding(), single) == []
-
-
 def test_all_names_are_public():
-    assert {"Preset", "Binding", "Mismatch", "load_preset", "save_preset", "mismatches"} <= set(qs.__all__)
+    assert {"Preset", "Binding", "load_preset", "save_preset"} <= set(qs.__all__)
 
 
 def test_relative_paths_work(tmp_path, monkeypatch):

@@ -1,15 +1,12 @@
-"""Samplers against float64 references of the published updates, stock loops, and a case with an exact answer.
-
-References are written from the table of the paper's official updates (docs: s = c_x, m = c_eps), in terms of the
-network's raw output; ``qs.sample`` only ever sees the denoised prediction.
-"""
+"""Samplers against float64 references of the published updates, and what every one of them promises."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
-import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -17,142 +14,76 @@ from torch import Tensor
 
 import qsched_core as qs
 from qsched_core import CoefficientError, Coefficients, SamplingError
-
-STEPS = (1, 2, 3, 4, 8)
-SHAPE = (2, 4, 3, 3)
-# Relative to the largest value of the reference. float64: 8 steps of a few roundings each. float32: the same, where
-# x is up to 15 and D about 1, so that x − D carries 15 units in the last place.
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
-BOTH = pytest.mark.parametrize("dtype", list(TOLERANCE), ids=["float64", "float32"])
+from qsched_core.precondition import precondition_denoised
+from qsched_core.samplers import OPTIONS
 
 
-def falling_sigmas(first: float, steps: int, seed: int) -> Tensor:
-    """Descending to 0, each 0.25 … 0.85 of the one before, as few-step schedules are."""
-    draw = random.Random(seed)
-    sigmas = [first]
-    for _ in range(steps - 1):
-        sigmas.append(sigmas[-1] * draw.uniform(0.25, 0.85))
-    return torch.tensor([*sigmas, 0.0], dtype=torch.float64)
+def _beside(name: str) -> ModuleType:
+    """A helper of this folder. In sys.modules, where its dataclasses look for themselves."""
+    spec = importlib.util.spec_from_file_location(f"qsched_core_{name}", Path(__file__).with_name(f"{name}.py"))
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def random_coefficients(steps: int, seed: int) -> Coefficients:
-    draw = random.Random(1000 + seed)
-    return Coefficients(*(tuple(draw.uniform(0.7, 1.3) for _ in range(steps)) for _ in range(2)))
+published = _beside("published")
+NOISE, FLOW, STEPS, TOLERANCE = published.NOISE, published.FLOW, published.STEPS, published.TOLERANCE
+falling_sigmas, random_coefficients, noises = published.falling_sigmas, published.random_coefficients, published.noises
+start, relative, Replay = published.start, published.relative, published.Replay
 
+BOTH = pytest.mark.parametrize("dtype", list(published.DTYPES.values()), ids=list(published.DTYPES))
+TABLE = torch.logspace(-1.5, 1.2, 60, dtype=torch.float64)
+"""Sigmas of 60 training timesteps, 0.03 … 16."""
 
-def noises(steps: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(7)
-    return [torch.randn(SHAPE, dtype=torch.float64, generator=generator) for _ in range(steps)]
-
-
-def start(first_sigma: float) -> Tensor:
-    return torch.randn(SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) * first_sigma
-
-
-def network(x: Tensor, sigma: Tensor) -> Tensor:
-    """A smooth stand-in for a network, with outputs about 1; the same function in every dtype."""
-    mixed = x.roll(1, dims=1) * 0.7 + x.flip(-1) * 0.4 - x * 0.2
-    return torch.tanh(mixed / (1 + sigma**2) ** 0.5 + 0.3 * torch.cos(sigma)) + 0.1 * x / (1 + sigma**2) ** 0.5
-
-
-@dataclass(frozen=True)
-class Parameterisation:
-    """``convert(output, x, sigma)`` → denoised."""
-
-    convert: Callable[[Tensor, Tensor, Tensor], Tensor]
-
-    def model(self, x: Tensor, sigma: Tensor) -> Tensor:
-        assert sigma.shape == (x.shape[0],)
-        sigma = sigma.view(-1, 1, 1, 1)
-        return self.convert(network(x, sigma), x, sigma)
-
-    def zero_denoised(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return self.convert(torch.zeros_like(x), x, sigma.view(-1, 1, 1, 1))
-
-
-def _lcm(output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
-    scaled_time = 10 * torch.log1p(sigma)
-    c_skip, c_out = 0.25 / (scaled_time**2 + 0.25), scaled_time / (scaled_time**2 + 0.25) ** 0.5
-    return c_skip * x + c_out * (x - sigma * output)
-
-
-NOISE = Parameterisation(lambda output, x, sigma: x - sigma * output)
-FLOW = NOISE  # the same line with sigma in [0, 1] and the velocity as output
-OTHERS = {
-    "v": Parameterisation(
-        lambda output, x, sigma: x / (sigma**2 + 1) - output * sigma / (sigma**2 + 1) ** 0.5,
-    ),
-    "x0": Parameterisation(lambda output, x, sigma: output),
-    "lcm": Parameterisation(_lcm),
+# Every sampler as a noise and as a flow model runs it: name, first sigma, keyword arguments.
+RUNS = {
+    "euler": ("euler", 14.6, {}),
+    "euler-flow": ("euler", 1.0, {"flow": True}),
+    "euler_ancestral": ("euler_ancestral", 14.6, {}),
+    "euler_ancestral-flow": ("euler_ancestral", 1.0, {"flow": True}),
+    "lcm": ("lcm", 14.6, {}),
+    "lcm-flow": ("lcm", 1.0, {"flow": True}),
+    "tcd": ("tcd", 14.6, {"table": TABLE}),
+    "tcd-flow": ("tcd", 1.0, {"flow": True}),
+    "res_multistep": ("res_multistep", 14.6, {}),
+    "res_multistep-eta": ("res_multistep", 14.6, {"eta": 1.0}),
+    "res_multistep-flow": ("res_multistep", 1.0, {"flow": True}),
+    "dpmpp_2m": ("dpmpp_2m", 14.6, {}),
+    "dpmpp_2m-flow": ("dpmpp_2m", 1.0, {"flow": True}),
+    "er_sde": ("er_sde", 14.6, {}),
+    "er_sde-flow": ("er_sde", 1.0, {"flow": True, "first_sigma": 0.999}),
 }
+EVERY = pytest.mark.parametrize("run", RUNS)
 
 
-@dataclass
-class Replay:
-    """A noise sampler that hands out prepared noises, and remembers for which sigmas it was asked."""
+def sample_run(run: str, coefficients: Coefficients, *, model=NOISE.model, **more) -> Tensor:
+    name, first, options = RUNS[run]
+    steps = len(coefficients)
+    return qs.sample(
+        name,
+        model,
+        start(first),
+        falling_sigmas(first, steps, 0),
+        coefficients,
+        **{"noise_sampler": Replay(noises(steps)), **options, **more},
+    )
 
-    prepared: list[Tensor]
-    dtype: torch.dtype
-    asked: list[tuple[float, float]] = field(default_factory=list)
 
-    def __call__(self, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        self.asked.append((float(sigma), float(sigma_next)))
-        return self.prepared[len(self.asked) - 1].to(self.dtype)
-
-
-def relative(made: Tensor, reference: Tensor) -> float:
-    return ((made.double() - reference).abs().max() / reference.abs().max()).item()
+def test_every_sampler_is_run_here():
+    assert {name for name, _, _ in RUNS.values()} == set(qs.SAMPLERS)
 
 
 # --- the published updates
 
 
-def published_euler(x: Tensor, sigmas: Tensor, coefficients: Coefficients) -> Tensor:
-    """x_prev = s·x + m·eps·(sigma_next − sigma); flow-match Euler is the same with v."""
-    for i in range(len(sigmas) - 1):
-        s, m = coefficients.at(i)
-        x = s * x + m * network(x, sigmas[i]) * (sigmas[i + 1] - sigmas[i])
-    return x
-
-
-def published_euler_ancestral(x: Tensor, sigmas: Tensor, coefficients: Coefficients, z: list[Tensor]) -> Tensor:
-    """x_prev = s·x + m·eps·(sigma_down − sigma) + sigma_up·z (SDXL-Turbo)."""
-    for i in range(len(sigmas) - 1):
-        s, m = coefficients.at(i)
-        sigma_down = sigmas[i + 1] ** 2 / sigmas[i]
-        sigma_up = (sigmas[i + 1] ** 2 - sigma_down**2) ** 0.5
-        x = s * x + m * network(x, sigmas[i]) * (sigma_down - sigmas[i]) + sigma_up * z[i]
-    return x
-
-
-def ancestral_flow(x: Tensor, sigmas: Tensor, coefficients: Coefficients, z: list[Tensor], eta: float) -> Tensor:
-    """Flow Euler on the scaled pair to sigma_down, then α rescaled and the variance filled up to sigma_next²."""
-    for i in range(len(sigmas) - 1):
-        s, m = coefficients.at(i)
-        sigma, after = sigmas[i], sigmas[i + 1]
-        down = after * (1 + (after / sigma - 1) * eta)
-        x = s * x + m * network(x, sigma) * (down - sigma)
-        gain = (1 - after) / (1 - down)
-        x = gain * x + (after**2 - (gain * down) ** 2).clamp(min=0) ** 0.5 * z[i]
-    return x
-
-
 @BOTH
 @pytest.mark.parametrize("steps", STEPS)
-def test_euler_is_the_published_update_for_noise_prediction(dtype, steps):
-    sigmas, coefficients = falling_sigmas(14.6, steps, steps), random_coefficients(steps, steps)
-    reference = published_euler(start(14.6), sigmas, coefficients)
-    made = qs.sample("euler", NOISE.model, start(14.6).to(dtype), sigmas.to(dtype), coefficients)
+@pytest.mark.parametrize("first", [14.6, 1.0], ids=["noise", "flow"])
+def test_euler_is_the_published_update(dtype, steps, first):
+    sigmas, coefficients = falling_sigmas(first, steps, steps), random_coefficients(steps, steps)
+    reference = published.euler(start(first), sigmas, coefficients)
+    made = qs.sample("euler", NOISE.model, start(first).to(dtype), sigmas.to(dtype), coefficients, flow=first == 1.0)
     assert made.dtype == dtype
-    assert relative(made, reference) <= TOLERANCE[dtype]
-
-
-@BOTH
-@pytest.mark.parametrize("steps", STEPS)
-def test_euler_is_the_published_update_for_flow_prediction(dtype, steps):
-    sigmas, coefficients = falling_sigmas(1.0, steps, steps), random_coefficients(steps, steps)
-    reference = published_euler(start(1.0), sigmas, coefficients)
-    made = qs.sample("euler", FLOW.model, start(1.0).to(dtype), sigmas.to(dtype), coefficients)
     assert relative(made, reference) <= TOLERANCE[dtype]
 
 
@@ -160,51 +91,40 @@ def test_euler_is_the_published_update_for_flow_prediction(dtype, steps):
 @pytest.mark.parametrize("steps", STEPS)
 def test_euler_ancestral_is_the_published_update(dtype, steps):
     sigmas, coefficients, z = falling_sigmas(14.6, steps, steps), random_coefficients(steps, steps), noises(steps)
-    reference = published_euler_ancestral(start(14.6), sigmas, coefficients, z)
-    fresh = Replay(z, dtype)
-    made = qs.sample(
-        "euler_ancestral",
-        NOISE.model,
-        start(14.6).to(dtype),
-        sigmas.to(dtype),
-        coefficients,
-        noise_sampler=fresh,
-    )
+    reference = published.euler_ancestral(start(14.6), sigmas, coefficients, z)
+    fresh, x = Replay(z, dtype), start(14.6).to(dtype)
+    made = qs.sample("euler_ancestral", NOISE.model, x, sigmas.to(dtype), coefficients, noise_sampler=fresh)
     assert relative(made, reference) <= TOLERANCE[dtype]
     assert len(fresh.asked) == steps - 1  # no noise after the last step
 
 
 @BOTH
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("name", ["euler_ancestral", "tcd"])
 @pytest.mark.parametrize("steps", STEPS)
-def test_euler_ancestral_flow_is_flow_euler_renoised(dtype, steps, eta):
+def test_renoising_flow_samplers_are_flow_euler_renoised(dtype, name, steps, eta):
     sigmas, coefficients, z = falling_sigmas(1.0, steps, steps), random_coefficients(steps, steps), noises(steps)
-    reference = ancestral_flow(start(1.0), sigmas, coefficients, z, eta)
+    update = published.euler_ancestral_flow if name == "euler_ancestral" else published.tcd_flow
+    reference = update(start(1.0), sigmas, coefficients, z, eta)
+    fresh, x = Replay(z, dtype), start(1.0).to(dtype)
     made = qs.sample(
-        "euler_ancestral_flow",
-        FLOW.model,
-        start(1.0).to(dtype),
-        sigmas.to(dtype),
-        coefficients,
-        noise_sampler=Replay(z, dtype),
-        eta=eta,
-    )
+        name, FLOW.model, x, sigmas.to(dtype), coefficients, flow=True, noise_sampler=fresh, eta=eta
+    )  # fmt: skip
     assert relative(made, reference) <= TOLERANCE[dtype]
+    assert len(fresh.asked) == (steps - 1 if eta else 0)
 
 
 @BOTH
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("kind", published.OTHERS)
 @pytest.mark.parametrize("ancestral", [False, True], ids=["euler", "euler_ancestral"])
 @pytest.mark.parametrize("steps", STEPS)
-def test_other_parameterisations_scale_the_raw_output_before_it_is_converted(dtype, name, ancestral, steps):
+def test_other_parameterisations_scale_the_raw_output_before_it_is_converted(dtype, kind, ancestral, steps):
     sigmas, coefficients, z = falling_sigmas(14.6, steps, steps), random_coefficients(steps, steps), noises(steps)
-    kind, x = OTHERS[name], start(14.6)
+    kind, x = published.OTHERS[kind], start(14.6)
     for i in range(steps):
-        s, m = coefficients.at(i)
-        scaled = s * x
-        denoised = kind.convert(m * network(x, sigmas[i]), scaled, sigmas[i])
+        x, denoised = kind.scaled(x, sigmas[i], *coefficients.at(i))
         down = sigmas[i + 1] ** 2 / sigmas[i] if ancestral else sigmas[i + 1]
-        x = scaled + (scaled - denoised) / sigmas[i] * (down - sigmas[i])
+        x = x + (x - denoised) / sigmas[i] * (down - sigmas[i])
         x = x + (sigmas[i + 1] ** 2 - down**2) ** 0.5 * z[i]
     made = qs.sample(
         "euler_ancestral" if ancestral else "euler",
@@ -218,192 +138,159 @@ def test_other_parameterisations_scale_the_raw_output_before_it_is_converted(dty
     assert relative(made, x) <= TOLERANCE[dtype]
 
 
-def test_one_step_is_a_gain_on_the_output():
-    """Without a trajectory the coefficients reduce to D' = (s − m)·x + m·D."""
-    x, sigmas = start(14.6), falling_sigmas(14.6, 1, 0)
-    made = qs.sample("euler", NOISE.model, x, sigmas, Coefficients((1.1,), (0.9,)))
-    # 1e-12 as above.
-    assert relative(made, (1.1 - 0.9) * x + 0.9 * NOISE.model(x, sigmas[0].expand(2))) <= 1e-12
-
-
-# --- the identity is the stock sampler, bit for bit
-
-
-def stock_euler(model, x, sigmas, z):
-    s_in = x.new_ones([x.shape[0]])
-    for i in range(len(sigmas) - 1):
-        denoised = model(x, sigmas[i] * s_in)
-        d = (x - denoised) / sigmas[i]
-        x = x + d * (sigmas[i + 1] - sigmas[i])
-    return x
-
-
-def stock_euler_ancestral(model, x, sigmas, z):
-    s_in = x.new_ones([x.shape[0]])
-    for i in range(len(sigmas) - 1):
-        denoised = model(x, sigmas[i] * s_in)
-        a, b = sigmas[i], sigmas[i + 1]
-        sigma_up = min(b, 1.0 * (b**2 * (a**2 - b**2) / a**2) ** 0.5)
-        sigma_down = (b**2 - sigma_up**2) ** 0.5
-        if sigma_down == 0:
-            x = denoised
-        else:
-            d = (x - denoised) / a
-            x = x + d * (sigma_down - a) + z[i].to(x) * 1.0 * sigma_up
-    return x
-
-
-def stock_euler_ancestral_flow(model, x, sigmas, z):
-    s_in = x.new_ones([x.shape[0]])
-    for i in range(len(sigmas) - 1):
-        denoised = model(x, sigmas[i] * s_in)
-        a, b = sigmas[i], sigmas[i + 1]
-        if b == 0:
-            x = denoised
-        else:
-            down = b * (1 + (b / a - 1) * 1.0)
-            renoise = (b**2 - down**2 * (1 - b) ** 2 / (1 - down) ** 2) ** 0.5
-            x = down / a * x + (1 - down / a) * denoised
-            x = (1 - b) / (1 - down) * x + z[i].to(x) * 1.0 * renoise
-    return x
-
-
-STOCK = {
-    "euler": (stock_euler, 14.6),
-    "euler_ancestral": (stock_euler_ancestral, 14.6),
-    "euler_ancestral_flow": (stock_euler_ancestral_flow, 1.0),
+# How each is called, and its reference(kind, x, sigmas, coefficients, z, flow).
+REFERENCES = {
+    "lcm": ("lcm", {}, published.lcm),
+    "dpmpp_2m": ("dpmpp_2m", {}, lambda kind, x, sigmas, c, z, flow: published.dpmpp_2m(kind, x, sigmas, c, flow)),
+    "res_multistep": ("res_multistep", {}, lambda *a: published.res_multistep(*a[:5], 0.0)),
+    "res_multistep-0.6": ("res_multistep", {"eta": 0.6}, lambda *a: published.res_multistep(*a[:5], 0.6)),
+    "er_sde-1": ("er_sde", {"max_stage": 1}, lambda *a: published.er_sde(*a, 1)),
+    "er_sde-2": ("er_sde", {"max_stage": 2}, lambda *a: published.er_sde(*a, 2)),
+    "er_sde-3": ("er_sde", {}, lambda *a: published.er_sde(*a, 3)),
 }
-
-
-def test_every_sampler_has_a_stock_twin_here():
-    assert set(STOCK) == set(qs.SAMPLERS)
+KINDS = {"noise": NOISE, "flow": FLOW, **published.OTHERS}
 
 
 @BOTH
-@pytest.mark.parametrize("name", STOCK)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", REFERENCES)
 @pytest.mark.parametrize("steps", STEPS)
-def test_the_identity_is_the_stock_sampler_bit_for_bit(dtype, name, steps):
-    stock, first = STOCK[name]
-    x, sigmas, z = start(first).to(dtype), falling_sigmas(first, steps, steps).to(dtype), noises(steps)
-    identity = Coefficients.identity(steps)
-    made = qs.sample(name, NOISE.model, x, sigmas, identity, noise_sampler=Replay(z, dtype))
-    assert torch.equal(made, stock(NOISE.model, x, sigmas, z))
+def test_samplers_of_denoised_predictions_are_the_published_updates(dtype, kind, case, steps):
+    name, options, reference = REFERENCES[case]
+    flow, first = kind == "flow", 1.0 if kind == "flow" else 14.6
+    x, coefficients, z = start(first), random_coefficients(steps, steps), noises(steps)
+    sigmas = falling_sigmas(first, steps, steps)
+    exact = sigmas.clone()
+    if name == "er_sde" and flow:
+        # A float32 of 0.999 would be another sigma, whose odds 999:1 differ by more than the tolerance.
+        exact[0] = 1 - 2**-10
+        options = {**options, "first_sigma": 1 - 2**-10}
+    made = qs.sample(
+        name,
+        KINDS[kind].model,
+        x.to(dtype),
+        sigmas.to(dtype),
+        coefficients,
+        flow=flow,
+        noise_sampler=Replay(z, dtype),
+        zero_denoised=KINDS[kind].zero_denoised,
+        **options,
+    )
+    assert relative(made, reference(KINDS[kind], x, exact, coefficients, z, flow)) <= TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("name", STOCK)
-def test_coefficients_of_one_step_change_nothing_before_it(name):
-    first = STOCK[name][1]
-    x, sigmas, z = start(first), falling_sigmas(first, 4, 0), noises(4)
+def test_one_step_is_a_gain_on_the_output():
+    """Without a trajectory the coefficients reduce to D' = (s − m)·x + m·D."""
+    x, sigmas = start(14.6), falling_sigmas(14.6, 1, 0)
+    expected = (1.1 - 0.9) * x + 0.9 * NOISE.model(x, sigmas[0].expand(2))
+    for name in qs.SAMPLERS:
+        more = {"table": TABLE} if name == "tcd" else {}
+        made = qs.sample(name, NOISE.model, x, sigmas, Coefficients((1.1,), (0.9,)), **more)
+        assert relative(made, expected) <= 1e-12, name  # as above
 
+
+@pytest.mark.parametrize("run", ["euler_ancestral", "euler_ancestral-flow", "tcd", "tcd-flow"])
+def test_without_noise_they_are_euler(run):
+    first, flow = RUNS[run][1], "flow" in run
+    coefficients = random_coefficients(4, 0)
+    euler = qs.sample("euler", NOISE.model, start(first), falling_sigmas(first, 4, 0), coefficients, flow=flow)
+    # 1e-12: the last step is x − σ·d here and D there.
+    assert relative(sample_run(run, coefficients, eta=0.0), euler) <= 1e-12
+
+
+@pytest.mark.parametrize("run", [run for run in RUNS if "s_noise" in OPTIONS[RUNS[run][0]]])
+def test_s_noise_scales_the_fresh_noise(run):
+    double = [2 * noise for noise in noises(3)]
+    more = {} if RUNS[run][0] != "res_multistep" else {"eta": 0.5}
+    a = sample_run(run, Coefficients.identity(3), s_noise=2.0, **more)
+    b = sample_run(run, Coefficients.identity(3), noise_sampler=Replay(double), **more)
+    assert torch.equal(a, b)  # times 2 is exact in binary
+
+
+# --- what every sampler promises
+
+
+@EVERY
+def test_the_identity_goes_on_with_the_very_tensors_of_the_model(run):
+    """So it can be the stock sampler bit for bit; that it is, the host's tests show."""
+    seen, told = [], []
+
+    def model(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append((x, NOISE.model(x, sigma)))
+        return seen[-1][1]
+
+    def never(x: Tensor, sigma: Tensor) -> Tensor:
+        raise AssertionError("the identity needs no D0")
+
+    sample_run(run, Coefficients.identity(4), model=model, zero_denoised=never, callback=told.append)
+    assert len(told) == 4
+    for (x, denoised), item in zip(seen, told, strict=True):
+        assert item["x"] is x
+        assert item["denoised"] is denoised
+
+
+@EVERY
+def test_a_host_may_scale_x_in_place_once_the_model_has_seen_it(run):
+    """Q-Sched's patch drives stock loops so, and ours are such loops to it."""
+    coefficients = random_coefficients(4, 0)
+    step = iter(range(4))
+
+    def model(x: Tensor, sigma: Tensor) -> Tensor:
+        c_x, c_eps = coefficients.at(next(step))
+        denoised = precondition_denoised(NOISE.model(x, sigma), x, c_x, c_eps)
+        x.mul_(c_x)
+        return denoised
+
+    assert torch.equal(sample_run(run, Coefficients.identity(4), model=model), sample_run(run, coefficients))
+
+
+@EVERY
+def test_coefficients_of_one_step_change_nothing_before_it(run):
     def trajectory(coefficients: Coefficients) -> list[Tensor]:
         seen = []
-        qs.sample(
-            name,
-            NOISE.model,
-            x,
-            sigmas,
-            coefficients,
-            noise_sampler=Replay(z, x.dtype),
-            callback=lambda told: seen.append(told["x"]),
-        )
+        sample_run(run, coefficients, callback=lambda told: seen.append(told["x"]))
         return seen
 
     stock, changed = trajectory(Coefficients.identity(4)), trajectory(Coefficients((1, 1, 1.1, 1), (1, 1, 0.9, 1)))
     assert [torch.equal(a, b) for a, b in zip(stock, changed, strict=True)] == [True, True, False, False]
 
 
-def test_euler_ancestral_without_noise_is_euler():
-    x, sigmas, coefficients = start(14.6), falling_sigmas(14.6, 4, 0), random_coefficients(4, 0)
-    euler = qs.sample("euler", NOISE.model, x, sigmas, coefficients)
-    # 1e-12: the last step is x − σ·d here and D there.
-    assert relative(qs.sample("euler_ancestral", NOISE.model, x, sigmas, coefficients, eta=0.0), euler) <= 1e-12
-
-
-def test_s_noise_scales_the_fresh_noise():
-    x, sigmas, z = start(14.6), falling_sigmas(14.6, 2, 0), noises(2)
-    identity = Coefficients.identity(2)
-    double = [2 * noise for noise in z]
-    a = qs.sample("euler_ancestral", NOISE.model, x, sigmas, identity, noise_sampler=Replay(z, x.dtype), s_noise=2.0)
-    b = qs.sample("euler_ancestral", NOISE.model, x, sigmas, identity, noise_sampler=Replay(double, x.dtype))
-    assert torch.equal(a, b)  # times 2 is exact in binary
-
-
-def test_noise_comes_from_torchs_seed_unless_a_sampler_is_given():
-    x, sigmas = start(14.6), falling_sigmas(14.6, 3, 0)
-
-    def run(seed: int) -> Tensor:
-        torch.manual_seed(seed)
-        return qs.sample("euler_ancestral", NOISE.model, x, sigmas, Coefficients.identity(3))
-
-    assert torch.equal(run(1), run(1))
-    assert not torch.equal(run(1), run(2))
-
-
-def test_inputs_are_left_alone():
-    x, sigmas = start(14.6), falling_sigmas(14.6, 3, 0)
+@EVERY
+def test_inputs_are_left_alone(run):
+    name, first, options = RUNS[run]
+    x, sigmas = start(first), falling_sigmas(first, 3, 0)
     before = x.clone(), sigmas.clone()
-    qs.sample("euler", NOISE.model, x, sigmas, random_coefficients(3, 0))
+    for coefficients in (Coefficients.identity(3), random_coefficients(3, 0)):
+        qs.sample(name, NOISE.model, x, sigmas, coefficients, **options)
     assert torch.equal(x, before[0])
     assert torch.equal(sigmas, before[1])
 
 
-# --- a denoiser with a known exact answer: data ~ N(0, 0.5²), where the flow of the ODE is a plain rescaling
+@EVERY
+def test_noise_comes_from_torchs_seed_unless_a_sampler_is_given(run):
+    def seeded(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return sample_run(run, Coefficients.identity(3), noise_sampler=None)
 
-SPREAD = 0.5
-
-
-def gaussian(x: Tensor, sigma: Tensor) -> Tensor:
-    return x * SPREAD**2 / (SPREAD**2 + sigma.view(-1, 1, 1, 1) ** 2)
-
-
-def exact_ratio(before: float, after: float) -> float:
-    """x(after)/x(before) on the probability flow ODE of Gaussian data."""
-    return math.sqrt((SPREAD**2 + after**2) / (SPREAD**2 + before**2))
+    noiseless = run in ("euler", "euler-flow", "res_multistep", "res_multistep-flow", "dpmpp_2m", "dpmpp_2m-flow")
+    assert torch.equal(seeded(1), seeded(1))
+    assert torch.equal(seeded(1), seeded(2)) == noiseless
 
 
-def test_euler_converges_to_the_exact_answer_with_order_one():
-    x = start(10.0)
-    exact = x * exact_ratio(10.0, 0.0)
-    errors = []
-    for steps in (64, 128, 256):
-        # Smooth spacing, so that the order shows: sigma = 10·(1 − i/n)³.
-        sigmas = 10.0 * (1 - torch.linspace(0, 1, steps + 1, dtype=torch.float64)) ** 3
-        errors.append(relative(qs.sample("euler", gaussian, x, sigmas, Coefficients.identity(steps)), exact))
-    # First order: half the step, half the error. 5 %: what the second order term still adds at 64 steps.
-    assert errors[0] / errors[1] == pytest.approx(2, rel=0.05)
-    assert errors[1] / errors[2] == pytest.approx(2, rel=0.05)
-
-
+@EVERY
 @pytest.mark.parametrize("steps", STEPS)
-def test_the_right_c_eps_makes_few_step_euler_exact_on_gaussian_data(steps):
-    sigmas = falling_sigmas(10.0, steps, steps)
-    c_eps = []
-    for before, after in zip(sigmas.tolist(), sigmas.tolist()[1:], strict=False):
-        # Euler multiplies by 1 + m·(1 − c)·(after/before − 1) with D = c·x: solved for m at the exact ratio.
-        c = SPREAD**2 / (SPREAD**2 + before**2)
-        c_eps.append((1 - exact_ratio(before, after)) / ((1 - c) * (1 - after / before)))
-    x = start(10.0)
-    made = qs.sample("euler", gaussian, x, sigmas, Coefficients((1.0,) * steps, tuple(c_eps)))
-    # 1e-12 as above.
-    assert relative(made, x * exact_ratio(10.0, 0.0)) <= 1e-12
-
-
-@pytest.mark.parametrize("steps", STEPS)
-def test_the_inverse_gain_undoes_a_model_that_overshoots(steps):
-    """The case the method is made for: the quantised output is (1 + k_t) times the true one."""
-    sigmas = falling_sigmas(14.6, steps, steps)
-    gains = [1 + 0.2 * math.sin(1 + i) for i in range(steps)]
-
-    def quantised(x: Tensor, sigma: Tensor) -> Tensor:
-        gain = gains[(sigmas - sigma[0]).abs().argmin()]
-        return x - gain * (x - NOISE.model(x, sigma))
-
-    x = start(14.6)
-    clean = qs.sample("euler", NOISE.model, x, sigmas, Coefficients.identity(steps))
-    broken = qs.sample("euler", quantised, x, sigmas, Coefficients.identity(steps))
-    repaired = qs.sample("euler", quantised, x, sigmas, Coefficients((1.0,) * steps, tuple(1 / gain for gain in gains)))
-    assert relative(broken, clean) > 1e-3
-    assert relative(repaired, clean) <= 1e-12  # as above
+def test_a_run_in_two_parts_is_the_whole_run(run, steps):
+    """Split sampling before the last step, which uses no memory in any of them."""
+    name, first, options = RUNS[run]
+    x, sigmas, coefficients = start(first), falling_sigmas(first, steps, 0), random_coefficients(steps, 0)
+    fresh = Replay(noises(steps))
+    parts = x
+    for begin, end in ((0, steps - 1), (steps - 1, steps)):
+        if begin < end:
+            part = Coefficients(coefficients.c_x[begin:end], coefficients.c_eps[begin:end])
+            cut = sigmas[begin : end + 1]
+            parts = qs.sample(name, NOISE.model, parts, cut, part, noise_sampler=fresh, **options)
+    assert torch.equal(parts, sample_run(run, coefficients))
 
 
 # --- what the caller is told
@@ -418,28 +305,49 @@ def test_the_callback_sees_x_and_denoised_as_the_update_uses_them():
     s, m = coefficients.at(0)
     assert torch.equal(told[0]["x"], s * x)
     # 1e-12 as above, for both.
-    denoised = s * x - sigmas[0] * m * network(x, sigmas[0])
+    denoised = s * x - sigmas[0] * m * published.network(x, sigmas[0])
     assert relative(told[0]["denoised"], denoised) <= 1e-12
     assert relative(told[-1]["denoised"], final) <= 1e-12
 
 
-@pytest.mark.parametrize("name", STOCK)
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_prediction_that_is_not_finite_names_the_step(refused, name, bad):
-    first = STOCK[name][1]
-    x, sigmas = start(first), falling_sigmas(first, 4, 0)
+def test_the_model_and_the_callback_see_the_first_sigma_that_stands_in():
+    seen, told = [], []
 
     def model(x: Tensor, sigma: Tensor) -> Tensor:
-        denoised = NOISE.model(x, sigma)
-        if sigma[0] == sigmas[2]:
+        seen.append(float(sigma[0]))
+        return NOISE.model(x, sigma)
+
+    sample_run("er_sde-flow", Coefficients.identity(3), model=model, callback=told.append)
+    expected = [0.999, *falling_sigmas(1.0, 3, 0)[1:-1].tolist()]
+    assert seen == expected
+    assert [float(item["sigma"]) for item in told] == expected
+
+
+def test_a_first_sigma_with_a_ratio_is_not_replaced():
+    x, sigmas, identity = start(0.9), falling_sigmas(0.9, 3, 0), Coefficients.identity(3)
+
+    def run(**more) -> Tensor:
+        return qs.sample("er_sde", FLOW.model, x, sigmas, identity, noise_sampler=Replay(noises(3)), **more)
+
+    assert torch.equal(run(flow=True, first_sigma=0.5), run(flow=True))
+    assert torch.equal(run(first_sigma=0.5), run())  # a noise model's
+
+
+@EVERY
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_prediction_that_is_not_finite_names_the_step(refused, run, bad):
+    sigma = float(falling_sigmas(RUNS[run][1], 4, 0)[2])
+
+    def model(x: Tensor, sigmas: Tensor) -> Tensor:
+        denoised = NOISE.model(x, sigmas)
+        if sigmas[0] == sigma:
             denoised[1, 0, 0, 0] = bad
         return denoised
 
     coefficients = Coefficients((1.0, 1.0, 1.25, 1.0), (1.0, 1.0, 0.75, 1.0))
-    sigma = float(sigmas[2])
     text = f"step 3 (sigma {sigma:.4g}, c_x 1.25, c_eps 0.75) is not finite."
     with refused(SamplingError, text, step=2, sigma=sigma, c_x=1.25, c_eps=0.75):
-        qs.sample(name, model, x, sigmas, coefficients)
+        sample_run(run, coefficients, model=model)
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])
@@ -452,3 +360,56 @@ def test_another_number_of_coefficients_than_steps_is_refused(refused, count):
 def test_an_unknown_sampler_is_refused_with_the_known_ones(refused):
     with refused(SamplingError, "'eular'", *qs.SAMPLERS, name="eular"):
         qs.sample("eular", NOISE.model, start(14.6), falling_sigmas(14.6, 4, 0), Coefficients.identity(4))
+
+
+def test_each_sampler_has_the_options_it_should():
+    assert OPTIONS == {
+        "euler": (),
+        "euler_ancestral": ("eta", "s_noise"),
+        "lcm": ("s_noise",),
+        "tcd": ("eta", "table"),
+        "res_multistep": ("eta", "s_noise"),
+        "dpmpp_2m": (),
+        "er_sde": ("s_noise", "max_stage", "first_sigma"),
+    }
+
+
+@pytest.mark.parametrize("name", qs.SAMPLERS)
+def test_an_unknown_option_is_refused_with_the_known_ones(refused, name):
+    """Regression: it was a bare TypeError naming a private function."""
+    known = OPTIONS[name] or ("there are none",)
+    with refused(SamplingError, f"{name} has no option 'gamma'.", *known, name=name, option="gamma"):
+        qs.sample(name, NOISE.model, start(1.0), falling_sigmas(1.0, 2, 0), Coefficients.identity(2), gamma=0.3)
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.1, math.nan])
+def test_tcd_refuses_an_eta_out_of_range(refused, eta):
+    with refused(SamplingError, f"tcd's eta is {eta}", "0", "1", name="tcd"):
+        sample_run("tcd", Coefficients.identity(2), eta=eta)
+
+
+def test_tcd_of_a_noise_model_says_which_table_it_needs(refused):
+    with refused(SamplingError, "sigmas of the training timesteps", "table=", name="tcd"):
+        sample_run("tcd", Coefficients.identity(2), table=None)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [TABLE.flip(0), TABLE[None], TABLE[:0], torch.tensor([0.0, 1.0]), torch.tensor([1.0, math.nan])],
+    ids=["descending", "two axes", "empty", "zero", "nan"],
+)
+def test_tcd_refuses_what_is_no_table(refused, table):
+    with refused(SamplingError, "tcd's table is not an ascending list.", "(T,)", name="tcd"):
+        sample_run("tcd", Coefficients.identity(2), table=table)
+
+
+@pytest.mark.parametrize("stage", [0, 4, 1.5])
+def test_er_sde_refuses_a_stage_it_does_not_have(refused, stage):
+    with refused(SamplingError, f"max_stage is {stage}.", "1, 2 or 3", name="er_sde", max_stage=stage):
+        sample_run("er_sde", Coefficients.identity(2), max_stage=stage)
+
+
+@pytest.mark.parametrize("first_sigma", [None, 0.0, 1.0, math.nan])
+def test_er_sde_says_what_a_flow_that_starts_at_one_needs(refused, first_sigma):
+    with refused(SamplingError, "cannot start a flow at sigma 1.", "first_sigma", name="er_sde"):
+        sample_run("er_sde-flow", Coefficients.identity(2), first_sigma=first_sigma)

@@ -43,6 +43,12 @@ def pack(host: Host) -> Iterator[Callable[[str], ModuleType]]:
 
 
 @pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    """``tiny.py``: a tiny MODEL, its inputs, and the core's samplers as the host's."""
+    return _load_beside("tiny")
+
+
+@pytest.fixture(scope="session")
 def demo(pack: Callable[[str], ModuleType]) -> tuple:
     """(MODEL, CLIP, VAE) of the demo, as its node loads them."""
     return pack("nodes.demo_model").QSchedDemoModel.execute().args

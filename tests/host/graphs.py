@@ -32,7 +32,7 @@ def sampling(preset: list | None = None, **changes: Any) -> Graph:
         "scheduler": "simple",
         "denoise": 1.0,
         "strength": 1.0,
-        "if_preset_differs": "warn",
+        "if_preset_differs": "resample",
         **({"preset": preset} if preset else {}),
         **changes,
     }

@@ -13,11 +13,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "object_info.json"
 NODES = (
+    "QSchedApply",
     "QSchedCalibrate",
+    "QSchedCoefficients",
     "QSchedDemoModel",
     "QSchedLoadPreset",
     "QSchedQuantizeModel",
     "QSchedSampler",
+    "QSchedSamplerSelect",
+    "QSchedSamplerTCD",
     "QSchedSavePreset",
 )
 
@@ -38,7 +42,7 @@ def definitions(server) -> dict:
     for name in found:
         for group in found[name]["input"].values():
             for key, value in group.items():
-                if key in ("scheduler", "preset_name"):
+                if key in ("sampler_name", "scheduler", "preset_name"):
                     value[1]["options"] = ["the host's own list"]
     return {name: found[name] for name in sorted(found)}
 

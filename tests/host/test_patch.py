@@ -1,195 +1,339 @@
-"""Coefficients on a MODEL: the stock samplers must do what the core's samplers do, and no more."""
+"""The three doors: on a MODEL, on a SAMPLER, in one node. All must do what the core's samplers do, and no more."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-STEPS = 4
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 COEFFICIENTS = ((0.93, 0.97, 1.02, 1.05), (0.88, 0.95, 1.04, 1.08))
 
 
 @pytest.fixture(scope="module", params=["EPS", "V_PREDICTION", "FLOW"])
-def model(request, pack):
-    """A tiny SD1.5-shaped MODEL with random weights in each parameterisation."""
-    import comfy.model_base
-    import comfy.model_patcher
-    import comfy.supported_models
-
-    config = {
-        "image_size": 32,
-        "in_channels": 4,
-        "out_channels": 4,
-        "model_channels": 32,
-        "num_res_blocks": [1, 1],
-        "channel_mult": [1, 2],
-        "transformer_depth": [1, 1],
-        "transformer_depth_output": [1, 1, 1, 1],
-        "transformer_depth_middle": 1,
-        "context_dim": 32,
-        "num_heads": 2,
-        "use_spatial_transformer": True,
-        "use_linear_in_transformer": False,
-        "adm_in_channels": None,
-        "legacy": False,
-        "dtype": torch.float32,
-    }
-    kind = comfy.supported_models.SD15(config)
-    kind.set_inference_dtype(torch.float32, None)
-    torch.manual_seed(0)
-    base = comfy.model_base.BaseModel(kind, getattr(comfy.model_base.ModelType, request.param))
-    for parameter in base.parameters():
-        torch.nn.init.normal_(parameter, std=0.05 if parameter.ndim > 1 else 0.02)
-    return comfy.model_patcher.ModelPatcher(base, torch.device("cpu"), torch.device("cpu"))
+def model(request, tiny):
+    return tiny.model(request.param)
 
 
-def inputs(batch: int = 2) -> dict:
-    generator = torch.Generator().manual_seed(3)
-    return {
-        "noise": torch.randn(batch, 4, 8, 8, generator=generator),
-        "positive": [[torch.randn(1, 7, 32, generator=generator), {}]],
-        "negative": [[torch.randn(1, 7, 32, generator=generator), {}]],
-        "latent_image": torch.zeros(batch, 4, 8, 8),
-    }
+@pytest.fixture(scope="module")
+def flow(tiny):
+    return tiny.model("FLOW")
 
 
-def run(model, sampler, sigmas, cfg: float = 1.0, **more):
-    import comfy.sample
-
-    data = {**inputs(), **more}
-    noise, latent = data.pop("noise"), data.pop("latent_image")
-    return comfy.sample.sample_custom(
-        model, noise, cfg, sampler, sigmas, data["positive"], data["negative"], latent,
-        noise_mask=data.get("noise_mask"), disable_pbar=True, seed=5,
-    )  # fmt: skip
+@pytest.fixture
+def preset(pack, tiny, model):
+    core = pack("qsched_core")
+    return core.Preset(core.Coefficients(*COEFFICIENTS), tuple(tiny.schedule(model).tolist()))
 
 
-def schedule(model, name: str = "simple", steps: int = STEPS) -> torch.Tensor:
+def stock(name: str):
     import comfy.samplers
 
-    return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), name, steps)
-
-
-def core_sampler(pack, name: str, coefficients, model):
-    """The core's sampler as a SAMPLER of the host: the reference the patch is held against."""
-    import comfy.k_diffusion.sampling as kd
-    import comfy.samplers
-
-    core = pack("qsched_core.samplers")
-    sampling = model.get_model_object("model_sampling")
-    flow = type(sampling).__name__ != "ModelSamplingDiscrete" and hasattr(sampling, "shift")
-    chosen = "euler_ancestral_flow" if name == "euler_ancestral" and flow else name
-
-    def function(model_k, x, sigmas, extra_args=None, callback=None, disable=None):
-        seed = extra_args.get("seed")
-        return core.sample(
-            chosen,
-            lambda x, sigma: model_k(x, sigma, **extra_args),
-            x,
-            sigmas,
-            coefficients,
-            noise_sampler=kd.default_noise_sampler(x, seed=seed),
-            zero_denoised=lambda x, sigma: sampling.calculate_denoised(sigma, torch.zeros_like(x), x),
-        )
-
-    return comfy.samplers.KSAMPLER(function)
+    return comfy.samplers.sampler_object(name)
 
 
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
-@pytest.mark.parametrize("name", ["euler", "euler_ancestral"])
-def test_patched_stock_sampler_equals_the_core(pack, model, name, cfg):
-    import comfy.samplers
-
+@pytest.mark.parametrize("name", ["euler", "euler_ancestral", "lcm", "tcd", "res_multistep", "dpmpp_2m", "er_sde"])
+def test_a_driven_sampler_equals_the_core(pack, tiny, model, name, cfg):
     patch, coefficients = pack("nodes.patch"), pack("qsched_core").Coefficients(*COEFFICIENTS)
-    sigmas = schedule(model)
-    stock = comfy.samplers.sampler_object(name)
-    ours = run(patch.apply_coefficients(model, coefficients, sigmas.tolist()), stock, sigmas, cfg)
-    reference = run(model, core_sampler(pack, name, coefficients, model), sigmas, cfg)
-    plain = run(model, stock, sigmas, cfg)
+    sigmas, sampler = tiny.schedule(model), pack("nodes.samplers").sampler_object(name)
+    ours = tiny.run(patch.apply_coefficients(model, coefficients, sigmas.tolist()), sampler, sigmas, cfg)
+    reference = tiny.run(model, tiny.core_sampler(pack, name, coefficients, model), sigmas, cfg)
+    plain = tiny.run(model, sampler, sigmas, cfg)
     # float32, four steps: the two differ only in the order of a few roundings.
     assert torch.linalg.norm(ours - reference) <= 2e-6 * torch.linalg.norm(reference)
     assert torch.linalg.norm(ours - plain) > 1e-2 * torch.linalg.norm(plain), "the coefficients did nothing"
 
 
-@pytest.mark.parametrize("name", ["euler", "euler_ancestral"])
-def test_identity_is_the_stock_sampler_bit_for_bit(pack, model, name):
-    import comfy.samplers
+def test_three_doors_give_the_same_picture(pack, tiny, model, preset):
+    nodes, sampling = pack("nodes.doors"), pack("nodes.sampling")
+    data, sigmas = tiny.inputs(), tiny.schedule(model)
+    (on_model,) = nodes.QSchedApply.execute(model, preset, 1.0, "refuse").args
+    (on_sampler,) = nodes.QSchedSamplerSelect.execute(stock("euler_ancestral"), preset, 1.0, "refuse").args
+    through_model = tiny.run(on_model, stock("euler_ancestral"), sigmas)
+    through_sampler = tiny.run(model, on_sampler, sigmas)
+    recipe = sampling.Recipe(tiny.STEPS, 1.0, "euler_ancestral", "simple")
+    in_one = sampling.sample_tensor(
+        pack("nodes.patch").apply_preset(model, pack("nodes.patch").PresetUse(preset)),
+        recipe, data["noise"], data["positive"], data["negative"], data["latent_image"], 5,
+    )  # fmt: skip
+    assert torch.equal(through_model, through_sampler)
+    assert torch.equal(through_model, in_one)
+    assert not torch.allclose(through_model, tiny.run(model, stock("euler_ancestral"), sigmas), rtol=1e-2)
+
+
+def test_the_node_samples_tcd_and_stock_samplers(pack, tiny, model, preset):
+    """QSchedSampler: KSampler for the host's samplers, the same noise and schedule for TCD."""
+    node, data = pack("nodes.sampler").QSchedSampler, tiny.inputs()
+    latent = {"samples": data["latent_image"][:1]}
+
+    def sample(name: str, strength: float):
+        (out,) = node.execute(
+            model, data["positive"], data["negative"], latent, 5, 4, 1.0, name, "simple", 1.0, strength, "resample",
+            preset,
+        ).args  # fmt: skip
+        return out["samples"]
+
+    import comfy.sample
+
+    noise, sigmas = comfy.sample.prepare_noise(latent["samples"], 5), tiny.schedule(model)
+    for name in ("euler", "tcd"):
+        sampler = pack("nodes.samplers").sampler_object(name)
+        direct = tiny.run(model, sampler, sigmas, noise=noise, latent_image=latent["samples"])
+        assert torch.equal(sample(name, 0.0), direct)
+        assert not torch.allclose(sample(name, 1.0), direct, rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["euler", "euler_ancestral", "lcm", "tcd", "heun", "uni_pc"])
+def test_identity_is_the_stock_sampler_bit_for_bit(pack, tiny, model, name):
+    """At every door, and for samplers that could not be driven otherwise."""
+    patch, core = pack("nodes.patch"), pack("qsched_core")
+    sigmas, sampler = tiny.schedule(model), pack("nodes.samplers").sampler_object(name)
+    plain = tiny.run(model, sampler, sigmas)
+    identity = core.Preset(core.Coefficients.identity(4), tuple(sigmas.tolist()))
+    for use in (patch.PresetUse(identity), patch.PresetUse(identity, 0.0)):
+        patched = patch.apply_preset(model, use)
+        assert "qsched" not in patched.wrappers.get("outer_sample", {})
+        assert patch.sampler_with(sampler, use) is sampler
+        assert torch.equal(tiny.run(patched, sampler, sigmas), plain)
+
+
+def test_steps_of_ones_are_left_alone(pack, tiny, flow):
+    """Only the third step has coefficients: until then the driven run is the stock one, bit for bit."""
+    patch, core = pack("nodes.patch"), pack("qsched_core")
+    coefficients = core.Coefficients((1, 1, 0.95, 1), (1, 1, 1.05, 1))
+    sigmas = tiny.schedule(flow)
+    driven = patch.apply_coefficients(flow, coefficients, sigmas.tolist())
+    seen = []
+    for model in (flow, driven):
+        states = []
+        watched = model.clone()
+        watched.set_model_sampler_post_cfg_function(
+            lambda a, states=states: (states.append(a["input"].clone()), a["denoised"])[1]
+        )
+        tiny.run(watched, stock("euler"), sigmas)
+        seen.append(states)
+    assert [torch.equal(a, b) for a, b in zip(*seen, strict=True)] == [True, True, True, False]
+
+
+def test_a_part_of_the_schedule_uses_its_own_coefficients(pack, tiny, model, preset):
+    """Start and end steps hide the global step: the part is found in the preset's schedule, and is no difference."""
+    patch, core = pack("nodes.patch"), pack("qsched_core")
+    sigmas = tiny.schedule(model)
+    whole = patch.apply_preset(model, patch.PresetUse(preset, if_differs="refuse"))
+    first, last = sigmas[:3], sigmas[2:]
+    c_x, c_eps = COEFFICIENTS
+    for part, own in ((first, slice(0, 2)), (last, slice(2, 4))):
+        direct = patch.apply_coefficients(model, core.Coefficients(c_x[own], c_eps[own]), part.tolist())
+        assert torch.equal(tiny.run(whole, stock("euler"), part), tiny.run(direct, stock("euler"), part))
+
+
+def test_split_sampling_equals_sampling_at_once(pack, tiny, flow):
+    """KSamplerAdvanced's way: the first two steps, then the rest from the latent they left."""
+    import comfy.sample
 
     patch, core = pack("nodes.patch"), pack("qsched_core")
-    sigmas = schedule(model)
-    stock = run(model, comfy.samplers.sampler_object(name), sigmas)
-    patched = patch.apply_coefficients(model, core.Coefficients.identity(STEPS), sigmas.tolist())
-    assert torch.equal(run(patched, comfy.samplers.sampler_object(name), sigmas), stock)
-    through_core = run(model, core_sampler(pack, name, core.Coefficients.identity(STEPS), model), sigmas)
-    assert torch.equal(through_core, stock)
+    sigmas, data = tiny.schedule(flow), tiny.inputs()
+    driven = patch.apply_coefficients(flow, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
+
+    def steps(noise, latent, start, end):
+        return comfy.sample.sample(
+            driven, noise, 4, 1.0, "euler", "simple", data["positive"], data["negative"], latent, disable_pbar=True,
+            start_step=start, last_step=end, force_full_denoise=end == 4, seed=5, disable_noise=start > 0,
+        )  # fmt: skip
+
+    begun = steps(data["noise"], data["latent_image"], 0, 2)
+    done = steps(torch.zeros_like(begun), begun, 2, 4)
+    at_once = tiny.run(driven, stock("euler"), sigmas)
+    assert torch.allclose(done, at_once, rtol=1e-4, atol=1e-5)
 
 
-def test_the_kept_region_of_an_inpainting_stays_exact(pack, model):
-    import comfy.samplers
-
+def test_the_last_patch_counts_and_shared_samplers_stay_clean(pack, tiny, model, preset):
     patch, core = pack("nodes.patch"), pack("qsched_core")
-    sigmas = schedule(model)
-    latent = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(9))
-    mask = torch.zeros(2, 1, 8, 8)
-    mask[..., :4] = 1
-    sampler = comfy.samplers.sampler_object("euler")
-    data = {"latent_image": latent, "noise_mask": mask}
-    stock = run(model, sampler, sigmas, **data)
-    ours = run(
-        patch.apply_coefficients(model, core.Coefficients(*COEFFICIENTS), sigmas.tolist()), sampler, sigmas, **data
-    )
-    kept = (slice(None), slice(None), slice(None), slice(4, None))
-    # The stock sampler itself leaves float32 rounding of x + (D - x); ours may not be worse than a few of those.
-    assert (ours[kept] - latent[kept]).abs().max() <= max(1e-5, 2 * (stock[kept] - latent[kept]).abs().max())
-    assert not torch.allclose(ours[..., :4], stock[..., :4], atol=1e-3)
+    sigmas, sampler = tiny.schedule(model), stock("euler")
+    before = dict(vars(sampler))
+    plain = tiny.run(model, sampler, sigmas)
+    use = patch.PresetUse(preset)
+    changed = tiny.run(patch.apply_preset(model, use), sampler, sigmas)
+    other = patch.apply_coefficients(model, core.Coefficients.ramp(4, c_eps=(0.5, 1.0)), sigmas.tolist())
+    assert torch.equal(tiny.run(patch.apply_preset(other, use), sampler, sigmas), changed)
+    back = patch.apply_coefficients(other, core.Coefficients.identity(4), sigmas.tolist())
+    assert torch.equal(tiny.run(back, sampler, sigmas), plain)
+    twice = patch.sampler_with(patch.sampler_with(sampler, patch.PresetUse(preset, 0.3)), use)
+    assert torch.equal(tiny.run(model, twice, sigmas), changed)
+    assert torch.equal(tiny.run(other, twice, sigmas), changed), "the SAMPLER's preset must win over the MODEL's"
+    assert vars(sampler) == before
+    assert torch.equal(tiny.run(model, sampler, sigmas), plain)
 
 
-def test_a_part_of_the_schedule_uses_its_own_coefficients(pack, model):
-    """denoise < 1 or end steps hide the global step; values are found by sigma."""
-    import comfy.samplers
-
+def test_what_differs_is_said_and_the_choice_is_followed(pack, tiny, flow, caplog):
     patch, core = pack("nodes.patch"), pack("qsched_core")
-    sigmas = schedule(model)
-    coefficients = core.Coefficients(*COEFFICIENTS)
-    whole = patch.apply_coefficients(model, coefficients, sigmas.tolist())
-    tail = core.Coefficients(coefficients.c_x[2:], coefficients.c_eps[2:])
-    sampler = comfy.samplers.sampler_object("euler")
-    by_sigma = run(whole, sampler, sigmas[2:])
-    direct = run(patch.apply_coefficients(model, tail, sigmas[2:].tolist()), sampler, sigmas[2:])
-    assert torch.equal(by_sigma, direct)
+    made_for = core.Binding(prediction="EPS", sampler="lcm", cfg=4.0, scheduler="karras", quantization="w4a8/g32")
+    own = (1.0, 0.5, 0.0)
+    preset = core.Preset(core.Coefficients((0.9, 1.1), (0.95, 1.05)), own, made_for)
+    sigmas = tiny.schedule(flow)
+
+    def with_choice(choice):
+        return tiny.run(patch.apply_preset(flow, patch.PresetUse(preset, 1.0, choice)), stock("euler"), sigmas, cfg=2.0)
+
+    with pytest.raises(core.PresetError, match="does not fit") as caught:
+        with_choice("refuse")
+    assert {item.what for item in caught.value.fields["found"]} == {
+        "prediction", "quantization", "sampler", "cfg", "steps",
+    }  # fmt: skip
+    caplog.clear()
+    resampled = with_choice("resample")
+    for words in ("prediction: preset 'EPS', here 'CONST'", "sampler: preset 'lcm', here 'euler'", "steps: preset 2"):
+        assert words in caplog.text
+    as_is = with_choice("use as is")
+    taken = core.Coefficients((0.9, 1.1, 1.1, 1.1), (0.95, 1.05, 1.05, 1.05))
+    by_sigma = preset.coefficients.for_sigmas(own, sigmas.tolist())
+    for got, wanted in ((as_is, taken), (resampled, by_sigma)):
+        direct = patch.apply_coefficients(flow, wanted, sigmas.tolist())
+        assert torch.equal(got, tiny.run(direct, stock("euler"), sigmas, cfg=2.0))
+    assert not torch.equal(as_is, resampled)
 
 
-def test_a_second_patch_replaces_the_first_and_sampler_objects_stay_clean(pack, model):
-    import comfy.samplers
-
+def test_a_preset_for_ddim_fits_ddim(pack, tiny, flow, caplog):
+    """The host's ddim is euler under another name."""
     patch, core = pack("nodes.patch"), pack("qsched_core")
-    sigmas = schedule(model)
-    sampler = comfy.samplers.sampler_object("euler")
-    function = sampler.sampler_function
-    stock = run(model, sampler, sigmas)
-    once = patch.apply_coefficients(model, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
-    changed = run(once, sampler, sigmas)
-    again = patch.apply_coefficients(once, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
-    assert torch.equal(run(again, sampler, sigmas), changed)
-    back = patch.apply_coefficients(once, core.Coefficients.identity(STEPS), sigmas.tolist())
-    assert torch.equal(run(back, sampler, sigmas), stock)
-    assert sampler.sampler_function is function
-    assert torch.equal(run(model, sampler, sigmas), stock)
+    sigmas = tiny.schedule(flow)
+    for name in ("ddim", "euler"):
+        preset = core.Preset(core.Coefficients(*COEFFICIENTS), tuple(sigmas.tolist()), core.Binding(sampler=name))
+        use = patch.PresetUse(preset, if_differs="refuse")
+        tiny.run(patch.apply_preset(flow, use), stock(name), sigmas)
+    assert "differs" not in caplog.text
 
 
-def test_a_prediction_that_is_not_finite_names_its_step(pack, model):
-    import comfy.samplers
-
+@pytest.mark.parametrize("scheduler", ["simple", "sgm_uniform", "karras", "beta", "ddim_uniform"])
+@pytest.mark.parametrize("steps", [1, 2, 8])
+def test_any_schedule(pack, tiny, model, scheduler, steps):
     patch, core = pack("nodes.patch"), pack("qsched_core")
-    sigmas = schedule(model)
-    broken = patch.apply_coefficients(model, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
+    sigmas = tiny.schedule(model, scheduler, steps)
+    coefficients = core.Coefficients.ramp(len(sigmas) - 1, c_x=(0.95, 1.02), c_eps=(0.9, 1.1))
+    ours = tiny.run(patch.apply_coefficients(model, coefficients, sigmas.tolist()), stock("euler"), sigmas)
+    reference = tiny.run(model, tiny.core_sampler(pack, "euler", coefficients, model), sigmas)
+    assert torch.linalg.norm(ours - reference) <= 2e-6 * torch.linalg.norm(reference)
+
+
+def test_no_steps_at_all(pack, tiny, flow):
+    patch, core = pack("nodes.patch"), pack("qsched_core")
+    driven = patch.apply_coefficients(flow, core.Coefficients.ramp(4, c_eps=(0.9, 1.1)), (1.0, 0.75, 0.5, 0.25, 0.0))
+    for sigmas in (torch.tensor([]), torch.tensor([1.0])):
+        assert torch.equal(tiny.run(driven, stock("euler"), sigmas), tiny.run(flow, stock("euler"), sigmas))
+
+
+def test_a_prediction_that_is_not_finite_names_its_step(pack, tiny, model, preset):
+    patch, core = pack("nodes.patch"), pack("qsched_core")
+    sigmas = tiny.schedule(model)
     third = float(sigmas[2])
 
     def poison(arguments):
         hit = abs(float(arguments["sigma"][0]) - third) < 1e-6 * third
         return arguments["denoised"] * (float("nan") if hit else 1.0)
 
-    broken.set_model_sampler_post_cfg_function(poison)
-    with pytest.raises(core.SamplingError, match=r"step 3 \(sigma .* c_x 1\.02, c_eps 1\.04\) is not finite") as caught:
-        run(broken, comfy.samplers.sampler_object("euler"), sigmas)
-    assert caught.value.fields["step"] == 2
+    poisoned = model.clone()
+    poisoned.set_model_sampler_post_cfg_function(poison)
+    on_sampler = patch.sampler_with(stock("euler"), patch.PresetUse(preset))
+    for broken, sampler in (
+        (patch.apply_preset(poisoned, patch.PresetUse(preset)), stock("euler")),
+        (poisoned, on_sampler),
+        (patch.apply_preset(poisoned, patch.PresetUse(preset)), stock("euler_cfg_pp")),
+    ):
+        with pytest.raises(core.SamplingError, match=r"step 3 \(sigma .* c_x 1\.02, c_eps 1\.04\) is not") as caught:
+            tiny.run(broken, sampler, sigmas)
+        assert caught.value.fields["step"] == 2
+
+
+def test_what_cannot_be_driven_is_refused(pack, tiny, flow):
+    import comfy.samplers
+
+    patch, core = pack("nodes.patch"), pack("qsched_core")
+    sigmas = tiny.schedule(flow)
+    preset = core.Preset(core.Coefficients(*COEFFICIENTS), tuple(sigmas.tolist()))
+    use = patch.PresetUse(preset)
+
+    class Other(comfy.samplers.Sampler):
+        pass
+
+    with pytest.raises(core.SamplingError, match="Other cannot be driven"):
+        patch.sampler_with(Other(), use)
+    with pytest.raises(core.SamplingError, match="Other cannot be driven"):
+        tiny.run(patch.apply_preset(flow, use), Other(), sigmas)
+    for wrong in ("a text", None, 3):
+        with pytest.raises(core.PresetError, match="is not a Q-Sched preset"):
+            patch.PresetUse(wrong)
+
+
+def odd_samplers():
+    """Samplers as other packs might write them, and what a rehearsal says of them."""
+
+    def euler(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        for i in range(len(sigmas) - 1):
+            denoised = model(x, sigmas[i] * x.new_ones([x.shape[0]]), **extra_args)
+            x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
+        return x
+
+    def twice_as_fine(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        between = (sigmas[:-1] + sigmas[1:]) / 2
+        fine = torch.stack([sigmas[:-1], between], 1).flatten().tolist() + [0.0]
+        return euler(model, x, torch.tensor(fine), extra_args)
+
+    def scales_first(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        for i in range(len(sigmas) - 1):
+            seen = x * 1.0
+            denoised = model(seen, sigmas[i] * x.new_ones([x.shape[0]]), **extra_args)
+            x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
+        return x
+
+    def wants_four_channels(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        if x.shape[1] != 4:
+            raise ValueError("four channels, please")
+        return euler(model, x, sigmas, extra_args)
+
+    def never_stops(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        while True:
+            x = model(x, sigmas[:1] * x.new_ones([x.shape[0]]), **extra_args)
+
+    return {
+        "euler": (euler, None),
+        "twice_as_fine": (twice_as_fine, "one by one"),
+        "scales_first": (scales_first, "keeps a copy"),
+        "wants_four_channels": (wants_four_channels, "failed in rehearsal"),
+        "never_stops": (never_stops, "of its own choice"),
+    }
+
+
+@pytest.mark.parametrize("name", list(odd_samplers()))
+def test_samplers_of_other_packs_are_tried_not_trusted(pack, tiny, flow, name):
+    import comfy.samplers
+
+    patch, core = pack("nodes.patch"), pack("qsched_core")
+    function, reason = odd_samplers()[name]
+    sigmas, coefficients = tiny.schedule(flow), core.Coefficients(*COEFFICIENTS)
+    driven = patch.apply_coefficients(flow, coefficients, sigmas.tolist())
+    state = torch.random.get_rng_state()
+    if reason is None:
+        ours = tiny.run(driven, comfy.samplers.KSAMPLER(function), sigmas)
+        reference = tiny.run(flow, tiny.core_sampler(pack, "euler", coefficients, flow), sigmas)
+        assert torch.linalg.norm(ours - reference) <= 2e-6 * torch.linalg.norm(reference)
+    else:
+        with pytest.raises(core.SamplingError, match=reason):
+            tiny.run(driven, comfy.samplers.KSAMPLER(function), sigmas)
+    assert torch.equal(torch.random.get_rng_state(), state), "a rehearsal must leave the random state alone"
+
+
+def test_a_sampler_that_changes_its_mind_is_stopped(pack, tiny, flow):
+    """Other evaluations than in rehearsal would get the wrong coefficients."""
+    import comfy.samplers
+
+    patch, core = pack("nodes.patch"), pack("qsched_core")
+    euler = odd_samplers()["euler"][0]
+
+    def moody(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        return euler(model, x, sigmas if x.shape[-1] == 1 else sigmas[[0, 2, 4]], extra_args)
+
+    sigmas = tiny.schedule(flow)
+    driven = patch.apply_coefficients(flow, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
+    with pytest.raises(core.SamplingError, match="other steps than in rehearsal"):
+        tiny.run(driven, comfy.samplers.KSAMPLER(moody), sigmas)

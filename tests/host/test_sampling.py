@@ -13,23 +13,14 @@ def test_a_latent_with_content_of_another_model_is_refused(pack, demo):
     assert sampling.check_latent(demo[0], torch.zeros(1, 4, 8, 8)).shape == (1, 16, 8, 8)
 
 
-def test_what_is_no_preset_is_named(pack, demo):
+def test_an_unknown_sampler_is_named(pack):
     sampling, core = pack("nodes.sampling"), pack("qsched_core")
-    with pytest.raises(core.PresetError, match="str is not a Q-Sched preset"):
-        sampling.fit("a text", 1.0, demo[0], sampling.Recipe(4, 1.0, "euler", "simple"))
-
-
-def test_strength_zero_leaves_no_wrapper(pack, demo):
-    import comfy.patcher_extension
-
-    sampling, core = pack("nodes.sampling"), pack("qsched_core")
-    preset = core.Preset(core.Coefficients.ramp(4, c_eps=(0.9, 1.1)), (1.0, 0.75, 0.5, 0.25, 0.0))
-    recipe = sampling.Recipe(4, 1.0, "euler", "simple")
-    kinds = comfy.patcher_extension.WrappersMP
-    for strength, count in ((0.0, 0), (1.0, 1)):
-        model, differences = sampling.fit(preset, strength, demo[0], recipe)
-        assert len(model.wrappers.get(kinds.PREDICT_NOISE, {}).get("qsched", [])) == count
-        assert differences == []
+    with pytest.raises(core.SamplingError, match="'uni_pc' cannot be driven"):
+        sampling.Recipe(4, 1.0, "uni_pc", "simple")
+    with pytest.raises(core.SamplingError, match="'magic' is not known"):
+        sampling.Recipe(4, 1.0, "magic", "simple")
+    with pytest.raises(core.SamplingError, match="no sampler 'magic'"):
+        pack("nodes.samplers").sampler_object("magic")
 
 
 def test_the_demo_autoencoder_is_the_one_that_was_trained(demo):

@@ -1,0 +1,145 @@
+"""Models that others quantised: the host's own layouts, plain FP8 weights, and GGUF-style custom operations.
+
+Q-Sched never looks at weights, so each must give what the core gives on the same MODEL, and must be named right.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+COEFFICIENTS = ((0.93, 0.97, 1.02, 1.05), (0.88, 0.95, 1.04, 1.08))
+
+# Format → how the host's tensor class is asked for it at these small widths, and what the checkpoint says of it.
+LAYOUTS = {
+    "float8_e4m3fn": ({}, {}),
+    "float8_e5m2": ({}, {}),
+    "mxfp8": ({}, {}),
+    "nvfp4": ({}, {}),
+    "int8_tensorwise": ({}, {}),
+    "convrot_w4a4": ({"convrot_groupsize": 64}, {"convrot_groupsize": 64}),
+    "asym_w4a8_int8": ({"convrot_groupsize": 64}, {"convrot_groupsize": 64, "group_size": 16}),
+}
+
+
+def layers(model) -> dict[str, torch.nn.Linear]:
+    """Linear layers wide enough for every layout."""
+    found = model.model.diffusion_model.named_modules()
+    return {name: module for name, module in found if isinstance(module, torch.nn.Linear) and module.in_features == 64}
+
+
+def rebuilt(tiny, source, weights: dict[str, torch.Tensor], operations=None, quantised: bool = False):
+    """A MODEL like the source over other weights, as the host's loader makes it."""
+    import comfy.model_base
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    config = comfy.supported_models.SD15(dict(tiny.UNET))
+    config.quant_config = {"mixed_ops": True} if quantised else None
+    config.custom_operations = operations
+    config.set_inference_dtype(torch.float32, torch.float32 if quantised else None)
+    base = comfy.model_base.BaseModel(config, source.model.model_type)
+    missing, unexpected = base.diffusion_model.load_state_dict(weights, strict=False)
+    assert not missing, missing
+    assert not unexpected, unexpected
+    return comfy.model_patcher.ModelPatcher(base, torch.device("cpu"), torch.device("cpu"))
+
+
+def in_layout(tiny, source, name: str):
+    import comfy.quant_ops
+
+    algorithm = comfy.quant_ops.QUANT_ALGOS.get(name)
+    if algorithm is None:
+        pytest.skip(f"this ComfyUI has no {name}")
+    asked, noted = LAYOUTS[name]
+    weights = dict(source.model.diffusion_model.state_dict())
+    for layer, module in layers(source).items():
+        packed = comfy.quant_ops.QuantizedTensor.from_float(
+            module.weight.detach().clone(), algorithm["comfy_tensor_layout"], **asked
+        )
+        del weights[f"{layer}.weight"]
+        weights.update(packed.state_dict(f"{layer}.weight"))
+        note = json.dumps({"format": name, **noted}).encode()
+        weights[f"{layer}.comfy_quant"] = torch.tensor(list(note), dtype=torch.uint8)
+    return rebuilt(tiny, source, weights, quantised=True)
+
+
+def as_plain_fp8(tiny, source):
+    """FP8 weights without a layout, as UNETLoader's weight_dtype leaves them; cast when used."""
+    import comfy.ops
+
+    model = rebuilt(tiny, source, dict(source.model.diffusion_model.state_dict()), comfy.ops.manual_cast)
+    for module in layers(model).values():
+        module.weight = torch.nn.Parameter(module.weight.detach().to(torch.float8_e4m3fn), requires_grad=False)
+    return model
+
+
+def as_gguf_would(tiny, source):
+    """Operations of another pack that keep packed bytes in a tensor subclass and unpack at every call."""
+    import comfy.ops
+
+    class Packed(torch.Tensor):
+        pass
+
+    class Operations(comfy.ops.manual_cast):
+        class Linear(comfy.ops.manual_cast.Linear):
+            comfy_cast_weights = True
+
+            def forward(self, x):
+                codes, scale = self.weight.as_subclass(torch.Tensor), self.scale
+                return torch.nn.functional.linear(x, codes.to(x.dtype) * scale, self.bias)
+
+    model = rebuilt(tiny, source, dict(source.model.diffusion_model.state_dict()), Operations)
+    for name, module in model.model.diffusion_model.named_modules():
+        if isinstance(module, Operations.Linear):
+            weight = module.weight.detach()
+            module.scale = weight.abs().amax(1, keepdim=True) / 7
+            codes = (weight / module.scale).round().to(torch.int8).as_subclass(Packed)
+            module.weight = torch.nn.Parameter(codes, requires_grad=False)
+            assert name
+    return model
+
+
+@pytest.fixture(scope="module", params=["EPS", "FLOW"])
+def source(request, tiny):
+    return tiny.model(request.param)
+
+
+def check(pack, tiny, source, model, named: str):
+    patch, core = pack("nodes.patch"), pack("qsched_core")
+    assert named in pack("nodes.describe").quantization(model)
+    assert pack("nodes.describe").fingerprint(model) == pack("nodes.describe").fingerprint(source)
+    sigmas, coefficients = tiny.schedule(model), core.Coefficients(*COEFFICIENTS)
+    for name in ("euler", "euler_ancestral", "res_multistep"):
+        sampler = pack("nodes.samplers").sampler_object(name)
+        driven = patch.apply_coefficients(model, coefficients, sigmas.tolist())
+        ours = tiny.run(driven, sampler, sigmas)
+        reference = tiny.run(model, tiny.core_sampler(pack, name, coefficients, model), sigmas)
+        stock = tiny.run(model, sampler, sigmas)
+        full = tiny.run(source, sampler, sigmas)
+        assert torch.linalg.norm(ours - reference) <= 5e-6 * torch.linalg.norm(reference)
+        assert torch.linalg.norm(ours - stock) > 1e-2 * torch.linalg.norm(stock), "the coefficients did nothing"
+        assert not torch.equal(stock, full), "the model is not quantised"
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts_of_the_host(pack, tiny, source, name):
+    check(pack, tiny, source, in_layout(tiny, source, name), name)
+
+
+def test_plain_fp8_weights(pack, tiny, source):
+    check(pack, tiny, source, as_plain_fp8(tiny, source), "float8_e4m3fn")
+
+
+def test_operations_of_another_pack(pack, tiny, source):
+    check(pack, tiny, source, as_gguf_would(tiny, source), "Packed")
+
+
+def test_our_own_quantisation(pack, tiny, source):
+    resolve = pack("qsched_core.quant").resolve_format
+    model, _ = pack("nodes.twin").quantized_twin(source, resolve("w4a8", None))
+    check(pack, tiny, source, model, "w4a8")
