@@ -15,6 +15,11 @@ def precondition_sample(x: Tensor, c_x: float) -> Tensor:
     return c_x * x
 
 
+def precondition_output(output: Tensor, c_eps: float) -> Tensor:
+    """The network's raw output (noise, velocity; after guidance) as the update sees it, (B, …)."""
+    return c_eps * output
+
+
 def precondition_denoised(denoised: Tensor, zero_denoised: Tensor, c_x: float, c_eps: float) -> Tensor:
     """The denoised prediction D' of the scaled sample and the scaled output, (B, …).
 
