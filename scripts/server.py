@@ -59,6 +59,7 @@ def running(
     python: Path,
     *,
     pack: Path | None = ROOT,
+    extra_packs: Sequence[Path] = (),
     base: Path | None = None,
     log_path: Path | None = None,
     port: int | None = None,
@@ -66,12 +67,15 @@ def running(
 ) -> Iterator[Server]:
     """Start `host` with `python` and stop it at the end, whatever happens.
 
-    Without `base` everything that the server writes is thrown away at the end. `pack` is linked into its custom_nodes.
+    Without `base` everything that the server writes is thrown away at the end. `pack` is linked into its custom_nodes,
+    and so are `extra_packs`, under their own names.
     `flags` are ComfyUI's own. Raises ServerError when the server does not start or the pack does not load.
     """
     with _base_directory(base) as folder:
         if pack is not None:
             _put_in(pack, folder / "custom_nodes" / PACK_NAME)
+        for extra in extra_packs:
+            _put_in(extra, folder / "custom_nodes" / extra.name)
         log = log_path or folder / "server.log"
         chosen = port or _free_port()
         with log.open("wb") as sink:
@@ -123,7 +127,8 @@ def _arguments(host: Host, base: Path, port: int) -> list[str | Path]:
 
 def _start(host: Host, command: Sequence[str | Path], log: BinaryIO) -> subprocess.Popen:
     # Unbuffered, so that the log is complete when the process is stopped; UTF-8 on every system.
-    env = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+    # PASSIVE: threads that wait for work by spinning starve whatever else runs on a small machine.
+    env = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
     words = [str(word) for word in command]
     return subprocess.Popen(words, cwd=host.path, env=env, stdout=log, stderr=subprocess.STDOUT)
 

@@ -28,8 +28,12 @@ def host() -> Host:
 
 @pytest.fixture(scope="session")
 def server(host: Host) -> Iterator[comfyui.Server]:
-    """The running server: `.client` to talk to it, `.base` for its folders, `.log_text()` for what it printed."""
-    with comfyui.running(host, Path(sys.executable)) as running:
+    """The running server: `.client` to talk to it, `.base` for its folders, `.log_text()` for what it printed.
+
+    Beside ours it has the pack `test_nodes`: what stands in for nodes whose models cannot be had here.
+    """
+    extra = [Path(__file__).with_name("test_nodes")]
+    with comfyui.running(host, Path(sys.executable), extra_packs=extra) as running:
         yield running
 
 

@@ -63,6 +63,15 @@ def test_a_server_has_the_pack_and_is_gone_afterwards(host_running, pack):
     assert pack.is_dir(), "only the link to the pack may be removed"
 
 
+def test_other_packs_are_put_beside_it_under_their_own_names(host_running, pack, tmp_path):
+    other = tmp_path / "other-nodes"
+    other.mkdir()
+    with server.running(host_running(PRETENDER), Path(sys.executable), pack=pack, extra_packs=[other]) as comfy:
+        packs = next(line for line in comfy.log_text().splitlines() if line.startswith("packs:"))
+        assert set(packs.split()[1:]) == {"q-sched", "other-nodes"}
+    assert other.is_dir()
+
+
 def test_the_server_is_stopped_when_the_work_fails(host_running):
     host = host_running(PRETENDER)
     with pytest.raises(KeyboardInterrupt), server.running(host, Path(sys.executable), pack=None) as comfy:
