@@ -125,7 +125,7 @@ _SHAPES = {
         steps, c_x=(form["c_x_first"], form["c_x_last"]), c_eps=(form["c_eps_first"], form["c_eps_last"])
     ),
     "ramp to 1": lambda form, steps: Coefficients.ramp(steps, c_x=(form["c_x"], 1.0), c_eps=(form["c_eps"], 1.0)),
-    "constant": lambda form, steps: Coefficients((form["c_x"],) * steps, (form["c_eps"],) * steps),
+    "constant": lambda form, steps: Coefficients.constant(steps, c_x=form["c_x"], c_eps=form["c_eps"]),
     "table": lambda form, steps: Coefficients(_numbers(form, "c_x", steps), _numbers(form, "c_eps", steps)),
     "identity": lambda form, steps: Coefficients.identity(steps),
 }

@@ -54,6 +54,11 @@ class Coefficients:
         return cls((1.0,) * steps, (1.0,) * steps)
 
     @classmethod
+    def constant(cls, steps: int, *, c_x: float = 1.0, c_eps: float = 1.0) -> Coefficients:
+        """The same two numbers at every step."""
+        return cls((c_x,) * steps, (c_eps,) * steps)
+
+    @classmethod
     def ramp(
         cls, steps: int, *, c_x: tuple[float, float] = (1.0, 1.0), c_eps: tuple[float, float] = (1.0, 1.0)
     ) -> Coefficients:

@@ -16,6 +16,9 @@ _SHRINK = torch.linspace(1.0, 0.75, 6)
 """Candidate clipping factors for a group's absolute maximum: a little clipping rounds the many better than it hurts
 the one. More candidates than six change the error of trained layers by less than 1 %."""
 
+_AT_ONCE = 2**18
+"""Weights packed at once: the temporaries of a whole layer would neither fit a cache nor be welcome in memory."""
+
 _SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 65504.0
 """What float16 holds: a scale of 0 or infinity would make NaN of a whole group."""
 
@@ -28,6 +31,11 @@ def row_bytes(columns: int, form: Format) -> int:
 
 def pack(weight: Tensor, form: Format) -> Tensor:
     """Float weight (N, K) → uint8 (N, ``row_bytes``). Deterministic; rounds to nearest."""
+    rows = max(1, _AT_ONCE // weight.shape[1])
+    return torch.cat([_pack_rows(part, form) for part in weight.split(rows)])
+
+
+def _pack_rows(weight: Tensor, form: Format) -> Tensor:
     rows, columns = weight.shape
     groups, padded = _grouping(columns, form)
     grouped = torch.nn.functional.pad(weight.float(), (0, padded - columns)).view(rows, groups, -1)
@@ -44,8 +52,15 @@ def unpack(packed: Tensor, columns: int, form: Format, dtype: torch.dtype = torc
     split = padded * form.storage_bits // 8
     # clone, not contiguous: of a single row that is a view, which may start at an odd byte.
     scales = packed[:, split:].clone(memory_format=torch.contiguous_format).view(torch.float16).view(rows, groups, 1)
-    codes = _bytes_to_codes(packed[:, :split], form).view(rows, groups, -1)
-    return (codes.to(dtype) * scales.to(dtype)).view(rows, padded)[:, :columns]
+    out = torch.empty(rows, padded, dtype=dtype, device=packed.device)
+    if form.storage_bits == 8:
+        out.copy_(packed[:, :split].view(torch.int8))
+    else:
+        out[:, : padded // 2].copy_(packed[:, :split] & 15)
+        out[:, padded // 2 :].copy_(packed[:, :split] >> 4)
+        out.sub_(8)
+    out.view(rows, groups, -1).mul_(scales.to(dtype))
+    return out[:, :columns]
 
 
 def _grouping(columns: int, form: Format) -> tuple[int, int]:
@@ -76,9 +91,3 @@ def _codes_to_bytes(codes: Tensor, form: Format) -> Tensor:
         return codes.view(torch.uint8)
     low, high = (codes + 8).to(torch.uint8).chunk(2, dim=1)
     return low | (high << 4)
-
-
-def _bytes_to_codes(data: Tensor, form: Format) -> Tensor:
-    if form.storage_bits == 8:
-        return data.contiguous().view(torch.int8)
-    return torch.cat([data & 15, data >> 4], dim=1).to(torch.int8) - 8

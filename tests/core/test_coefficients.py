@@ -19,6 +19,12 @@ FOUR = Coefficients((1.02, 1.01, 0.99, 0.97), (0.9, 0.95, 1.05, 1.1))
 # --- what a Coefficients is
 
 
+def test_constant_is_the_same_at_every_step():
+    assert Coefficients.constant(3, c_x=0.9, c_eps=1.1) == Coefficients((0.9,) * 3, (1.1,) * 3)
+    assert Coefficients.constant(3).is_identity
+    assert Coefficients.constant(1, c_eps=1.1) == Coefficients.ramp(1, c_eps=(1.1, 1.1))
+
+
 def test_is_frozen_and_compares_by_value():
     assert Coefficients([1, 2], [3, 4]) == Coefficients((1.0, 2.0), (3.0, 4.0))
     assert len({FOUR, Coefficients(FOUR.c_x, FOUR.c_eps)}) == 1
