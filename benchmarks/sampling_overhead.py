@@ -8,40 +8,20 @@ The first run of a sampler on a schedule also rehearses it; that is timed apart,
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import statistics
-import sys
 import time
 import warnings
-from pathlib import Path
 
 import torch
 
-from scripts.host import local_host
-
+from .in_host import import_host, import_pack
 from .record import record
 
-ROOT = Path(__file__).resolve().parent.parent
 STEPS = 4
 SAMPLERS = ("euler", "euler_ancestral", "res_multistep", "dpmpp_2m_sde")
 MODELS = {"SD1.5 widths, 128x128": (320, 16, 24), "toy, 64x64": (32, 8, 100)}
 """Channels, latent size, pairs of runs."""
-
-
-def load_host_and_pack():
-    host = local_host()
-    if host is None:
-        raise SystemExit("There is no ComfyUI. Run `make env`, or set COMFYUI_PATH.")
-    sys.path.insert(0, str(host.path))
-    arguments, sys.argv = sys.argv, ["main.py", *([] if torch.cuda.is_available() else ["--cpu"])]
-    importlib.import_module("comfy.options").enable_args_parsing()
-    importlib.import_module("comfy.sample")
-    sys.argv = arguments
-    door = ROOT / "__init__.py"
-    spec = importlib.util.spec_from_file_location("pack", door, submodule_search_locations=[str(ROOT)])
-    sys.modules["pack"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules["pack"])
-    return importlib.import_module("pack.nodes.patch"), importlib.import_module("pack.qsched_core")
 
 
 def unet(channels: int):
@@ -71,7 +51,9 @@ def unet(channels: int):
 
 def main() -> None:
     warnings.simplefilter("ignore")  # torchsde's, of stock samplers
-    patch, core = load_host_and_pack()
+    import_host()
+    import_pack()
+    patch, core = importlib.import_module("pack.nodes.patch"), importlib.import_module("pack.qsched_core")
     import comfy.sample
     import comfy.samplers
 

@@ -7,7 +7,7 @@ import hashlib
 import torch
 
 from ..qsched_core import Binding
-from ..qsched_core.quant import QuantizedLinear
+from ..qsched_core.quant import QuantizedConv2d, QuantizedLayer
 
 _SAMPLED = 16
 
@@ -49,8 +49,10 @@ def quantization(model) -> str:
     """ "none", our format, or the layout names of a model that was quantised by others."""
     found = set()
     for module in model.model.diffusion_model.modules():
-        if isinstance(module, QuantizedLinear):
+        if isinstance(module, QuantizedLayer):
             found.add(str(module.format))
+            if isinstance(module, QuantizedConv2d):
+                found.add("conv")
         elif (weight := module._parameters.get("weight")) is not None and type(weight.data) is not torch.Tensor:
             found.add(str(getattr(module, "quant_format", None) or type(weight.data).__name__))
         elif weight is not None and weight.dtype.itemsize == 1:

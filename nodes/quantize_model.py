@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..qsched_core.quant import FORMATS, resolve_format
+from ..qsched_core.quant import FORMATS, RECIPES, resolve_format
 from .progress import NodeProgress, say
 from .sockets import CATEGORY
 from .twin import quantized_twin
@@ -19,7 +19,7 @@ class QSchedQuantizeModel(io.ComfyNode):
             node_id="QSchedQuantizeModel",
             display_name="Quantize Model W4A8",
             category=CATEGORY,
-            description="Packs the Linear layers of a loaded model into 4 or 8 bits. The given model stays as it is; "
+            description="Packs the layers of a loaded model into 4 or 8 bits. The given model stays as it is; "
             "LoRAs work before and after. Follow with Q-Sched Sampler, or JAQ Calibrate to get quality back.",
             search_aliases=["quantize", "int4", "int8", "w4a8", "4 bit", "low vram", "shrink model"],
             inputs=[
@@ -43,13 +43,22 @@ class QSchedQuantizeModel(io.ComfyNode):
                     default="",
                     advanced=True,
                     tooltip="Only layers whose dotted name fits one of these patterns (fnmatch, comma separated). "
-                    "Empty: every Linear layer inside the repeated blocks.",
+                    "Empty: every layer inside the repeated blocks.",
                 ),
                 io.String.Input(
                     "exclude",
                     default="",
                     advanced=True,
                     tooltip="Layers to leave alone (fnmatch, comma separated), for example *.ff.net.2*",
+                ),
+                io.Combo.Input(
+                    "recipe",
+                    options=list(RECIPES),
+                    default="compact",
+                    optional=True,
+                    advanced=True,
+                    tooltip="compact: convolutions too, which a U-Net is full of. stock: Linear layers alone, as "
+                    "ComfyUI's own formats. Transformers have no convolutions: both are the same.",
                 ),
             ],
             outputs=[
@@ -62,7 +71,7 @@ class QSchedQuantizeModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, format, group_size, include, exclude) -> io.NodeOutput:
+    def execute(cls, model, format, group_size, include, exclude, recipe="compact") -> io.NodeOutput:
         progress = NodeProgress(cls.hidden.unique_id, 1)
 
         def on_layer(done: int, total: int) -> None:
@@ -72,6 +81,7 @@ class QSchedQuantizeModel(io.ComfyNode):
         twin, report = quantized_twin(
             model,
             resolve_format(format, GROUPS[group_size]),
+            recipe=recipe,
             include=_patterns(include),
             exclude=_patterns(exclude),
             on_layer=on_layer,

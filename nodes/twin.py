@@ -1,4 +1,4 @@
-"""A quantised twin of a loaded MODEL: the same structure with packed Linear layers, the source left untouched."""
+"""A quantised twin of a loaded MODEL: the same structure with packed layers, the source left untouched."""
 
 from __future__ import annotations
 
@@ -11,14 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from ..qsched_core import QuantizationError, QuantReport
-from ..qsched_core.quant import Format, QuantizedLinear, module_bytes, quantized_layers, require_some
+from ..qsched_core.quant import (
+    Format,
+    QuantizedConv2d,
+    QuantizedLinear,
+    candidates,
+    module_bytes,
+    quantized_layers,
+    require_some,
+)
 from ..qsched_core.quant.packing import pack
 
 _ROOT = "diffusion_model"
 
 
-class HostLinear(QuantizedLinear):
-    """A packed Linear that speaks the host's weight protocol, so that LoRA, offload and partial loading work.
+class _HostWeight:
+    """The host's weight protocol over packed bytes, so that LoRA, offload and partial loading work.
 
     ``convert_weight`` and ``set_weight`` are what the host calls around a LoRA: packed → float → packed again.
     ``comfy_cast_weights`` lets it leave the packed weight on the CPU; ``weight_function`` then holds the patches.
@@ -26,8 +34,8 @@ class HostLinear(QuantizedLinear):
 
     comfy_cast_weights = False
 
-    def __init__(self, packed: Tensor, bias: Tensor | None, in_features: int, form: Format):
-        super().__init__(packed, bias, in_features, form)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.weight_function: list[Callable[[Tensor], Tensor]] = []
         self.bias_function: list[Callable[[Tensor], Tensor]] = []
 
@@ -39,11 +47,10 @@ class HostLinear(QuantizedLinear):
 
     def convert_weight(self, weight: Tensor, inplace: bool = False, **kwargs) -> Tensor:
         # The host may have cast the bytes to a float type on the way; 0 … 255 are exact in all of them.
-        packed = nn.Parameter(weight.to(torch.uint8), requires_grad=False)
-        return QuantizedLinear(packed, None, self.in_features, self.format).dequantized()
+        return self.unpacked(weight.to(torch.uint8))
 
     def set_weight(self, weight: Tensor, inplace_update=False, seed=None, return_weight=False, **kwargs):
-        packed = pack(weight, self.format)
+        packed = pack(weight.flatten(1), self.format)
         if return_weight:
             return packed
         if inplace_update:
@@ -53,17 +60,29 @@ class HostLinear(QuantizedLinear):
         return None
 
 
+class HostLinear(_HostWeight, QuantizedLinear):
+    """A packed Linear of the host."""
+
+
+class HostConv2d(_HostWeight, QuantizedConv2d):
+    """A packed Conv2d of the host."""
+
+
+_TWINS = {nn.Linear: HostLinear, nn.Conv2d: HostConv2d}
+
+
 def quantized_twin(
     source,
     form: Format,
     *,
+    recipe: str = "compact",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     on_layer: Callable[[int, int], None] = lambda done, total: None,
 ):
     """(MODEL, QuantReport): a new MODEL with packed weights that keeps the source's LoRAs, patches and options.
 
-    ``on_layer(done, total)`` is called after each Linear layer and may raise to cancel.
+    ``on_layer(done, total)`` is called after each layer and may raise to cancel.
 
     Raises:
         QuantizationError: a model that is quantised already, or without a layer to quantise.
@@ -72,15 +91,16 @@ def quantized_twin(
     network = source.model.diffusion_model
     _refuse_quantized(network)
     before = module_bytes(network)
-    packed: dict[str, HostLinear] = {}
+    packed: dict[str, nn.Module] = {}
     reports = []
-    total = sum(isinstance(module, nn.Linear) for module in network.modules())
+    total = len(list(candidates(network, recipe)))
     layers = quantized_layers(
         network,
         form,
+        recipe=recipe,
         include=include,
         exclude=exclude,
-        kind=HostLinear,
+        twins=_TWINS,
         weight_of=lambda n, w: original(f"{_ROOT}.{n}"),
     )
     with torch.no_grad():
@@ -117,7 +137,7 @@ def _refuse_quantized(network: nn.Module) -> None:
             )
 
 
-def _copy_model(source, original: _Originals, packed: dict[str, HostLinear]) -> nn.Module:
+def _copy_model(source, original: _Originals, packed: dict[str, nn.Module]) -> nn.Module:
     """A deep copy of the host's model object in which the packed layers stand in for the float ones.
 
     Copying keeps every family's own structure without knowing any family. The memo of ``deepcopy`` holds what must

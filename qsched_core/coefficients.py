@@ -56,7 +56,7 @@ class Coefficients:
     @classmethod
     def constant(cls, steps: int, *, c_x: float = 1.0, c_eps: float = 1.0) -> Coefficients:
         """The same two numbers at every step."""
-        return cls((c_x,) * steps, (c_eps,) * steps)
+        return cls.ramp(steps, c_x=(c_x, c_x), c_eps=(c_eps, c_eps))
 
     @classmethod
     def ramp(

@@ -1,16 +1,21 @@
 """Quantising a loaded model: formats, packing, layer selection, and an honest report."""
 
 from .formats import FORMATS, Format, resolve_format
-from .linear import QuantizedLinear
+from .layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from .quantize import quantize, quantized_layers, require_some
 from .report import LayerReport, QuantReport, module_bytes
+from .select import RECIPES, candidates
 
 __all__ = [
     "FORMATS",
+    "RECIPES",
     "Format",
     "LayerReport",
     "QuantReport",
+    "QuantizedConv2d",
+    "QuantizedLayer",
     "QuantizedLinear",
+    "candidates",
     "module_bytes",
     "quantize",
     "quantized_layers",

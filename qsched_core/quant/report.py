@@ -13,11 +13,11 @@ FLOAT_BYTES = 2
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One Linear layer. ``reason`` is empty when it was quantised; ``error`` is the relative L2 error of its weight."""
+    """One layer, its weight's ``shape`` (N, K) or (N, C, kh, kw). ``reason`` is empty when it was quantised; ``error``
+    is the relative L2 error of its weight."""
 
     name: str
-    out_features: int
-    in_features: int
+    shape: tuple[int, ...]
     reason: str
     bytes_before: int
     bytes_after: int
@@ -43,16 +43,27 @@ class QuantReport:
         done = self.quantized
         mean = sum(layer.error for layer in done) / max(1, len(done))
         lines = [
-            f"{self.format}, backend {self.backend}: {len(done)} of {len(self.layers)} Linear layers quantised.",
+            f"{self.format}, backend {self.backend}: {self._counts()} quantised.",
             f"Model {_size(self.bytes_before)} at FP16 -> {_size(self.bytes_after)}"
             f" ({self.bytes_after / max(1, self.bytes_before):.2f}x). Mean relative weight error {mean:.3f}.",
         ]
+        if any(len(layer.shape) == 4 for layer in done):
+            lines.append("Convolutions round their weights only, activations stay in floating point.")
         kept = Counter(layer.reason for layer in self.layers if layer.reason)
         lines += [f"Kept {count}: {reason}." for reason, count in kept.most_common()]
         worst = max(done, key=lambda layer: layer.error, default=None)
         if worst is not None:
-            lines.append(f"Largest error {worst.error:.3f}: {worst.name} ({worst.out_features}x{worst.in_features}).")
+            lines.append(f"Largest error {worst.error:.3f}: {worst.name} ({'x'.join(map(str, worst.shape))}).")
         return "\n".join(lines)
+
+    def _counts(self) -> str:
+        """ "24 of 30 Linear layers and 12 of 15 convolutions", the latter only where there are some."""
+        words = []
+        for rank, name in ((2, "Linear layers"), (4, "convolutions")):
+            alike = [layer for layer in self.layers if len(layer.shape) == rank]
+            if alike or rank == 2:
+                words.append(f"{sum(not layer.reason for layer in alike)} of {len(alike)} {name}")
+        return " and ".join(words)
 
 
 def module_bytes(module: nn.Module) -> int:

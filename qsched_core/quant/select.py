@@ -9,19 +9,39 @@ import torch
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from ..errors import QuantizationError
+
+RECIPES = {"stock": (nn.Linear,), "compact": (nn.Linear, nn.Conv2d)}
+"""``stock``: what ComfyUI's own quantised formats know. ``compact``: convolutions too, two thirds of SD1.5's U-Net."""
+
 SMALLEST = 4096
 """Weights; below it a layer's scales and overhead eat what the bits save."""
 
+LATENT = 16
+"""Channels; a convolution from or to so few reads the latent or writes it."""
 
-def candidates(root: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """Every Linear layer below ``root`` with its dotted name."""
+
+def kinds_of(recipe: str) -> tuple[type[nn.Module], ...]:
+    """Raises QuantizationError for an unknown recipe."""
+    if recipe not in RECIPES:
+        raise QuantizationError(f"recipe {recipe!r} is unknown.", f"use one of {', '.join(RECIPES)}", recipe=recipe)
+    return RECIPES[recipe]
+
+
+def candidates(root: nn.Module, recipe: str = "compact") -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
+    """Every layer below ``root`` of the recipe's kinds, with its dotted name."""
+    kinds = kinds_of(recipe)
     for name, module in root.named_modules():
-        if name and isinstance(module, nn.Linear):
+        if name and isinstance(module, kinds):
             yield name, module
 
 
 def reason_to_keep(
-    root: nn.Module, name: str, layer: nn.Linear, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    root: nn.Module,
+    name: str,
+    layer: nn.Linear | nn.Conv2d,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
 ) -> str:
     """Why this layer stays as it is, or "" when it is to be quantised. Patterns are fnmatch's, on dotted names.
 
@@ -32,12 +52,17 @@ def reason_to_keep(
         return "excluded by the user"
     if include and not any(fnmatchcase(name, pattern) for pattern in include):
         return "not among the included"
-    if layer.weight is None or not layer.weight.is_floating_point() or layer.weight.ndim != 2:
+    convolution = isinstance(layer, nn.Conv2d)
+    if layer.weight is None or not layer.weight.is_floating_point() or layer.weight.ndim != (4 if convolution else 2):
         return "its weight is not a plain float matrix"
     if isinstance(layer, NonDynamicallyQuantizableLinear):
         return "torch's attention reads its weight directly"
     if layer.weight.numel() < SMALLEST:
         return f"fewer than {SMALLEST} weights"
+    if convolution and layer.padding_mode != "zeros":
+        return "it pads with something else than zeros"
+    if convolution and not include and min(layer.in_channels, layer.out_channels) <= LATENT:
+        return "it reads or writes the latent"
     if not include and not _inside_repeated_block(root, name):
         return "outside the repeated blocks"
     if not torch.isfinite(layer.weight.float()).all():
@@ -48,7 +73,14 @@ def reason_to_keep(
 def _inside_repeated_block(root: nn.Module, name: str) -> bool:
     module: nn.Module = root
     for part in name.split(".")[:-1]:
-        if isinstance(module, nn.ModuleList):
+        if _holds_blocks(module):
             return True
         module = getattr(module, part)
+    return _holds_blocks(module)
+
+
+def _holds_blocks(module: nn.Module) -> bool:
+    """A list of modules, or a sequence of them that are more than layers: a U-Net's middle is written like that."""
+    if isinstance(module, nn.Sequential):
+        return any(any(child.children()) and not isinstance(child, nn.Sequential) for child in module)
     return isinstance(module, nn.ModuleList)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qsched_core.quant import FORMATS, Format, QuantizedLinear
-from qsched_core.quant.linear import quantize_tokens
+from qsched_core.quant.layers import quantize_tokens
 
 IN, OUT = 96, 64
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 import qsched_core as qs
 from qsched_core import QuantizationError
-from qsched_core.quant import FORMATS, LayerReport, QuantizedLinear, QuantReport, module_bytes
+from qsched_core.quant import FORMATS, LayerReport, QuantizedConv2d, QuantizedLinear, QuantReport, module_bytes
 from qsched_core.quant.packing import row_bytes
 from qsched_core.quant.quantize import quantized_layers
 
@@ -135,9 +136,10 @@ def test_an_fp8_checkpoint_is_quantised():
 # --- which layers
 
 
-def test_every_linear_layer_is_accounted_for_with_its_reason():
+def test_every_layer_is_accounted_for_with_its_reason():
     assert reasons(qs.quantize(Net())) == {
         "proj_in": "outside the repeated blocks",
+        "conv": "fewer than 4096 weights",
         "proj_out": "outside the repeated blocks",
         **dict.fromkeys(INSIDE, ""),
         **{f"blocks.{i}.gate": "fewer than 4096 weights" for i in range(3)},
@@ -235,15 +237,17 @@ def test_one_quantised_layer_is_enough_to_refuse(refused):
         qs.quantize(net)
 
 
-def test_a_module_without_linear_layers_is_refused(refused):
-    with refused(QuantizationError, "it has no plain Linear"):
-        qs.quantize(nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU()))
+def test_a_module_without_such_layers_is_refused(refused):
+    with refused(QuantizationError, "it has no layer of the kind"):
+        qs.quantize(nn.Sequential(nn.LayerNorm(3), nn.GELU()))
+    with refused(QuantizationError, "it has no layer of the kind"):
+        qs.quantize(nn.ModuleList([nn.Conv2d(64, 64, 3)]), recipe="stock")
 
 
 def test_a_bare_linear_layer_is_refused(refused):
     """Regression: a report said that it was quantised, and it was as before with a twin under the name ""."""
     layer = nn.Linear(128, 128)
-    with refused(QuantizationError, "it has no plain Linear"):
+    with refused(QuantizationError, "it has no layer of the kind"):
         qs.quantize(layer, include=["*"])
     assert list(layer.children()) == []
 
@@ -255,7 +259,14 @@ def test_a_module_whose_layers_are_all_kept_is_refused_with_the_most_common_reas
     assert quantised_names(net) == []
 
 
-@pytest.mark.parametrize(("arguments", "text"), [({"format": "int4"}, "'int4'"), ({"backend": "gguf"}, "'gguf'")])
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"format": "int4"}, "'int4'"),
+        ({"backend": "gguf"}, "'gguf'"),
+        ({"recipe": "everything"}, "use one of stock, compact"),
+    ],
+)
 def test_unknown_formats_and_backends_are_refused_before_anything_changes(refused, arguments, text):
     net = Net()
     with refused(QuantizationError, text):
@@ -279,9 +290,10 @@ def test_the_totals_of_the_report_add_up():
 def test_the_bytes_of_each_layer_are_its_packed_rows():
     report = qs.quantize(Net())
     for layer in report.layers:
-        count = layer.out_features * layer.in_features
+        rows, columns = layer.shape[0], math.prod(layer.shape[1:])
+        count = rows * columns
         assert layer.bytes_before == 2 * count
-        packed = layer.out_features * row_bytes(layer.in_features, FORMATS["w4a8"])
+        packed = rows * row_bytes(columns, FORMATS["w4a8"])
         assert layer.bytes_after == (2 * count if layer.reason else packed)
         assert (layer.error > 0) == (not layer.reason)
 
@@ -305,11 +317,11 @@ def test_quantized_are_the_layers_without_a_reason():
 
 def test_the_text_says_what_a_person_asks():
     layers = (
-        LayerReport("blocks.0.a", 100, 50, "", 10_000, 2_500, 0.08),
-        LayerReport("blocks.0.b", 10, 50, "", 1_000, 250, 0.02),
-        LayerReport("in", 10, 50, "outside the repeated blocks", 1_000, 1_000, 0.0),
-        LayerReport("out", 10, 50, "outside the repeated blocks", 1_000, 1_000, 0.0),
-        LayerReport("c", 1, 50, "fewer than 4096 weights", 100, 100, 0.0),
+        LayerReport("blocks.0.a", (100, 50), "", 10_000, 2_500, 0.08),
+        LayerReport("blocks.0.b", (10, 50), "", 1_000, 250, 0.02),
+        LayerReport("in", (10, 50), "outside the repeated blocks", 1_000, 1_000, 0.0),
+        LayerReport("out", (10, 50), "outside the repeated blocks", 1_000, 1_000, 0.0),
+        LayerReport("c", (1, 50), "fewer than 4096 weights", 100, 100, 0.0),
     )
     assert QuantReport("w4a8/g32", "torch", layers, 5_140_000_000, 1_500_000).text() == (
         "w4a8/g32, backend torch: 2 of 5 Linear layers quantised.\n"
@@ -369,5 +381,9 @@ def test_quantized_layers_builds_the_kind_it_is_given():
     class Own(QuantizedLinear):
         pass
 
-    twins = [twin for twin, _ in quantized_layers(Net(), FORMATS["w4a8"], kind=Own) if twin is not None]
+    twins = [
+        twin
+        for twin, _ in quantized_layers(Net(), FORMATS["w4a8"], twins={nn.Linear: Own, nn.Conv2d: QuantizedConv2d})
+        if twin is not None
+    ]
     assert {type(twin) for twin in twins} == {Own}

@@ -165,6 +165,28 @@ def test_a_second_picture_from_the_same_nodes_is_the_same(server):
     assert torch.equal(latent(server, graph), first)
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        node("ManualSigmas", sigmas="1.0, 0.9, 0.55, 0.2, 0.0"),
+        node("Flux2Scheduler", steps=4, width=1024, height=1024),
+        node("BasicScheduler", model=["shifted", 0], scheduler="beta", steps=6, denoise=1.0),
+    ],
+    ids=lambda node: node["class_type"],
+)
+def test_any_sigmas(server, schedule):
+    """Written by hand, made without looking at the model, and of a shifted model."""
+    graph = ways("euler")["SamplerCustom, SAMPLER"]
+    graph["shifted"] = node(
+        "ModelSamplingFlux", model=["m", 0], max_shift=1.15, base_shift=0.5, width=1024, height=1024
+    )
+    graph["sigmas"] = schedule
+    graph["s"]["inputs"]["model"] = ["shifted", 0]
+    driven = latent(server, graph)
+    graph["d"]["inputs"]["strength"] = 0.0
+    assert (driven - latent(server, graph)).norm() > 1e-2 * driven.norm()
+
+
 FORMS = {
     "ramp": (RAMP, (0.95, 0.9733333, 0.9966667, 1.02), (0.9, 0.9666667, 1.0333333, 1.1)),
     "ramp to 1": ({"form": "ramp to 1", "form.c_x": 1.0, "form.c_eps": 0.85}, (1, 1, 1, 1), (0.85, 0.9, 0.95, 1)),

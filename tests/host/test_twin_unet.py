@@ -1,0 +1,99 @@
+"""The quantised twin of a U-Net, convolutions included: LoRA, partial loading and size, on the real host."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CONV = "diffusion_model.input_blocks.2.0.op"
+
+
+@pytest.fixture(scope="module")
+def source(tiny):
+    return tiny.model("EPS")
+
+
+def twin_of(pack, model, name: str = "w8a8", recipe: str = "compact"):
+    return pack("nodes.twin").quantized_twin(model, pack("qsched_core.quant").resolve_format(name), recipe=recipe)
+
+
+def picture(tiny, model) -> torch.Tensor:
+    import comfy.samplers
+
+    return tiny.run(model, comfy.samplers.sampler_object("euler"), tiny.schedule(model))
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return (torch.linalg.norm(a - b) / torch.linalg.norm(b)).item()
+
+
+def with_lora(model):
+    """A LoRA on a convolution alone, as LoCon makes them: 3×3 down, 1×1 up."""
+    import comfy.sd
+
+    generator = torch.Generator().manual_seed(2)
+    weights = {
+        f"{CONV}.lora_up.weight": 5.0 * torch.randn(32, 4, 1, 1, generator=generator),
+        f"{CONV}.lora_down.weight": torch.randn(4, 32, 3, 3, generator=generator),
+        f"{CONV}.alpha": torch.tensor(4.0),
+    }
+    patched, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
+    assert list(patched.patches) == [f"{CONV}.weight"]
+    return patched
+
+
+def test_convolutions_are_packed_and_the_source_is_untouched(pack, tiny, source):
+    before = {name: value.clone() for name, value in source.model.state_dict().items()}
+    drawn = picture(tiny, source)
+    twin, report = twin_of(pack, source, "w4a8")
+    assert 0 < relative(picture(tiny, twin), drawn) < 0.6
+    assert twin.model.get_submodule(CONV).weight.dtype == torch.uint8
+    assert {len(layer.shape) for layer in report.quantized} == {2, 4}
+    assert twin.model_size() < 0.5 * source.model_size()
+    after = source.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert torch.equal(picture(tiny, source), drawn)
+    stock, _ = twin_of(pack, source, "w4a8", "stock")
+    assert stock.model_size() > 1.2 * twin.model_size()
+
+
+def test_a_preset_can_tell_the_recipes_apart(pack, source):
+    describe = pack("nodes.describe")
+    compact, stock = (twin_of(pack, source, "w4a8", recipe)[0] for recipe in ("compact", "stock"))
+    assert (describe.quantization(compact), describe.quantization(stock)) == ("conv+w4a8/g32", "w4a8/g32")
+    assert describe.fingerprint(compact) == describe.fingerprint(stock) == describe.fingerprint(source)
+
+
+def test_a_lora_on_a_packed_convolution_moves_the_picture_as_it_does_before(pack, tiny, source):
+    twin, _ = twin_of(pack, source)
+    plain, full = picture(tiny, twin), picture(tiny, with_lora(source))
+    after, before = picture(tiny, with_lora(twin)), picture(tiny, twin_of(pack, with_lora(source))[0])
+    moved = relative(after, plain)
+    assert moved > 0.005, "the LoRA did nothing"
+    assert relative(after, full) < 0.25 * moved
+    assert relative(before, full) < 0.25 * moved
+    assert torch.equal(picture(tiny, twin), plain), "the LoRA stayed behind in the twin"
+
+
+def test_partial_loading_runs_the_lora_at_the_convolution(pack, tiny, source):
+    import comfy.model_management
+
+    patched = with_lora(twin_of(pack, source)[0])
+    expected = picture(tiny, patched)
+    comfy.model_management.unload_all_models()
+    patched.model_patches_to(patched.load_device)
+    patched.patch_model(patched.load_device, lowvram_model_memory=1)
+    try:
+        layer = patched.model.get_submodule(CONV)
+        assert layer.weight_function, "the host did not take the low-memory path"
+        weight = layer.dequantized()
+        merged = layer.weight_function[0](weight.clone())
+        assert merged.shape == weight.shape == (32, 32, 3, 3)
+        assert relative(merged, weight) > 0.1
+        x = torch.randn(1, 32, 8, 8, generator=torch.Generator().manual_seed(4))
+        assert torch.equal(layer(x), layer.apply_weight(x, merged))
+    finally:
+        patched.unpatch_model(patched.offload_device)
+    assert torch.equal(picture(tiny, patched), expected)
