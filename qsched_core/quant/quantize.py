@@ -38,7 +38,9 @@ def quantized_layers(
         raise QuantizationError("include and exclude are lists of patterns.", 'write ["*.ff.*"], not "*.ff.*"')
     if any(isinstance(child, QuantizedLayer) for child in module.modules()):
         raise QuantizationError("this model is quantised already.", "plug in the model as it was loaded")
-    for name, layer in candidates(module, recipe):
+    # Names, not layers: whoever walks the modules holds them all, and floats that were replaced must go at once.
+    for name in [name for name, _ in candidates(module, recipe)]:
+        layer = module.get_submodule(name)
         reason = reason_to_keep(module, name, layer, include, exclude)
         before = layer.weight.numel() * FLOAT_BYTES
         shape = tuple(layer.weight.shape)

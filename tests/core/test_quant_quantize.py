@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import weakref
 
 import pytest
 import torch
@@ -107,6 +108,18 @@ def test_two_runs_give_the_same_bytes():
     assert qs.quantize(one) == qs.quantize(two)
     for name in INSIDE:
         assert torch.equal(one.get_submodule(name).weight, two.get_submodule(name).weight)
+
+
+def test_a_float_layer_is_let_go_when_its_twin_is_there():
+    """Streaming: regression, the walk over the modules once held every replaced layer to the end."""
+    net, alive = Net(), []
+    layers = [weakref.ref(net.get_submodule(name)) for name in INSIDE]
+    for twin, report in quantized_layers(net, FORMATS["w4a8"]):
+        if twin is not None:
+            parent, _, leaf = report.name.rpartition(".")
+            setattr(net.get_submodule(parent), leaf, twin)
+            alive.append(sum(reference() is not None for reference in layers))
+    assert alive == [6, 5, 4, 3, 2, 1]  # one is still in the hands of the loop
 
 
 def test_a_group_size_of_ones_own():
