@@ -85,11 +85,11 @@ class _Run:
         sample.__name__ = getattr(function, "__name__", "sample")
         return sample
 
-    def begin(self, sigma: Tensor) -> None:
-        """The next evaluation starts. Raises SamplingError when the rehearsal had another one in this place."""
+    def begin(self) -> None:
+        """The next evaluation starts. Raises SamplingError when there was none in this place in rehearsal."""
         steps, seen = self.rehearsal.steps, self.rehearsal.sigmas
-        if self.count >= len(steps) or not math.isclose(float(sigma[0]), seen[self.count], rel_tol=1e-4):
-            raise SamplingError("the sampler took other steps than in rehearsal.", "use one of fixed steps, like euler")
+        if self.count >= len(steps):
+            raise _other_steps()
         self.step, self.sigma, self.count = steps[self.count], seen[self.count], self.count + 1
 
     @property
@@ -102,10 +102,15 @@ class _Run:
         if c_x != 1.0:
             x.copy_(precondition_sample(x, c_x))
 
-    def check(self, denoised: Tensor) -> None:
-        """Raises SamplingError naming the step when a prediction is not finite."""
-        done = self.rehearsal.steps[: self.count]
-        check_finite(denoised, max((step for step in done if step is not None), default=0), self.sigma, self.now)
+    def check(self, denoised: Tensor, sigma: Tensor) -> None:
+        """Raises SamplingError when a prediction is not finite, or when the rehearsal was at another sigma here."""
+        # One number after the other would make a GPU wait twice.
+        finite, seen = torch.stack([torch.isfinite(denoised).all().to(sigma.dtype), sigma.flatten()[0]]).tolist()
+        if not math.isclose(seen, self.sigma, rel_tol=1e-4):
+            raise _other_steps()
+        if not finite:
+            done = self.rehearsal.steps[: self.count]
+            check_finite(denoised, max((step for step in done if step is not None), default=0), seen, self.now)
 
     def correct(self, denoised: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         c_x, c_eps = self.now
@@ -119,6 +124,10 @@ class _Run:
         x, sigma = arguments["input"], arguments["sigma"]
         parts = zip(arguments["conds_out"], arguments["conds"], strict=True)
         return [part if cond is None else self.correct(part, x, sigma) for part, cond in parts]
+
+
+def _other_steps() -> SamplingError:
+    return SamplingError("the sampler took other steps than in rehearsal.", "use one of fixed steps, like euler")
 
 
 class _Lent:
@@ -139,7 +148,7 @@ class _Model(_Lent):
 
     def __call__(self, x: Tensor, sigma: Tensor, **extra: Any) -> Tensor:
         model, run = self._own
-        run.begin(sigma)
+        run.begin()
         if run.rehearsal.reads_guidance and run.now != (1.0, 1.0):
             options = dict(extra.get("model_options", {}))
             extra["model_options"] = set_model_options_pre_cfg_function(options, run.correct_parts)
@@ -154,5 +163,5 @@ class _Guider(_Lent):
     def __call__(self, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         guider, run = self._own
         denoised = guider(x, timestep, *args, **kwargs)
-        run.check(denoised)
+        run.check(denoised, timestep)
         return denoised if run.rehearsal.reads_guidance else run.correct(denoised, x, timestep)

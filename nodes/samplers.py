@@ -39,13 +39,13 @@ def tcd_sampler(eta: float = TCD_ETA) -> KSAMPLER:
     return KSAMPLER(sample_tcd, {"eta": eta})
 
 
-def sample_tcd(
-    model, x, sigmas, extra_args=None, callback=None, disable=None, eta=TCD_ETA, s_noise=1.0, noise_sampler=None
-):
+def sample_tcd(model, x, sigmas, extra_args=None, callback=None, disable=None, eta=TCD_ETA, noise_sampler=None):
     """The core's TCD in the call shape of the host's samplers."""
     extra_args = extra_args or {}
     sampling = model.inner_model.inner_model.model_sampling
     flow = isinstance(sampling, comfy.model_sampling.CONST)
+    noise = noise_sampler or default_noise_sampler(x, seed=extra_args.get("seed"))
+    scale = getattr(sampling, "noise_scale", 1.0)
     return sample(
         "tcd",
         lambda x, sigma: model(x, sigma, **extra_args),
@@ -53,7 +53,7 @@ def sample_tcd(
         sigmas,
         Coefficients.identity(len(sigmas) - 1),
         flow=flow,
-        noise_sampler=noise_sampler or default_noise_sampler(x, seed=extra_args.get("seed")),
+        noise_sampler=lambda sigma, sigma_next: scale * noise(sigma, sigma_next),
         callback=callback,
         eta=eta,
         table=None if flow else sampling.sigmas,
