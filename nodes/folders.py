@@ -1,4 +1,4 @@
-"""Where presets live, and names that cannot leave that folder."""
+"""Where presets and quantised models live, and names that cannot leave those folders."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from ..qsched_core import PresetError
 
 FOLDER = "qsched_presets"
 METRICS_FOLDER = "qsched_metrics"
+MODELS_FOLDER = "qsched_models"
+"""Not ``diffusion_models``: stock loaders cannot read packed convolutions and should not list them."""
 SUFFIX = ".safetensors"
 _NAME = re.compile(r"[^\\/:*?\"<>|\x00-\x1f]{1,120}")
 
 
 def register_folders() -> None:
-    """Adds our two folders to the host's model folders; the user's extra_model_paths.yaml is honoured."""
-    for name in (FOLDER, METRICS_FOLDER):
+    """Adds our folders to the host's model folders; the user's extra_model_paths.yaml is honoured."""
+    for name in (FOLDER, METRICS_FOLDER, MODELS_FOLDER):
         folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name), is_default=True)
-    paths, extensions = folder_paths.folder_names_and_paths[FOLDER]
-    folder_paths.folder_names_and_paths[FOLDER] = (paths, {SUFFIX} | set(extensions))
+    for name in (FOLDER, MODELS_FOLDER):
+        paths, extensions = folder_paths.folder_names_and_paths[name]
+        folder_paths.folder_names_and_paths[name] = (paths, {SUFFIX} | set(extensions))
 
 
 def metric_folders() -> dict[str, Path]:
@@ -33,25 +36,26 @@ def metric_folders() -> dict[str, Path]:
     return found
 
 
-def preset_names() -> list[str]:
-    """The presets that can be loaded, as the host lists them."""
-    return folder_paths.get_filename_list(FOLDER)
+def file_names(folder: str) -> list[str]:
+    """What can be loaded from one of our folders, as the host lists it."""
+    return folder_paths.get_filename_list(folder)
 
 
-def preset_path(name: str) -> Path:
-    """The file of a listed preset.
+def file_path(folder: str, name: str) -> Path:
+    """A listed file.
 
     Raises:
-        PresetError: no such preset.
+        PresetError: no such file.
     """
-    path = folder_paths.get_full_path(FOLDER, name)
+    path = folder_paths.get_full_path(folder, name)
     if path is None or not name.endswith(SUFFIX):
-        raise PresetError(f"preset {name[:60]!r} is not in models/{FOLDER}.", "put the file there and press R")
+        raise PresetError(f"{name[:60]!r} is not in models/{folder}.", "put the file there and press R")
     return Path(path)
 
 
-def new_preset_path(name: str) -> Path:
-    """A path for a preset to be saved under ``name`` (no folders, no suffix needed).
+def unused_path(folder: str, name: str) -> Path:
+    """A path for a file to be saved under ``name`` (no folders, no suffix needed); nothing is overwritten: a number is
+    appended while a file of that name exists.
 
     Raises:
         PresetError: a name that is empty or holds a separator or a reserved character.
@@ -59,15 +63,10 @@ def new_preset_path(name: str) -> Path:
     name = name.strip().removesuffix(SUFFIX)
     if not _NAME.fullmatch(name) or name.startswith("."):
         raise PresetError(f"{name[:40]!r} is no file name.", "use letters, digits, spaces, - and _ only")
-    return Path(folder_paths.get_folder_paths(FOLDER)[0]) / (name + SUFFIX)
-
-
-def unused_preset_path(name: str) -> Path:
-    """As ``new_preset_path``, with a number appended while a file of that name exists: nothing is overwritten."""
-    path = new_preset_path(name)
+    path = Path(folder_paths.get_folder_paths(folder)[0]) / (name + SUFFIX)
     number = 2
     while path.exists():
-        path = path.with_name(f"{name.strip().removesuffix(SUFFIX)} ({number}){SUFFIX}")
+        path = path.with_name(f"{name} ({number}){SUFFIX}")
         number += 1
     return path
 

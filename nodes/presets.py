@@ -7,7 +7,7 @@ from dataclasses import replace
 from comfy_api.latest import io, ui
 
 from ..qsched_core import PresetError, load_preset, save_preset
-from .folders import FOLDER, preset_names, preset_path, unused_preset_path
+from .folders import FOLDER, file_names, file_path, unused_path
 from .sockets import CATEGORY, PresetSocket
 
 
@@ -21,7 +21,7 @@ class QSchedLoadPreset(io.ComfyNode):
             description="Loads coefficients that somebody calibrated. The file is checked before anything is used.",
             search_aliases=["preset", "coefficients", "qsched"],
             inputs=[
-                io.Combo.Input("preset_name", options=preset_names(), tooltip=f"A file in models/{FOLDER}."),
+                io.Combo.Input("preset_name", options=file_names(FOLDER), tooltip=f"A file in models/{FOLDER}."),
             ],
             outputs=[
                 PresetSocket.Output(display_name="preset", tooltip="For Q-Sched Sampler."),
@@ -32,7 +32,7 @@ class QSchedLoadPreset(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, preset_name) -> bool | str:
         try:
-            load_preset(preset_path(preset_name))
+            load_preset(file_path(FOLDER, preset_name))
         except ValueError as error:
             return str(error)
         return True
@@ -40,13 +40,13 @@ class QSchedLoadPreset(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, preset_name) -> float | str:
         try:
-            return preset_path(preset_name).stat().st_mtime
+            return file_path(FOLDER, preset_name).stat().st_mtime
         except (PresetError, OSError):
             return preset_name
 
     @classmethod
     def execute(cls, preset_name) -> io.NodeOutput:
-        preset = load_preset(preset_path(preset_name))
+        preset = load_preset(file_path(FOLDER, preset_name))
         text = describe_preset(preset)
         return io.NodeOutput(preset, text, ui=ui.PreviewText(text))
 
@@ -81,7 +81,7 @@ class QSchedSavePreset(io.ComfyNode):
             "modelspec.architecture": preset.binding.model,
             "modelspec.tags": "q-sched",
         }
-        path = unused_preset_path(name)
+        path = unused_path(FOLDER, name)
         save_preset(replace(preset, card={**preset.card, **{k: v for k, v in card.items() if v}}), path)
         return io.NodeOutput(path.name, ui=ui.PreviewText(f"Saved models/{FOLDER}/{path.name}"))
 

@@ -1,11 +1,14 @@
-"""Quantize Model W4A8: MODEL → a smaller MODEL and a report."""
+"""Quantize Model W4A8: MODEL → a smaller MODEL and a report; and that model as a file."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from ..qsched_core import PresetError
 from ..qsched_core.quant import FORMATS, RECIPES, resolve_format
+from .folders import MODELS_FOLDER, file_names, file_path, unused_path
 from .progress import NodeProgress, say
+from .quantized_files import load_model, save_model
 from .sockets import CATEGORY
 from .twin import quantized_twin
 
@@ -94,4 +97,60 @@ def _patterns(text: str) -> list[str]:
     return [pattern.strip() for pattern in text.replace("\n", ",").split(",") if pattern.strip()]
 
 
-NODES = [QSchedQuantizeModel]
+class QSchedSaveQuantized(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QSchedSaveQuantized",
+            display_name="Save Quantized Model",
+            category=CATEGORY,
+            description=f"Writes a quantised model to models/{MODELS_FOLDER}, LoRAs merged in, a quarter of the size. "
+            "The file is read back and compared before it is called saved. Only Load Quantized Model reads it.",
+            search_aliases=["save model", "export", "quantize", "w4a8", "checkpoint"],
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="From Quantize Model W4A8, with or without LoRAs."),
+                io.String.Input("name", default="my model w4a8", tooltip="File name, without folder and suffix."),
+            ],
+            outputs=[io.String.Output(display_name="file name", tooltip="What Load Quantized Model lists.")],
+        )
+
+    @classmethod
+    def execute(cls, model, name) -> io.NodeOutput:
+        path = unused_path(MODELS_FOLDER, name)
+        save_model(model, path)
+        text = f"Saved models/{MODELS_FOLDER}/{path.name}, {path.stat().st_size / 1e6:.1f} MB"
+        return io.NodeOutput(path.name, ui=ui.PreviewText(text))
+
+
+class QSchedLoadQuantized(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QSchedLoadQuantized",
+            display_name="Load Quantized Model",
+            category=CATEGORY,
+            description="Loads a model that Save Quantized Model wrote; the full-size model is not needed. The file is "
+            "checked before anything is made of it.",
+            search_aliases=["load model", "quantized", "w4a8", "unet loader", "low vram"],
+            inputs=[
+                io.Combo.Input(
+                    "model_name", options=file_names(MODELS_FOLDER), tooltip=f"A file in models/{MODELS_FOLDER}."
+                )
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The quantised model.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name) -> float | str:
+        try:
+            return file_path(MODELS_FOLDER, model_name).stat().st_mtime
+        except (PresetError, OSError):
+            return model_name
+
+    @classmethod
+    def execute(cls, model_name) -> io.NodeOutput:
+        return io.NodeOutput(load_model(file_path(MODELS_FOLDER, model_name)))
+
+
+NODES = [QSchedQuantizeModel, QSchedSaveQuantized, QSchedLoadQuantized]

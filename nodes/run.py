@@ -17,7 +17,7 @@ from ..qsched_core import Coefficients, Preset, save_preset
 from ..qsched_core.quant import module_bytes
 from .control import Control, Row, as_json, table, verdict
 from .describe import describe, sums
-from .folders import journal_path, unused_preset_path
+from .folders import FOLDER, journal_path, unused_path
 from .gallery import gallery, mosaic
 from .generate import HostGenerator
 from .metrics import Scorer
@@ -137,7 +137,7 @@ class Run:
             return
         record = {"search JAQ": self.best.best_jaq, "search JAQ of identity": self.best.identity_jaq}
         preset = Preset(self.best.best, generator.sigmas, self._binding(generator), "not validated", record)
-        save_preset(preset, unused_preset_path("cancelled calibration"))
+        save_preset(preset, unused_path(FOLDER, "cancelled calibration"))
 
     def _outcome(self, generator, full_model, result: Result, control: Control | None, rows: list[Row]) -> Outcome:
         held_out = f"{result.gain.prompts} prompts x {self.settings.seeds} noises"

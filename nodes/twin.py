@@ -68,7 +68,7 @@ class HostConv2d(_HostWeight, QuantizedConv2d):
     """A packed Conv2d of the host."""
 
 
-_TWINS = {nn.Linear: HostLinear, nn.Conv2d: HostConv2d}
+TWINS = {nn.Linear: HostLinear, nn.Conv2d: HostConv2d}
 
 
 def quantized_twin(
@@ -100,7 +100,7 @@ def quantized_twin(
         recipe=recipe,
         include=include,
         exclude=exclude,
-        twins=_TWINS,
+        twins=TWINS,
         weight_of=lambda n, w: original(f"{_ROOT}.{n}"),
     )
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """Quantising a loaded model: formats, packing, layer selection, and an honest report."""
 
+from .files import Stored, load_quantized, restore, save_quantized
 from .formats import FORMATS, Format, resolve_format
 from .layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from .quantize import quantize, quantized_layers, require_some
@@ -15,10 +16,14 @@ __all__ = [
     "QuantizedConv2d",
     "QuantizedLayer",
     "QuantizedLinear",
+    "Stored",
     "candidates",
+    "load_quantized",
     "module_bytes",
     "quantize",
     "quantized_layers",
     "require_some",
     "resolve_format",
+    "restore",
+    "save_quantized",
 ]

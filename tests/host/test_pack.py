@@ -18,11 +18,13 @@ NODES = (
     "QSchedCoefficients",
     "QSchedDemoModel",
     "QSchedLoadPreset",
+    "QSchedLoadQuantized",
     "QSchedQuantizeModel",
     "QSchedSampler",
     "QSchedSamplerSelect",
     "QSchedSamplerTCD",
     "QSchedSavePreset",
+    "QSchedSaveQuantized",
 )
 
 
@@ -42,7 +44,7 @@ def definitions(server) -> dict:
     for name in found:
         for group in found[name]["input"].values():
             for key, value in group.items():
-                if key in ("sampler_name", "scheduler", "preset_name"):
+                if key in ("sampler_name", "scheduler", "preset_name", "model_name"):
                     value[1]["options"] = ["the host's own list"]
     return {name: found[name] for name in sorted(found)}
 

@@ -1,0 +1,217 @@
+"""Quantised modules as files: there and back bit for bit, and everything a stranger's file may be."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import qsched_core as qs
+from qsched_core import QuantizationError
+from qsched_core.quant import QuantizedConv2d, QuantizedLinear, load_quantized, restore, save_quantized
+from qsched_core.quant import files as files_module
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(4, 64)
+        self.conv = nn.Conv2d(64, 64, 3, stride=2, padding=1)
+        self.same = nn.Conv2d(64, 64, 3, padding="same", dilation=2, bias=False)
+        self.mix = nn.Linear(64, 64)
+
+    def forward(self, x):
+        return self.mix(self.same(self.conv(self.norm(x))).movedim(1, -1))
+
+
+class Net(nn.Module):
+    def __init__(self, blocks: int = 2, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.proj_in = nn.Linear(64, 64)
+        self.blocks = nn.ModuleList(Block() for _ in range(blocks))
+        self.register_buffer("steps", torch.arange(5))
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x).movedim(-1, 1)
+        return x
+
+
+def made(name: str = "w4a8", **options) -> Net:
+    net = Net()
+    qs.quantize(net, name, **options)
+    return net
+
+
+def picture(net: Net) -> torch.Tensor:
+    return net(torch.randn(1, 64, 16, 16, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("name", ["w4a8", "w8a8", "w4a16", "w3a8", "w4a4"])
+@pytest.mark.parametrize("group_size", [None, 0])
+def test_there_and_back_bit_for_bit(tmp_path, name, group_size):
+    net, path = made(name, group_size=group_size), tmp_path / "a.safetensors"
+    save_quantized(net, path, {"model": "Net"})
+    stored = load_quantized(path)
+    assert stored.about == {"model": "Net"}
+    assert stored.shapes() == {key: tuple(value.shape) for key, value in Net().state_dict().items()}
+    other = Net(seed=9)
+    restore(other, stored)
+    assert torch.equal(picture(other), picture(net))
+    assert str(other.blocks[0].conv) == str(net.blocks[0].conv)
+    assert isinstance(other.blocks[1].same, QuantizedConv2d)
+    assert isinstance(other.blocks[1].mix, QuantizedLinear)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_file_is_as_small_as_the_module(tmp_path):
+    net, path = made(), tmp_path / "a.safetensors"
+    save_quantized(net, path)
+    held = sum(value.numel() * value.element_size() for value in net.state_dict().values())
+    assert held <= path.stat().st_size < held + 8192
+
+
+def test_a_float_module_is_refused(tmp_path, refused):
+    with refused(QuantizationError, "not quantised"):
+        save_quantized(Net(), tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("failing", ["save_file", "load_quantized"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, refused, monkeypatch, failing):
+    path = tmp_path / "a.safetensors"
+    save_quantized(made(), path)
+    before = path.read_bytes()
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files_module, failing, full)
+    with refused(QuantizationError, "No space left on device"):
+        save_quantized(made("w8a8"), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_read_back_must_be_what_was_written(tmp_path, refused, monkeypatch):
+    real = files_module.save_file
+
+    def rotten(tensors, path, metadata):
+        tensors = dict(tensors)
+        tensors["proj_in.bias"] = tensors["proj_in.bias"] + 1e-6
+        real(tensors, path, metadata)
+
+    monkeypatch.setattr(files_module, "save_file", rotten)
+    with refused(QuantizationError, "what was read back differs"):
+        save_quantized(made(), tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_a_file(tmp_path, refused):
+    (tmp_path / "models").write_text("a file")
+    with refused(QuantizationError, "cannot write"):
+        save_quantized(made(), tmp_path / "models" / "a.safetensors")
+
+
+# --- files from strangers
+
+
+@pytest.fixture
+def written(tmp_path):
+    """(tensors, metadata, write): a good file's content, and a way to write it changed."""
+    path = tmp_path / "a.safetensors"
+    save_quantized(made(), path)
+    tensors = load_file(path)
+    layers = {
+        name: files_module._record(child) for name, child in made().named_modules() if hasattr(child, "format")
+    }  # fmt: skip
+    metadata = {"format": "qsched-quantized", "version": "1", "layers": layers}
+
+    def write():
+        flat = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+        save_file(tensors, path, flat)
+        return path
+
+    return tensors, metadata, write
+
+
+CONV, LINEAR = "blocks.0.conv", "blocks.0.mix"
+
+
+def change(metadata, name, **values):
+    metadata["layers"][name] = {**metadata["layers"][name], **values}
+
+
+ATTACKS = {
+    "another format": (lambda t, m: m.update(format="pt"), "no quantised model"),
+    "another version": (lambda t, m: m.update(version="2"), "has version '2'"),
+    "no list": (lambda t, m: m.pop("layers"), "damaged"),
+    "no JSON": (lambda t, m: m.update(layers="{"), "damaged"),
+    "a list of numbers": (lambda t, m: m.update(layers="[1]"), "damaged"),
+    "deep JSON": (lambda t, m: m.update(layers="[" * 100_000), "damaged"),
+    "a layer without bytes": (lambda t, m: t.pop(f"{LINEAR}.weight"), "damaged"),
+    "float bytes": (lambda t, m: t.update({f"{LINEAR}.weight": torch.zeros(64, 36)}), "damaged"),
+    "too few bytes": (lambda t, m: t.update({f"{LINEAR}.weight": t[f"{LINEAR}.weight"][:, :-1].clone()}), "damaged"),
+    "too wide": (lambda t, m: change(m, LINEAR, shape=[64, 2**40]), "damaged"),
+    "negative": (lambda t, m: change(m, LINEAR, shape=[64, -64]), "damaged"),
+    "three axes": (lambda t, m: change(m, LINEAR, shape=[64, 8, 8]), "damaged"),
+    "true for a size": (lambda t, m: change(m, LINEAR, shape=["64", 64]), "damaged"),
+    "unknown bits": (
+        lambda t, m: change(
+            m, LINEAR, format={"name": "x", "weight_bits": 5, "activation_bits": 8, "group_size": 32}
+        ),
+        "damaged",
+    ),
+    "no format": (lambda t, m: m["layers"][LINEAR].pop("format"), "damaged"),
+    "no stride": (lambda t, m: m["layers"][CONV].pop("stride"), "damaged"),
+    "stride of words": (lambda t, m: change(m, CONV, stride="fast"), "damaged"),
+    "huge dilation": (lambda t, m: change(m, CONV, dilation=[10**9, 1]), "damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_file_that_lies_is_refused(written, refused, attack):
+    tensors, metadata, write = written
+    alter, told = ATTACKS[attack]
+    alter(tensors, metadata)
+    with refused(QuantizationError, told):
+        load_quantized(write())
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{}      "])
+def test_what_is_no_safetensors_file_is_refused(tmp_path, refused, content):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with refused(QuantizationError, "a.safetensors"):
+        load_quantized(path)
+
+
+def test_a_missing_file(tmp_path, refused):
+    with refused(QuantizationError, "cannot read none.safetensors"):
+        load_quantized(tmp_path / "none.safetensors")
+
+
+def test_another_module_is_refused(tmp_path, refused):
+    path = tmp_path / "a.safetensors"
+    save_quantized(made(), path)
+    stored = load_quantized(path)
+    with refused(QuantizationError, "does not fit this model"):
+        restore(Net(1), stored)
+    with refused(QuantizationError, "the file has no"):
+        restore(Net(3), stored)
+    wide = Net()
+    wide.proj_in = nn.Linear(64, 32)
+    with refused(QuantizationError, "another shape"):
+        restore(wide, stored)
+    linear = Net()
+    linear.blocks[0].conv = nn.Linear(64, 64)
+    with refused(QuantizationError, "does not fit this model"):
+        restore(linear, stored)
+    more = Net()
+    more.register_buffer("extra", torch.zeros(1))
+    with refused(QuantizationError, "the file has no extra"):
+        restore(more, stored)

@@ -1,0 +1,196 @@
+"""Quantised models as files, through the host: the same picture bit for bit, for U-Nets and transformers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from scripts.client import PromptFailed, PromptRefused
+from scripts.layout import CACHE
+from scripts.random_models import write
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def family(name: str):
+    """(MODEL, conditioning, channels) of a random checkpoint of the real architecture, by the stock loader."""
+    import comfy.sd
+
+    file = write(name, CACHE / "random-models")
+    width, pooled, channels = {"sd15": (768, 0, 4), "sdxl": (2048, 1280, 4), "flux1-schnell": (4096, 768, 16)}[name]
+    generator = torch.Generator().manual_seed(1)
+    vector = {"pooled_output": torch.randn(1, pooled, generator=generator)} if pooled else {}
+    texts = [[torch.randn(1, 8, width, generator=generator), vector]]
+    if name == "flux1-schnell":
+        return comfy.sd.load_diffusion_model(str(file)), texts, channels
+    return comfy.sd.load_checkpoint_guess_config(str(file), output_clip=False)[0], texts, channels
+
+
+def picture(model, texts, channels: int) -> torch.Tensor:
+    import comfy.sample
+
+    noise = torch.randn(1, channels, 8, 8, generator=torch.Generator().manual_seed(2))
+    return comfy.sample.sample(
+        model, noise, 2, 1.0, "euler", "simple", texts, texts, torch.zeros_like(noise), disable_pbar=True, seed=1
+    )
+
+
+def quantised(pack, model, name: str = "w4a8"):
+    return pack("nodes.twin").quantized_twin(model, pack("qsched_core.quant").resolve_format(name))[0]
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "flux1-schnell"])
+def test_there_and_back_bit_for_bit(pack, tmp_path, name):
+    files, describe = pack("nodes.quantized_files"), pack("nodes.describe")
+    source, *how = family(name)
+    twin = quantised(pack, source)
+    path = tmp_path / f"{name}.safetensors"
+    files.save_model(twin, path)
+    loaded = files.load_model(path)
+    assert torch.equal(picture(loaded, *how), picture(twin, *how))
+    assert not torch.equal(picture(loaded, *how), picture(source, *how))
+    assert describe.describe(loaded, "euler", "simple", 1.0) == describe.describe(twin, "euler", "simple", 1.0)
+    assert loaded.model_size() == twin.model_size() < 0.6 * source.model_size()
+    again = tmp_path / "again.safetensors"
+    files.save_model(loaded, again)
+    first, second = (load_file(file) for file in (path, again))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_lora_is_merged_and_another_can_follow(pack, tmp_path):
+    import comfy.sd
+
+    files = pack("nodes.quantized_files")
+    source, *how = family("sd15")
+    twin = quantised(pack, source, "w8a8")
+    key = next(name for name in twin.model.state_dict() if name.endswith("attn1.to_q.weight"))[: -len(".weight")]
+    wide = twin.model.get_submodule(key).in_features
+    weights = {
+        f"{key}.lora_up.weight": torch.randn(wide, 4, generator=torch.Generator().manual_seed(3)),
+        f"{key}.lora_down.weight": torch.randn(4, wide, generator=torch.Generator().manual_seed(4)),
+        f"{key}.alpha": torch.tensor(4.0),
+    }
+
+    def with_lora(model):
+        patched, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
+        assert len(patched.patches) == 1
+        return patched
+
+    patched = with_lora(twin)
+    expected = picture(patched, *how)
+    path = tmp_path / "with lora.safetensors"
+    files.save_model(patched, path)
+    loaded = files.load_model(path)
+    assert torch.equal(picture(loaded, *how), expected)
+    assert not torch.equal(expected, picture(twin, *how)), "the LoRA did nothing"
+    assert not torch.equal(picture(with_lora(loaded), *how), expected)
+    assert torch.equal(picture(loaded, *how), expected)
+
+
+def test_the_parameterisation_is_kept(pack, tmp_path):
+    """Some checkpoints tell it by a key outside the network, which the file does not have."""
+    import comfy.model_base
+
+    files = pack("nodes.quantized_files")
+    source, *how = family("sd15")
+    twin = quantised(pack, source)
+    twin.model.model_type = comfy.model_base.ModelType.V_PREDICTION
+    twin.model.model_sampling = comfy.model_base.model_sampling(twin.model.model_config, twin.model.model_type)
+    files.save_model(twin, tmp_path / "v.safetensors")
+    loaded = files.load_model(tmp_path / "v.safetensors")
+    assert torch.equal(picture(loaded, *how), picture(twin, *how))
+
+
+def test_presets_drive_a_loaded_model(pack, tmp_path):
+    files, patch, core = pack("nodes.quantized_files"), pack("nodes.patch"), pack("qsched_core")
+    source, *how = family("flux1-schnell")
+    files.save_model(quantised(pack, source), tmp_path / "a.safetensors")
+    loaded = files.load_model(tmp_path / "a.safetensors")
+    driven = patch.apply_coefficients(loaded, core.Coefficients.ramp(2, c_eps=(0.9, 1.1)), (1.0, 0.5, 0.0))
+    assert not torch.equal(picture(driven, *how), picture(loaded, *how))
+
+
+def test_a_float_model_and_an_unknown_network_are_refused(pack, tmp_path):
+    files, core, quant = pack("nodes.quantized_files"), pack("qsched_core"), pack("qsched_core.quant")
+    source, *_ = family("flux1-schnell")
+    with pytest.raises(core.QuantizationError, match="is not quantised"):
+        files.save_model(source, tmp_path / "float.safetensors")
+    net = torch.nn.ModuleList([torch.nn.Linear(64, 64)])
+    core.quantize(net, include=["*"])
+    quant.save_quantized(net, tmp_path / "odd.safetensors")
+    with pytest.raises(core.QuantizationError, match="knows no model like odd"):
+        files.load_model(tmp_path / "odd.safetensors")
+
+
+# --- as graphs on the server
+
+
+def saving(name: str, quantise: bool = True) -> dict:
+    return {
+        "1": {"class_type": "QSchedDemoModel", "inputs": {}},
+        "2": {
+            "class_type": "QSchedQuantizeModel",
+            "inputs": {"model": ["1", 0], "format": "w4a8", "group_size": "64", "include": "*", "exclude": ""},
+        },
+        "3": {"class_type": "QSchedSaveQuantized", "inputs": {"model": ["2" if quantise else "1", 0], "name": name}},
+    }
+
+
+def sampling(model: list, more: dict) -> dict:
+    texts = {"positive": ["t", 0], "negative": ["t", 0]}
+    how = {"seed": 1, "steps": 4, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+    return {
+        **more,
+        "1": {"class_type": "QSchedDemoModel", "inputs": {}},
+        "t": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "a large red circle"}},
+        "e": {"class_type": "EmptySD3LatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+        "s": {"class_type": "KSampler", "inputs": {"model": model, "latent_image": ["e", 0], **texts, **how}},
+        "o": {"class_type": "SaveLatent", "inputs": {"samples": ["s", 0], "filename_prefix": "quantised"}},
+    }
+
+
+def latent(server, graph: dict) -> torch.Tensor:
+    (file,) = server.client.run(graph, timeout=120)["o"]["latents"]
+    return load_file(server.folder("output") / file["subfolder"] / file["filename"])["latent_tensor"]
+
+
+def loading(name: str) -> dict:
+    return {"l": {"class_type": "QSchedLoadQuantized", "inputs": {"model_name": name}}}
+
+
+def test_a_graph_saves_and_another_loads(server):
+    outputs = server.client.run(saving("demo w4"), timeout=120)
+    assert "MB" in outputs["3"]["text"][0]
+    server.client.run(saving("demo w4 "), timeout=120)
+    folder = server.folder("models") / "qsched_models"
+    assert {path.name for path in folder.iterdir()} >= {"demo w4.safetensors"}
+    server.client.object_info("QSchedLoadQuantized")  # the host looks for new files, as the R key does
+    quantise = {"2": saving("")["2"]}
+    assert torch.equal(
+        latent(server, sampling(["l", 0], loading("demo w4.safetensors"))), latent(server, sampling(["2", 0], quantise))
+    )
+
+
+def error_of(server, graph: dict) -> str:
+    with pytest.raises((PromptFailed, PromptRefused)) as caught:
+        server.client.run(graph, timeout=120)
+    return str(caught.value)
+
+
+def test_wrong_files_and_names_are_told_what_is_wrong(server):
+    assert "is not quantised" in error_of(server, saving("float", quantise=False))
+    for name in ("", "../up", "a/b", ".hidden"):
+        assert "no file name" in error_of(server, saving(name))
+    folder = server.folder("models") / "qsched_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "garbage.safetensors").write_bytes(b"\xff" * 100)
+    save_file({"weight": torch.zeros(3)}, folder / "stock.safetensors")
+    server.client.object_info("QSchedLoadQuantized")
+    for name, told in (
+        ("garbage.safetensors", "garbage.safetensors"),
+        ("stock.safetensors", "no quantised model of ours"),
+        ("../secret.safetensors", "secret"),
+    ):
+        assert told in error_of(server, sampling(["l", 0], loading(name)))
