@@ -9,11 +9,13 @@ batch: whatever then still knows where it started kept a copy of the state that 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from comfy.model_management import InterruptProcessingException
 from torch import Tensor
 
 from ..qsched_core import SamplingError
@@ -82,13 +84,11 @@ def rehearse(
 
 def _rehearse(function, model, x: Tensor, sigmas: Tensor, extra_args, options) -> Rehearsal:
     name, run = name_of(function), sigmas.tolist()
-    devices = [x.device] if x.device.type == "cuda" else []
 
     def play(start: Tensor, spoiled: Mapping[int, int]) -> _Stand:
         stand = _Stand(model, len(extra_args.get("model_options", {}).get("sampler_post_cfg_function", [])), spoiled)
         stand.left = MOST_EVALUATIONS * len(run)
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(0)
+        with _same_random_numbers(x.device):
             last = function(
                 stand, start.clone(), sigmas.clone(), extra_args={**extra_args, "denoise_mask": None},
                 callback=stand.told, disable=True, **options,
@@ -104,7 +104,7 @@ def _rehearse(function, model, x: Tensor, sigmas: Tensor, extra_args, options) -
         kept = opening and _keeps_a_copy(play(ones, spoiled), play(-2 * ones, spoiled), opening)
     except _TooMany:
         raise _refused(name, "takes steps of its own choice") from None
-    except SamplingError:
+    except (SamplingError, InterruptProcessingException):
         raise
     except Exception as error:  # noqa: BLE001  it may be anybody's code; whatever it raised, it cannot be driven
         raise _refused(name, f"failed in rehearsal ({type(error).__name__}: {error})") from error
@@ -114,6 +114,19 @@ def _rehearse(function, model, x: Tensor, sigmas: Tensor, extra_args, options) -
         raise _refused(name, "keeps a copy of the latent, which c_x cannot reach")
     steps = dict.fromkeys(range(len(first.sigmas))) | spoiled
     return Rehearsal(tuple(steps.values()), tuple(first.sigmas), first.reads_guidance)
+
+
+@contextmanager
+def _same_random_numbers(device: torch.device) -> Iterator[None]:
+    """Every play draws the same from torch's global generators, and leaves them as they were, on all devices."""
+    module = getattr(torch, device.type, None)
+    own = hasattr(module, "get_rng_state") and hasattr(module, "manual_seed")
+    with torch.random.fork_rng([device] if own else [], device_type=device.type if own else "cuda"):
+        # Not torch.manual_seed: it would seed accelerators that nobody restores.
+        torch.default_generator.manual_seed(0)
+        if own:
+            module.manual_seed(0)
+        yield
 
 
 def _refused(name: str, reason: str) -> SamplingError:

@@ -323,6 +323,20 @@ def test_samplers_of_other_packs_are_tried_not_trusted(pack, tiny, flow, name):
     assert torch.equal(torch.random.get_rng_state(), state), "a rehearsal must leave the random state alone"
 
 
+def test_a_cancel_in_rehearsal_is_a_cancel(pack, tiny, flow):
+    import comfy.samplers
+    from comfy.model_management import InterruptProcessingException
+
+    def cancelled(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        raise InterruptProcessingException
+
+    sigmas = tiny.schedule(flow)
+    coefficients = pack("qsched_core").Coefficients(*COEFFICIENTS)
+    driven = pack("nodes.patch").apply_coefficients(flow, coefficients, sigmas.tolist())
+    with pytest.raises(InterruptProcessingException):
+        tiny.run(driven, comfy.samplers.KSAMPLER(cancelled), sigmas)
+
+
 def test_a_sampler_that_changes_its_mind_is_stopped(pack, tiny, flow):
     """Other evaluations than in rehearsal would get the wrong coefficients."""
     import comfy.samplers
