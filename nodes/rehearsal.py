@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from comfy.model_management import InterruptProcessingException
 from torch import Tensor
 
 from ..qsched_core import SamplingError
@@ -104,7 +103,7 @@ def _rehearse(function, model, x: Tensor, sigmas: Tensor, extra_args, options) -
         kept = opening and _keeps_a_copy(play(ones, spoiled), play(-2 * ones, spoiled), opening)
     except _TooMany:
         raise _refused(name, "takes steps of its own choice") from None
-    except (SamplingError, InterruptProcessingException):
+    except SamplingError:
         raise
     except Exception as error:  # noqa: BLE001  it may be anybody's code; whatever it raised, it cannot be driven
         raise _refused(name, f"failed in rehearsal ({type(error).__name__}: {error})") from error
