@@ -14,36 +14,17 @@ import torch
 import qsched_core as qs
 
 from .in_host import import_host
+from .networks import families, randomised
 from .record import record
 
 TARGET_MINUTES = 4.0
 
 
-def sdxl() -> torch.nn.Module:
-    import comfy.ops
-    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-
-    network = UNetModel(
-        image_size=32, in_channels=4, out_channels=4, model_channels=320, num_res_blocks=[2, 2, 2],
-        channel_mult=[1, 2, 4], num_head_channels=64, context_dim=2048, use_spatial_transformer=True,
-        transformer_depth=[0, 0, 2, 2, 10, 10], transformer_depth_middle=10,
-        transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10], use_linear_in_transformer=True,
-        num_classes="sequential", adm_in_channels=2816, legacy=False, dtype=torch.float16,
-        operations=comfy.ops.disable_weight_init,
-    )  # fmt: skip
-    generator = torch.Generator().manual_seed(0)
-    # A million numbers, repeated: drawing thousands of millions would take longer than what is measured.
-    noise = (0.02 * torch.randn(2**20 + 7, generator=generator)).half()
-    for parameter in network.parameters():
-        count = parameter.numel()
-        parameter.data = noise.repeat(-(-count // len(noise)))[:count].view(parameter.shape).clone()
-    return network
-
-
 def main() -> None:
     import_host()
     began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    network = sdxl()
+    make, _ = families("cpu", torch.float16)["SDXL"]
+    network = randomised(make())
     parameters = sum(parameter.numel() for parameter in network.parameters())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()

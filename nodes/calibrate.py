@@ -140,7 +140,7 @@ class QSchedCalibrate(io.ComfyNode):
         settings = Settings(space=space, radius=radius, trials=trials, k=k, seeds=verdict_seeds, seed=search_seed)
         texts = read_prompts(input_text(prompt_file) if prompt_file.strip() else prompts, search_seed)
         recipe = Recipe(steps, cfg, sampler_name, scheduler)
-        latent = check_latent(model, latent_image["samples"])
+        latent = check_latent(model, latent_image)
         if torch.count_nonzero(latent):
             raise CalibrationError(
                 "the latent is not empty.", "plug in an empty latent: calibration makes its own noise"

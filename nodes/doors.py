@@ -30,8 +30,8 @@ def preset_inputs(optional: bool = False) -> tuple[list, list]:
         options=list(IF_DIFFERS),
         default=IF_DIFFERS[0],
         advanced=True,
-        tooltip="When preset and use do not fit: look the coefficients up by sigma, take them in order as they are, "
-        "or stop. What differs is said under the node.",
+        tooltip="When preset and use do not fit. resample: in order where it is the same schedule under another shift, "
+        "else looked up by sigma; use as is: in order, whatever the sigmas; refuse: stop. What differs is said.",
     )
     return [socket], [strength, choice]
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..qsched_core import Coefficients
 from .patch import apply_coefficients
-from .sampling import Recipe, sample_tensor
+from .samplers import sampler_object
+from .sampling import Recipe
 
 Conditioning = list
 
@@ -79,7 +80,10 @@ class HostGenerator:
         latent = self.latent[:1].repeat(len(indices), *[1] * (self.latent.ndim - 1))
         noise = torch.cat([comfy.sample.prepare_noise(self.latent[:1], self._seed(i)) for i in indices])
         positive = _stack([self.prompts[i % len(self.prompts)] for i in indices])
-        samples = sample_tensor(patched, self.recipe, noise, positive, self.negative, latent, self._seed(indices[0]))
+        samples = comfy.sample.sample_custom(
+            patched, noise, self.recipe.cfg, sampler_object(self.recipe.sampler), torch.tensor(self.sigmas),
+            positive, self.negative, latent, disable_pbar=True, seed=self._seed(indices[0]),
+        )  # fmt: skip
         pictures = self.vae.decode(samples)
         return pictures.reshape(-1, *pictures.shape[-3:])[..., :3].float().cpu()
 

@@ -70,7 +70,7 @@ class QSchedSampler(io.ComfyNode):
         preset=None,
     ) -> io.NodeOutput:
         recipe = Recipe(steps, cfg, sampler_name, scheduler, denoise)
-        check_latent(model, latent_image["samples"])
+        check_latent(model, latent_image)
         if preset is not None:
             use = PresetUse(preset, strength, if_preset_differs, node_id(cls), scheduler)
             model = apply_preset(model, use)

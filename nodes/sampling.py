@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import comfy.sample
 import comfy.samplers
-import comfy.utils
-import latent_preview
 import torch
+from comfy_extras.nodes_custom_sampler import SamplerCustom
 
 import nodes as host_nodes
 
@@ -44,41 +43,25 @@ class Recipe:
 
 
 def sample_latent(model, recipe: Recipe, seed: int, positive, negative, latent: dict) -> dict:
-    """KSampler's work on a LATENT, with any sampler of ours; KSampler itself where the host has the sampler."""
+    """KSampler's work on a LATENT; where the host has no sampler of the name, its SamplerCustom's with ours."""
     if recipe.sampler in comfy.samplers.SAMPLER_NAMES:
         (done,) = host_nodes.common_ksampler(
             model, seed, recipe.steps, recipe.cfg, recipe.sampler, recipe.scheduler, positive, negative, latent,
             denoise=recipe.denoise,
         )  # fmt: skip
         return done
-    start = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
-    noise = comfy.sample.prepare_noise(start, seed, latent.get("batch_index"))
-    callback = latent_preview.prepare_callback(model, recipe.steps)
-    done = sample_tensor(
-        model, recipe, noise, positive, negative, start, seed, latent.get("noise_mask"), callback,
-        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-    )  # fmt: skip
-    return {key: value for key, value in latent.items() if key != "downscale_ratio_spacial"} | {"samples": done}
+    sigmas, sampler = torch.tensor(recipe.sigmas(model)), sampler_object(recipe.sampler)
+    return SamplerCustom.execute(model, True, seed, recipe.cfg, positive, negative, sampler, sigmas, latent).args[0]
 
 
-def sample_tensor(
-    model, recipe: Recipe, noise, positive, negative, latent, seed, noise_mask=None, callback=None, disable_pbar=True
-) -> torch.Tensor:
-    """The latent (B, …) sampled from ``noise`` shaped like it."""
-    sigmas = torch.tensor(recipe.sigmas(model), dtype=torch.float32)
-    return comfy.sample.sample_custom(
-        model, noise, recipe.cfg, sampler_object(recipe.sampler), sigmas, positive, negative, latent,
-        noise_mask=noise_mask, callback=callback, disable_pbar=disable_pbar, seed=seed,
-    )  # fmt: skip
-
-
-def check_latent(model, latent: torch.Tensor) -> torch.Tensor:
-    """The latent as the model takes it: an empty one is given the model's channels.
+def check_latent(model, latent: dict) -> torch.Tensor:
+    """The samples of a LATENT as the model takes them: empty ones are given the model's channels and its scale.
 
     Raises:
         SamplingError: a latent with content and another channel count.
     """
-    fitted = comfy.sample.fix_empty_latent_channels(model, latent)
+    ratios = (latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal"))
+    fitted = comfy.sample.fix_empty_latent_channels(model, latent["samples"], *ratios)
     wanted = model.get_model_object("latent_format").latent_channels
     if fitted.shape[1] != wanted:
         raise SamplingError(

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,15 +9,9 @@ from safetensors.torch import load_file
 from scripts.client import PromptFailed, PromptRefused
 
 
-def _beside(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"qsched_host_{name}", Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def node(kind: str, **inputs) -> dict:
+    return {"class_type": kind, "inputs": inputs}
 
-
-graphs = _beside("graphs")
-node = graphs.node
 
 RAMP = {
     "form": "ramp",

@@ -46,20 +46,24 @@ def test_a_driven_sampler_equals_the_core(pack, tiny, model, name, cfg):
 
 
 def test_three_doors_give_the_same_picture(pack, tiny, model, preset):
-    nodes, sampling = pack("nodes.doors"), pack("nodes.sampling")
+    import comfy.sample
+
+    nodes, sampling, patch = pack("nodes.doors"), pack("nodes.sampling"), pack("nodes.patch")
     data, sigmas = tiny.inputs(), tiny.schedule(model)
+    noise = comfy.sample.prepare_noise(data["latent_image"], 5)
     (on_model,) = nodes.QSchedApply.execute(model, preset, 1.0, "refuse").args
     (on_sampler,) = nodes.QSchedSamplerSelect.execute(stock("euler_ancestral"), preset, 1.0, "refuse").args
-    through_model = tiny.run(on_model, stock("euler_ancestral"), sigmas)
-    through_sampler = tiny.run(model, on_sampler, sigmas)
-    recipe = sampling.Recipe(tiny.STEPS, 1.0, "euler_ancestral", "simple")
-    in_one = sampling.sample_tensor(
-        pack("nodes.patch").apply_preset(model, pack("nodes.patch").PresetUse(preset)),
-        recipe, data["noise"], data["positive"], data["negative"], data["latent_image"], 5,
-    )  # fmt: skip
+    through_model = tiny.run(on_model, stock("euler_ancestral"), sigmas, noise=noise)
+    through_sampler = tiny.run(model, on_sampler, sigmas, noise=noise)
+    in_one = sampling.sample_latent(
+        patch.apply_preset(model, patch.PresetUse(preset)),
+        sampling.Recipe(tiny.STEPS, 1.0, "euler_ancestral", "simple"),
+        5, data["positive"], data["negative"], {"samples": data["latent_image"]},
+    )["samples"]  # fmt: skip
     assert torch.equal(through_model, through_sampler)
     assert torch.equal(through_model, in_one)
-    assert not torch.allclose(through_model, tiny.run(model, stock("euler_ancestral"), sigmas), rtol=1e-2)
+    plain = tiny.run(model, stock("euler_ancestral"), sigmas, noise=noise)
+    assert not torch.allclose(through_model, plain, rtol=1e-2)
 
 
 def test_the_node_samples_tcd_and_stock_samplers(pack, tiny, model, preset):

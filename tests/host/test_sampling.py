@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -9,8 +11,23 @@ import torch
 def test_a_latent_with_content_of_another_model_is_refused(pack, demo):
     sampling, core = pack("nodes.sampling"), pack("qsched_core")
     with pytest.raises(core.SamplingError, match="has 4 channels, the model takes 16"):
-        sampling.check_latent(demo[0], torch.ones(1, 4, 8, 8))
-    assert sampling.check_latent(demo[0], torch.zeros(1, 4, 8, 8)).shape == (1, 16, 8, 8)
+        sampling.check_latent(demo[0], {"samples": torch.ones(1, 4, 8, 8)})
+    assert sampling.check_latent(demo[0], {"samples": torch.zeros(1, 4, 8, 8)}).shape == (1, 16, 8, 8)
+
+
+@pytest.mark.parametrize("name", ["euler", "tcd"])
+def test_an_empty_latent_of_another_scale_is_fitted_as_the_host_does(pack, demo, name):
+    """EmptyLatentImage says 8 pixels a cell; FLUX.2 has 16. Regression: TCD and calibrations took twice the size."""
+    model, clip, _ = demo
+    model = model.clone()
+    model.add_object_patch("latent_format", copy.copy(model.get_model_object("latent_format")))
+    model.object_patches["latent_format"].spacial_downscale_ratio = 16
+    latent = {"samples": torch.zeros(1, 4, 16, 16), "downscale_ratio_spacial": 8}
+    sampling, texts = pack("nodes.sampling"), pack("nodes.generate").encode(clip, "a large red circle")
+    assert sampling.check_latent(model, latent).shape == (1, 16, 8, 8)
+    done = sampling.sample_latent(model, sampling.Recipe(1, 1.0, name, "simple"), 1, texts, texts, latent)
+    assert done["samples"].shape == (1, 16, 8, 8)
+    assert set(done) == {"samples"}, "the scale was used up: a sampled latent is not empty"
 
 
 def test_an_unknown_sampler_is_named(pack):
