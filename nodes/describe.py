@@ -7,7 +7,7 @@ import hashlib
 import torch
 
 from ..qsched_core import Binding
-from ..qsched_core.quant import QuantizedConv2d, QuantizedLayer
+from ..qsched_core.quant import QuantizedConv2d, QuantizedLayer, QuantoLayer
 
 _SAMPLED = 16
 
@@ -53,6 +53,8 @@ def quantization(model) -> str:
             found.add(str(module.format))
             if isinstance(module, QuantizedConv2d):
                 found.add("conv")
+            if isinstance(module, QuantoLayer):
+                found.add("quanto")
         elif (weight := module._parameters.get("weight")) is not None and type(weight.data) is not torch.Tensor:
             found.add(str(getattr(module, "quant_format", None) or type(weight.data).__name__))
         elif weight is not None and weight.dtype.itemsize == 1:

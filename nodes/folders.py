@@ -14,6 +14,7 @@ FOLDER = "qsched_presets"
 METRICS_FOLDER = "qsched_metrics"
 MODELS_FOLDER = "qsched_models"
 """Not ``diffusion_models``: stock loaders cannot read packed convolutions and should not list them."""
+STOCK_FOLDER = "diffusion_models"
 SUFFIX = ".safetensors"
 _NAME = re.compile(r"[^\\/:*?\"<>|\x00-\x1f]{1,120}")
 
@@ -63,7 +64,10 @@ def unused_path(folder: str, name: str) -> Path:
     name = name.strip().removesuffix(SUFFIX)
     if not _NAME.fullmatch(name) or name.startswith("."):
         raise PresetError(f"{name[:40]!r} is no file name.", "use letters, digits, spaces, - and _ only")
-    path = Path(folder_paths.get_folder_paths(folder)[0]) / (name + SUFFIX)
+    roots = folder_paths.get_folder_paths(folder)
+    # The host lists diffusion models in "unet" too, an older name of the folder.
+    root = next((root for root in roots if Path(root).name == folder), roots[0])
+    path = Path(root) / (name + SUFFIX)
     number = 2
     while path.exists():
         path = path.with_name(f"{name} ({number}){SUFFIX}")

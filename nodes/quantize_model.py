@@ -5,11 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..qsched_core import PresetError
-from ..qsched_core.quant import FORMATS, RECIPES, resolve_format
-from .folders import MODELS_FOLDER, file_names, file_path, unused_path
+from ..qsched_core.quant import AUTO, FORMATS, RECIPES
+from .backends import job_for
+from .folders import MODELS_FOLDER, STOCK_FOLDER, file_names, file_path, unused_path
 from .progress import NodeProgress, say
-from .quantized_files import load_model, save_model
-from .sockets import CATEGORY
+from .quantized_files import is_stock, load_model, save_model, save_stock
+from .sockets import CATEGORY, PlanSocket
 from .twin import quantized_twin
 
 GROUPS = {"format's own": None, "16": 16, "32": 32, "64": 64, "128": 128, "per channel": 0}
@@ -60,8 +61,30 @@ class QSchedQuantizeModel(io.ComfyNode):
                     default="compact",
                     optional=True,
                     advanced=True,
-                    tooltip="compact: convolutions too, which a U-Net is full of. stock: Linear layers alone, as "
-                    "ComfyUI's own formats. Transformers have no convolutions: both are the same.",
+                    tooltip="compact: convolutions too, which a U-Net is full of; the saved file needs this pack. "
+                    "stock: Linear layers alone, in ComfyUI's own formats; the saved file loads without this pack.",
+                ),
+                io.Combo.Input(
+                    "backend",
+                    options=[AUTO, "kitchen", "torch", "quanto"],
+                    default=AUTO,
+                    optional=True,
+                    advanced=True,
+                    tooltip="auto: the fastest here. kitchen: ComfyUI's native formats and kernels. torch: ours, "
+                    "everywhere. quanto: optimum-quanto. The report says which was taken and why not another.",
+                ),
+                io.Combo.Input(
+                    "scales",
+                    options=["symmetric", "asymmetric"],
+                    default="symmetric",
+                    optional=True,
+                    advanced=True,
+                    tooltip="asymmetric: a minimum beside each scale, 2 bytes more a group. For skewed weights.",
+                ),
+                PlanSocket.Input(
+                    "plan",
+                    optional=True,
+                    tooltip="From Quantization Sensitivity: which layer gets which format. Others get the one above.",
                 ),
             ],
             outputs=[
@@ -74,21 +97,36 @@ class QSchedQuantizeModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, format, group_size, include, exclude, recipe="compact") -> io.NodeOutput:
+    def execute(
+        cls,
+        model,
+        format,
+        group_size,
+        include,
+        exclude,
+        recipe="compact",
+        backend=AUTO,
+        scales="symmetric",
+        plan=None,
+    ) -> io.NodeOutput:
         progress = NodeProgress(cls.hidden.unique_id, 1)
 
         def on_layer(done: int, total: int) -> None:
             progress.total = total
             progress.update(done, f"layer {done} of {total}")
 
-        twin, report = quantized_twin(
+        job = job_for(
             model,
-            resolve_format(format, GROUPS[group_size]),
-            recipe=recipe,
+            format,
+            GROUPS[group_size],
+            backend,
+            recipe,
+            symmetric=scales != "asymmetric",
             include=_patterns(include),
             exclude=_patterns(exclude),
-            on_layer=on_layer,
+            plan=plan,
         )
+        twin, report = quantized_twin(model, job, on_layer)
         say(cls.hidden.unique_id, report.text())
         return io.NodeOutput(twin, report.text(), ui=ui.PreviewText(report.text()))
 
@@ -104,22 +142,29 @@ class QSchedSaveQuantized(io.ComfyNode):
             node_id="QSchedSaveQuantized",
             display_name="Save Quantized Model",
             category=CATEGORY,
-            description=f"Writes a quantised model to models/{MODELS_FOLDER}, LoRAs merged in, a quarter of the size. "
-            "The file is read back and compared before it is called saved. Only Load Quantized Model reads it.",
+            description="Writes a quantised model, LoRAs merged in, a quarter of the size. If it is in ComfyUI's own "
+            f"formats alone, to models/{STOCK_FOLDER}, and it loads without this pack; else to models/{MODELS_FOLDER}, "
+            "for Load Quantized Model. The file is loaded again and compared before it is called saved.",
             search_aliases=["save model", "export", "quantize", "w4a8", "checkpoint"],
             is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="From Quantize Model W4A8, with or without LoRAs."),
                 io.String.Input("name", default="my model w4a8", tooltip="File name, without folder and suffix."),
             ],
-            outputs=[io.String.Output(display_name="file name", tooltip="What Load Quantized Model lists.")],
+            outputs=[
+                io.String.Output(
+                    display_name="file name", tooltip="As Load Diffusion Model or Load Quantized Model lists it."
+                )
+            ],
         )
 
     @classmethod
     def execute(cls, model, name) -> io.NodeOutput:
-        path = unused_path(MODELS_FOLDER, name)
-        save_model(model, path)
-        text = f"Saved models/{MODELS_FOLDER}/{path.name}, {path.stat().st_size / 1e6:.1f} MB"
+        stock = is_stock(model)
+        folder, reader = (STOCK_FOLDER, "Load Diffusion Model") if stock else (MODELS_FOLDER, "Load Quantized Model")
+        path = unused_path(folder, name)
+        (save_stock if stock else save_model)(model, path)
+        text = f"Saved models/{folder}/{path.name}, {path.stat().st_size / 1e6:.1f} MB, for {reader}."
         return io.NodeOutput(path.name, ui=ui.PreviewText(text))
 
 

@@ -10,15 +10,50 @@ import comfy.model_base
 import comfy.model_detection
 import comfy.model_management
 import comfy.model_patcher
+import comfy.sd
 import comfy.utils
 import torch
+from safetensors.torch import load_file
 
 from ..qsched_core import QuantizationError
-from ..qsched_core.quant import load_quantized, restore, save_quantized
+from ..qsched_core.quant import is_packed, load_quantized, restore, save_quantized, write_checked
+from .backends import NativeLinears
 from .describe import fingerprint, quantization
-from .twin import TWINS
+from .layers import TWINS
 
 _SETTINGS = "sampling_settings"
+
+
+def is_stock(model) -> bool:
+    """Whether stock loaders read the MODEL's network: every packed layer is in a native layout, none of it is ours."""
+    layers = [layer for layer in model.model.diffusion_model.modules() if is_packed(layer)]
+    return bool(layers) and all("comfy_quant" in layer.state_dict() for layer in layers)
+
+
+def save_stock(model, path: Path) -> None:
+    """Write a checkpoint for Load Diffusion Model, LoRAs merged in. The stock loader reads it back before it counts.
+
+    Raises:
+        QuantizationError: the host would not recognise it, or it cannot be written.
+    """
+    comfy.model_management.load_models_gpu([model], force_patch_weights=True)
+    values = model.state_dict_for_saving()
+    network = model.model.diffusion_model.state_dict()
+
+    def read(file: Path) -> dict[str, torch.Tensor]:
+        found = load_file(file)
+        try:
+            loaded = comfy.sd.load_diffusion_model_state_dict(dict(found))
+        except AttributeError:  # what the host raises for a quantised model that it does not recognise
+            loaded = None
+        same = loaded is not None and type(loaded.model.model_config) is type(model.model.model_config)
+        if not same or loaded.model.diffusion_model.state_dict().keys() != network.keys():
+            raise QuantizationError(
+                "ComfyUI would not know this model again.", 'quantise it with recipe "stock", and not its first layers'
+            )
+        return found
+
+    write_checked(values, path, _about(model, path), read)
 
 
 def save_model(model, path: Path) -> None:
@@ -27,9 +62,15 @@ def save_model(model, path: Path) -> None:
     Raises:
         QuantizationError: a model that Quantize Model did not make, or a file that cannot be written.
     """
+    if model.patches:  # what is not merged is not in the weights
+        comfy.model_management.load_models_gpu([model], force_patch_weights=True)
+    save_quantized(model.model.diffusion_model, path, _about(model, path))
+
+
+def _about(model, path: Path) -> dict[str, str]:
     base = model.model
     settings = {key: value for key, value in base.model_config.sampling_settings.items() if _plain(value)}
-    about = {
+    return {
         "model": type(base.model_config).__name__,
         "model_type": base.model_type.name,
         "fingerprint": fingerprint(model),
@@ -38,9 +79,6 @@ def save_model(model, path: Path) -> None:
         "modelspec.title": path.stem,
         "modelspec.architecture": type(base.model_config).__name__,
     }
-    if model.patches:  # what is not merged is not in the weights
-        comfy.model_management.load_models_gpu([model], force_patch_weights=True)
-    save_quantized(base.diffusion_model, path, about)
 
 
 def load_model(path: Path):
@@ -68,9 +106,10 @@ def load_model(path: Path):
     config.sampling_settings = {**config.sampling_settings, **_settings(stored.about)}
     base = config.get_model(shapes, "")
     _set_model_type(base, stored.about.get("model_type", ""))
-    restore(base.diffusion_model, stored, TWINS)
     # Not the streaming patcher: it casts weights itself and knows no packed ones.
-    patcher = comfy.model_patcher.ModelPatcher(base.to(offload), device, offload)
+    patcher = comfy.model_patcher.ModelPatcher(base, device, offload)
+    restore(base.diffusion_model, stored, TWINS, NativeLinears(patcher).loaded)
+    base.to(offload)
     if stored.about.get("fingerprint") not in (None, fingerprint(patcher)):
         logging.warning("Q-Sched: %s is not the model it says it is; presets bound to it may not fit.", path.name)
     return patcher

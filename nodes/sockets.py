@@ -1,4 +1,4 @@
-"""Our socket type and the names that many nodes share. Values that cross a socket are read by attribute, never by
+"""Our socket types and the names that many nodes share. Values that cross a socket are read by attribute, never by
 ``isinstance``: two copies of the pack must understand each other."""
 
 from __future__ import annotations
@@ -8,3 +8,4 @@ from comfy_api.latest import io
 CATEGORY = "Q-Sched"
 
 PresetSocket = io.Custom("QSCHED_PRESET")
+PlanSocket = io.Custom("QSCHED_PLAN")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from math import prod
 from pathlib import Path
@@ -21,19 +21,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import QuantizationError
+from .backends.quanto import QuantoLayer
+from .backends.torch import TWINS
 from .formats import Format
-from .layers import QuantizedConv2d, QuantizedLayer
+from .layers import FIRST_TOKEN, QuantizedConv2d, QuantizedLayer
+from .packed import is_packed
 from .packing import row_bytes
-from .quantize import TWINS
 
-FORMAT, VERSION = "qsched-quantized", "1"
+FORMAT, VERSION = "qsched-quantized", "2"
+_ALIGNMENT = 64
 _CONVOLUTION = ("stride", "padding", "dilation", "groups")
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a file holds. ``layers`` maps a packed layer's name to its format, float shape and convolution options;
-    ``about`` is whatever else the writer noted."""
+    """What a file holds. ``layers`` maps a packed layer's name to its format, float shape and convolution options, or
+    for one in a native layout of ComfyUI to its shape alone; ``about`` is whatever else the writer noted."""
 
     tensors: Mapping[str, Tensor]
     layers: Mapping[str, Mapping[str, Any]]
@@ -42,7 +45,22 @@ class Stored:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor's shape as the float module has it: what a host's model detection reads."""
         found = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        for name in filter(self.is_native, self.layers):
+            for part in self.values_of(name):
+                if part != "bias":
+                    del found[f"{name}.{part}"]
+        for name in self.layers:
+            for part in FIRST_TOKEN:
+                found.pop(f"{name}.{part}", None)
         return found | {f"{name}.weight": tuple(layer["shape"]) for name, layer in self.layers.items()}
+
+    def is_native(self, name: str) -> bool:
+        return bool(self.layers[name].get("native"))
+
+    def values_of(self, name: str) -> dict[str, Tensor]:
+        """One layer's part of the file, by what stands after its name."""
+        prefix = f"{name}."
+        return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
 
 def save_quantized(module: nn.Module, path: str | os.PathLike[str], about: Mapping[str, str] | None = None) -> None:
@@ -51,25 +69,58 @@ def save_quantized(module: nn.Module, path: str | os.PathLike[str], about: Mappi
     Raises:
         QuantizationError: nothing in it is quantised, or the file cannot be written (nothing is left behind).
     """
-    path = Path(path)
-    layers = {name: _record(child) for name, child in module.named_modules() if isinstance(child, QuantizedLayer)}
+    layers = {name: _record(child) for name, child in module.named_modules() if is_packed(child)}
     if not layers:
         raise QuantizationError("this model is not quantised.", "plug in Quantize Model W4A8's model")
-    tensors = {name: value.detach().to("cpu").contiguous() for name, value in module.state_dict().items()}
     metadata = {**(about or {}), "format": FORMAT, "version": VERSION, "layers": json.dumps(layers)}
+    write_checked(module.state_dict(), path, metadata, lambda file: load_quantized(file).tensors)
+
+
+def write_checked(
+    tensors: Mapping[str, Tensor],
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, str],
+    read: Callable[[Path], Mapping[str, Tensor]],
+) -> None:
+    """Write a ``.safetensors`` file atomically: beside the target, ``read`` back and compared, then renamed over it.
+
+    Raises:
+        QuantizationError: the file cannot be written, or what is read back differs (nothing is left behind).
+    """
+    path = Path(path)
+    tensors = {name: value.to("cpu").detach().contiguous() for name, value in tensors.items()}
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            save_file(tensors, temporary, metadata)
-            written = load_quantized(temporary).tensors
-            if written.keys() != tensors.keys() or not all(torch.equal(written[k], tensors[k]) for k in tensors):
+            _save_aligned(tensors, temporary, dict(metadata))
+            written = read(temporary)
+            if written.keys() != tensors.keys() or not all(_equal(written[k], tensors[k]) for k in tensors):
                 raise OSError("what was read back differs")
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise QuantizationError(f"cannot write {path.name}: {error}", "free some space, or another folder") from error
+
+
+def _save_aligned(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Values start at multiples of 64 bytes: a matrix product on the mapped file rounds as one from memory does."""
+    for _ in range(2):
+        save_file(dict(tensors), path, metadata)
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            text = file.read(length).rstrip()
+        if (8 + length) % _ALIGNMENT == 0:
+            return
+        unpadded = 8 + len(text) + len(',"padding":""')
+        metadata["padding"] = " " * (-unpadded % _ALIGNMENT)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    # Float8 knows no comparison: its bytes do.
+    alike = one.dtype == other.dtype and one.shape == other.shape
+    return alike and torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
 
 
 def load_quantized(path: str | os.PathLike[str]) -> Stored:
@@ -85,7 +136,8 @@ def load_quantized(path: str | os.PathLike[str]) -> Stored:
             if about.pop("format", None) != FORMAT:
                 raise QuantizationError(f"{path.name} is no quantised model of ours.", "use Save Quantized Model's")
             if (version := about.pop("version", "")) != VERSION:
-                raise QuantizationError(f"{path.name} has version {version[:20]!r}.", "update the Q-Sched pack")
+                fix = "update the pack, or quantise the model again"
+                raise QuantizationError(f"{path.name} has version {version[:20]!r}.", fix)
             # clone: what lies in the mapped file starts at odd addresses, and a matrix product rounds otherwise there.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except OSError as error:
@@ -93,20 +145,27 @@ def load_quantized(path: str | os.PathLike[str]) -> Stored:
     except SafetensorError as error:
         raise QuantizationError(f"{path.name} is not a safetensors file.", "download or save it again") from error
     try:
+        about.pop("padding", None)
         layers = json.loads(about.pop("layers", ""))
         for name, layer in layers.items():
             _check(name, layer, tensors[f"{name}.weight"])
+            _check_first_token(layer, [tensors.get(f"{name}.{part}") for part in FIRST_TOKEN])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise QuantizationError(f"{path.name}: its list of layers is damaged.", "download or save it again") from error
     return Stored(tensors, layers, about)
 
 
-def restore(module: nn.Module, stored: Stored, twins: Mapping[type[nn.Module], type[QuantizedLayer]] = TWINS) -> None:
+def restore(
+    module: nn.Module,
+    stored: Stored,
+    twins: Mapping[type[nn.Module], type[QuantizedLayer]] = TWINS,
+    native: Callable[[int, int, dict[str, Tensor]], nn.Module] | None = None,
+) -> None:
     """Put a file's layers and values into ``module``, the float one it was made of. Its own values are not read; floats
-    take the type that they have in it.
+    take the type that they have in it. ``native(inputs, outputs, values)`` makes a host's layer of its part of a file.
 
     Raises:
-        QuantizationError: the module has other layers or shapes.
+        QuantizationError: the module has other layers or shapes, or native ones where there is no host.
     """
     for name, layer in stored.layers.items():
         try:
@@ -118,6 +177,10 @@ def restore(module: nn.Module, stored: Stored, twins: Mapping[type[nn.Module], t
             raise QuantizationError(
                 f"layer {name[:60]} does not fit this model.", "use the file's own model", name=name
             )
+        parent, _, leaf = name.rpartition(".")
+        if stored.is_native(name):
+            setattr(module.get_submodule(parent), leaf, _native(name, stored, native))
+            continue
         form, packed = _format(layer), stored.tensors[f"{name}.weight"]
         bias = None if old.bias is None else torch.empty_like(old.bias)
         if issubclass(kind, QuantizedConv2d):
@@ -125,7 +188,8 @@ def restore(module: nn.Module, stored: Stored, twins: Mapping[type[nn.Module], t
             twin = kind(packed, bias, tuple(layer["shape"]), form, **options)
         else:
             twin = kind(packed, bias, layer["shape"][1], form)
-        parent, _, leaf = name.rpartition(".")
+            for part in FIRST_TOKEN:
+                twin._buffers[part] = stored.tensors.get(f"{name}.{part}")
         setattr(module.get_submodule(parent), leaf, twin)
     expected = module.state_dict()
     for name in sorted(expected.keys() ^ stored.tensors.keys()):
@@ -137,6 +201,8 @@ def restore(module: nn.Module, stored: Stored, twins: Mapping[type[nn.Module], t
         if expected[name].shape != value.shape:
             raise _unfit(f"{name[:60]} has another shape.", name)
         parent, _, leaf = name.rpartition(".")
+        if parent in stored.layers and stored.is_native(parent):
+            continue  # its maker has read it
         owner = module.get_submodule(parent)
         if leaf in owner._parameters:
             owner._parameters[leaf] = nn.Parameter(value, requires_grad=False)
@@ -148,7 +214,29 @@ def _unfit(what: str, name: str) -> QuantizationError:
     return QuantizationError(what, "use the model that the file was made of", name=name)
 
 
-def _record(layer: QuantizedLayer) -> dict[str, Any]:
+def _native(name: str, stored: Stored, make: Callable[..., nn.Module] | None) -> nn.Module:
+    if make is None:
+        raise QuantizationError("this file holds native layers of ComfyUI.", "load it in ComfyUI", name=name)
+    outputs, inputs = stored.layers[name]["shape"]
+    try:
+        return make(inputs, outputs, stored.values_of(name))
+    except (ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        fix = "update ComfyUI, or save the model again"
+        raise QuantizationError(
+            f"this ComfyUI cannot read layer {name[:40]}.", f"{fix} ({error})", name=name
+        ) from error
+
+
+def _record(layer: nn.Module) -> dict[str, Any]:
+    if isinstance(layer, QuantoLayer):
+        raise QuantizationError(
+            "quanto's layers are not written to files.", "quantise with the torch or kitchen backend to save"
+        )
+    if not isinstance(layer, QuantizedLayer):
+        if "comfy_quant" not in layer.state_dict():
+            kind = type(layer.weight.data).__name__
+            raise QuantizationError(f"layers of {kind} cannot be saved.", "quantise with another backend", kind=kind)
+        return {"native": True, "shape": list(layer.weight.shape)}
     found = {"format": asdict(layer.format), "shape": list(layer.shape)}
     if isinstance(layer, QuantizedConv2d):
         found |= {key: getattr(layer, key) for key in _CONVOLUTION}
@@ -156,7 +244,10 @@ def _record(layer: QuantizedLayer) -> dict[str, Any]:
 
 
 def _format(layer: Mapping[str, Any]) -> Format:
-    return Format(**{item.name: layer["format"][item.name] for item in fields(Format)})
+    record = {"symmetric": True, **layer["format"]}  # records of before there were others say nothing of it
+    if not isinstance(record["symmetric"], bool):
+        raise ValueError(record["symmetric"])
+    return Format(**{item.name: record[item.name] for item in fields(Format)})
 
 
 def _tuple(value: Any) -> Any:
@@ -165,9 +256,14 @@ def _tuple(value: Any) -> Any:
 
 def _check(name: str, layer: Mapping[str, Any], packed: Tensor) -> None:
     """Raises ValueError, TypeError or KeyError for a record that cannot be true."""
-    shape, form = layer["shape"], _format(layer)
+    shape = layer["shape"]
     if len(shape) not in (2, 4) or not all(isinstance(size, int) and 0 < size < 2**31 for size in shape):
         raise ValueError(name)
+    if layer.get("native"):  # its bytes are checked by who makes the layer
+        if len(shape) != 2 or packed.ndim != 2 or len(packed) != shape[0]:
+            raise ValueError(name)
+        return
+    form = _format(layer)
     if packed.dtype != torch.uint8 or tuple(packed.shape) != (shape[0], row_bytes(prod(shape[1:]), form)):
         raise ValueError(name)
     if len(shape) == 4:
@@ -176,3 +272,12 @@ def _check(name: str, layer: Mapping[str, Any], packed: Tensor) -> None:
             known = values == ["same"] or values == ["valid"]
             if not (known and key == "padding") and not all(isinstance(v, int) and 0 <= v < 4096 for v in values):
                 raise ValueError(name)
+
+
+def _check_first_token(layer: Mapping[str, Any], parts: list[Tensor | None]) -> None:
+    """Raises ValueError for one without the other, or not of the layer's inputs and outputs."""
+    if all(part is None for part in parts):
+        return
+    for part, size in zip(parts, reversed(layer["shape"]), strict=True):
+        if layer.get("native") or part is None or not part.is_floating_point() or tuple(part.shape) != (size,):
+            raise ValueError(size)

@@ -9,7 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .formats import Format
-from .packing import pack, unpack
+from .packing import codes, pack, scales, unpack
+from .products import int8_product, pays
+from .rotation import rotate, rotate_weight, rotation_of
+
+FIRST_TOKEN = ("first_token", "first_residual")
+"""Buffers of a Linear with a constant first token: (K,) and (N,)."""
 
 
 class QuantizedLayer(nn.Module):
@@ -17,6 +22,9 @@ class QuantizedLayer(nn.Module):
 
     All but the output channel is one row: an output's scales are its own, and its groups run along what is summed.
     """
+
+    pack = staticmethod(pack)
+    """What rounds a float weight (N, K): ours, or a library's into the same bytes."""
 
     def __init__(self, packed: Tensor, bias: Tensor | None, shape: tuple[int, ...], form: Format):
         super().__init__()
@@ -40,6 +48,10 @@ class QuantizedLayer(nn.Module):
         """The weight that the codes stand for, in its own shape."""
         return self.unpacked(self.weight.to(device or self.weight.device), dtype)
 
+    def packed(self, weight: Tensor) -> Tensor:
+        """The bytes of another float weight (N, …) in our format."""
+        return self.pack(weight.flatten(1), self.format)
+
     def unpacked(self, packed: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The float weight of bytes packed like ours."""
         return unpack(packed, prod(self.shape[1:]), self.format, dtype).reshape(self.shape)
@@ -48,30 +60,89 @@ class QuantizedLayer(nn.Module):
 class QuantizedLinear(QuantizedLayer):
     """``y = x·Wᵀ + b`` with W as packed integers and x rounded to integers per token.
 
-    The products are summed in x's dtype: codes are exact in every float type the host uses, so this is the
-    integer product, without needing a kernel for it.
+    Both are rotated before they are rounded, where a rotation fits the width. The products are summed in x's dtype:
+    codes are exact in every float type the host uses, so this is the integer product, without needing a kernel for it.
+    Where torch has a kernel that pays, and a weight's scale is its channel's own, the weight is not unpacked at all.
     """
+
+    rotates = True
 
     def __init__(self, packed: Tensor, bias: Tensor | None, in_features: int, form: Format):
         super().__init__(packed, bias, (packed.shape[0], in_features), form)
         self.in_features, self.out_features = in_features, packed.shape[0]
+        self.rotation = rotation_of(in_features) if self.rotates else 0
+        for name in FIRST_TOKEN:
+            self.register_buffer(name, None)
 
     @classmethod
     def from_float(cls, weight: Tensor, bias: Tensor | None, form: Format) -> QuantizedLinear:
-        return cls(pack(weight, form), bias, weight.shape[1], form)
+        size = rotation_of(weight.shape[1]) if cls.rotates else 0
+        return cls(cls.pack(rotate_weight(weight.float(), size), form), bias, weight.shape[1], form)
 
     @classmethod
     def like(cls, layer: nn.Linear, weight: Tensor, bias: Tensor | None, form: Format) -> QuantizedLinear:
         return cls.from_float(weight, bias, form)
 
+    def forward(self, x: Tensor) -> Tensor:
+        form = self.format
+        whole = form.symmetric and form.weight_bits in (4, 8) and form.activation_bits == 8 and not form.group_size
+        turned = rotate(x, self.rotation)
+        out = self._integer_product(turned) if whole and pays(x.device) else None
+        if out is None:
+            out = self._product(turned, super().unpacked(self.weight.to(x.device), x.dtype))
+        return self._finished(x, out)
+
+    def unpacked(self, packed: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return rotate(super().unpacked(packed, dtype), self.rotation)
+
+    def packed(self, weight: Tensor) -> Tensor:
+        return super().packed(rotate_weight(weight.float(), self.rotation))
+
     def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x)
+        return self._finished(x, self._product(rotate(x, self.rotation), rotate_weight(weight, self.rotation)))
+
+    def _integer_product(self, x: Tensor) -> Tensor | None:
+        packed = self.weight.to(x.device)
+        tokens, scale = quantize_tokens(x, self.format.activation_bits)
+        sums = int8_product(
+            tokens.reshape(-1, self.in_features).to(torch.int8), codes(packed, self.in_features, self.format)
+        )
+        if sums is None:
+            return None
+        # float16 holds neither the sums nor, of a small weight and a small token, the product of the scales.
+        wide = torch.promote_types(x.dtype, torch.float32)
+        out = sums.to(wide).mul_(scales(packed, self.in_features, self.format).to(wide).t())
+        return (out.view(*x.shape[:-1], -1) * scale.to(wide)).to(x.dtype)
+
+    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.format.activation_bits == 16:
-            return F.linear(x, weight, bias)
-        codes, scale = quantize_tokens(x, self.format.activation_bits)
+            return F.linear(x, weight)
+        tokens, scale = quantize_tokens(x, self.format.activation_bits)
         # Codes near 1 in place of codes up to 127, still exact: float16 would overflow where a float layer does not.
-        out = F.linear(codes / 64, weight) * (scale * 64)
-        return out if bias is None else out + bias
+        return F.linear(tokens / 64, weight) * (scale * 64)
+
+    def _finished(self, x: Tensor, out: Tensor) -> Tensor:
+        return self._with_first_row(x, out if self.bias is None else out + self.bias.to(x))
+
+    def keep_first_token(self, token: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+        """From now on inputs (B, T, K) whose first token is ``token`` (K,) get the float layer's output there.
+
+        What is kept is the token and the error of its row (N,), so that whatever else is added to the layer stays. A
+        LoRA that the host merges is rounded anew, which changes that error a little: the row is then nearly right.
+        """
+        self.first_token = self.first_residual = None
+        wide = token.detach().to(self.weight.device, torch.float32)
+        bias = None if bias is None else bias.to(wide)
+        residual = F.linear(wide, weight.to(wide), bias) - self.apply_weight(wide[None], self.dequantized())[0]
+        self.first_token = token.detach().to(self.weight.device, copy=True)
+        self.first_residual = residual.to(token.dtype)
+
+    def _with_first_row(self, x: Tensor, out: Tensor) -> Tensor:
+        if self.first_token is None or x.ndim < 3:
+            return out
+        there = same_token(x[..., 0, :], self.first_token).unsqueeze(-1)
+        row = out[..., :1, :] + torch.where(there, self.first_residual.to(out), 0.0).unsqueeze(-2)
+        return torch.cat([row, out[..., 1:, :]], dim=-2)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {self.format}"
@@ -99,7 +170,7 @@ class QuantizedConv2d(QuantizedLayer):
     @classmethod
     def like(cls, layer: nn.Conv2d, weight: Tensor, bias: Tensor | None, form: Format) -> QuantizedConv2d:
         return cls(
-            pack(weight.flatten(1), form), bias, weight.shape, form,
+            cls.pack(weight.flatten(1), form), bias, weight.shape, form,
             stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=layer.groups,
         )  # fmt: skip
 
@@ -109,6 +180,14 @@ class QuantizedConv2d(QuantizedLayer):
 
     def extra_repr(self) -> str:
         return f"{self.shape}, stride={self.stride}, padding={self.padding}, {self.format}"
+
+
+def same_token(x: Tensor, token: Tensor) -> Tensor:
+    """Which of the vectors ``x`` (…, K) are ``token`` (K,): bool (…). Their distance may be the square root of what the
+    coarser of the two types resolves: encoders do not give the same bits in every batch, other tokens are far off."""
+    tolerance = max(torch.finfo(x.dtype).eps, torch.finfo(token.dtype).eps) ** 0.5
+    token = token.to(x.device, torch.float32)
+    return (x.float() - token).norm(dim=-1) <= tolerance * token.norm()
 
 
 def quantize_tokens(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
+
+from .packed import floats_as_half
 
 FLOAT_BYTES = 2
 """Models are compared as the FP16 or BF16 files that people load, whatever a CPU holds them in."""
@@ -14,7 +17,7 @@ FLOAT_BYTES = 2
 @dataclass(frozen=True)
 class LayerReport:
     """One layer, its weight's ``shape`` (N, K) or (N, C, kh, kw). ``reason`` is empty when it was quantised; ``error``
-    is the relative L2 error of its weight."""
+    is the relative L2 error of its weight; ``note`` says why a better backend did not take it."""
 
     name: str
     shape: tuple[int, ...]
@@ -22,31 +25,44 @@ class LayerReport:
     bytes_before: int
     bytes_after: int
     error: float
+    format: str = ""
+    backend: str = ""
+    kernel: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class QuantReport:
-    """All layers, and bytes of the whole module with floats counted as 2 bytes."""
+    """All layers, and bytes of the whole module with floats counted as 2 bytes. ``notes``: why not other backends."""
 
-    format: str
-    backend: str
     layers: tuple[LayerReport, ...]
     bytes_before: int
     bytes_after: int
+    notes: tuple[str, ...] = ()
 
     @property
     def quantized(self) -> tuple[LayerReport, ...]:
         return tuple(layer for layer in self.layers if not layer.reason)
+
+    @property
+    def format(self) -> str:
+        """The formats of the quantised layers, most frequent first."""
+        return " + ".join(name for name, _ in Counter(layer.format for layer in self.quantized).most_common())
 
     def text(self) -> str:
         """A short account for a person: totals first, then why layers were kept."""
         done = self.quantized
         mean = sum(layer.error for layer in done) / max(1, len(done))
         lines = [
-            f"{self.format}, backend {self.backend}: {self._counts()} quantised.",
-            f"Model {_size(self.bytes_before)} at FP16 -> {_size(self.bytes_after)}"
+            f"{_counts(self.layers)} quantised.",
+            f"Model {size_text(self.bytes_before)} at FP16 -> {size_text(self.bytes_after)}"
             f" ({self.bytes_after / max(1, self.bytes_before):.2f}x). Mean relative weight error {mean:.3f}.",
         ]
+        groups = Counter((layer.format, layer.backend, layer.kernel, len(layer.shape), layer.note) for layer in done)
+        for (form, backend, kernel, rank, note), count in groups.most_common():
+            why = f"; {note}" if note else ""
+            lines.append(f"{count} {_KINDS[rank]}{'s' * (count > 1)}: {form}, {backend} ({kernel}){why}.")
+        lines += self.notes
         if any(len(layer.shape) == 4 for layer in done):
             lines.append("Convolutions round their weights only, activations stay in floating point.")
         kept = Counter(layer.reason for layer in self.layers if layer.reason)
@@ -56,14 +72,18 @@ class QuantReport:
             lines.append(f"Largest error {worst.error:.3f}: {worst.name} ({'x'.join(map(str, worst.shape))}).")
         return "\n".join(lines)
 
-    def _counts(self) -> str:
-        """ "24 of 30 Linear layers and 12 of 15 convolutions", the latter only where there are some."""
-        words = []
-        for rank, name in ((2, "Linear layers"), (4, "convolutions")):
-            alike = [layer for layer in self.layers if len(layer.shape) == rank]
-            if alike or rank == 2:
-                words.append(f"{sum(not layer.reason for layer in alike)} of {len(alike)} {name}")
-        return " and ".join(words)
+
+_KINDS = {2: "Linear layer", 4: "convolution"}
+
+
+def _counts(layers: Sequence[LayerReport]) -> str:
+    """ "24 of 30 Linear layers and 12 of 15 convolutions", the latter only where there are some."""
+    words = []
+    for rank, name in _KINDS.items():
+        alike = [layer for layer in layers if len(layer.shape) == rank]
+        if alike or rank == 2:
+            words.append(f"{sum(not layer.reason for layer in alike)} of {len(alike)} {name}s")
+    return " and ".join(words)
 
 
 def module_bytes(module: nn.Module) -> int:
@@ -73,11 +93,12 @@ def module_bytes(module: nn.Module) -> int:
     for tensor in [*module.parameters(), *module.buffers()]:
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            total += tensor.numel() * (FLOAT_BYTES if tensor.is_floating_point() else tensor.element_size())
+            total += floats_as_half(tensor)
     return total
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
+    """Bytes as people read them."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6)):
         if count >= scale:
             return f"{count / scale:.2f} {unit}"

@@ -53,7 +53,7 @@ def test_it_is_the_float_convolution_with_rounded_weights(shape, name):
     assert packed.weight.shape == (64, row_bytes(math.prod(layer.weight.shape[1:]), FORMATS[name]))
 
 
-@pytest.mark.parametrize(("name", "most"), [("w8a8", 0.01), ("w4a8", 0.11), ("w3a8", 0.25)])
+@pytest.mark.parametrize(("name", "most"), [("w8a8", 0.01), ("w6a8", 0.03), ("w4a8", 0.11), ("w3a8", 0.25)])
 def test_the_error_is_that_of_the_bits(name, most):
     layer = convolution(kernel_size=3)
     error = (twin(layer, name).dequantized() - layer.weight).norm() / layer.weight.norm()
@@ -128,7 +128,7 @@ def test_which_layers_of_a_unet_are_packed():
 
 def test_stock_leaves_convolutions_alone():
     net = UNet()
-    report = qs.quantize(net, recipe="stock")
+    report = qs.quantize(net, recipe="stock", backend="torch")
     assert not any(isinstance(module, QuantizedConv2d) for module in net.modules())
     assert sum(isinstance(module, QuantizedLinear) for module in net.modules()) == 2
     assert {len(layer.shape) for layer in report.layers} == {2}
@@ -136,10 +136,10 @@ def test_stock_leaves_convolutions_alone():
 
 
 def test_compact_comes_near_a_quarter():
-    """Of the packed layers 4.5 of 16 bits stay; the rest of this small net is a tenth of it."""
+    """Of the packed layers 4.25 of 16 bits stay; the rest of this small net is a tenth of it."""
     report = qs.quantize(UNet())
     assert 0.28 < report.bytes_after / report.bytes_before < 0.45
-    stock = qs.quantize(UNet(), recipe="stock")
+    stock = qs.quantize(UNet(), recipe="stock", backend="torch")
     assert stock.bytes_after > 1.5 * report.bytes_after
 
 

@@ -51,7 +51,7 @@ def picture(net: Net) -> torch.Tensor:
     return net(torch.randn(1, 64, 16, 16, generator=torch.Generator().manual_seed(1)))
 
 
-@pytest.mark.parametrize("name", ["w4a8", "w8a8", "w4a16", "w3a8", "w4a4"])
+@pytest.mark.parametrize("name", ["w4a8", "w8a8", "w4a16", "w6a8", "w3a8", "w4a4"])
 @pytest.mark.parametrize("group_size", [None, 0])
 def test_there_and_back_bit_for_bit(tmp_path, name, group_size):
     net, path = made(name, group_size=group_size), tmp_path / "a.safetensors"
@@ -66,6 +66,16 @@ def test_there_and_back_bit_for_bit(tmp_path, name, group_size):
     assert isinstance(other.blocks[1].same, QuantizedConv2d)
     assert isinstance(other.blocks[1].mix, QuantizedLinear)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["w4a8", "w6a8", "w8a8"])
+def test_minimums_come_back_too(tmp_path, name):
+    net, path = made(name, symmetric=False), tmp_path / "a.safetensors"
+    save_quantized(net, path)
+    other = Net(seed=9)
+    restore(other, load_quantized(path))
+    assert not other.blocks[0].mix.format.symmetric
+    assert torch.equal(picture(other), picture(net))
 
 
 def test_the_file_is_as_small_as_the_module(tmp_path):
@@ -129,7 +139,7 @@ def written(tmp_path):
     layers = {
         name: files_module._record(child) for name, child in made().named_modules() if hasattr(child, "format")
     }  # fmt: skip
-    metadata = {"format": "qsched-quantized", "version": "1", "layers": layers}
+    metadata = {"format": "qsched-quantized", "version": files_module.VERSION, "layers": layers}
 
     def write():
         flat = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
@@ -146,9 +156,14 @@ def change(metadata, name, **values):
     metadata["layers"][name] = {**metadata["layers"][name], **values}
 
 
+def alter_format(metadata, name, **values):
+    change(metadata, name, format={**metadata["layers"][name]["format"], **values})
+
+
 ATTACKS = {
     "another format": (lambda t, m: m.update(format="pt"), "no quantised model"),
-    "another version": (lambda t, m: m.update(version="2"), "has version '2'"),
+    "another version": (lambda t, m: m.update(version="999"), "has version '999'"),
+    "of before scales were steps": (lambda t, m: m.update(version="1"), "has version '1'"),
     "no list": (lambda t, m: m.pop("layers"), "damaged"),
     "no JSON": (lambda t, m: m.update(layers="{"), "damaged"),
     "a list of numbers": (lambda t, m: m.update(layers="[1]"), "damaged"),
@@ -166,6 +181,10 @@ ATTACKS = {
         ),
         "damaged",
     ),
+    "symmetric as a number": (lambda t, m: alter_format(m, LINEAR, symmetric=1), "damaged"),
+    "symmetric as a word": (lambda t, m: alter_format(m, LINEAR, symmetric="no"), "damaged"),
+    "minimums that are not there": (lambda t, m: alter_format(m, LINEAR, symmetric=False), "damaged"),
+    "a format that is a word": (lambda t, m: change(m, LINEAR, format="w4a8"), "damaged"),
     "no format": (lambda t, m: m["layers"][LINEAR].pop("format"), "damaged"),
     "no stride": (lambda t, m: m["layers"][CONV].pop("stride"), "damaged"),
     "stride of words": (lambda t, m: change(m, CONV, stride="fast"), "damaged"),
@@ -180,6 +199,16 @@ def test_a_file_that_lies_is_refused(written, refused, attack):
     alter(tensors, metadata)
     with refused(QuantizationError, told):
         load_quantized(write())
+
+
+def test_a_layer_that_says_nothing_of_minimums_is_symmetric(written):
+    _, metadata, write = written
+    for layer in metadata["layers"].values():
+        del layer["format"]["symmetric"]
+    net = Net(seed=9)
+    restore(net, load_quantized(write()))
+    assert net.blocks[0].mix.format == made().blocks[0].mix.format
+    assert torch.equal(picture(net), picture(made()))
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{}      "])

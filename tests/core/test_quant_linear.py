@@ -1,4 +1,7 @@
-"""The packed layer: the same product as with its unpacked weight, and the error that rounded activations add."""
+"""The packed layer: the same product as with its unpacked weight, and the error that rounded activations add.
+
+Without the rotation, which test_quant_rotation.py is about: what is multiplied here can be written down by hand.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qsched_core.quant import FORMATS, Format, QuantizedLinear
+from qsched_core.quant import FORMATS, Format, QuantizedLinear, layers, products, resolve_format
 from qsched_core.quant.layers import quantize_tokens
 
 IN, OUT = 96, 64
@@ -17,8 +20,12 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def layer(form: Format, bias: bool = True) -> QuantizedLinear:
-    return QuantizedLinear.from_float(0.1 * random(OUT, IN), random(OUT, seed=1) if bias else None, form)
+class Plain(QuantizedLinear):
+    rotates = False
+
+
+def layer(form: Format, bias: bool = True) -> Plain:
+    return Plain.from_float(0.1 * random(OUT, IN), random(OUT, seed=1) if bias else None, form)
 
 
 # --- activations
@@ -83,7 +90,7 @@ def test_without_activation_bits_it_is_the_linear_of_the_unpacked_weight(bias):
     assert torch.equal(module(x), F.linear(x, module.dequantized(), module.bias))
 
 
-@pytest.mark.parametrize("name", ["w4a8", "w4a4", "w8a8", "w3a8"])
+@pytest.mark.parametrize("name", ["w4a8", "w4a4", "w8a8", "w6a8", "w3a8"])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 def test_the_product_is_the_one_of_rounded_tokens_and_unpacked_weight(name, bias):
     module = layer(FORMATS[name], bias).double()
@@ -97,13 +104,14 @@ def test_the_product_is_the_one_of_rounded_tokens_and_unpacked_weight(name, bias
 
 
 @pytest.mark.parametrize(
-    ("name", "least", "most"), [("w8a8", 0.005, 0.02), ("w4a8", 0.04, 0.12), ("w4a4", 0.08, 0.25), ("w3a8", 0.12, 0.25)]
+    ("name", "least", "most"),
+    [("w8a8", 0.005, 0.02), ("w6a8", 0.015, 0.04), ("w4a8", 0.04, 0.12), ("w4a4", 0.08, 0.25), ("w3a8", 0.12, 0.25)],
 )
 def test_the_output_errs_as_much_as_the_bits_say(name, least, most):
-    """Relative to the float layer: about 1, 8, 15 and 17 % for normal weights and tokens; 0 would be no rounding."""
+    """Relative to the float layer: about 1, 2, 8, 15 and 17 % for normal weights and tokens; 0 would be no rounding."""
     weight, x = 0.1 * random(OUT, IN), random(64, IN, seed=5)
     exact = x @ weight.T
-    made = QuantizedLinear.from_float(weight, None, FORMATS[name])(x)
+    made = Plain.from_float(weight, None, FORMATS[name])(x)
     assert least < ((made - exact).norm() / exact.norm()).item() < most
 
 
@@ -118,14 +126,14 @@ def test_half_precision_agrees_with_float32(dtype):
 
 def test_float16_does_not_overflow_where_a_float_layer_does_not():
     """Regression: codes up to 127 were summed as they are, and 127·0.5·4096 is beyond float16 where 2048 is not."""
-    module = QuantizedLinear.from_float(torch.full((8, 4096), 0.5), None, FORMATS["w4a8"])
+    module = Plain.from_float(torch.full((8, 4096), 0.5), None, FORMATS["w4a8"])
     made = module(torch.ones(1, 4096, dtype=torch.float16))
     # 0.5 %: scale of the token, scale of the weight and the output are rounded to float16.
     torch.testing.assert_close(made.float(), torch.full((1, 8), 2048.0), rtol=5e-3, atol=0)
 
 
 def test_float16_takes_the_largest_token_there_is():
-    module = QuantizedLinear.from_float(torch.full((8, 64), 0.01), None, FORMATS["w4a8"])
+    module = Plain.from_float(torch.full((8, 64), 0.01), None, FORMATS["w4a8"])
     assert torch.isfinite(module(torch.full((1, 64), 65504.0, dtype=torch.float16))).all()
 
 
@@ -140,7 +148,7 @@ def test_weight_and_bias_are_kept_frozen_and_travel_in_the_state():
         "bias": torch.float32,
     }
     assert [parameter.requires_grad for parameter in module.parameters()] == [False, False]
-    other = QuantizedLinear.from_float(torch.zeros(OUT, IN), torch.zeros(OUT), FORMATS["w4a8"])
+    other = Plain.from_float(torch.zeros(OUT, IN), torch.zeros(OUT), FORMATS["w4a8"])
     other.load_state_dict(module.state_dict())
     x = random(3, IN)
     assert torch.equal(other(x), module(x))
@@ -162,6 +170,155 @@ def test_apply_weight_takes_a_patched_weight_with_the_same_rounded_tokens():
     torch.testing.assert_close(doubled - module.bias, 2 * (module(x) - module.bias), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["w4a8", "w6a8", "w8a8"])
+def test_weights_with_a_minimum_are_multiplied_as_unpacked(name):
+    module, x = layer(resolve_format(name, symmetric=False)), random(3, IN)
+    tokens, scale = quantize_tokens(x, 8)
+    slow = (tokens * scale) @ module.dequantized().T + module.bias
+    # 1e-5: float32 sums of 96 products in another order.
+    torch.testing.assert_close(module(x), slow, rtol=1e-5, atol=1e-5)
+
+
+# --- the integer product
+
+
+@pytest.fixture
+def integers(monkeypatch):
+    """The integer path on the CPU, where it does not pay; and how often it was taken."""
+    taken = []
+
+    def counted(x_codes, w_codes):
+        taken.append(x_codes.shape)
+        return products.int8_product(x_codes, w_codes)
+
+    monkeypatch.setattr(layers, "pays", lambda device: True)
+    monkeypatch.setattr(layers, "int8_product", counted)
+    return taken
+
+
+def test_the_product_of_the_largest_codes_is_exact():
+    x, w = torch.full((17, 512), 127, dtype=torch.int8), torch.full((8, 512), -128, dtype=torch.int8)
+    made = products.int8_product(x, w)
+    assert made.dtype == torch.int32
+    assert torch.equal(made, torch.full((17, 8), -128 * 127 * 512, dtype=torch.int32))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (17, 64, 24), (33, 100, 7), (5, 33, 1)])
+def test_it_is_the_product_of_whole_numbers(shape):
+    rows, inner, outer = shape
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-127, 128, (rows, inner), generator=generator)
+    w = torch.randint(-128, 128, (outer, inner), generator=generator)
+    assert torch.equal(products.int8_product(x.to(torch.int8), w.to(torch.int8)).long(), x @ w.T)
+
+
+@pytest.mark.parametrize("broken", ["missing", "refusing", "wrong"])
+def test_where_torch_has_no_right_product_there_is_none(monkeypatch, integers, broken):
+    def other(x, w):
+        if broken == "refusing":
+            raise RuntimeError("not implemented for 'Char'")
+        return torch.zeros(x.shape[0], w.shape[1], dtype=torch.int32)
+
+    if broken == "missing":
+        monkeypatch.delattr(torch, "_int_mm")
+    else:
+        monkeypatch.setattr(torch, "_int_mm", other)
+    products._is_right.cache_clear()
+    try:
+        codes = torch.ones(32, 32, dtype=torch.int8)
+        assert products.int8_product(codes, codes) is None
+        module, x = layer(FORMATS["w8a8"]), random(5, IN)
+        assert torch.equal(module(x), module.apply_weight(x, module.dequantized()))
+    finally:
+        products._is_right.cache_clear()
+
+
+@pytest.mark.parametrize(("rows", "inner", "outer"), [(1, 64, 64), (16, 64, 64), (17, 64, 64), (40, 128, 24)])
+def test_other_devices_get_the_shapes_that_they_take(monkeypatch, rows, inner, outer):
+    """CUDA takes more than 16 rows, and inner and outer sizes in eights. A stand-in: there is no GPU here."""
+    monkeypatch.setattr(products, "_is_right", lambda device: True)
+    seen = []
+
+    def product(x, w):
+        seen.append((*x.shape, w.shape[1]))
+        return torch.empty(x.shape[0], w.shape[1], dtype=torch.int32, device=x.device)
+
+    monkeypatch.setattr(torch, "_int_mm", product)
+
+    def made(*sizes):
+        x, w = (torch.empty(*size, dtype=torch.int8, device="meta") for size in (sizes[:2], (sizes[2], sizes[1])))
+        return products.int8_product(x, w)
+
+    assert made(rows, inner, outer).shape == (rows, outer)
+    assert seen == [(max(17, rows), inner, outer)]
+    assert made(rows, inner + 4, outer) is None
+    assert made(rows, inner, outer + 4) is None
+    assert made(0, inner, outer) is None
+
+
+def test_no_product_where_torch_only_plans():
+    codes = torch.empty(32, 32, dtype=torch.int8, device="meta")
+    assert products.int8_product(codes, codes) is None
+
+
+@pytest.mark.parametrize("name", ["w8a8", "w4a8"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("shape", [(3, 7), (64,), ()], ids=str)
+def test_integers_give_what_floats_give(integers, name, bias, shape):
+    module, x = layer(resolve_format(name, 0), bias), random(*shape, IN)
+    made, floats = module(x), module.apply_weight(x, module.dequantized())
+    assert len(integers) == 1
+    assert made.shape == floats.shape
+    # 1e-5: float32 sums, relative to the outputs' size, which is about 3.
+    torch.testing.assert_close(made, floats, rtol=1e-5, atol=1e-5)
+    assert ((made - floats).norm() / floats.norm()).item() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_integers_agree_in_every_type(integers, dtype):
+    module, x = layer(FORMATS["w8a8"]).to(dtype), random(5, IN).to(dtype)
+    made = module(x)
+    assert len(integers) == 1
+    assert made.dtype == dtype
+    floats = module.apply_weight(x, module.dequantized(dtype))
+    # Rounding of scales, products and output: four roundings of outputs up to 5.
+    torch.testing.assert_close(made, floats, rtol=0, atol=4 * 5 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        FORMATS["w4a8"], FORMATS["w4a4"], FORMATS["w4a16"], FORMATS["w6a8"],
+        resolve_format("w8a8", 32), resolve_format("w8a8", symmetric=False), resolve_format("w4a4", 0),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_only_one_scale_per_channel_and_int8_tokens_are_summed_as_integers(integers, form):
+    layer(form)(random(3, IN))
+    assert not integers
+
+
+def test_integers_do_not_overflow_float16_either(integers):
+    module = Plain.from_float(torch.full((8, 4096), 0.5), None, FORMATS["w8a8"])
+    made = module(torch.ones(1, 4096, dtype=torch.float16))
+    # 0.5 %: scale of the token, scale of the weight and the output are rounded to float16.
+    torch.testing.assert_close(made.float(), torch.full((1, 8), 2048.0), rtol=5e-3, atol=0)
+    assert integers
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_broken_token_stays_broken_as_integers(integers, value):
+    x = random(2, IN)
+    x[0, 3] = value
+    out = layer(FORMATS["w8a8"])(x)
+    assert not torch.isfinite(out[0]).any()
+    assert torch.isfinite(out[1]).all()
+
+
+def test_no_tokens_give_no_outputs_as_integers(integers):
+    assert layer(FORMATS["w8a8"])(torch.zeros(0, IN)).shape == (0, OUT)
+
+
 def test_it_says_what_it_is():
-    assert repr(layer(FORMATS["w4a8"])) == "QuantizedLinear(96, 64, bias=True, w4a8/g32)"
+    assert repr(layer(FORMATS["w4a8"])) == "Plain(96, 64, bias=True, w4a8/g32)"
     assert not isinstance(layer(FORMATS["w4a8"]), nn.Linear)

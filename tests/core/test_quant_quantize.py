@@ -12,9 +12,18 @@ from torch import Tensor, nn
 
 import qsched_core as qs
 from qsched_core import QuantizationError
-from qsched_core.quant import FORMATS, LayerReport, QuantizedConv2d, QuantizedLinear, QuantReport, module_bytes
+from qsched_core.quant import (
+    FORMATS,
+    Job,
+    LayerReport,
+    QuantizedConv2d,
+    QuantizedLinear,
+    QuantReport,
+    TorchBackend,
+    module_bytes,
+    quantized_layers,
+)
 from qsched_core.quant.packing import row_bytes
-from qsched_core.quant.quantize import quantized_layers
 
 WIDTH = 64
 
@@ -72,7 +81,7 @@ def test_the_module_is_changed_in_place_and_still_runs(name):
     assert net.blocks[0] is block
     assert quantised_names(net) == INSIDE
     assert report.format == str(FORMATS[name])
-    assert report.backend == "torch"
+    assert {(layer.backend, layer.kernel) for layer in report.quantized} == {("torch", "unpacks, float product")}
     error = ((net(x) - before).norm() / before.norm()).item()
     # Six layers with residuals around them; 0 would mean that nothing was rounded.
     assert 0 < error < 0.2
@@ -114,7 +123,7 @@ def test_a_float_layer_is_let_go_when_its_twin_is_there():
     """Streaming: regression, the walk over the modules once held every replaced layer to the end."""
     net, alive = Net(), []
     layers = [weakref.ref(net.get_submodule(name)) for name in INSIDE]
-    for twin, report in quantized_layers(net, FORMATS["w4a8"]):
+    for twin, report in quantized_layers(net, Job.of("w4a8")):
         if twin is not None:
             parent, _, leaf = report.name.rpartition(".")
             setattr(net.get_submodule(parent), leaf, twin)
@@ -125,7 +134,7 @@ def test_a_float_layer_is_let_go_when_its_twin_is_there():
 def test_a_group_size_of_ones_own():
     net = Net()
     assert qs.quantize(net, "w4a8", group_size=16).format == "w4a8/g16"
-    assert net.blocks[0].ff[0].weight.shape == (2 * WIDTH, WIDTH // 2 + 2 * WIDTH // 16)
+    assert net.blocks[0].ff[0].weight.shape == (2 * WIDTH, WIDTH // 2 + WIDTH // 16 + 2)
 
 
 def test_half_precision_models_keep_their_type():
@@ -254,7 +263,7 @@ def test_a_module_without_such_layers_is_refused(refused):
     with refused(QuantizationError, "it has no layer of the kind"):
         qs.quantize(nn.Sequential(nn.LayerNorm(3), nn.GELU()))
     with refused(QuantizationError, "it has no layer of the kind"):
-        qs.quantize(nn.ModuleList([nn.Conv2d(64, 64, 3)]), recipe="stock")
+        qs.quantize(nn.ModuleList([nn.Conv2d(64, 64, 3)]), recipe="stock", backend="torch")
 
 
 def test_a_bare_linear_layer_is_refused(refused):
@@ -329,16 +338,26 @@ def test_quantized_are_the_layers_without_a_reason():
 
 
 def test_the_text_says_what_a_person_asks():
+    ours = ("w4a8/g32", "torch", "unpacks")
     layers = (
-        LayerReport("blocks.0.a", (100, 50), "", 10_000, 2_500, 0.08),
-        LayerReport("blocks.0.b", (10, 50), "", 1_000, 250, 0.02),
+        LayerReport("blocks.0.a", (100, 50), "", 10_000, 2_500, 0.08, *ours),
+        LayerReport("blocks.0.b", (10, 50), "", 1_000, 250, 0.02, *ours),
+        LayerReport("blocks.0.d", (10, 48), "", 1_000, 250, 0.02, "w4a8/g16", "kitchen", "cuda"),
+        LayerReport("blocks.0.c", (10, 5, 3, 3), "", 1_000, 250, 0.02, *ours, "convolutions are not native"),
         LayerReport("in", (10, 50), "outside the repeated blocks", 1_000, 1_000, 0.0),
         LayerReport("out", (10, 50), "outside the repeated blocks", 1_000, 1_000, 0.0),
         LayerReport("c", (1, 50), "fewer than 4096 weights", 100, 100, 0.0),
     )
-    assert QuantReport("w4a8/g32", "torch", layers, 5_140_000_000, 1_500_000).text() == (
-        "w4a8/g32, backend torch: 2 of 5 Linear layers quantised.\n"
-        "Model 5.14 GB at FP16 -> 1.50 MB (0.00x). Mean relative weight error 0.050.\n"
+    report = QuantReport(layers, 5_140_000_000, 1_500_000, ("Not quanto: it is not installed.",))
+    assert report.format == "w4a8/g32 + w4a8/g16"
+    assert report.text() == (
+        "3 of 6 Linear layers and 1 of 1 convolutions quantised.\n"
+        "Model 5.14 GB at FP16 -> 1.50 MB (0.00x). Mean relative weight error 0.035.\n"
+        "2 Linear layers: w4a8/g32, torch (unpacks).\n"
+        "1 Linear layer: w4a8/g16, kitchen (cuda).\n"
+        "1 convolution: w4a8/g32, torch (unpacks); convolutions are not native.\n"
+        "Not quanto: it is not installed.\n"
+        "Convolutions round their weights only, activations stay in floating point.\n"
         "Kept 2: outside the repeated blocks.\n"
         "Kept 1: fewer than 4096 weights.\n"
         "Largest error 0.080: blocks.0.a (100x50)."
@@ -350,13 +369,12 @@ def test_the_text_says_what_a_person_asks():
     [(0, "0.0 kB"), (2_500, "2.5 kB"), (999_900, "999.9 kB"), (10**6, "1.00 MB"), (10**9, "1.00 GB")],
 )
 def test_sizes_are_told_in_the_unit_that_fits(count, shown):
-    assert f"Model {shown} at FP16 -> {shown}" in QuantReport("w4a8/g32", "torch", (), count, count).text()
+    assert f"Model {shown} at FP16 -> {shown}" in QuantReport((), count, count).text()
 
 
 def test_a_report_without_quantised_layers_can_be_told_too():
-    assert QuantReport("w4a8/g32", "torch", (), 1000, 500).text() == (
-        "w4a8/g32, backend torch: 0 of 0 Linear layers quantised.\n"
-        "Model 1.0 kB at FP16 -> 0.5 kB (0.50x). Mean relative weight error 0.000."
+    assert QuantReport((), 1000, 500).text() == (
+        "0 of 0 Linear layers quantised.\nModel 1.0 kB at FP16 -> 0.5 kB (0.50x). Mean relative weight error 0.000."
     )
 
 
@@ -379,7 +397,7 @@ def test_quantized_layers_only_reads_and_asks_for_the_values():
         asked.append(name)
         return parameter * 2
 
-    pairs = list(quantized_layers(net, FORMATS["w8a8"], weight_of=weight_of))
+    pairs = list(quantized_layers(net, Job.of("w8a8"), weight_of))
     assert quantised_names(net) == []
     twins = {report.name: twin for twin, report in pairs if twin is not None}
     assert list(twins) == INSIDE
@@ -394,9 +412,6 @@ def test_quantized_layers_builds_the_kind_it_is_given():
     class Own(QuantizedLinear):
         pass
 
-    twins = [
-        twin
-        for twin, _ in quantized_layers(Net(), FORMATS["w4a8"], twins={nn.Linear: Own, nn.Conv2d: QuantizedConv2d})
-        if twin is not None
-    ]
+    own = {"torch": TorchBackend({nn.Linear: Own, nn.Conv2d: QuantizedConv2d})}
+    twins = [twin for twin, _ in quantized_layers(Net(), Job.of("w4a8", backends=own)) if twin is not None]
     assert {type(twin) for twin in twins} == {Own}

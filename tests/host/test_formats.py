@@ -140,6 +140,5 @@ def test_operations_of_another_pack(pack, tiny, source):
 
 
 def test_our_own_quantisation(pack, tiny, source):
-    resolve = pack("qsched_core.quant").resolve_format
-    model, _ = pack("nodes.twin").quantized_twin(source, resolve("w4a8", None))
+    model, _ = pack("nodes.twin").quantized_twin(source, pack("nodes.backends").job_for(source, "w4a8"))
     check(pack, tiny, source, model, "w4a8")

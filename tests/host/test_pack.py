@@ -25,6 +25,7 @@ NODES = (
     "QSchedSamplerTCD",
     "QSchedSavePreset",
     "QSchedSaveQuantized",
+    "QSchedSensitivity",
 )
 
 

@@ -37,7 +37,7 @@ def picture(model, texts, channels: int) -> torch.Tensor:
 
 
 def quantised(pack, model, name: str = "w4a8"):
-    return pack("nodes.twin").quantized_twin(model, pack("qsched_core.quant").resolve_format(name))[0]
+    return pack("nodes.twin").quantized_twin(model, pack("nodes.backends").job_for(model, name))[0]
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "flux1-schnell"])
@@ -171,6 +171,39 @@ def test_a_graph_saves_and_another_loads(server):
     assert torch.equal(
         latent(server, sampling(["l", 0], loading("demo w4.safetensors"))), latent(server, sampling(["2", 0], quantise))
     )
+
+
+def test_native_formats_are_saved_for_the_stock_loader(server):
+    graph = saving("demo native")
+    graph["2"]["inputs"] |= {"format": "w8a8", "group_size": "format's own", "recipe": "stock"}
+    outputs = server.client.run(graph, timeout=120)
+    assert "models/diffusion_models/demo native.safetensors" in outputs["3"]["text"][0]
+    assert "kitchen (eager)" in outputs["2"]["text"][0]
+    server.client.object_info("UNETLoader")
+    stock = {
+        "l": {
+            "class_type": "UNETLoader",
+            "inputs": {"unet_name": "demo native.safetensors", "weight_dtype": "default"},
+        }
+    }
+    assert torch.equal(latent(server, sampling(["l", 0], stock)), latent(server, sampling(["2", 0], {"2": graph["2"]})))
+
+
+def test_what_cannot_be_quantised_so_is_told_with_a_way_out(server):
+    for changes, told in (
+        ({"format": "w3a8", "recipe": "stock"}, "no native layout for w3a8"),
+        ({"format": "w4a8", "backend": "quanto"}, "use w4a16 or w8a16"),
+        ({"format": "w8a8", "recipe": "stock", "scales": "asymmetric"}, "symmetric"),
+        ({"include": "no.such.layer"}, "nothing to quantise"),
+    ):
+        graph = saving("never")
+        graph["2"]["inputs"] |= {"group_size": "format's own", **changes}
+        assert told in error_of(server, graph)
+    twice = saving("never")
+    twice["3"] = {**twice["2"], "inputs": {**twice["2"]["inputs"], "model": ["2", 0]}}
+    twice["4"] = {"class_type": "QSchedSaveQuantized", "inputs": {"model": ["3", 0], "name": "never"}}
+    assert "quantised already" in error_of(server, twice)
+    assert not (server.folder("models") / "qsched_models" / "never.safetensors").exists()
 
 
 def error_of(server, graph: dict) -> str:

@@ -16,7 +16,8 @@ def source(tiny):
 
 
 def twin_of(pack, model, name: str = "w8a8", recipe: str = "compact"):
-    return pack("nodes.twin").quantized_twin(model, pack("qsched_core.quant").resolve_format(name), recipe=recipe)
+    job = pack("nodes.backends").job_for(model, name, backend="torch", recipe=recipe)
+    return pack("nodes.twin").quantized_twin(model, job)
 
 
 def picture(tiny, model) -> torch.Tensor:

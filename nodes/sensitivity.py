@@ -1,0 +1,208 @@
+"""Quantization Sensitivity: which layers lose how much in which format, on the user's own prompts; and a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import torch
+from comfy_api.latest import io, ui
+
+from ..qsched_core import QuantizationError
+from ..qsched_core.quant import DEPTHS, Format, Sensitivity, least_bits, measure_sensitivity, read_format
+from ..qsched_core.quant.budget import check_bits
+from ..qsched_core.quant.measuring import studied_layers
+from .plot import sensitivity_plot
+from .progress import NodeProgress, node_id, say
+from .samplers import sampler_names, sampler_object
+from .sampling import Recipe, check_latent
+from .sockets import CATEGORY, PlanSocket
+from .twin import ROOT, Originals, refuse_quantized
+
+
+class QSchedSensitivity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QSchedSensitivity",
+            display_name="Quantization Sensitivity",
+            category=CATEGORY,
+            description="Samples the full model with your prompts, measures what each layer loses in each format, and "
+            "finds the best format for each layer at the size you allow. Plug the plan into Quantize Model W4A8.",
+            search_aliases=["sensitivity", "mixed precision", "bits per layer", "quantization error", "plan"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model as it was loaded, with the LoRAs you sample with."),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="Your prompts, two or more joined with Conditioning (Combine): each is sampled by itself.",
+                ),
+                io.Latent.Input("latent_image", tooltip="An empty latent of the picture size you use."),
+                io.Float.Input(
+                    "average_bits",
+                    default=5.0,
+                    min=3.0,
+                    max=16.0,
+                    step=0.05,
+                    tooltip="Bits a weight may take on average in the layers studied, scales counted: w4a8 takes 4.3, "
+                    "w8a8 a little over 8, a layer left as it is 16.",
+                ),
+                io.Combo.Input(
+                    "depth",
+                    options=list(DEPTHS),
+                    tooltip="layers: errors of each layer's own output, as quick as sampling. network: what each layer "
+                    "does to the network's output, content and quality apart; better, and layers x formats x 4 "
+                    "evaluations.",
+                ),
+                io.Int.Input("steps", default=4, min=1, max=1000, tooltip="As you will sample."),
+                io.Float.Input(
+                    "cfg", default=1.0, min=0.0, max=100.0, step=0.1, advanced=True, tooltip="As you will sample."
+                ),
+                io.Combo.Input("sampler_name", options=sampler_names(), advanced=True, tooltip="As you will sample."),
+                io.Combo.Input(
+                    "scheduler",
+                    options=comfy.samplers.SCHEDULER_NAMES,
+                    advanced=True,
+                    tooltip="As you will sample.",
+                ),
+                io.Int.Input(
+                    # Not "seed": the front end would make a new one for every run, and a new plan of it.
+                    "study_seed",
+                    default=0,
+                    min=0,
+                    max=2**53,
+                    advanced=True,
+                    tooltip="Of the noises, one for each prompt.",
+                ),
+                io.String.Input(
+                    "formats",
+                    default="w4a8, w8a8",
+                    advanced=True,
+                    tooltip="What a layer may become, comma separated: w4a8, w6a8, w4a8/g64 (columns that share a "
+                    "scale), w8a8/channel. It may always stay as it is.",
+                ),
+                io.Conditioning.Input("negative", optional=True, tooltip="As you will sample; unused at cfg 1."),
+            ],
+            outputs=[
+                PlanSocket.Output(display_name="plan", tooltip="For Quantize Model W4A8."),
+                io.String.Output(
+                    display_name="report", tooltip="Totals, the layers that lose most, and what they became."
+                ),
+                io.Image.Output(display_name="plot", tooltip="Every layer's error in every format."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        positive,
+        latent_image,
+        average_bits,
+        depth,
+        steps,
+        cfg,
+        sampler_name,
+        scheduler,
+        study_seed,
+        formats,
+        negative=None,
+    ) -> io.NodeOutput:
+        progress = NodeProgress(node_id(cls), 1)
+
+        def told(done: int, total: int, text: str) -> None:
+            progress.total = total
+            progress.update(done, text)
+
+        prompts = Prompts(model, positive, negative, latent_image, Recipe(steps, cfg, sampler_name, scheduler))
+        forms = read_formats(formats)
+        check_budget(model, forms, average_bits)
+        found = study(model, prompts.sampled(study_seed), forms, depth, told)
+        plan = found.plan(average_bits=average_bits)
+        text, plot = found.text(plan), sensitivity_plot(found, plan)
+        if len(prompts) == 1:
+            text = "One prompt: combine two or more, and constant first tokens are looked for too.\n" + text
+        say(node_id(cls), text.partition("\n\n")[0])
+        shown = ui.PreviewImage(plot, cls=cls).as_dict()
+        shown.update(ui.PreviewText(text).as_dict())
+        return io.NodeOutput(plan, text, plot, ui=shown)
+
+
+class Prompts:
+    """What the network is shown: each entry of the conditioning by itself, all at one picture size.
+
+    Raises:
+        QuantizationError: guidance without a negative prompt.
+        SamplingError: a latent with content that is not this model's.
+    """
+
+    def __init__(self, model, positive: list, negative: list | None, latent: dict, recipe: Recipe):
+        if negative is None and recipe.cfg != 1.0:
+            raise QuantizationError(f"cfg {recipe.cfg:g} needs a negative prompt.", "plug one in, or set cfg to 1")
+        self.model, self.recipe = model, recipe
+        self.positive, self.negative = positive, positive[:1] if negative is None else negative
+        self.latent = check_latent(model, latent)[:1]
+
+    def __len__(self) -> int:
+        return len(self.positive)
+
+    def sampled(self, seed: int) -> Callable[[], None]:
+        """Samples every prompt with a noise of its own, and leaves the model loaded."""
+
+        def drive() -> None:
+            sigmas, sampler = torch.tensor(self.recipe.sigmas(self.model)), sampler_object(self.recipe.sampler)
+            for number, entry in enumerate(self.positive):
+                noise = comfy.sample.prepare_noise(self.latent, seed + number)
+                comfy.sample.sample_custom(
+                    self.model, noise, self.recipe.cfg, sampler, sigmas, [entry], self.negative, self.latent,
+                    disable_pbar=True, seed=seed + number,
+                )  # fmt: skip
+            comfy.model_management.load_models_gpu([self.model])
+
+        return drive
+
+
+def study(
+    model,
+    drive: Callable[[], None],
+    formats: Sequence[Format],
+    depth: str,
+    on_progress: Callable[[int, int, str], None],
+) -> Sensitivity:
+    """The study of a MODEL. What a format loses is told from the weights as they were loaded; inputs are those of the
+    MODEL with its LoRAs.
+
+    Raises:
+        QuantizationError: a model that is quantised already, or without a layer to study.
+    """
+    network, original = model.model.diffusion_model, Originals(model)
+    refuse_quantized(network)
+    return measure_sensitivity(
+        network,
+        drive,
+        formats,
+        depth=depth,
+        device=model.load_device,
+        weight_of=lambda name, _: original(f"{ROOT}.{name}"),
+        on_progress=on_progress,
+    )
+
+
+def check_budget(model, formats: Sequence[Format], average_bits: float) -> None:
+    """Raises QuantizationError for a budget that no plan can meet, before anything is sampled."""
+    network = model.model.diffusion_model
+    refuse_quantized(network)
+    check_bits(average_bits, least_bits(studied_layers(network), formats))
+
+
+def read_formats(text: str) -> list[Format]:
+    """Formats of a comma separated list. Raises QuantizationError for none, or one that is unknown."""
+    found = [read_format(part) for part in text.replace("\n", ",").split(",") if part.strip()]
+    if not found:
+        raise QuantizationError("there is no format to study.", "write some, for example w4a8, w8a8")
+    return found
+
+
+NODES = [QSchedSensitivity]

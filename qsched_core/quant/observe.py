@@ -1,0 +1,176 @@
+"""What a network's layers really see: rows of their inputs, constant first tokens, and whole calls to repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._pytree import tree_map
+
+from .layers import same_token
+
+VALUES, FEWEST_ROWS = 2**17, 16
+"""Input values kept per layer, and rows at least: 0.3 MB a layer in half precision, 0.2 GB for SDXL's 800 layers."""
+
+
+class Sample:
+    """A uniform sample of ``size`` items from a stream, the same in every run: the items with the smallest lots."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self._lots = torch.empty(0)
+        self._random = torch.Generator().manual_seed(0)
+
+    def offered(self, count: int) -> tuple[list[int], list[int]]:
+        """(which of those kept stay, which of the ``count`` offered come in after them)."""
+        lots = torch.cat([self._lots, torch.rand(count, generator=self._random)])
+        chosen = lots.topk(min(self.size, len(lots)), largest=False).indices.sort().values
+        kept = len(self._lots)
+        self._lots = lots[chosen]
+        return chosen[chosen < kept].tolist(), (chosen[chosen >= kept] - kept).tolist()
+
+
+@dataclass
+class Rows:
+    """Inputs of one layer, one row for each of the outputs they make: tokens (R, K) of a Linear, patches
+    (R, C, kh, kw) of a convolution. They lie on the CPU in the type they had."""
+
+    sample: Sample
+    values: Tensor | None = None
+
+    def take(self, layer: nn.Module, x: Tensor) -> None:
+        """Raises nothing for inputs of other kinds of call: they are passed by."""
+        pick = _patches if isinstance(layer, nn.Conv2d) else _tokens
+        count, at = pick(layer, x)
+        stay, come = self.sample.offered(count)
+        if not come:
+            return
+        new = at(torch.tensor(come, device=x.device)).detach().to("cpu", copy=True)
+        self.values = new if self.values is None else torch.cat([self.values[stay], new])
+
+
+def _tokens(layer: nn.Linear, x: Tensor) -> tuple[int, Callable[[Tensor], Tensor]]:
+    rows = x.reshape(-1, x.shape[-1])
+    return len(rows), lambda index: rows[index]
+
+
+def _patches(layer: nn.Conv2d, x: Tensor) -> tuple[int, Callable[[Tensor], Tensor]]:
+    """As many as the convolution has output positions."""
+    padded = F.pad(x, layer._reversed_padding_repeated_twice)
+    offsets = [
+        torch.arange(size, device=x.device) * gap
+        for size, gap in zip(layer.kernel_size, layer.dilation, strict=True)
+    ]  # fmt: skip
+    spans = [int(offset[-1]) + 1 for offset in offsets]
+    high, wide = (
+        (size - span) // stride + 1 for size, span, stride in zip(padded.shape[2:], spans, layer.stride, strict=True)
+    )
+
+    def at(index: Tensor) -> Tensor:
+        picture, place = index // (high * wide), index % (high * wide)
+        rows = (place // wide * layer.stride[0])[:, None] + offsets[0]
+        columns = (place % wide * layer.stride[1])[:, None] + offsets[1]
+        found = padded[picture[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+        return found.movedim(-1, 1)
+
+    return len(x) * high * wide, at
+
+
+@dataclass
+class FirstToken:
+    """Whether a Linear's first token is one vector for every prompt while the rest is not: CLIP's start of text, the
+    outlier of cross-attention's keys and values (MixDQ, arXiv 2405.17873, §3.2). Told by what is seen, not by names."""
+
+    _token: Tensor | None = None
+    _rest: Tensor | None = None
+    _constant: bool = True
+    _rest_varies: bool = False
+
+    def see(self, x: Tensor) -> None:
+        """``x`` (B, T, K) of one call; other shapes say that there is no first token."""
+        if not self._constant:
+            return
+        if x.ndim != 3 or x.shape[1] < 2:
+            self._constant = False
+            return
+        first, rest = x[:, 0], x[:, 1:].float().mean(1)
+        if self._token is None:
+            self._token, self._rest = first[0].detach().clone(), rest[0].detach().clone()
+        self._constant = bool(same_token(first, self._token).all()) and bool(self._token.any())
+        # A mean over the tokens: whole inputs of every layer would not fit into memory.
+        self._rest_varies = self._rest_varies or not bool(same_token(rest, self._rest).all())
+
+    @property
+    def found(self) -> Tensor | None:
+        """The token (K,), or None."""
+        return self._token.cpu() if self._token is not None and self._constant and self._rest_varies else None
+
+
+@dataclass
+class Calls:
+    """A few calls of the whole network, tensors and containers copied: what it does to them is no longer seen."""
+
+    sample: Sample
+    seen: int = 0
+    kept: list[tuple[tuple, dict[str, Any]]] = field(default_factory=list)
+
+    def take(self, args: tuple, kwargs: dict[str, Any]) -> None:
+        self.seen += 1
+        stay, come = self.sample.offered(1)
+        if come:
+            self.kept = [self.kept[i] for i in stay] + [copied((args, kwargs))]
+
+
+def copied(tree: Any) -> Any:
+    """Nested lists, tuples and dicts anew, tensors cloned, everything else as it is."""
+    return tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, tree)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What one run showed. ``rows`` and ``first_tokens`` are per layer, ``calls`` of the root."""
+
+    rows: Mapping[str, Rows]
+    first_tokens: Mapping[str, FirstToken]
+    calls: Calls
+
+
+@contextmanager
+def observing(
+    root: nn.Module, layers: Mapping[str, nn.Module], calls: int, on_call: Callable[[int], None]
+) -> Iterator[Observed]:
+    """While this is open, inputs of ``layers`` (below ``root``) are recorded by hooks, which are gone afterwards.
+
+    ``calls`` are kept of the root's; ``on_call(number so far)`` is told of each, before it is made, and may raise.
+    """
+    found = Observed(
+        {name: Rows(Sample(max(FEWEST_ROWS, VALUES // layer.weight[0].numel()))) for name, layer in layers.items()},
+        {name: FirstToken() for name, layer in layers.items() if isinstance(layer, nn.Linear)},
+        Calls(Sample(calls)),
+    )
+
+    def layer_hook(name: str):
+        def hook(layer: nn.Module, args: tuple) -> None:
+            if args and isinstance(args[0], Tensor):
+                found.rows[name].take(layer, args[0])
+                if name in found.first_tokens:
+                    found.first_tokens[name].see(args[0])
+
+        return hook
+
+    def root_hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        on_call(found.calls.seen)
+        found.calls.take(args, kwargs)
+
+    hooks = [layer.register_forward_pre_hook(layer_hook(name)) for name, layer in layers.items()]
+    hooks.append(root.register_forward_pre_hook(root_hook, with_kwargs=True))
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,256 @@
+"""The host's own layouts: packed from a loaded MODEL, LoRAs right, and files that stock loaders read again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from scripts.layout import CACHE
+from scripts.random_models import write
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+BITS = {"w8a8": "int8_tensorwise", "w4a4": "convrot_w4a4", "w4a8": "asym_w4a8_int8"}
+
+
+@pytest.fixture(params=BITS)
+def form(request, pack) -> str:
+    """A format that this host has a native layout for."""
+    import comfy.quant_ops
+
+    if BITS[request.param] not in comfy.quant_ops.QUANT_ALGOS:
+        pytest.skip(f"this ComfyUI has no {BITS[request.param]}")
+    return request.param
+
+
+def native(pack, model, name: str = "w8a8", recipe: str = "stock", **more):
+    job = pack("nodes.backends").job_for(model, name, backend="kitchen", recipe=recipe, **more)
+    return pack("nodes.twin").quantized_twin(model, job)
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return (torch.linalg.norm(a - b) / torch.linalg.norm(b)).item()
+
+
+def family(name: str):
+    """(MODEL, conditioning, channels) of a random checkpoint of the real architecture, by the stock loader."""
+    import comfy.sd
+
+    file = write(name, CACHE / "random-models")
+    width, pooled, channels = {"sd15": (768, 0, 4), "sdxl": (2048, 1280, 4), "flux1-schnell": (4096, 768, 16)}[name]
+    generator = torch.Generator().manual_seed(1)
+    vector = {"pooled_output": torch.randn(1, pooled, generator=generator)} if pooled else {}
+    texts = [[torch.randn(1, 8, width, generator=generator), vector]]
+    if name == "flux1-schnell":
+        return comfy.sd.load_diffusion_model(str(file)), texts, channels
+    return comfy.sd.load_checkpoint_guess_config(str(file), output_clip=False)[0], texts, channels
+
+
+def picture(model, texts, channels: int) -> torch.Tensor:
+    import comfy.sample
+
+    noise = torch.randn(1, channels, 8, 8, generator=torch.Generator().manual_seed(2))
+    return comfy.sample.sample(
+        model, noise, 2, 1.0, "euler", "simple", texts, texts, torch.zeros_like(noise), disable_pbar=True, seed=1
+    )
+
+
+@pytest.fixture(scope="module")
+def sd15(pack):
+    return family("sd15")
+
+
+def test_layers_are_the_hosts_own_and_the_source_is_untouched(pack, sd15, form):
+    import comfy.model_management
+
+    source, *how = sd15
+    before = {name: value.clone() for name, value in source.model.state_dict().items()}
+    drawn = picture(source, *how)
+    twin, report = native(pack, source, form)
+    made = picture(twin, *how)
+    assert 0 < relative(made, drawn) < {"w8a8": 0.05, "w4a8": 0.4, "w4a4": 0.8}[form]
+    assert {(layer.backend, layer.kernel) for layer in report.quantized} == {("kitchen", "eager")}
+    assert {layer.quant_format for layer in map(twin.model.diffusion_model.get_submodule, names(report))} == {
+        BITS[form]
+    }
+    assert twin.model_size() == comfy.model_management.module_size(twin.model) < source.model_size()
+    after = source.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert torch.equal(picture(source, *how), drawn)
+    again, _ = native(pack, source, form)
+    assert torch.equal(picture(again, *how), made)
+
+
+def names(report) -> list[str]:
+    return [layer.name for layer in report.quantized]
+
+
+def test_widths_that_no_rotation_of_256_divides_are_packed_all_the_same(pack, sd15):
+    """K = 320 takes a rotation of 64: with the host's default it is refused."""
+    _, report = native(pack, sd15[0])
+    assert {layer.shape[1] for layer in report.quantized} >= {320, 768, 1280}
+    assert not any("multiple" in layer.reason for layer in report.layers)
+
+
+def lora_for(model, scale: float = 1.0):
+    """On every query of self-attention, so that it surely moves the picture."""
+    import comfy.sd
+
+    generator, weights = torch.Generator().manual_seed(3), {}
+    for name, value in model.model.state_dict().items():
+        if name.endswith("attn1.to_v.weight"):
+            key, wide = name.removesuffix(".weight"), value.shape[0]
+            columns = model.model.get_submodule(key).in_features
+            weights |= {
+                f"{key}.lora_up.weight": scale * torch.randn(wide, 4, generator=generator) / 4,
+                f"{key}.lora_down.weight": torch.randn(4, columns, generator=generator) / 4,
+                f"{key}.alpha": torch.tensor(4.0),
+            }
+    patched, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
+    assert len(patched.patches) == len(weights) / 3 > 0
+    return patched
+
+
+def test_a_lora_before_and_after_packing_moves_the_picture_alike(pack, sd15):
+    source, *how = sd15
+    twin, _ = native(pack, source)
+    plain, full = picture(twin, *how), picture(lora_for(source), *how)
+    after, before = picture(lora_for(twin), *how), picture(native(pack, lora_for(source))[0], *how)
+    moved = relative(after, plain)
+    assert moved > 0.05, "the LoRA did nothing"
+    assert relative(after, full) < 0.25 * moved
+    assert relative(before, full) < 0.25 * moved
+    assert torch.equal(picture(twin, *how), plain), "the LoRA stayed behind in the twin"
+
+
+def test_low_memory_runs_the_lora_at_the_layer(pack, sd15):
+    import comfy.model_management
+
+    source, *how = sd15
+    patched = lora_for(native(pack, source)[0])
+    expected = picture(patched, *how)
+    comfy.model_management.unload_all_models()
+    patched.model_patches_to(patched.load_device)
+    patched.patch_model(patched.load_device, lowvram_model_memory=1)
+    try:
+        layer = patched.model.get_submodule(next(iter(patched.patches)).removesuffix(".weight"))
+        assert layer.weight_function, "the host did not take the low-memory path"
+        low = patched.model.diffusion_model
+        x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(4))
+        moved = low(x, torch.ones(1), context=how[0][0][0])
+    finally:
+        patched.unpatch_model(patched.offload_device)
+    plain = patched.model.diffusion_model(x, torch.ones(1), context=how[0][0][0])
+    assert relative(moved, plain) > 0.01, "the LoRA did nothing"
+    assert torch.equal(picture(patched, *how), expected)
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "flux1-schnell"])
+def test_the_stock_loader_reads_the_file_and_samples_the_same_bit_for_bit(pack, tmp_path, name, form):
+    import comfy.sd
+
+    files, describe = pack("nodes.quantized_files"), pack("nodes.describe")
+    source, *how = family(name)
+    twin, report = native(pack, source, form)
+    assert files.is_stock(twin)
+    path = tmp_path / "model.safetensors"
+    files.save_stock(twin, path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    loaded = comfy.sd.load_diffusion_model(str(path))
+    assert torch.equal(picture(loaded, *how), picture(twin, *how))
+    ours, theirs = (describe.describe(model, "euler", "simple", 1.0) for model in (twin, loaded))
+    assert ours == theirs
+    assert loaded.model_size() == twin.model_size()
+    assert len(report.quantized) >= 4
+
+
+def test_a_lora_is_merged_into_the_stock_file(pack, sd15, tmp_path):
+    import comfy.sd
+
+    source, *how = sd15
+    patched = lora_for(native(pack, source)[0])
+    pack("nodes.quantized_files").save_stock(patched, tmp_path / "model.safetensors")
+    loaded = comfy.sd.load_diffusion_model(str(tmp_path / "model.safetensors"))
+    assert torch.equal(picture(loaded, *how), picture(patched, *how))
+
+
+def test_a_model_that_the_host_would_not_know_again_is_not_saved(pack, sd15, tmp_path):
+    """Four bits in the layer whose width tells SD1.5 from others: without names kept, stock loaders see half of it."""
+    source = sd15[0]
+    twins, jobs = pack("nodes.twin"), pack("nodes.backends")
+    job = jobs.job_for(source, "w4a4", backend="kitchen", recipe="stock")
+    read = pack("nodes.detection").layers_read(source.model.diffusion_model)
+    assert [name for name in read if name.endswith("attn2.to_k")]
+    twin, _ = twins.quantized_twin(source, replace(job, keep=None))
+    with pytest.raises(pack("qsched_core").QuantizationError, match="would not know this model again"):
+        pack("nodes.quantized_files").save_stock(twin, tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_compact_packs_the_convolutions_beside_and_goes_to_a_file_of_ours(pack, sd15, tmp_path):
+    files = pack("nodes.quantized_files")
+    source, *how = sd15
+    twin, report = native(pack, source, recipe="compact")
+    by_backend = {(len(layer.shape), layer.backend) for layer in report.quantized}
+    assert by_backend == {(2, "kitchen"), (4, "torch")}
+    assert "ComfyUI's native layouts hold Linear layers only" in report.text()
+    assert not files.is_stock(twin)
+    files.save_model(twin, tmp_path / "model.safetensors")
+    loaded = files.load_model(tmp_path / "model.safetensors")
+    assert torch.equal(picture(loaded, *how), picture(twin, *how))
+    assert pack("nodes.describe").quantization(loaded) == pack("nodes.describe").quantization(twin)
+
+
+def test_auto_takes_the_portable_layers_where_there_is_no_fast_kernel(pack, sd15):
+    job = pack("nodes.backends").job_for(sd15[0], "w8a8")
+    assert [way.backend.name for way in job.ways] == ["torch"]
+    assert job.notes == ["Not kitchen: on cpu it has no kernel faster than unpacking."]
+    stock = pack("nodes.backends").job_for(sd15[0], "w8a8", recipe="stock")
+    assert [way.backend.name for way in stock.ways] == ["kitchen"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"format": "w3a8"}, "no native layout for w3a8"),
+        ({"format": "w8a8", "group_size": 32}, "one scale per channel"),
+        ({"format": "w8a8", "symmetric": False}, "is symmetric"),
+    ],
+)
+def test_what_no_native_layout_holds_is_refused_with_a_way_out(pack, sd15, arguments, text):
+    with pytest.raises(pack("qsched_core").QuantizationError, match=rf"(?s){text}.*compact"):
+        pack("nodes.backends").job_for(sd15[0], recipe="stock", **arguments)
+
+
+def test_a_host_without_the_layout_says_so(pack, sd15, monkeypatch):
+    import comfy.quant_ops
+
+    known = {name: value for name, value in comfy.quant_ops.QUANT_ALGOS.items() if name != "asym_w4a8_int8"}
+    monkeypatch.setattr(pack("nodes.backends"), "QUANT_ALGOS", known)
+    with pytest.raises(pack("qsched_core").QuantizationError, match="this ComfyUI has no asym_w4a8_int8"):
+        pack("nodes.backends").job_for(sd15[0], "w4a8", recipe="stock")
+
+
+def test_the_host_can_make_the_twin_again_by_the_loaders_recipe(pack):
+    """Several GPUs and hooked LoRAs load a model anew: without a recipe of its own, the twin came back as floats."""
+    source, *how = family("flux1-schnell")
+    assert source.cached_patcher_init is not None
+    twin, _ = native(pack, source)
+    make, arguments = twin.cached_patcher_init
+    again = make(*arguments, disable_dynamic=True)
+    assert pack("nodes.describe").quantization(again) == pack("nodes.describe").quantization(twin) != "none"
+    assert torch.equal(picture(again, *how), picture(twin, *how))
+
+
+def test_bfloat16_on_a_cpu_is_packed_and_computed_in_the_hosts_type(pack):
+    import comfy.sd
+
+    file = write("flux1-schnell", CACHE / "random-models")
+    _, *how = family("flux1-schnell")
+    source = comfy.sd.load_diffusion_model(str(file), model_options={"dtype": torch.bfloat16})
+    drawn = picture(source, *how)
+    for backend in ("kitchen", "torch"):
+        job = pack("nodes.backends").job_for(source, "w8a8", backend=backend)
+        assert relative(picture(pack("nodes.twin").quantized_twin(source, job)[0], *how), drawn) < 0.05

@@ -1,0 +1,178 @@
+"""Twins with weights rounded by optimum-quanto, Linear and convolution: LoRA, partial loading and size on the host."""
+
+from __future__ import annotations
+
+import sys
+from math import prod
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+LINEAR = "diffusion_model.double_blocks.0.img_attn.qkv"
+CONV = "diffusion_model.input_blocks.2.0.op"
+
+
+@pytest.fixture(scope="module", params=["demo", "tiny"])
+def case(request, pack, tiny):
+    """(source, key of a layer, draws a MODEL's latent): Linear layers of the demo, convolutions of a small U-Net."""
+    if request.param == "tiny":
+        import comfy.samplers
+
+        return (
+            tiny.model("EPS"),
+            CONV,
+            lambda model: tiny.run(model, comfy.samplers.sampler_object("euler"), tiny.schedule(model)),
+        )
+    import comfy.sample
+
+    model, clip, _ = request.getfixturevalue("demo")
+    conditioning = pack("nodes.generate").encode(clip, "a large red circle on a white background")
+    latent = torch.zeros(1, 16, 8, 8)
+    noise = comfy.sample.prepare_noise(latent, 1)
+
+    def picture(model) -> torch.Tensor:
+        return comfy.sample.sample(
+            model, noise, 4, 1.0, "euler", "simple", conditioning, conditioning, latent, disable_pbar=True, seed=1
+        )
+
+    return model, LINEAR, picture
+
+
+def twin_of(pack, model, name: str = "w8a16"):
+    # 32: quanto's group of 64 does not divide what the small U-Net's layers sum over.
+    job = pack("nodes.backends").job_for(model, name, 32 if name == "w4a16" else None, backend="quanto")
+    return pack("nodes.twin").quantized_twin(model, job)
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return (torch.linalg.norm(a - b) / torch.linalg.norm(b)).item()
+
+
+def with_lora(model, key: str):
+    import comfy.sd
+
+    generator = torch.Generator().manual_seed(2)
+    shapes, scale = ([(32, 4, 1, 1), (4, 32, 3, 3)], 5.0) if key == CONV else ([(384, 4), (4, 128)], 0.1)
+    up, down = (torch.randn(shape, generator=generator) for shape in shapes)
+    name = key if key == CONV else "lora_unet_" + key.removeprefix("diffusion_model.").replace(".", "_")
+    weights = {
+        f"{name}.lora_up.weight": scale * up,
+        f"{name}.lora_down.weight": down,
+        f"{name}.alpha": torch.tensor(4.0),
+    }
+    patched, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
+    assert list(patched.patches) == [f"{key}.weight"]
+    return patched
+
+
+@pytest.mark.parametrize(("name", "most"), [("w4a16", 0.6), ("w8a16", 0.05)])
+def test_the_source_is_untouched_and_the_twin_draws_nearly_the_same(pack, case, name, most):
+    source, key, picture = case
+    before = {name: value.clone() for name, value in source.model.state_dict().items()}
+    drawn = picture(source)
+    twin, report = twin_of(pack, source, name)
+    made = picture(twin)
+    assert 0 < relative(made, drawn) < most
+    assert torch.equal(picture(twin_of(pack, source, name)[0]), made)
+    assert {layer.backend for layer in report.quantized} == {"quanto"}
+    assert type(twin.model.get_submodule(key)).__name__ == ("HostQuantoConv2d" if key == CONV else "HostQuantoLinear")
+    after = source.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert torch.equal(picture(source), drawn)
+
+
+@pytest.mark.parametrize(("name", "most"), [("w4a16", 0.5), ("w8a16", 0.75)])
+def test_the_size_the_host_sees_is_the_packed_one(pack, case, name, most):
+    import comfy.model_management
+
+    source, key, _ = case
+    twin, report = twin_of(pack, source, name)
+    layer = twin.model.get_submodule(key)
+    rows, columns = layer.shape[0], prod(layer.shape[1:])
+    # Two codes a byte and two halves per 32; or a byte a code and a half per output channel.
+    size = rows * (columns // 2 + 4 * columns // 32 if name == "w4a16" else columns + 2)
+    assert comfy.model_management.module_size(layer) == size + layer.bias.nbytes
+    assert twin.model_size() == comfy.model_management.module_size(twin.model)
+    floats = (source.model.get_submodule(f"diffusion_model.{entry.name}").weight for entry in report.quantized)
+    gone, come = sum(weight.nbytes for weight in floats), sum(entry.bytes_after for entry in report.quantized)
+    assert twin.model_size() == source.model_size() - gone + come
+    assert report.bytes_after < most * report.bytes_before
+
+
+def test_a_lora_moves_the_picture_after_quantising_as_before(pack, case):
+    source, key, picture = case
+    twin = twin_of(pack, source)[0]
+    plain, full = picture(twin), picture(with_lora(source, key))
+    after, before = picture(with_lora(twin, key)), picture(twin_of(pack, with_lora(source, key))[0])
+    moved = relative(after, plain)
+    assert moved > 0.005, "the LoRA did nothing"
+    assert relative(after, full) < 0.25 * moved
+    assert relative(before, full) < 0.25 * moved
+    assert torch.equal(picture(twin), plain), "the LoRA stayed behind in the twin"
+    assert torch.equal(picture(twin.clone()), plain)
+
+
+def test_a_merged_lora_is_rounded_by_quanto(pack, case):
+    import comfy.model_management
+
+    source, key, _ = case
+    twin = twin_of(pack, source, "w4a16")[0]
+    layer, own = twin.model.get_submodule(key), twin.model.get_submodule(key).weight.clone()
+    patched = with_lora(twin, key)
+    comfy.model_management.load_models_gpu([patched], force_patch_weights=True)
+    merged = layer.weight.clone()
+    assert not torch.equal(merged, own)
+    patched.unpatch_model(patched.offload_device)
+    comfy.model_management.unload_all_models()
+    assert torch.equal(layer.weight, own)
+    patch = patched.patches[f"{key}.weight"]
+    weight = comfy.lora.calculate_weight(patch, layer.dequantized(), f"{key}.weight")
+    assert torch.equal(merged, layer.pack(weight.flatten(1), layer.format))
+    assert torch.equal(layer.set_weight(weight, return_weight=True), merged)
+    layer.set_weight(weight, inplace_update=True)
+    assert torch.equal(layer.weight, merged)
+
+
+def test_partial_loading_runs_the_lora_at_the_layer(pack, case):
+    import comfy.model_management
+
+    source, key, picture = case
+    patched = with_lora(twin_of(pack, source)[0], key)
+    expected = picture(patched)
+    comfy.model_management.unload_all_models()
+    patched.model_patches_to(patched.load_device)
+    patched.patch_model(patched.load_device, lowvram_model_memory=1)
+    try:
+        layer = patched.model.get_submodule(key)
+        assert layer.weight_function, "the host did not take the low-memory path"
+        merged = layer.weight_function[0](layer.dequantized())
+        assert relative(merged, layer.dequantized()) > 0.1
+        size = (1, 32, 8, 8) if key == CONV else (3, 128)
+        x = torch.randn(size, generator=torch.Generator().manual_seed(4))
+        assert torch.equal(layer(x), layer.apply_weight(x, merged))
+    finally:
+        patched.unpatch_model(patched.offload_device)
+    assert torch.equal(picture(patched), expected)
+
+
+def test_a_preset_can_tell_it_from_our_own_rounding(pack, case):
+    source, key, _ = case
+    describe = pack("nodes.describe")
+    found = describe.quantization(twin_of(pack, source, "w8a16")[0])
+    assert found == ("conv+quanto+w8a16/channel" if key == CONV else "quanto+w8a16/channel")
+    assert "quanto+w4a16/g32/asym" in describe.quantization(twin_of(pack, source, "w4a16")[0])
+    assert describe.fingerprint(twin_of(pack, source)[0]) == describe.fingerprint(source)
+
+
+def test_without_the_package_the_error_says_what_to_install(pack, case, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optimum.quanto", None)
+    with pytest.raises(pack("qsched_core").QuantizationError, match="pip install optimum-quanto"):
+        twin_of(pack, case[0])
+
+
+def test_saving_is_refused(pack, case, tmp_path):
+    twin, _ = twin_of(pack, case[0])
+    with pytest.raises(pack("qsched_core").QuantizationError, match="quanto's layers are not written to files"):
+        pack("nodes.quantized_files").save_model(twin, tmp_path / "twin.safetensors")
