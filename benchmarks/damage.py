@@ -16,8 +16,8 @@ from .in_host import ROOT, import_host, import_pack
 from .record import record
 
 FORMATS = (
-    ("w8a8", 0), ("w4a16", 32), ("w4a8", 16), ("w4a8", 32), ("w4a8", 64), ("w4a8", 128), ("w4a8", 0), ("w4a4", 32),
-    ("w4a4", 0), ("w3a8", 32), ("w3a8", 0),
+    ("w8a8", 0), ("w6a8", 32), ("w4a16", 32), ("w4a8", 16), ("w4a8", 32), ("w4a8", 64), ("w4a8", 128), ("w4a8", 0),
+    ("w4a4", 32), ("w4a4", 0), ("w3a8", 32), ("w3a8", 0),
 )  # fmt: skip
 NOISES, STEPS, CONFIDENCE = 2, 4, 0.95
 
@@ -29,6 +29,7 @@ def main() -> None:
     load = importlib.import_module
     node, generate, sampling = load("pack.nodes.demo_model"), load("pack.nodes.generate"), load("pack.nodes.sampling")
     metrics, twin, quant = load("pack.nodes.metrics"), load("pack.nodes.twin"), load("pack.qsched_core.quant")
+    job_for = load("pack.nodes.backends").job_for
     validate, study = load("pack.calibration.validate"), load("pack.calibration.study")
     identity = load("pack.qsched_core").Coefficients.identity(STEPS)
     texts = Path(ROOT, "demo", "prompts.txt").read_text("utf-8").splitlines()
@@ -38,15 +39,14 @@ def main() -> None:
         full, clip, vae = node.QSchedDemoModel.execute().args
         encoded = [generate.encode(clip, text) for text in texts]
         recipe = sampling.Recipe(STEPS, 1.0, "euler", "simple")
-        latent = sampling.check_latent(full, torch.zeros(1, 4, 8, 8))
+        latent = sampling.check_latent(full, {"samples": torch.zeros(1, 4, 8, 8)})
         generator = generate.HostGenerator(full, vae, encoded, generate.encode(clip, ""), latent, recipe, 0, 16)
         score, judge = metrics.load_scorer(metrics.DEMO).bind(texts)
         base, _ = study.judged(generator, score, judge, identity, indices, 2.0)
         fp16 = quant.module_bytes(full.model.diffusion_model)
         rows.append({"format": "full precision", "bytes_to_fp16": 1.0, **_rounded(base.means())})
         for name, group in FORMATS:
-            form = quant.resolve_format(name, group)
-            model, report = twin.quantized_twin(full, form, include=["*"])
+            model, report = twin.quantized_twin(full, job_for(full, name, group, include=["*"]))
             found, _ = study.judged(generator.with_model(model), score, judge, identity, indices, 2.0)
             lost = {
                 metric: [round(value, 4) for value in (gain.gain, gain.low, gain.high)]
@@ -57,7 +57,7 @@ def main() -> None:
             error = sum(layer.error for layer in report.quantized) / len(report.quantized)
             rows.append(
                 {
-                    "format": str(form),
+                    "format": report.format,
                     "bytes_to_fp16": round(report.bytes_after / fp16, 3),
                     "mean_weight_error": round(error, 4),
                     **_rounded(found.means()),

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 import qsched_core.quant as quant
 from qsched_core.quant.packing import row_bytes
-from qsched_core.quant.quantize import quantized_layers
 
 from .in_host import import_host
 from .networks import families
@@ -43,27 +42,28 @@ class _SizedConv2d(quant.QuantizedConv2d):
         return torch.zeros(())
 
 
-def whole(make: Callable[..., nn.Module], depths: tuple[int, ...], form: quant.Format, recipe: str) -> list[int]:
+def whole(make: Callable[..., nn.Module], depths: tuple[int, ...], name: str, recipe: str) -> list[int]:
     """[parameters, bytes as FP16, bytes packed]: one block of each kind is weighed, and counted."""
     ones = [1] * len(depths)
-    base = weigh(make(*ones), form, recipe)
+    base = weigh(make(*ones), name, recipe)
     total = list(base)
     for kind, depth in enumerate(depths):
-        two = weigh(make(*[count + (i == kind) for i, count in enumerate(ones)]), form, recipe)
+        two = weigh(make(*[count + (i == kind) for i, count in enumerate(ones)]), name, recipe)
         total = [t + (depth - 1) * (b - a) for t, a, b in zip(total, base, two, strict=True)]
     return total
 
 
-def weigh(network: nn.Module, form: quant.Format, recipe: str) -> tuple[int, int, int]:
+def weigh(network: nn.Module, name: str, recipe: str) -> tuple[int, int, int]:
     """(parameters, bytes as FP16, bytes packed) of a network."""
     for module in network.modules():
-        for name, parameter in list(module._parameters.items()):
+        for key, parameter in list(module._parameters.items()):
             if parameter is not None and parameter.is_meta:
                 shared = torch.zeros(1).expand(parameter.numel()).view(parameter.shape)
-                module._parameters[name] = nn.Parameter(shared, requires_grad=False)
+                module._parameters[key] = nn.Parameter(shared, requires_grad=False)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    twins = {nn.Linear: _SizedLinear, nn.Conv2d: _SizedConv2d}
-    reports = [report for _, report in quantized_layers(network, form, recipe=recipe, twins=twins)]
+    sized = {"torch": quant.TorchBackend({nn.Linear: _SizedLinear, nn.Conv2d: _SizedConv2d})}
+    job = quant.Job.of(name, backend="torch", recipe=recipe, backends=sized)
+    reports = [report for _, report in quant.quantized_layers(network, job)]
     saved = sum(report.bytes_before - report.bytes_after for report in reports)
     return parameters, 2 * parameters, 2 * parameters - saved
 
@@ -75,7 +75,7 @@ def main() -> None:
         found = {"target_compact_w4a8": TARGETS[family]}
         for name in ("w4a8", "w8a8"):
             for recipe in ("compact", "stock"):
-                found["parameters"], before, after = whole(make, depths, quant.resolve_format(name), recipe)
+                found["parameters"], before, after = whole(make, depths, name, recipe)
                 found[f"{name} {recipe}"] = round(after / before, 4)
         result[family] = found
         print(family, found, flush=True)

@@ -84,10 +84,8 @@ class QuantizedLinear(QuantizedLayer):
         return cls.from_float(weight, bias, form)
 
     def forward(self, x: Tensor) -> Tensor:
-        form = self.format
-        whole = form.symmetric and form.weight_bits in (4, 8) and form.activation_bits == 8 and not form.group_size
         turned = rotate(x, self.rotation)
-        out = self._integer_product(turned) if whole and pays(x.device) else None
+        out = self._integer_product(turned) if multiplies_integers(self.format, x.device) else None
         if out is None:
             out = self._product(turned, super().unpacked(self.weight.to(x.device), x.dtype))
         return self._finished(x, out)
@@ -146,6 +144,13 @@ class QuantizedLinear(QuantizedLayer):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {self.format}"
+
+
+def multiplies_integers(form: Format, device: torch.device) -> bool:
+    """Whether a Linear in this format is multiplied without unpacking: its scales are the channels' own, and torch has
+    a product of integers on the device that pays."""
+    whole = form.symmetric and form.weight_bits in (4, 8) and form.activation_bits == 8 and not form.group_size
+    return whole and pays(device)
 
 
 class QuantizedConv2d(QuantizedLayer):

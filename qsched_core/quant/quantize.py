@@ -95,7 +95,7 @@ def quantized_layers(
                 error=error.item(),
                 format=str(way.form),
                 backend=way.backend.name,
-                kernel=way.backend.kernel(way.form, job.device),
+                kernel=way.backend.kernel(layer, way.form, job.device),
                 note="; ".join(text for text in (note, trouble) if text),
             ),
         )

@@ -33,7 +33,7 @@ class Quick(TorchBackend):
     def fast(self, form, device) -> bool:
         return True
 
-    def kernel(self, form, device) -> str:
+    def kernel(self, layer, form, device) -> str:
         return "lightning"
 
     def refusal(self, layer, form) -> str:
@@ -166,3 +166,23 @@ def test_a_missing_kitchen_is_a_reason_and_no_crash(monkeypatch):
 
 def test_a_host_that_does_not_know_a_layout_is_named():
     assert KitchenBackend(known=()).missing(FORMATS["w8a8"], CPU) == "this ComfyUI has no int8_tensorwise"
+
+
+def test_the_report_says_where_torch_multiplies_integers():
+    """Per channel and both in 8 bits or fewer, on a device where that pays; a CPU's does not."""
+    linear, convolution, gpu = nn.Linear(64, 64), nn.Conv2d(32, 32, 3), torch.device("cuda")
+    told = {
+        (name, group, device.type): TorchBackend().kernel(linear, resolve_format(name, group), device)
+        for name, group, device in (
+            ("w8a8", 0, gpu),
+            ("w4a8", 0, gpu),
+            ("w4a8", 32, gpu),
+            ("w4a16", 0, gpu),
+            ("w8a8", 0, CPU),
+        )
+    }
+    assert {key for key, kernel in told.items() if kernel == "torch's int8 product"} == {
+        ("w8a8", 0, "cuda"),
+        ("w4a8", 0, "cuda"),
+    }
+    assert TorchBackend().kernel(convolution, resolve_format("w8a8"), gpu) == "unpacks, float product"

@@ -34,7 +34,7 @@ class Backend(ABC):
         """Why this layer cannot."""
 
     @abstractmethod
-    def kernel(self, form: Format, device: torch.device) -> str:
+    def kernel(self, layer: nn.Module, form: Format, device: torch.device) -> str:
         """What multiplies, in a word or two."""
 
     @abstractmethod

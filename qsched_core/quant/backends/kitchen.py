@@ -103,13 +103,16 @@ class KitchenBackend(Backend):
             return f"{columns} inputs are no multiple of the group, {form.group_size}"
         return ""
 
-    def kernel(self, form: Format, device: torch.device) -> str:
+    def kernel(self, layer: nn.Module, form: Format, device: torch.device) -> str:
+        return self._runs_on(form, device)
+
+    def _runs_on(self, form: Format, device: torch.device) -> str:
         from comfy_kitchen.registry import registry
 
         return "eager" if device.type == "cpu" else registry.get_capable_backend(layout_of(form).function)
 
     def fast(self, form: Format, device: torch.device) -> bool:
-        return self.kernel(form, device) != "eager"
+        return self._runs_on(form, device) != "eager"
 
     def twin(self, layer: nn.Module, weight: Tensor, bias: Tensor | None, form: Format) -> nn.Module:
         return self.make(layer, quantized_weight(weight, form), bias, layout_of(form))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..formats import Format
-from ..layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
+from ..layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear, multiplies_integers
 from .base import Backend
 
 TWINS: Mapping[type[nn.Module], type[QuantizedLayer]] = {nn.Linear: QuantizedLinear, nn.Conv2d: QuantizedConv2d}
@@ -28,8 +28,9 @@ class TorchBackend(Backend):
     def refusal(self, layer: nn.Module, form: Format) -> str:
         return "" if self._kind(layer) else f"torch packs no {type(layer).__name__}"
 
-    def kernel(self, form: Format, device: torch.device) -> str:
-        return "unpacks, float product"
+    def kernel(self, layer: nn.Module, form: Format, device: torch.device) -> str:
+        integers = isinstance(layer, nn.Linear) and multiplies_integers(form, device)
+        return "torch's int8 product" if integers else "unpacks, float product"
 
     def fast(self, form: Format, device: torch.device) -> bool:
         return False
