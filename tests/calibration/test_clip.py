@@ -1,17 +1,22 @@
-"""CLIPScore and CLIP-IQA on a random open_clip model in a local folder: the arithmetic and the errors."""
+"""CLIPScore and CLIP-IQA on a random open_clip model in a local folder: the arithmetic, the files and the errors."""
 
 from __future__ import annotations
 
 import json
+import sys
+import weakref
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
-from calibration.core import CalibrationError
-from calibration.metrics.clip import QUALITY_PAIR, ClipScorer
+from calibration.core import CalibrationError, DependencyError
+from calibration.metrics.clip import QUALITY_PAIR, ClipIQA, ClipScore, ClipScorer
+from calibration.metrics.open_clip_network import LONGEST, SHORTEST, SQUASH, open_folder
 
 CONFIG = {
     "embed_dim": 16,
@@ -19,31 +24,38 @@ CONFIG = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1},
 }
 MEAN, DEVIATION = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+PROMPTS = ["a dog", "two cats on a sofa", "rain"]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("clip") / "tiny"
+def write_folder(place: Path, weights: str = "open_clip_model.safetensors") -> Path:
     place.mkdir()
     torch.manual_seed(0)
-    save_file(open_clip.CLIP(**CONFIG).state_dict(), place / "open_clip_model.safetensors")
+    state = open_clip.CLIP(**CONFIG).state_dict()
+    save_file(state, place / weights) if weights.endswith("safetensors") else torch.save(state, place / weights)
     config = {"model_cfg": CONFIG, "preprocess_cfg": {"mean": MEAN, "std": DEVIATION}}
     (place / "open_clip_config.json").write_text(json.dumps(config))
     return place
 
 
-def test_scores_are_the_published_formulas(folder):
-    scorer = ClipScorer(folder)
-    pictures = torch.rand(3, 32, 32, 3, generator=torch.Generator().manual_seed(1))
-    prompts = ["a dog", "two cats on a sofa", "rain"]
-    scores = scorer.score(pictures, prompts)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("clip") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> torch.Tensor:
+    return torch.rand(3, 32, 32, 3, generator=torch.Generator().manual_seed(1))
+
+
+def test_scores_are_the_published_formulas(folder, pictures):
+    scores = ClipScorer(folder).score(pictures, PROMPTS)
 
     model = open_clip.create_model(f"local-dir:{folder}", precision="fp32").eval()
     tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
     seen = (pictures.movedim(-1, 1) - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(3, 1, 1)
     with torch.no_grad():
         image = model.encode_image(seen, normalize=True)
-        text, pair = (model.encode_text(tokenize(t), normalize=True) for t in (prompts, list(QUALITY_PAIR)))
+        text, pair = (model.encode_text(tokenize(t), normalize=True) for t in (PROMPTS, list(QUALITY_PAIR)))
     cosine = (image * text).sum(-1).clamp(min=1e-4)
     # The picture is already 32 px: resizing changes nothing, so only float32 rounding is left.
     torch.testing.assert_close(scores["tc"], (100 * cosine).log(), rtol=1e-4, atol=1e-4)
@@ -57,6 +69,97 @@ def test_any_size_is_brought_to_the_models(folder):
     assert ((scores["iq"] >= 0) & (scores["iq"] <= 1)).all()
 
 
-def test_missing_files_are_named(tmp_path):
-    with pytest.raises(CalibrationError, match=r"open_clip_config\.json"):
+def test_a_folder_is_loaded_once_and_freed_with_its_last_metric(folder):
+    one, other = ClipScore.open(folder), ClipIQA.open(folder)
+    both = ClipScorer(folder)
+    assert one.network is other.network is both.tc.network is both.iq.network
+    # float32 parameters, and the causal mask
+    assert one.bytes == 4 * (sum(p.numel() for p in one.parameters()) + 77 * 77)
+    network = weakref.ref(one.network)
+    del one, other, both
+    assert network() is None
+
+
+def test_a_pair_sees_each_picture_once_and_gives_what_its_metrics_give(folder, pictures, monkeypatch):
+    pair = ClipScorer(folder)
+    alone = {"tc": pair.tc.score(pictures, PROMPTS), "iq": pair.iq.score(pictures, PROMPTS)}
+    seen = []
+    encode = pair.tc.network.encode_image
+    monkeypatch.setattr(pair.tc.network, "encode_image", lambda *given: seen.append(given) or encode(*given))
+    together = pair.score(pictures, PROMPTS)
+    assert len(seen) == 1
+    assert all(torch.equal(together[role], alone[role]) for role in ("tc", "iq"))
+
+
+def test_pickled_weights_give_the_same_scores(folder, pictures, tmp_path):
+    pickled = write_folder(tmp_path / "pickled", "open_clip_pytorch_model.bin")
+    assert torch.equal(
+        ClipScore.open(folder).score(pictures, PROMPTS), ClipScore.open(pickled).score(pictures, PROMPTS)
+    )
+
+
+@pytest.mark.parametrize("fit", [SHORTEST, LONGEST, SQUASH])
+@pytest.mark.parametrize("shape", [(64, 96), (90, 60), (20, 30)])
+def test_preparation_is_open_clips(folder, fit, shape):
+    # Smooth pictures: open_clip rounds to bytes, and what bicubic interpolation overshoots is cut there.
+    x, y = torch.linspace(0, 3, shape[1])[None], torch.linspace(0, 2, shape[0])[:, None]
+    picture = torch.stack([(x + y).sin(), (x * y).cos(), (2 * x - y).sin()], -1) * 0.4 + 0.5
+    theirs = open_clip.image_transform(32, is_train=False, mean=MEAN, std=DEVIATION, resize_mode=fit)
+    expected = theirs(Image.fromarray((picture * 255).round().to(torch.uint8).numpy()))
+    ours = open_folder(folder).prepared(picture[None], fit)[0]
+    # Two roundings to 1/255, over the smallest deviation.
+    assert (ours - expected).abs().max() < 2 / 255 / min(DEVIATION)
+
+
+def test_half_precision_scores_nearly_the_same(folder, pictures):
+    full = ClipScorer(folder).score(pictures, PROMPTS)["iq"]
+    network = ClipScorer(folder).to(torch.bfloat16)
+    half = network.score(pictures, PROMPTS)["iq"]
+    assert half.dtype == torch.float32
+    # 100 times a cosine with 8 bits of mantissa
+    np.testing.assert_allclose(half, full, atol=0.3)
+
+
+def test_missing_and_broken_files_are_named(tmp_path, refused):
+    with refused(CalibrationError, "open_clip_config.json"):
         ClipScorer(tmp_path)
+    place = write_folder(tmp_path / "tiny")
+    weights = place / "open_clip_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with refused(CalibrationError, "tiny", "open_clip_model.safetensors"):
+        ClipScorer(place)
+    weights.write_bytes(whole)
+    (place / "open_clip_config.json").write_text("{}")
+    with refused(CalibrationError, "tiny", "open_clip_config.json"):
+        ClipScorer(place)
+
+
+def test_a_text_tower_that_would_be_downloaded_is_refused(tmp_path, refused):
+    place = write_folder(tmp_path / "tiny")
+    config = {"model_cfg": {**CONFIG, "text_cfg": {"hf_model_name": "roberta-base"}}}
+    (place / "open_clip_config.json").write_text(json.dumps(config))
+    with refused(CalibrationError, "tiny", "text tower"):
+        ClipScorer(place)
+
+
+def test_without_open_clip_the_package_is_named(folder, refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with refused(DependencyError, "pip install open_clip_torch"):
+        ClipScorer(folder)
+
+
+@pytest.mark.parametrize(
+    ("shape", "prompts", "part"),
+    [
+        ((3, 32, 32), ["a"], "(3, 32, 32)"),
+        ((1, 32, 32, 4), ["a"], "(1, 32, 32, 4)"),
+        ((0, 32, 32, 3), [], "(0, 32, 32, 3)"),
+        ((2, 32, 32, 3), ["a"], "2 pictures came with 1"),
+        ((2, 32, 32, 3), "ab", "2 pictures came with 1"),
+    ],
+)
+def test_pictures_and_prompts_must_fit(folder, refused, shape, prompts, part):
+    for metric in (ClipScorer(folder), ClipScore.open(folder)):
+        with refused(CalibrationError, part):
+            metric.score(torch.zeros(shape), prompts)
