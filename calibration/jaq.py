@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +13,40 @@ Scores = Mapping[str, np.ndarray]
 
 def jaq(scores: Scores, k: float) -> np.ndarray:
     """TC + k·IQ per picture (B,); the paper's k is 2. NaN where either is not finite."""
-    with np.errstate(invalid="ignore"):  # inf − inf
-        total = np.asarray(scores["tc"], dtype=np.float64) + k * np.asarray(scores["iq"], dtype=np.float64)
-    return np.where(np.isfinite(total), total, np.nan)
+    return Objective(k)(scores)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """TC / tc_unit + k·IQ / iq_unit. The paper's form has units of 1.
+
+    In the normalised form a unit is what the metric varies by, on one prompt, when only the noise changes: then
+    k weighs two terms that are equally hard to move by chance, whatever scales their nets have.
+    """
+
+    k: float
+    tc_unit: float = 1.0
+    iq_unit: float = 1.0
+
+    def __call__(self, scores: Scores) -> np.ndarray:
+        """(B,) float64, NaN where either term is not finite."""
+        with np.errstate(invalid="ignore"):  # inf − inf
+            tc, iq = (np.asarray(scores[name], dtype=np.float64) for name in ("tc", "iq"))
+            total = tc / self.tc_unit + self.k * iq / self.iq_unit
+        return np.where(np.isfinite(total), total, np.nan)
+
+    @classmethod
+    def normalised(cls, k: float, one: Scores, other: Scores) -> Objective:
+        """Units from two rows of scores: the same prompts in the same order, each with another noise.
+
+        A metric that does not vary at all keeps the unit 1.
+        """
+        return cls(k, *(_unit(one[name], other[name]) for name in ("tc", "iq")))
+
+
+def _unit(one: np.ndarray, other: np.ndarray) -> float:
+    difference = np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64)
+    difference = difference[np.isfinite(difference)]
+    # The difference of two draws has twice the variance of one.
+    unit = float(np.sqrt(np.mean(difference**2) / 2)) if len(difference) else 0.0
+    return unit if unit > 1e-12 else 1.0

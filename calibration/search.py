@@ -1,96 +1,267 @@
-"""Ask and tell over optuna: which point to try next."""
+"""Ask and tell over optuna: which point to try next, on which prompts, and what was found so far."""
 
 from __future__ import annotations
 
+import json
 import math
+import time
 import warnings
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from .core import DependencyError
+from .core import CalibrationError, Coefficients
 from .settings import Settings
 from .space import Space
+from .storage import STUDY, import_optuna, open_storage
+from .strategies import grid_points, sampler_for
+from .workers import dead_trials, enlist
 
-STARTS = 8
-"""Scattered points before the model of the landscape takes over: twice the widest space's dimensions."""
+DOUBT = 0.1
+"""A candidate is not tried on more prompts once it is worse than the best at this level (Wilcoxon, one-sided)."""
+
+PATIENCE = 20
+"""A trial of a machine nothing is known of is given up after as many times the longest trial, and after a minute."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished candidate. ``value`` is its mean JAQ, NaN when a picture could not be scored; where it was raced out
+    after ``pictures`` of the prompts, an estimate."""
+
+    point: Mapping[str, float]
+    value: float
+    pictures: int
+    whole: bool
 
 
 class Search:
-    """Maximises a noise-free function of a few numbers with a Gaussian process.
+    """Maximises a function of a few numbers that is known prompt by prompt.
 
     Common random numbers make the objective deterministic, and it is smooth with a ridge along c_x ≈ c_eps: a
-    Gaussian process needs far fewer pictures than a grid. Each ask is seeded by the number of finished trials, so
-    a search that was cut off and resumed asks what the uninterrupted one would have asked.
+    Gaussian process needs far fewer pictures than a grid, and half of the candidates are told apart from the best by
+    a part of the prompts. All state is in the storage: any number of processes may work on one study, and one that
+    was cut off goes on as if it had not been.
     """
 
-    def __init__(self, space: Space, settings: Settings, journal: Path | None):
-        try:
-            import optuna
-        except ImportError as error:
-            raise DependencyError("the search needs the package optuna.", "pip install optuna") from error
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._optuna, self.space, self.settings = optuna, space, settings
-        storage = None
-        if journal is not None:
-            from optuna.storages import JournalStorage
-            from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+    def __init__(
+        self,
+        space: Space,
+        settings: Settings,
+        where: object = None,
+        *,
+        starts: Sequence[Coefficients] = (),
+        trials: int | None = None,
+        name: str = STUDY,
+        inputs: str = "",
+    ):
+        """``starts`` are tried after the identity; ``trials`` counts both. ``inputs`` names what the study is about:
+        a storage that holds a study of the same name about something else is refused.
 
-            journal.parent.mkdir(parents=True, exist_ok=True)
-            _drop_torn_line(journal)
-            # Not optuna's default lock, a symbolic link: on Windows that takes an administrator.
-            storage = JournalStorage(JournalFileBackend(str(journal), JournalFileOpenLock(str(journal))))
-        self._study = optuna.create_study(
-            storage=storage, study_name="qsched", direction="maximize", load_if_exists=journal is not None
+        Raises:
+            CalibrationError: such a storage, or one that cannot be opened.
+        """
+        self._optuna = import_optuna()
+        self.space, self.settings = space, settings
+        self._fixed = [space.identity(), *(space.nearest(start) for start in starts)]
+        if settings.strategy == "grid":
+            self._fixed += grid_points(space, settings.grid)
+            self.trials = len(self._fixed)
+        else:
+            self.trials = (settings.trials + 1 if trials is None else trials) + len(starts)
+        self._study = self._optuna.create_study(
+            storage=open_storage(where),
+            study_name=name,
+            direction="maximize",
+            load_if_exists=where is not None,
+            sampler=_sampler_by_place(self),
+            pruner=_wilcoxon(self._optuna),
         )
-        for trial in self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-            self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        self._check_inputs(inputs)
+        self._own = enlist(self._study)
+        self._orders: dict[int, int] = {}
+        self._fail(dead_trials(self._study, self._running(), self._own))
         self._distributions = {
-            axis: optuna.distributions.FloatDistribution(space.low, space.high) for axis in space.axes
+            axis: self._optuna.distributions.FloatDistribution(space.low, space.high) for axis in space.axes
         }
-        self._trial = None
+        self._trial, self._scored = None, {}
 
-    def finished(self) -> list[tuple[dict[str, float], float]]:
-        """(point, value) of every finished trial, in order; NaN marks a failed one."""
-        state = self._optuna.trial.TrialState.COMPLETE
-        trials = self._study.get_trials(deepcopy=False, states=(state,))
-        return [(dict(trial.params), trial.user_attrs["value"]) for trial in trials]
+    # --- what is known
 
-    def ask(self) -> dict[str, float]:
-        """The next point; the first is always the identity."""
-        done = len(self.finished())
-        self._study.sampler = self._sampler(done)
+    def finished(self) -> list[Trial]:
+        """Every finished trial, in the order they were asked for."""
+        trials = self._trials(self._optuna.trial.TrialState.COMPLETE)
+        return [_read(trial) for trial in sorted(trials, key=lambda trial: trial.user_attrs["order"])]
+
+    def best(self) -> Trial:
+        """The best finite trial on all prompts; the identity wins ties."""
+        whole = [trial for trial in self.finished() if trial.whole and math.isfinite(trial.value)]
+        nothing = Trial(self.space.identity(), math.nan, 0, False)
+        return max(whole, key=lambda trial: trial.value) if whole else nothing
+
+    def seconds(self) -> float:
+        """What the finished trials took, of all workers and all runs together."""
+        return sum(trial.duration.total_seconds() for trial in self._trials(self._optuna.trial.TrialState.COMPLETE))
+
+    def keep(self, name: str, value: object) -> None:
+        """Puts a JSON value beside the trials."""
+        self._study.set_user_attr(f"kept:{name}", json.dumps(value))
+
+    def kept(self, name: str) -> object | None:
+        found = self._study.user_attrs.get(f"kept:{name}")
+        return None if found is None else json.loads(found)
+
+    # --- one trial
+
+    def ask(self) -> dict[str, float] | None:
+        """The next point, the identity first; None when all trials are finished or being made, or the budget is spent.
+
+        A point is asked for once, however many workers there are.
+        """
+        finished, running = self.finished(), self._running()
+        if len(finished) + len(running) >= self.trials or self._spent(finished):
+            return None
         # A host may run us under inference mode; the Gaussian process is fitted by gradient.
         with torch.inference_mode(False), torch.enable_grad():
-            self._trial = self._study.ask(self._distributions)
-        return dict(self._trial.params)
+            trial = self._study.ask(self._distributions)
+        order = self._order(trial.number)
+        if order >= self.trials:  # another worker was faster
+            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+            return None
+        trial.set_user_attr("order", order)
+        self._trial, self._scored = trial, {}
+        return dict(trial.params)
 
-    def tell(self, value: float) -> None:
-        """The value of the point asked for last. A value that is not finite is kept, and ranks below all others."""
-        self._trial.set_user_attr("value", value)
-        worst = min((v for _, v in self.finished() if math.isfinite(v)), default=0.0)
+    def is_beaten(self, values: Mapping[int, float]) -> bool:
+        """Notes JAQ of some more prompts of the point asked for last: is there no use in trying the others?
+
+        True when a picture could not be scored, or when the best so far is better for certain.
+        """
+        self._scored.update(values)
+        if not all(math.isfinite(value) for value in values.values()):
+            return True
+        for index, value in values.items():
+            self._trial.report(value, index)
+        return self.settings.races and self._best_scores() is not None and self._trial.should_prune()
+
+    def tell(self, whole: bool) -> Trial:
+        """Ends the trial asked for last with the values that were noted."""
+        values = list(self._scored.values())
+        value = float(np.mean(values)) if all(map(math.isfinite, values)) else math.nan
+        if not whole and math.isfinite(value):
+            value = self._estimate()
+        for name, item in (("value", value), ("pictures", len(values)), ("whole", whole)):
+            self._trial.set_user_attr(name, item)
+        worst = min((trial.value for trial in self.finished() if math.isfinite(trial.value)), default=0.0)
         self._study.tell(self._trial, value if math.isfinite(value) else worst - 1.0)
+        point, self._trial = dict(self._trial.params), None
+        return Trial(point, value, len(values), whole)
 
-    def best(self) -> tuple[Mapping[str, float], float]:
-        """The best finite trial; the identity wins ties."""
-        finite = [(point, value) for point, value in self.finished() if math.isfinite(value)]
-        return max(finite, key=lambda item: item[1]) if finite else (self.space.identity(), math.nan)
+    def abandon(self) -> None:
+        """Gives the point asked for last back: it will be asked for again."""
+        if self._trial is not None:
+            self._study.tell(self._trial, state=self._optuna.trial.TrialState.FAIL)
+            self._trial = None
 
-    def _sampler(self, done: int):
-        samplers, seed = self._optuna.samplers, self.settings.seed * 100_003 + done
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", self._optuna.exceptions.ExperimentalWarning)
-            if done == 0:
-                return samplers.PartialFixedSampler(self.space.identity(), samplers.RandomSampler(seed=seed))
-            if done <= STARTS:
-                return samplers.RandomSampler(seed=seed)
-            return samplers.GPSampler(seed=seed, n_startup_trials=0, deterministic_objective=True)
+    def waits(self) -> bool:
+        """Whether there may be more to ask for: other workers make trials, or one of a dead worker was just given
+        back."""
+        running = self._running()
+        dead = dead_trials(self._study, running, self._own)
+        done = self._trials(self._optuna.trial.TrialState.COMPLETE)
+        longest = max((trial.duration.total_seconds() for trial in done), default=0.0)
+        for trial in running:
+            age = time.time() - trial.datetime_start.timestamp()
+            if trial not in dead and age > max(60.0, PATIENCE * longest):
+                dead.append(trial)
+        self._fail(dead)
+        return bool(running)
+
+    # --- inside
+
+    def _trials(self, *states) -> list:
+        return self._study.get_trials(deepcopy=False, states=states)
+
+    def _running(self) -> list:
+        return self._trials(self._optuna.trial.TrialState.RUNNING)
+
+    def _fail(self, trials: Sequence) -> None:
+        for trial in trials:
+            self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL, skip_if_finished=True)
+
+    def _spent(self, finished: Sequence[Trial]) -> bool:
+        """The identity and one candidate are always tried."""
+        if len(finished) < 2:
+            return False
+        pictures = 0 < self.settings.pictures <= sum(trial.pictures for trial in finished)
+        return pictures or 0 < self.settings.minutes <= self.seconds() / 60
+
+    def _best_scores(self) -> dict[int, float] | None:
+        state = self._optuna.trial.TrialState.COMPLETE
+        whole = [t for t in self._trials(state) if t.user_attrs["whole"] and math.isfinite(t.user_attrs["value"])]
+        return max(whole, key=lambda trial: trial.value).intermediate_values if whole else None
+
+    def _estimate(self) -> float:
+        """The mean over all prompts as the best candidate's scores foretell it: never better than that one's."""
+        best = self._best_scores()
+        behind = np.mean([value - best[index] for index, value in self._scored.items() if index in best])
+        return float(np.mean(list(best.values())) + min(0.0, behind))
+
+    def _order(self, number: int) -> int:
+        """A trial's place: the first that no other trial held when it began. Known from the storage alone, so all
+        workers agree; the place of a trial that was lost goes to the next one."""
+        trials = sorted(self._study.get_trials(deepcopy=False), key=lambda trial: trial.number)
+        lost = self._optuna.trial.TrialState.FAIL
+        for trial in trials[: number + 1]:
+            if trial.number in self._orders:
+                continue
+            held = {
+                self._orders[other.number]
+                for other in trials[: trial.number]
+                if other.state != lost or other.datetime_complete > trial.datetime_start
+            }
+            self._orders[trial.number] = next(place for place in range(number + 1) if place not in held)
+        return self._orders[number]
+
+    def _check_inputs(self, inputs: str) -> None:
+        if inputs and self._study.user_attrs.get("inputs", inputs) != inputs:
+            raise CalibrationError(
+                "this journal belongs to a calibration with other inputs.", "use another journal, or the same inputs"
+            )
+        if inputs and "inputs" not in self._study.user_attrs:
+            self._study.set_user_attr("inputs", inputs)
 
 
-def _drop_torn_line(journal: Path) -> None:
-    """A write that a crash cut short leaves half a line; the next one would be appended to it."""
-    data = journal.read_bytes() if journal.exists() else b""
-    if data and not data.endswith(b"\n"):
-        with journal.open("r+b") as file:
-            file.truncate(data.rfind(b"\n") + 1)
+def _wilcoxon(optuna):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.pruners.WilcoxonPruner(p_threshold=DOUBT)
+
+
+def _read(trial) -> Trial:
+    attributes = trial.user_attrs
+    return Trial(dict(trial.params), attributes["value"], attributes["pictures"], attributes["whole"])
+
+
+def _sampler_by_place(search: Search):
+    """A sampler that asks another one for every trial, by the trial's place."""
+    base = import_optuna().samplers.BaseSampler
+
+    class Placed(base):
+        def before_trial(self, study, trial):
+            # Signed before the point is thought about, which may take seconds: a worker that dies meanwhile is known.
+            study._storage.set_trial_user_attr(trial._trial_id, "worker", search._own)
+
+        def infer_relative_search_space(self, study, trial):
+            self.inner = sampler_for(search._order(trial.number), search.space, search.settings, search._fixed)
+            return self.inner.infer_relative_search_space(study, trial)
+
+        def sample_relative(self, study, trial, search_space):
+            return self.inner.sample_relative(study, trial, search_space)
+
+        def sample_independent(self, study, trial, name, distribution):
+            return self.inner.sample_independent(study, trial, name, distribution)
+
+    return Placed()

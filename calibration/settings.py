@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from .core import CalibrationError
 
-SPACES = ("both ends", "first step", "last step", "constant")
+SPACES = ("both ends", "first step", "last step", "constant", "table")
+STRATEGIES = ("guided", "grid", "random", "tpe", "greedy")
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,18 @@ class Settings:
 
     ``space``: which numbers are searched. "both ends" is a straight line of c_x and of c_eps over the steps with
     both ends free (4 numbers); "first step" pins the last to 1 (the paper's, 2 numbers), "last step" the first;
-    "constant" is one c_x and one c_eps. ``radius``: half-width of the trust region around 1, in (0, 0.5].
-    ``trials``: candidates besides the identity. ``k``: weight of image quality in JAQ. ``holdout``: share of
-    the prompts kept for the verdict. ``seeds``: noises per held-out prompt. ``confidence``: of the interval.
+    "constant" is one c_x and one c_eps; "table" is one of each per step. ``radius``: half-width of the trust region
+    around 1, in (0, 0.5].
+
+    ``strategy``: "guided" is a Gaussian process; "grid" is the paper's exhaustive one, ``grid`` points per axis;
+    "random" and "tpe" are there to be compared with; "greedy" finds the two numbers of one step after the other, each
+    on what the steps before it now make (PCR), and needs the space "table". ``race``: candidates that a part of the
+    prompts shows to be worse than the best are not tried on the rest (never in a grid).
+
+    ``trials``: candidates besides the identity. ``pictures`` and ``minutes``: the search ends earlier when it has made
+    as many pictures or taken as long; 0 is no such limit. ``k``: weight of image quality in JAQ; ``normalised``: TC and
+    IQ in units of their own noise. ``holdout``: share of the prompts kept for the verdict. ``seeds``: noises per
+    held-out prompt. ``confidence``: of the interval.
 
     Raises:
         CalibrationError: a value out of these ranges.
@@ -32,6 +42,16 @@ class Settings:
     seeds: int = 4
     confidence: float = 0.95
     seed: int = 0
+    strategy: str = "guided"
+    race: bool = True
+    grid: int = 10
+    pictures: int = 0
+    minutes: float = 0.0
+    normalised: bool = False
+
+    @property
+    def races(self) -> bool:
+        return self.race and self.strategy != "grid"
 
     def __post_init__(self) -> None:
         _require(self.space in SPACES, "space", self.space, f"use one of {', '.join(SPACES)}")
@@ -41,6 +61,12 @@ class Settings:
         _require(0 < self.holdout < 1, "holdout", self.holdout, "use a share in (0, 1)")
         _require(1 <= self.seeds <= 100, "seeds", self.seeds, "use 1 to 100")
         _require(0.5 <= self.confidence < 1, "confidence", self.confidence, "use a level in [0.5, 1)")
+        _require(self.strategy in STRATEGIES, "strategy", self.strategy, f"use one of {', '.join(STRATEGIES)}")
+        _require(2 <= self.grid <= 200, "grid", self.grid, "use 2 to 200 points per axis")
+        _require(self.pictures >= 0, "pictures", self.pictures, "use 0 for no limit, or a number of pictures")
+        _require(0 <= self.minutes < math.inf, "minutes", self.minutes, "use 0 for no limit, or a time in minutes")
+        if self.strategy == "greedy":
+            _require(self.space == "table", "space", self.space, "the greedy strategy needs the space table")
 
 
 def _require(holds: bool, name: str, value: object, fix: str) -> None:

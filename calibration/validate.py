@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .core import Coefficients
-from .jaq import Scores, jaq
+from .jaq import Objective, Scores
 
 Generate = Callable[[Coefficients, Sequence[int]], object]
 """generate(coefficients, indices) → pictures (B, H, W, 3) in [0, 1]. Index i is prompt i mod n_prompts with noise
 number i div n_prompts; the same index always means the same prompt and the same noise."""
+
+DRIFT = 0.02
+"""Relative change of contrast or saturation, its interval clear of zero, that deserves a look."""
 
 Score = Callable[[object, Sequence[int]], Scores]
 """score(pictures, indices) → {"tc": (B,), "iq": (B,), …}"""
@@ -54,12 +57,16 @@ class Interval:
 
 
 def evaluate(
-    generate: Generate, score: Score, coefficients: Coefficients, indices: Sequence[int], k: float
+    generate: Generate,
+    score: Score,
+    coefficients: Coefficients,
+    indices: Sequence[int],
+    objective: Objective = Objective(2.0),  # noqa: B008
 ) -> tuple[Evaluation, object]:
     """Generate and score pictures. They are handed back to be shown; nobody here keeps them."""
     pictures = generate(coefficients, indices)
     scores = {name: np.asarray(values, dtype=np.float64) for name, values in score(pictures, indices).items()}
-    return Evaluation(tuple(indices), {**scores, "jaq": jaq(scores, k)}), pictures
+    return Evaluation(tuple(indices), {**scores, "jaq": objective(scores)}), pictures
 
 
 def paired_gain(base: Evaluation, candidate: Evaluation, metric: str, n_prompts: int, confidence: float) -> Interval:
@@ -81,6 +88,24 @@ def paired_gain(base: Evaluation, candidate: Evaluation, metric: str, n_prompts:
 
         half = float(stdtrit(count - 1, (1 + confidence) / 2) * per_prompt.std(ddof=1)) / math.sqrt(count)
     return Interval(gain, gain - half, gain + half, count)
+
+
+def drifts(base: Evaluation, gains: Mapping[str, Interval]) -> tuple[str, ...]:
+    """Metrics that nobody optimised and that got worse beyond their noise.
+
+    A distance gets worse by growing; contrast and saturation by moving either way, by 2 % or more; others by falling.
+    """
+    found = []
+    for metric, change in gains.items():
+        if metric in ("tc", "iq", "jaq") or not change.excludes_zero:
+            continue
+        if metric in ("contrast", "saturation"):
+            worse = abs(change.gain) >= DRIFT * abs(base.mean(metric))
+        else:
+            worse = change.gain > 0 if metric.startswith("distance") else change.gain < 0
+        if worse:
+            found.append(metric)
+    return tuple(found)
 
 
 def newly_broken(base: Evaluation, candidate: Evaluation) -> int:

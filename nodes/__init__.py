@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import calibrate, coefficients, demo_model, doors, presets, quantize_model, sampler, sensitivity
+from . import (
+    calibrate,
+    coefficients,
+    demo_model,
+    doors,
+    jaq_metric,
+    presets,
+    prompts,
+    quantize_model,
+    sampler,
+    sensitivity,
+)
 from .folders import register_folders
 
 
@@ -13,5 +24,16 @@ class QSchedExtension(ComfyExtension):
         register_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        files = (quantize_model, sensitivity, sampler, doors, calibrate, coefficients, presets, demo_model)
+        files = (
+            quantize_model,
+            sensitivity,
+            sampler,
+            doors,
+            calibrate,
+            prompts,
+            jaq_metric,
+            coefficients,
+            presets,
+            demo_model,
+        )
         return [node for file in files for node in file.NODES]

@@ -9,16 +9,17 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..calibration import Settings
-from ..calibration.prompts import read_prompts
-from ..calibration.settings import SPACES
+from ..calibration.prompts import parse_sets, read_prompts, select
+from ..calibration.settings import SPACES, STRATEGIES
 from ..qsched_core import CalibrationError
-from .folders import input_text
 from .generate import HostGenerator, encode
 from .metrics import load_scorer, metric_names
+from .prompts import read_input
 from .run import Run
 from .samplers import sampler_names
 from .sampling import Recipe, check_latent
-from .sockets import CATEGORY, PresetSocket
+from .sockets import CATEGORY, MetricSocket, PresetSocket, PromptsSocket
+from .way import way_of
 
 
 class QSchedCalibrate(io.ComfyNode):
@@ -35,7 +36,9 @@ class QSchedCalibrate(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="The quantised model."),
-                io.Clip.Input("clip", tooltip="Encodes the prompts."),
+                io.Clip.Input(
+                    "clip", optional=True, tooltip="Encodes the prompts; not needed for prepared conditionings."
+                ),
                 io.Vae.Input("vae", tooltip="Decodes the pictures."),
                 io.Latent.Input("latent_image", tooltip="An empty latent of the picture size to calibrate at."),
                 io.Model.Input(
@@ -52,7 +55,7 @@ class QSchedCalibrate(io.ComfyNode):
                 io.String.Input(
                     "prompt_file",
                     default="",
-                    tooltip="Instead: a text file in ComfyUI's input folder, one prompt per line.",
+                    tooltip="Instead: a file in ComfyUI's input folder: .txt (one per line), .csv, .yaml or .json.",
                 ),
                 io.Int.Input(
                     # Not "seed": the front end would make a new one for every run, and no run would be resumed.
@@ -104,11 +107,88 @@ class QSchedCalibrate(io.ComfyNode):
                     "batch_size", default=16, min=1, max=256, advanced=True, tooltip="Lower it if memory is short."
                 ),
                 io.String.Input("negative", default="", advanced=True, tooltip="Negative prompt; unused at cfg 1."),
+                PromptsSocket.Input(
+                    "prompt_set",
+                    optional=True,
+                    tooltip="From Q-Sched Prompts, instead of the text: lists, files, conditionings of your own, and a "
+                    "second set for the verdict.",
+                ),
+                MetricSocket.Input(
+                    "jaq_metric",
+                    optional=True,
+                    tooltip="From JAQ Metric, instead of the metric below: any TC with any IQ.",
+                ),
+                io.Sampler.Input("sampler", optional=True, tooltip="Instead of sampler_name: any SAMPLER."),
+                io.Sigmas.Input("sigmas", optional=True, tooltip="Instead of steps and scheduler: any SIGMAS."),
+                io.Guider.Input(
+                    "guider",
+                    optional=True,
+                    tooltip="Instead of cfg and negative: its kind of guidance, on this node's model and prompts.",
+                ),
+                io.Combo.Input(
+                    "strategy",
+                    options=list(STRATEGIES),
+                    optional=True,
+                    advanced=True,
+                    tooltip="guided: learns the landscape, the cheapest by far. grid: the paper's, exhaustive. "
+                    "greedy: one step after the other, needs the space table. random, tpe: to compare with.",
+                ),
+                io.Boolean.Input(
+                    "race",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Candidates that some prompts show to be worse than the best are not tried on the others.",
+                ),
+                io.Int.Input(
+                    "grid",
+                    default=10,
+                    min=2,
+                    max=200,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Of the strategy grid: points per number. The paper's script has 50.",
+                ),
+                io.Int.Input(
+                    "most_pictures",
+                    default=0,
+                    min=0,
+                    max=10_000_000,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The search ends when it has made as many; 0: when all trials are done.",
+                ),
+                io.Float.Input(
+                    "most_minutes",
+                    default=0.0,
+                    min=0.0,
+                    max=100_000.0,
+                    step=1.0,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The search ends after as long; 0: when all trials are done. The verdict comes on top.",
+                ),
+                io.Boolean.Input(
+                    "normalised",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="TC and IQ in units of what each varies by from noise to noise: k then weighs equals.",
+                ),
+                io.Boolean.Input(
+                    "warm_start",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="With full_model: closed-form candidates from both models' outputs are tried first.",
+                ),
             ],
             outputs=[
                 PresetSocket.Output(display_name="preset", tooltip="The candidate if accepted, else the identity."),
                 io.String.Output(display_name="report", tooltip="The verdict, with intervals and the control."),
                 io.Image.Output(display_name="before / after", tooltip="Held-out prompts, same noise in each column."),
+                io.Image.Output(display_name="map", tooltip="Every candidate: c_x against c_eps, coloured by JAQ."),
+                io.Image.Output(display_name="per prompt", tooltip="JAQ of each held-out prompt, before and after."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -117,7 +197,6 @@ class QSchedCalibrate(io.ComfyNode):
     def execute(
         cls,
         model,
-        clip,
         vae,
         latent_image,
         prompts,
@@ -135,28 +214,84 @@ class QSchedCalibrate(io.ComfyNode):
         verdict_seeds,
         batch_size,
         negative,
+        clip=None,
         full_model=None,
+        prompt_set=None,
+        jaq_metric=None,
+        sampler=None,
+        sigmas=None,
+        guider=None,
+        strategy=STRATEGIES[0],
+        race=True,
+        grid=10,
+        most_pictures=0,
+        most_minutes=0.0,
+        normalised=False,
+        warm_start=True,
     ) -> io.NodeOutput:
-        settings = Settings(space=space, radius=radius, trials=trials, k=k, seeds=verdict_seeds, seed=search_seed)
-        texts = read_prompts(input_text(prompt_file) if prompt_file.strip() else prompts, search_seed)
-        recipe = Recipe(steps, cfg, sampler_name, scheduler)
+        settings = Settings(
+            space=space,
+            radius=radius,
+            trials=trials,
+            k=k,
+            seeds=verdict_seeds,
+            seed=search_seed,
+            strategy=strategy,
+            race=race,
+            grid=grid,
+            pictures=most_pictures,
+            minutes=most_minutes,
+            normalised=normalised,
+        )
+        if prompt_set is None:
+            prompt_set = (
+                read_prompts(prompts, search_seed) if not prompt_file.strip() else from_file(prompt_file, search_seed)
+            )
+        way = way_of(model, Recipe(steps, cfg, sampler_name, scheduler), sampler, sigmas, guider)
         latent = check_latent(model, latent_image)
         if torch.count_nonzero(latent):
             raise CalibrationError(
                 "the latent is not empty.", "plug in an empty latent: calibration makes its own noise"
             )
-        run = Run(cls.hidden.unique_id, texts, settings, load_scorer(metric), full_model is not None)
-        conditionings = [encode(clip, text) for text in texts.texts]
+        scorer = load_scorer(metric) if jaq_metric is None else jaq_metric
+        positives, negatives = conditionings(clip, prompt_set, negative, way)
+        run = Run(cls.hidden.unique_id, prompt_set, settings, scorer, full_model is not None)
         generator = HostGenerator(
-            model, vae, conditionings, encode(clip, negative), latent, recipe, search_seed, batch_size, run.generated
-        )
-        outcome = run(generator, full_model)
+            model, vae, positives, negatives, latent, way, search_seed, batch_size, run.generated
+        )  # fmt: skip
+        outcome = run(generator, full_model, warm_start)
         # The front end keeps showing the last preview of a run: let it be the result.
-        run.bar.update(run.total, outcome.text, outcome.picture[0])
-        shown = ui.PreviewImage(outcome.picture, cls=cls).as_dict()
+        run.finish(outcome)
+        shown = ui.PreviewImage(outcome.before_after, cls=cls).as_dict()
         shown.update(ui.PreviewText(outcome.text).as_dict())
         shown["qsched_report"] = [json.dumps(outcome.report)]
-        return io.NodeOutput(outcome.preset, outcome.text, outcome.picture, ui=shown)
+        return io.NodeOutput(
+            outcome.preset, outcome.text, outcome.before_after, outcome.map, outcome.per_prompt, ui=shown
+        )
+
+
+def from_file(name: str, seed: int):
+    """Prompts of a file in the host's input folder, with its second set if it has one."""
+    return select(*parse_sets(name, read_input(name)), seed)
+
+
+def conditionings(clip, prompt_set, negative: str, way) -> tuple[list, list]:
+    """(One conditioning per prompt, the negative one): as the user prepared them, else encoded.
+
+    Raises:
+        CalibrationError: nothing to encode with.
+    """
+    prepared = getattr(prompt_set, "conditionings", None)
+    if clip is None and prepared is None:
+        raise CalibrationError("there is no CLIP to encode the prompts.", "plug one in, or prepared conditionings")
+    positives = list(prepared) if prepared is not None else [encode(clip, text) for text in prompt_set.texts]
+    if clip is not None:
+        return positives, encode(clip, negative)
+    if way.guider is None and way.cfg != 1.0:
+        raise CalibrationError(
+            f"cfg {way.cfg:g} needs a negative prompt.", "plug in a CLIP or a GUIDER, or set cfg to 1"
+        )
+    return positives, positives[0]
 
 
 NODES = [QSchedCalibrate]

@@ -28,10 +28,15 @@ def register_folders() -> None:
         folder_paths.folder_names_and_paths[name] = (paths, {SUFFIX} | set(extensions))
 
 
+def metric_roots() -> list[Path]:
+    """Where metrics lie, each in a folder of its own."""
+    return [Path(root) for root in folder_paths.get_folder_paths(METRICS_FOLDER)]
+
+
 def metric_folders() -> dict[str, Path]:
     """open_clip models a user has put into ``models/qsched_metrics``, one folder each, by name."""
     found = {}
-    for root in map(Path, folder_paths.get_folder_paths(METRICS_FOLDER)):
+    for root in metric_roots():
         for config in sorted(root.glob("*/open_clip_config.json")):
             found.setdefault(config.parent.name, config.parent)
     return found
@@ -78,18 +83,3 @@ def unused_path(folder: str, name: str) -> Path:
 def journal_path(key: str) -> Path:
     """Where a calibration keeps its trials; not reachable over HTTP."""
     return Path(folder_paths.get_system_user_directory("qsched")) / "studies" / f"{key}.jsonl"
-
-
-def input_text(name: str) -> str:
-    """A UTF-8 text file of the host's input folder.
-
-    Raises:
-        PresetError: a path outside the folder, no such file, or more than 4 MiB.
-    """
-    root = Path(folder_paths.get_input_directory()).resolve()
-    path = (root / name).resolve()
-    if root not in path.parents or not path.is_file():
-        raise PresetError(f"no file {name[:60]!r} in ComfyUI's input folder.", "put the prompt file there")
-    if path.stat().st_size > 4 * 1024**2:
-        raise PresetError(f"{name[:60]!r} is larger than 4 MiB.", "give a list of prompts, one per line")
-    return path.read_text(encoding="utf-8", errors="replace")

@@ -23,7 +23,12 @@ def gallery(rows: Sequence[tuple[str, Tensor]]) -> Tensor:
         draw.text((_GAP, top), name, fill=_INK, font=font)
         for column in range(count):
             sheet.paste(_thumbnail(pictures[column]), (_GAP + column * (_SIDE + _GAP), top + _LABEL))
-    return torch.from_numpy(np.asarray(sheet).astype(np.float32) / 255).unsqueeze(0)
+    return picture_tensor(sheet)
+
+
+def picture_tensor(image: Image.Image) -> Tensor:
+    """(1, H, W, 3) in [0, 1]: a picture as the host's IMAGE."""
+    return torch.from_numpy(np.asarray(image.convert("RGB")).astype(np.float32) / 255).unsqueeze(0)
 
 
 def mosaic(pictures: Tensor, columns: int = 4) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..qsched_core import Coefficients
+from .memory import Batches
 from .patch import apply_coefficients
-from .samplers import sampler_object
-from .sampling import Recipe
+from .way import Way
 
 Conditioning = list
 
@@ -32,16 +33,20 @@ class HostGenerator:
         prompts: Sequence[Conditioning],
         negative: Conditioning,
         latent: Tensor,
-        recipe: Recipe,
+        way: Way,
         seed: int,
         batch_size: int,
         on_batch: Callable[[int], None] = lambda count: None,
     ):
         self.model, self.vae, self.prompts, self.negative = model, vae, prompts, negative
-        self.latent, self.recipe, self.seed, self.batch_size = latent, recipe, seed, batch_size
+        self.latent, self.way, self.seed, self.batch_size = latent, way, seed, batch_size
         self.on_batch = on_batch
-        self.sigmas = recipe.sigmas(model)
+        self._decoded = Batches(batch_size)
         self._seconds, self._made = 0.0, 0
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        return self.way.sigmas
 
     @property
     def seconds_per_picture(self) -> float:
@@ -50,17 +55,9 @@ class HostGenerator:
 
     def with_model(self, model) -> HostGenerator:
         """The same pictures from another MODEL."""
-        return HostGenerator(
-            model,
-            self.vae,
-            self.prompts,
-            self.negative,
-            self.latent,
-            self.recipe,
-            self.seed,
-            self.batch_size,
-            self.on_batch,
-        )
+        other = copy.copy(self)
+        other.model, other._seconds, other._made = model, 0.0, 0
+        return other
 
     def __call__(self, coefficients: Coefficients, indices: Sequence[int]) -> Tensor:
         """Pictures (B, H, W, 3) in [0, 1] on the CPU."""
@@ -69,23 +66,36 @@ class HostGenerator:
         for start in range(0, len(indices), self.batch_size):
             chunk = list(indices[start : start + self.batch_size])
             began = time.monotonic()
-            pictures += [self._pictures(patched, group) for group in self._alike(chunk)]
+            pictures += [self._decode(self.sample(patched, group)) for group in self._alike(chunk)]
             self._seconds += time.monotonic() - began
             self._made += len(chunk)
             self.on_batch(len(chunk))
         return torch.cat(pictures)
 
-    def _pictures(self, patched, indices: list[int]) -> Tensor:
+    def sampled(self, model, indices: Sequence[int], sampler) -> None:
+        """Runs the pictures with another MODEL and another SAMPLER, for whoever watches from inside that SAMPLER."""
+        for group in self._alike(list(indices)):
+            self.sample(model, group, sampler)
+
+    def sample(self, model, indices: Sequence[int], sampler=None) -> Tensor:
+        """Latents of indices that can be sampled as one batch, by another SAMPLER where one is given."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         latent = self.latent[:1].repeat(len(indices), *[1] * (self.latent.ndim - 1))
         noise = torch.cat([comfy.sample.prepare_noise(self.latent[:1], self._seed(i)) for i in indices])
         positive = _stack([self.prompts[i % len(self.prompts)] for i in indices])
-        samples = comfy.sample.sample_custom(
-            patched, noise, self.recipe.cfg, sampler_object(self.recipe.sampler), torch.tensor(self.sigmas),
-            positive, self.negative, latent, disable_pbar=True, seed=self._seed(indices[0]),
+        guider = self.way.guide(model, positive, self.negative)
+        samples = guider.sample(
+            noise, latent, sampler or self.way.sampler, torch.tensor(self.sigmas),
+            disable_pbar=True, seed=self._seed(indices[0]),
         )  # fmt: skip
-        pictures = self.vae.decode(samples)
-        return pictures.reshape(-1, *pictures.shape[-3:])[..., :3].float().cpu()
+        return samples.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())
+
+    def _decode(self, samples: Tensor) -> Tensor:
+        def decode(start: int, end: int) -> Tensor:
+            pictures = self.vae.decode(samples[start:end])
+            return pictures.reshape(-1, *pictures.shape[-3:])[..., :3].float().cpu()
+
+        return torch.cat(self._decoded.run(decode, len(samples)))
 
     def _seed(self, index: int) -> int:
         prompt, number = index % len(self.prompts), index // len(self.prompts)

@@ -8,13 +8,21 @@ import comfy.model_management
 import comfy.model_patcher
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from ..calibration.metrics.base import Metric, Pair
+from ..calibration.metrics.catalog import Entry, catalog
+from ..calibration.metrics.embeddings import CosineScore
 from ..calibration.metrics.pixels import pixel_statistics
-from ..qsched_core import DependencyError
-from .folders import metric_folders
+from ..calibration.metrics.reference import distance
+from ..qsched_core import CalibrationError, Coefficients, DependencyError
+from .folders import metric_folders, metric_roots
+from .memory import Batches
 
 DEMO = "demo"
 BATCH = 32
+THUMBNAIL = 256
+"""Longest side at which pictures are compared with the full model's: a hundred of 1024² would fill the memory."""
 
 
 def metric_names() -> list[str]:
@@ -22,39 +30,81 @@ def metric_names() -> list[str]:
     return [*metric_folders(), DEMO]
 
 
+def metric_entries(role: str) -> dict[str, Entry]:
+    """What can be scored with the files in ``models/qsched_metrics``, by name."""
+    return {name: entry for name, entry in catalog(metric_roots()).items() if role in entry.roles}
+
+
 class Scorer:
-    """TC and IQ for the search; pixel statistics, and a judge's metrics if there is one, for the verdict alone."""
+    """TC and IQ for the search; for the verdict alone pixel statistics, the distance to the full-precision pictures
+    where there are some, and the judge's metrics if there is one.
 
-    def __init__(self, name: str, scorer: nn.Module, judge: nn.Module | None):
-        self.name = name
+    ``scorer`` has ``score(pictures, prompts) → {"tc", "iq"}`` and ``judge`` one that gives any names.
+    """
+
+    def __init__(self, name: str, scorer: nn.Module, judge: nn.Module | None = None, note: str = ""):
+        self.name, self.note = name, note
         self._scorer, self._judge = _managed(scorer), _managed(judge)
+        self._batches = Batches(BATCH)
 
-    def bind(self, prompts: Sequence[str]) -> tuple[Callable, Callable]:
-        """(score, judge) as ``calibration`` calls them: (pictures, indices) → {metric: (B,)}."""
+    def bind(self, prompts: Sequence[str], reference: Callable | None = None) -> tuple[Callable, Callable]:
+        """(score, judge) as ``calibration`` calls them: (pictures, indices) → {metric: (B,)}.
+
+        ``reference(indices)`` gives the thumbnails (B, h, w, 3) of the full-precision pictures.
+        """
 
         def score(pictures: torch.Tensor, indices: Sequence[int]) -> dict:
-            return _numbers(_run(self._scorer, pictures, [prompts[i % len(prompts)] for i in indices]))
+            return _numbers(self._run(self._scorer, pictures, [prompts[i % len(prompts)] for i in indices]))
 
         def judge(pictures: torch.Tensor, indices: Sequence[int]) -> dict:
             texts = [prompts[i % len(prompts)] for i in indices]
-            own = _run(self._judge, pictures, texts) if self._judge is not None else {}
-            return _numbers({**own, **pixel_statistics(pictures)})
+            own = self._run(self._judge, pictures, texts) if self._judge is not None else {}
+            far = distance(thumbnails(pictures), reference(indices)) if reference is not None else {}
+            return _numbers({**own, **pixel_statistics(pictures), **far})
 
         return score, judge
 
-
-def _run(patcher, pictures: torch.Tensor, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Scores in batches, each of which a cancel can interrupt."""
-    comfy.model_management.load_models_gpu([patcher])
-    parts = []
-    for start in range(0, len(pictures), BATCH):
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        parts.append(patcher.model.score(pictures[start : start + BATCH], prompts[start : start + BATCH]))
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    def _run(self, patcher, pictures: torch.Tensor, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+        comfy.model_management.load_models_gpu([patcher])
+        parts = self._batches.run(
+            lambda start, end: patcher.model.score(pictures[start:end], prompts[start:end]), len(pictures)
+        )
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _numbers(scores: dict[str, torch.Tensor]) -> dict:
-    return {name: values.double().numpy() for name, values in scores.items()}
+class FullPictures:
+    """Thumbnails of the full-precision pictures, made when they are first asked for, all at once: models are swapped
+    once. 96 of them are 19 MB."""
+
+    def __init__(self, generate: Callable, indices: Sequence[int], steps: int):
+        self._generate, self._indices, self._steps = generate, tuple(indices), steps
+        self._kept: dict[int, torch.Tensor] = {}
+
+    def __call__(self, indices: Sequence[int]) -> torch.Tensor:
+        if not self._kept:
+            pictures = thumbnails(self._generate(Coefficients.identity(self._steps), self._indices))
+            self._kept = dict(zip(self._indices, pictures, strict=True))
+        return torch.stack([self._kept[index] for index in indices])
+
+
+def thumbnails(pictures: torch.Tensor) -> torch.Tensor:
+    """(B, H, W, 3) → the same shape, at most THUMBNAIL on the longer side."""
+    scale = THUMBNAIL / max(pictures.shape[1:3])
+    if scale >= 1:
+        return pictures
+    size = [max(1, round(side * scale)) for side in pictures.shape[1:3]]
+    return F.interpolate(pictures.movedim(-1, 1), size=size, mode="area").movedim(1, -1)
+
+
+class Watched(nn.Module):
+    """Metrics that are shown beside those that are optimised."""
+
+    def __init__(self, metrics: Sequence[Metric]):
+        super().__init__()
+        self.metrics = nn.ModuleList(metrics)
+
+    def score(self, pictures: torch.Tensor, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+        return {metric.name: metric.score(pictures, prompts) for metric in self.metrics}
 
 
 def load_scorer(name: str) -> Scorer:
@@ -64,16 +114,68 @@ def load_scorer(name: str) -> Scorer:
         DependencyError: an optional package is missing.
         CalibrationError: a model's files are missing.
     """
-    if name != DEMO:
-        from ..calibration.metrics.clip import ClipScorer
+    if name == DEMO:
+        return Scorer(name, *_demo())
+    from ..calibration.metrics.clip import ClipScorer
 
-        return Scorer(name, ClipScorer(metric_folders()[name]), None)
+    return Scorer(name, ClipScorer(metric_folders()[name]))
+
+
+def make_scorer(tc: str, iq: str, watch: str, clip=None, clip_vision=None) -> Scorer:
+    """Any TC with any IQ. A loaded CLIP with its CLIP_VISION takes the place of the TC named.
+
+    Raises:
+        DependencyError: an optional package is missing.
+        CalibrationError: a metric that is not there, or one of two halves.
+    """
+    if (clip is None) != (clip_vision is None):
+        missing = "CLIP_VISION" if clip_vision is None else "CLIP"
+        raise CalibrationError(
+            f"a score of loaded encoders lacks the {missing}.", "plug in both halves of one CLIP model"
+        )
+    if DEMO in (tc, iq) and clip is None:
+        if tc != iq:
+            raise CalibrationError("the demo's TC and IQ belong together.", "choose demo for both, or for none")
+        return Scorer(DEMO, *_demo())
+    image = _loaded("iq", iq)
+    text = _loaded("tc", tc) if clip is None else CosineScore(*host_encoders(clip, clip_vision))
+    metrics = [text, image, *([] if watch == "none" else [_loaded("watch", watch)])]
+    name = " + ".join(metric.name for metric in metrics[:2])
+    note = "; ".join(f"{m.name}: licence {m.licence}, {m.bytes / 1e6:.0f} MB" for m in metrics)
+    return Scorer(name, Pair(text, image), Watched(metrics[2:]) if metrics[2:] else None, note)
+
+
+def host_encoders(clip, clip_vision) -> tuple[Callable, Callable]:
+    """(encode_image, encode_text) of the host's own objects, which its memory manager already knows."""
+
+    def encode_image(pictures: torch.Tensor) -> torch.Tensor:
+        return clip_vision.encode_image(pictures)["image_embeds"]
+
+    def encode_text(prompts: Sequence[str]) -> torch.Tensor:
+        pooled = [clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)[1] for text in prompts]
+        return torch.cat([vector.reshape(1, -1) for vector in pooled])
+
+    return encode_image, encode_text
+
+
+def _loaded(role: str, name: str) -> Metric:
+    entries = metric_entries(role)
+    if name not in entries:
+        raise CalibrationError(f"there is no {role} metric {name[:50]!r}.", "put its files into models/qsched_metrics")
+    return entries[name].load()
+
+
+def _demo() -> tuple[nn.Module, nn.Module]:
     from ..demo.judges import DemoJudge, DemoScorer
 
     try:
-        return Scorer(name, DemoScorer(), DemoJudge())
+        return DemoScorer(), DemoJudge()
     except ImportError as error:
         raise DependencyError("this metric needs open_clip.", "pip install open_clip_torch") from error
+
+
+def _numbers(scores: dict[str, torch.Tensor]) -> dict:
+    return {name: values.double().numpy() for name, values in scores.items()}
 
 
 def _managed(module: nn.Module | None):

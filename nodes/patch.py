@@ -52,7 +52,7 @@ class PresetUse:
         bound = self.preset.binding
         # ddim is euler under another name; the host keeps it for its noise in inpainting.
         sampler = bound.sampler if (sampler, bound.sampler) == ("euler", "ddim") else sampler
-        here = describe(guider.model_patcher, sampler, self.scheduler, _cfg(guider))
+        here = describe(guider.model_patcher, sampler, self.scheduler, guidance_scale(guider))
         coefficients, found = fit(self.preset, here, run, strength=self.strength, if_differs=self.if_differs)
         if found:
             text = f"Preset differs ({self.if_differs}): {'; '.join(map(str, found))}"
@@ -102,7 +102,7 @@ class _Outer:
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
 
-def _cfg(guider) -> float:
+def guidance_scale(guider) -> float:
     """The guidance scale, or 0 ("any") where a guider of another kind has more than one or none."""
     plain = type(guider).predict_noise is CFGGuider.predict_noise
     return float(guider.cfg) if plain else 0.0

@@ -9,18 +9,14 @@ from math import ceil, floor, log10, sqrt
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-_WIDTH, _HEIGHT, _FINE = 1200, 600, 3
-"""Drawn _FINE times as large and scaled down: PIL's lines and dots are not smooth themselves."""
+from ..calibration.canvas import BAND, COLOURS, FAINT, GRID, INK, Canvas
+
+_WIDTH, _HEIGHT = 1200, 600
 
 _LEFT, _RIGHT, _TOP, _MIDDLE, _LOW, _BOTTOM = 76, 1176, 104, 452, 474, 552
 """Edges of the two charts: errors from _TOP to _MIDDLE, kurtosis from _LOW to _BOTTOM."""
-
-_PAPER, _BAND, _GRID, _FAINT, _INK = (255, 255, 255), (246, 247, 249), (226, 229, 234), (128, 134, 145), (33, 37, 46)
-_COLOURS = ((213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
-"""Okabe and Ito's: told apart by colour-blind people too."""
 
 _KEPT = (90, 96, 108)
 
@@ -31,12 +27,12 @@ def sensitivity_plot(study, plan) -> Tensor:
     Layers lie in the network's order, errors on a logarithmic axis. The format that a layer got is ringed; a layer
     that stays as it is has no error and sits on the axis. Bars are the kurtosis of its weights.
     """
-    picture = _Canvas()
+    picture = Canvas(_WIDTH, _HEIGHT)
     chosen = study.chosen(plan)
     places = [_LEFT + (_RIGHT - _LEFT) * (i + 0.5) / len(study.layers) for i in range(len(study.layers))]
     step = (_RIGHT - _LEFT) / len(study.layers)
     forms = list(dict.fromkeys(m.form for layer in study.layers for m in layer.measures if m.form is not None))
-    colours = {form: _COLOURS[i % len(_COLOURS)] for i, form in enumerate(forms)}
+    colours = {form: COLOURS[i % len(COLOURS)] for i, form in enumerate(forms)}
     _headings(picture, study, plan, Counter(m.form for m in chosen), colours)
     _blocks(picture, [layer.name for layer in study.layers], step)
     height = _error_axis(picture, [sqrt(m.damage) for layer in study.layers for m in layer.measures if m.damage > 0])
@@ -44,18 +40,18 @@ def sensitivity_plot(study, plan) -> Tensor:
     for layer, got, x in zip(study.layers, chosen, places, strict=True):
         tried = [(m, height(sqrt(m.damage)) if m.damage > 0 else _MIDDLE) for m in layer.measures]
         levels = [y for m, y in tried if m.form is not None or m is got]
-        picture.line((x, min(levels)), (x, max(levels)), _GRID, min(2.0, step / 3))
+        picture.line((x, min(levels)), (x, max(levels)), GRID, min(2.0, step / 3))
         for measure, y in tried:
             if measure is not got and measure.form is not None:
                 picture.dot(x, y, 0.75 * radius, _pale(colours[measure.form]))
         y = next(y for m, y in tried if m is got)
-        picture.dot(x, y, radius + min(1.6, radius / 2), _INK)
+        picture.dot(x, y, radius + min(1.6, radius / 2), INK)
         picture.dot(x, y, radius, _KEPT if got.form is None else colours[got.form])
     _kurtosis_bars(picture, [layer.kurtosis for layer in study.layers], places, step)
-    return picture.tensor()
+    return torch.from_numpy(np.asarray(picture.image()).astype(np.float32) / 255).unsqueeze(0)
 
 
-def _headings(picture: _Canvas, study, plan, counts: Counter, colours: dict) -> None:
+def _headings(picture: Canvas, study, plan, counts: Counter, colours: dict) -> None:
     what = "the network's output" if study.depth == "network" else "each layer's output"
     picture.text(_LEFT, 30, f"Relative error of {what}, one layer quantised at a time", 19, anchor="lm")
     totals = f"{study.bits(plan):.2f} bits a weight,  predicted error {study.predicted(plan):.3f}"
@@ -63,36 +59,36 @@ def _headings(picture: _Canvas, study, plan, counts: Counter, colours: dict) -> 
     x = _LEFT + 6
     entries = [*colours.items()] + ([(None, _KEPT)] if counts[None] else [])
     for form, colour in entries:
-        picture.dot(x, 66, 6.5, _INK)
+        picture.dot(x, 66, 6.5, INK)
         picture.dot(x, 66, 5, colour)
         name = f"{'left as it is' if form is None else form}, {counts[form]} layer{'s' * (counts[form] != 1)}"
         x = picture.text(x + 14, 66, name, 15, anchor="lm") + 30
-    picture.text(_RIGHT, 66, "ringed: chosen    pale: tried", 14, _FAINT, anchor="rm")
+    picture.text(_RIGHT, 66, "ringed: chosen    pale: tried", 14, FAINT, anchor="rm")
 
 
-def _blocks(picture: _Canvas, names: list[str], step: float) -> None:
+def _blocks(picture: Canvas, names: list[str], step: float) -> None:
     """Bands and names of the network's parts, below a line for each of their repeated blocks."""
     x, free, dark = float(_LEFT), 0.0, False
     for part, layers in groupby(names, lambda name: name.split(".")[0]):
         members = list(layers)
         end = x + step * len(members)
         if dark := not dark:
-            picture.box((x, _TOP), (end, _MIDDLE), _BAND)
-            picture.box((x, _LOW), (end, _BOTTOM), _BAND)
+            picture.box((x, _TOP), (end, _MIDDLE), BAND)
+            picture.box((x, _LOW), (end, _BOTTOM), BAND)
         edge = x
         for _, block in groupby(members, lambda name: name.split(".")[:2]):
             if edge > x:
-                picture.line((edge, _TOP), (edge, _MIDDLE), _GRID, 0.7)
+                picture.line((edge, _TOP), (edge, _MIDDLE), GRID, 0.7)
             edge += step * len(list(block))
         width = picture.width(part, 14)
         left = max((x + end) / 2 - width / 2, free)
         if left + width <= _RIGHT + 8 and left < end:
-            picture.text(left, _BOTTOM + 20, part, 14, _INK, anchor="lm")
+            picture.text(left, _BOTTOM + 20, part, 14, INK, anchor="lm")
             free = left + width + 14
         x = end
 
 
-def _error_axis(picture: _Canvas, errors: list[float]):
+def _error_axis(picture: Canvas, errors: list[float]):
     """Draws the axis; gives the height of an error."""
     low, high = (log10(value) for value in (min(errors, default=0.01), max(errors, default=0.1)))
     low, high = low - 0.08 * (high - low + 0.5), high + 0.08 * (high - low + 0.5)
@@ -102,9 +98,9 @@ def _error_axis(picture: _Canvas, errors: list[float]):
 
     for value in _ticks(low, high):
         y = height(value)
-        picture.line((_LEFT, y), (_RIGHT, y), _GRID, 1)
-        picture.text(_LEFT - 10, y, f"{value:.12g}", 14, _FAINT, anchor="rm")
-    picture.line((_LEFT, _MIDDLE), (_RIGHT, _MIDDLE), _FAINT, 1)
+        picture.line((_LEFT, y), (_RIGHT, y), GRID, 1)
+        picture.text(_LEFT - 10, y, f"{value:.12g}", 14, FAINT, anchor="rm")
+    picture.line((_LEFT, _MIDDLE), (_RIGHT, _MIDDLE), FAINT, 1)
     return height
 
 
@@ -115,7 +111,7 @@ def _ticks(low: float, high: float) -> Iterator[float]:
         yield from (step * 10.0**power for step in steps if low <= log10(step) + power <= high)
 
 
-def _kurtosis_bars(picture: _Canvas, values: list[float], places: list[float], step: float) -> None:
+def _kurtosis_bars(picture: Canvas, values: list[float], places: list[float], step: float) -> None:
     """Logarithmic, from 1 (the least there is) up; a line marks normal weights."""
     top = log10(max(10.0, *values))
 
@@ -125,46 +121,12 @@ def _kurtosis_bars(picture: _Canvas, values: list[float], places: list[float], s
     half = min(9.0, 0.36 * step)
     for x, value in zip(places, values, strict=True):
         picture.box((x - half, height(value)), (x + half, _BOTTOM), (167, 176, 190))
-    picture.line((_LEFT, height(3.0)), (_RIGHT, height(3.0)), _FAINT, 0.8)
-    picture.line((_LEFT, _BOTTOM), (_RIGHT, _BOTTOM), _FAINT, 1)
-    picture.text(_LEFT - 10, height(3.0), "3", 14, _FAINT, anchor="rm")
-    picture.text(_LEFT - 10, height(10**top), f"{10**top:.0f}", 14, _FAINT, anchor="rm")
-    picture.text(_RIGHT, _BOTTOM + 38, "bars: kurtosis of the weights, 3 is normal", 13, _FAINT, anchor="rm")
+    picture.line((_LEFT, height(3.0)), (_RIGHT, height(3.0)), FAINT, 0.8)
+    picture.line((_LEFT, _BOTTOM), (_RIGHT, _BOTTOM), FAINT, 1)
+    picture.text(_LEFT - 10, height(3.0), "3", 14, FAINT, anchor="rm")
+    picture.text(_LEFT - 10, height(10**top), f"{10**top:.0f}", 14, FAINT, anchor="rm")
+    picture.text(_RIGHT, _BOTTOM + 38, "bars: kurtosis of the weights, 3 is normal", 13, FAINT, anchor="rm")
 
 
 def _pale(colour: tuple[int, int, int]) -> tuple[int, int, int]:
     return tuple(round(0.42 * value + 0.58 * 255) for value in colour)
-
-
-class _Canvas:
-    """The picture, in the coordinates of its final size."""
-
-    def __init__(self) -> None:
-        self.image = Image.new("RGB", (_WIDTH * _FINE, _HEIGHT * _FINE), _PAPER)
-        self.draw = ImageDraw.Draw(self.image)
-
-    def text(self, x: float, y: float, text: str, size: float, colour=_INK, anchor: str = "lm") -> float:
-        """The x where it ends, of text that starts at ``x``."""
-        self.draw.text((x * _FINE, y * _FINE), text, fill=colour, font=self._font(size), anchor=anchor)
-        return x + self.width(text, size)
-
-    def width(self, text: str, size: float) -> float:
-        return self.draw.textlength(text, font=self._font(size)) / _FINE
-
-    def line(self, start: tuple[float, float], end: tuple[float, float], colour, width: float) -> None:
-        points = [(x * _FINE, y * _FINE) for x, y in (start, end)]
-        self.draw.line(points, fill=colour, width=max(1, round(width * _FINE)))
-
-    def box(self, start: tuple[float, float], end: tuple[float, float], colour) -> None:
-        self.draw.rectangle([value * _FINE for value in (*start, *end)], fill=colour)
-
-    def dot(self, x: float, y: float, radius: float, colour) -> None:
-        self.draw.ellipse([value * _FINE for value in (x - radius, y - radius, x + radius, y + radius)], fill=colour)
-
-    def tensor(self) -> Tensor:
-        """(1, H, W, 3) in [0, 1]."""
-        small = self.image.resize((_WIDTH, _HEIGHT), Image.Resampling.LANCZOS)
-        return torch.from_numpy(np.asarray(small).astype(np.float32) / 255).unsqueeze(0)
-
-    def _font(self, size: float):
-        return ImageFont.load_default(size * _FINE)

@@ -14,8 +14,9 @@ class NodeProgress:
         self.unique_id, self.total = unique_id, max(1, total)
         self._bar = comfy.utils.ProgressBar(self.total, node_id=unique_id)
 
-    def update(self, done: int, text: str = "", picture=None) -> None:
-        """``picture`` is (H, W, 3) in [0, 1], shown as the node's preview."""
+    def update(self, done: int, text: str = "", picture=None, total: int | None = None) -> None:
+        """``picture`` is (H, W, 3) in [0, 1], shown as the node's preview; ``total`` where it is known better now."""
+        self.total = max(1, total or self.total)
         comfy.model_management.throw_exception_if_processing_interrupted()
         preview = None if picture is None else ("JPEG", to_pil(picture), 1024)
         self._bar.update_absolute(done, self.total, preview)
@@ -35,6 +36,15 @@ def say(unique_id: str | None, text: str) -> None:
     server = getattr(PromptServer, "instance", None)
     if server is not None and unique_id is not None:
         server.send_progress_text(text, unique_id)
+
+
+def tell(unique_id: str | None, event: str, data: dict) -> None:
+    """An event for our own front end, where there is a server to carry it."""
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and unique_id is not None:
+        server.send_sync(event, {"node": unique_id, **data}, server.client_id)
 
 
 def to_pil(picture) -> Image.Image:

@@ -4,161 +4,219 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from dataclasses import asdict, dataclass
 
 import torch
 from comfy.model_management import InterruptProcessingException
+from PIL import Image
 
-from ..calibration import Evaluation, Progress, Result, Settings, calibrate
-from ..calibration.prompts import Prompts
-from ..calibration.study import all_gains, judged, split
-from ..qsched_core import Coefficients, Preset, save_preset
+from ..calibration import Progress, Result, Settings, calibrate
+from ..calibration.plots import jaq_map, paired_plot
+from ..calibration.report import Control, Row, as_json, table, verdict
+from ..calibration.space import Space
+from ..calibration.split import split
+from ..calibration.storage import STUDY
+from ..calibration.study import all_gains, judged
+from ..qsched_core import CalibrationError, Coefficients, Preset, save_preset
 from ..qsched_core.quant import module_bytes
-from .control import Control, Row, as_json, table, verdict
 from .describe import describe, sums
 from .folders import FOLDER, journal_path, unused_path
-from .gallery import gallery, mosaic
+from .gallery import gallery, mosaic, picture_tensor
 from .generate import HostGenerator
-from .metrics import Scorer
-from .progress import NodeProgress
+from .metrics import FullPictures, Scorer
+from .progress import NodeProgress, tell
+from .warm import warm_starts
 
-QUANTISED = "quantised model"
+QUANTISED, CONTROL = "quantised model", "full-precision control"
 SHOWN = 6
 """Held-out prompts in the before/after picture."""
+
+PAIRS = 6
+"""Pictures that both models are compared on for a warm start."""
+
+STUDIES = "QSCHED_STUDIES"
+"""Environment variable: a database's URL, where several machines share their studies. Never part of a workflow: that
+would hand passwords to strangers, and the strangers' addresses to this machine."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the node hands on: the preset, the verdict in words, the before/after picture, and all of it as JSON."""
+    """What the node hands on: the preset, the verdict in words, pictures (1, H, W, 3), and all of it as JSON."""
 
     preset: Preset
     text: str
-    picture: torch.Tensor
+    before_after: torch.Tensor
+    map: torch.Tensor
+    per_prompt: torch.Tensor
     report: dict
 
 
 class Run:
     """Counts pictures for the bar, keeps the best candidate for a cancel, and puts the table together."""
 
-    def __init__(self, unique_id: str | None, prompts: Prompts, settings: Settings, scorer: Scorer, control: bool):
-        self.prompts, self.settings, self.scorer = prompts, settings, scorer
-        self.score, self.judge = scorer.bind(prompts.texts)
-        self.parts = split(len(prompts), settings)
+    def __init__(self, unique_id: str | None, prompts, settings: Settings, scorer: Scorer, control: bool):
+        self.unique_id, self.prompts, self.settings, self.scorer = unique_id, prompts, settings, scorer
+        self.verdict_prompts = getattr(prompts, "verdict", ())
+        self.parts = split(len(prompts.texts), settings, self.verdict_prompts)
+        if not getattr(prompts, "has_texts", True):
+            raise CalibrationError(
+                "a text-image score needs the prompts' texts.", "plug them in beside the conditionings"
+            )
+        # At most: candidates that are raced out make fewer.
         study = (settings.trials + 1) * len(self.parts.search) + 2 * len(self.parts.held_out)
-        self.total = study * (1 + control) + len(self.parts.held_out) * control
-        self.done = 0
-        self.bar = NodeProgress(unique_id, self.total)
+        self.done, self.left = 0, study * (1 + control) + 2 * len(self.parts.held_out) * control
+        self.later = self.left - study
+        self.bar = NodeProgress(unique_id, self.left)
         self.started = time.monotonic()
-        self.line = "starting"
+        self.line = f"at most {self.left} pictures"
+        self.beside: list = []
         self.best: Progress | None = None
+        self.bar.update(0, self.line)
 
     def generated(self, count: int) -> None:
-        self.done += count
-        spent = time.monotonic() - self.started
-        left = spent / self.done * max(0, self.total - self.done)
-        self.bar.update(min(self.done, self.total), f"{self.line} - about {_clock(left)} left")
+        self.done, self.left = self.done + count, max(0, self.left - count)
+        left = (time.monotonic() - self.started) / self.done * self.left
+        self.bar.update(self.done, f"{self.line} - about {_clock(left)} left", total=self.done + self.left)
 
-    def __call__(self, generator: HostGenerator, full_model) -> Outcome:
+    def finish(self, outcome: Outcome) -> None:
+        self.bar.update(self.bar.total, outcome.text, outcome.before_after[0])
+
+    def __call__(self, generator: HostGenerator, full_model, warm_start: bool) -> Outcome:
         """Raises InterruptProcessingException when cancelled, after the best candidate so far was saved."""
         try:
-            result = self._study(generator, QUANTISED)
+            full = None if full_model is None else generator.with_model(full_model)
+            starts = self._warm_starts(generator, full) if full is not None and warm_start else {}
+            self.beside = [] if full is None else [asdict(self._binding(full)), _weights(full.model)]
+            reference = None if full is None else FullPictures(full, self.parts.held_out, generator.way.steps)
+            self.score, self.judge = self.scorer.bind(self.prompts.texts, reference)
+            result = self._study(generator, QUANTISED, tuple(starts.values()))
             rows = [
                 _row("quantised", generator, result.identity),
                 _row("quantised + Q-Sched", generator, result.candidate),
             ]
             control = None
-            if full_model is not None:
-                control, more = self._control(generator.with_model(full_model), result)
+            if full is not None:
+                control, more = self._control(full, result)
                 rows = [more[0], *rows, *more[1:]]
-            return self._outcome(generator, full_model, result, control, rows)
+            return self._outcome(generator, full, result, control, rows, starts)
         except InterruptProcessingException:
             self._keep_best(generator)
             raise
 
+    def _warm_starts(self, generator: HostGenerator, full: HostGenerator) -> dict[str, Coefficients]:
+        def told(done: int, total: int, text: str) -> None:
+            self.bar.update(self.done, text)
+
+        indices = self.parts.search[:PAIRS]
+        way = generator.way
+        return warm_starts(
+            generator.sampled, generator.model, full.model, indices, way.sampler, way.sigmas, generator.batch_size, told
+        )
+
     def _control(self, full: HostGenerator, result: Result) -> tuple[Control, list[Row]]:
         """The full-precision model with nothing, with our coefficients, and with a search of its own."""
-        own = self._study(full, "full-precision control")
+        self.later = len(self.parts.held_out)
+        own = self._study(full, CONTROL)
         self.line = "control: same coefficients on the full model"
-        same, _ = judged(full, self.score, self.judge, result.coefficients, self.parts.held_out, self.settings.k)
-        gains = all_gains(own.identity, same, len(self.prompts), self.settings)
+        same, _ = judged(full, self.score, self.judge, result.coefficients, self.parts.held_out, result.objective)
+        gains = all_gains(own.identity, same, len(self.prompts.texts), self.settings)
         return Control(gains["jaq"], own), [
             _row("full precision", full, own.identity),
             _row("full precision + Q-Sched (same)", full, same),
             _row("full precision + Q-Sched (own search)", full, own.candidate),
         ]
 
-    def _study(self, generator: HostGenerator, name: str) -> Result:
+    def _study(self, generator: HostGenerator, name: str, starts: tuple[Coefficients, ...] = ()) -> Result:
         def told(progress: Progress) -> None:
             if name == QUANTISED:
                 self.best = progress
+            self.left = max(0, progress.total - progress.done) + self.later
             gain = progress.best_jaq - progress.identity_jaq
             self.line = f"{name}, {progress.phase}: best JAQ so far {gain:+.4f}"
-            self.bar.update(min(self.done, self.total), self.line, mosaic(progress.pictures))
+            shown = None if progress.pictures is None else mosaic(progress.pictures)
+            self.bar.update(self.done, self.line, shown, total=self.done + self.left)
+            tell(self.unique_id, "qsched.progress", _event(name, progress))
 
         self.line = f"{name}: identity"
+        key = self._key(generator, starts)
+        shared = os.environ.get(STUDIES)
         return calibrate(
             generator,
             self.score,
-            len(self.prompts),
-            generator.recipe.steps,
+            len(self.prompts.texts),
+            generator.way.steps,
             self.settings,
             judge=self.judge,
-            journal=journal_path(self._key(generator)),
+            journal=shared or journal_path(key),
+            name=f"{STUDY} {key}" if shared else STUDY,
+            starts=starts,
+            verdict_prompts=self.verdict_prompts,
             on_progress=told,
         )
 
-    def _key(self, generator: HostGenerator) -> str:
+    def _key(self, generator: HostGenerator, starts: tuple[Coefficients, ...]) -> str:
         """sha256 of everything that decides the figures: equal inputs find their journal again."""
-        patches = sorted((key, [sums(part) for part in parts]) for key, parts in generator.model.patches.items())
         shared = [generator.prompts[0], generator.negative, list(generator.vae.first_stage_model.parameters())]
+        way = generator.way
         inputs = [
             asdict(self._binding(generator)),
             asdict(self.settings),
-            asdict(generator.recipe),
-            generator.sigmas,
+            [way.name, way.scheduler, way.cfg, type(way.guider).__name__, sorted(map(str, _options(way.sampler)))],
+            way.sigmas,
             generator.seed,
             generator.batch_size,
             list(generator.latent.shape),
             self.prompts.digest,
-            self.scorer.name,
-            patches,
-            generator.model.model_size(),
+            list(self.verdict_prompts),
+            [self.scorer.name, self.scorer.note],
+            self.beside,
+            _weights(generator.model),
             sums(shared),
+            [[start.c_x, start.c_eps] for start in starts],
         ]
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
     def _binding(self, generator: HostGenerator):
-        recipe = generator.recipe
-        return describe(generator.model, recipe.sampler, recipe.scheduler, recipe.cfg)
+        way = generator.way
+        return describe(generator.model, way.name, way.scheduler, way.cfg)
 
     def _keep_best(self, generator: HostGenerator) -> None:
         if self.best is None:
             return
-        record = {"search JAQ": self.best.best_jaq, "search JAQ of identity": self.best.identity_jaq}
+        record = {"search JAQ": _plain(self.best.best_jaq), "search JAQ of identity": _plain(self.best.identity_jaq)}
         preset = Preset(self.best.best, generator.sigmas, self._binding(generator), "not validated", record)
         save_preset(preset, unused_path(FOLDER, "cancelled calibration"))
 
-    def _outcome(self, generator, full_model, result: Result, control: Control | None, rows: list[Row]) -> Outcome:
-        held_out = f"{result.gain.prompts} prompts x {self.settings.seeds} noises"
-        lines = verdict(result, control, held_out)
-        if self.prompts.note:
-            lines.append(f"Prompts: {self.prompts.note}.")
+    def _outcome(self, generator, full, result: Result, control: Control | None, rows, starts) -> Outcome:
+        lines = verdict(result, control)
+        if starts:
+            lines.append(f"Warm start: {', '.join(starts)} were tried as candidates.")
+        lines += [
+            f"{what}: {note}." for what, note in (("Prompts", self.prompts.note), ("Metric", self.scorer.note)) if note
+        ]
+        objective = result.objective
         record = {
             "metric": self.scorer.name,
+            "objective": asdict(objective),
             "settings": asdict(self.settings),
-            "prompts": len(self.prompts),
+            "prompts": len(self.prompts.texts),
             "prompts sha256": self.prompts.digest,
             "network evaluations": result.nfe,
+            "failed candidates": result.failed,
             "gain": as_json(result.gains)["jaq"],
             "gains": as_json(result.gains),
+            "drifts": list(result.drifts),
+            "optimism": _plain(result.optimism),
             "candidate": {"c_x": result.coefficients.c_x, "c_eps": result.coefficients.c_eps},
             "on border": list(result.on_border),
             "verdict": lines,
             "date": time.strftime("%Y-%m-%d"),
         }
         if control is not None:
-            record["control"] = {"same": asdict(control.same), "own": as_json(control.own.gains)["jaq"]}
+            same = as_json({"jaq": control.same})["jaq"]
+            record["control"] = {"same": same, "own": as_json(control.own.gains)["jaq"]}
         preset = Preset(
             result.recommended,
             generator.sigmas,
@@ -170,31 +228,77 @@ class Run:
             "table": table(rows),
             "verdict": lines,
             "accepted": result.accepted,
+            "held_out": {"prompts": result.gain.prompts, "noises": self.settings.seeds},
+            "drifts": list(result.drifts),
             "coefficients": record["candidate"],
             "sigmas": generator.sigmas,
             "gains": record["gains"],
             "network evaluations": result.nfe,
-            "trace": [{**point, "jaq": value} for point, value in result.trace],
+            "trace": [{**point, "jaq": _plain(value)} for point, value in result.trace],
         }
-        return Outcome(preset, "\n".join(lines), self._gallery(generator, full_model, result), report)
+        space = Space(self.settings, generator.way.steps)
+        pictures = (
+            self._gallery(generator, full, result),
+            picture_tensor(jaq_map(result.finished, space, result.coefficients)),
+            picture_tensor(_paired(result, self.prompts)),
+        )
+        return Outcome(preset, "\n".join(lines), *pictures, report)
 
-    def _gallery(self, generator: HostGenerator, full_model, result: Result) -> torch.Tensor:
+    def _gallery(self, generator: HostGenerator, full: HostGenerator | None, result: Result) -> torch.Tensor:
         indices = self.parts.held_out[:SHOWN]
-        identity = Coefficients.identity(generator.recipe.steps)
+        identity = Coefficients.identity(generator.way.steps)
         rows = [
             ("quantised", generator(identity, indices)),
             ("quantised + Q-Sched", generator(result.coefficients, indices)),
         ]
-        if full_model is not None:
-            rows.insert(0, ("full precision", generator.with_model(full_model)(identity, indices)))
+        if full is not None:
+            rows.insert(0, ("full precision", full(identity, indices)))
         return gallery(rows)
 
 
-def _row(name: str, generator: HostGenerator, evaluation: Evaluation) -> Row:
+def _paired(result: Result, prompts) -> Image.Image:
+    return paired_plot(result.identity, result.candidate, len(prompts.texts), prompts.texts)
+
+
+def _row(name: str, generator: HostGenerator, evaluation) -> Row:
     size = module_bytes(generator.model.model.diffusion_model)
     return Row(name, evaluation, size, generator.seconds_per_picture)
 
 
+def _event(study: str, progress: Progress) -> dict:
+    """What a live plot needs, in plain JSON values."""
+    best, trial = progress.best, progress.trial
+    return {
+        "study": study,
+        "phase": progress.phase,
+        "done": progress.done,
+        "total": progress.total,
+        "best": {"c_x": best.c_x, "c_eps": best.c_eps, "jaq": _plain(progress.best_jaq)},
+        "identity": _plain(progress.identity_jaq),
+        "trial": None
+        if trial is None
+        else {"point": dict(trial.point), "jaq": _plain(trial.value), "whole": trial.whole},
+    }
+
+
+def _weights(model) -> list:
+    """What tells a MODEL from others with the same fingerprint: its size, and the LoRAs on it."""
+    patches = sorted((key, [sums(part) for part in parts]) for key, parts in model.patches.items())
+    return [model.model_size(), patches]
+
+
+def _options(sampler) -> list:
+    return [*getattr(sampler, "extra_options", {}).items(), *getattr(sampler, "inpaint_options", {}).items()]
+
+
+def _plain(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return value if value == value and abs(value) != float("inf") else None
+
+
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

@@ -9,3 +9,5 @@ CATEGORY = "Q-Sched"
 
 PresetSocket = io.Custom("QSCHED_PRESET")
 PlanSocket = io.Custom("QSCHED_PLAN")
+PromptsSocket = io.Custom("QSCHED_PROMPTS")
+MetricSocket = io.Custom("QSCHED_METRIC")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from calibration import Settings
-from calibration import search as search_module
+from calibration import strategies
 from calibration.search import Search
 from calibration.settings import SPACES
 from calibration.space import Space
@@ -18,7 +18,7 @@ from calibration.space import Space
 @pytest.fixture(autouse=True)
 def few_starts(monkeypatch):
     """The Gaussian process takes over after 3 scattered points, so that a few trials reach it (0.3 s each)."""
-    monkeypatch.setattr(search_module, "STARTS", 3)
+    monkeypatch.setattr(strategies, "STARTS", 3)
 
 
 def opened(space: str = "last step", seed: int = 0, journal: Path | None = None, steps: int = 4) -> Search:
@@ -32,12 +32,22 @@ def hill(point: dict[str, float]) -> float:
     return -4 * (c_x - 0.95) ** 2 - 4 * (c_eps - 1.1) ** 2 - 8 * (c_x - c_eps + 0.15) ** 2
 
 
+def answer(search: Search, value: float) -> None:
+    """As if there were one prompt."""
+    search.is_beaten({0: value})
+    search.tell(whole=True)
+
+
 def climb(search: Search, trials: int, value=hill) -> list[dict[str, float]]:
     asked = []
     while len(search.finished()) < trials:
         asked.append(search.ask())
-        search.tell(value(asked[-1]))
+        answer(search, value(asked[-1]))
     return asked
+
+
+def points(search: Search) -> list[tuple[dict[str, float], float]]:
+    return [(trial.point, trial.value) for trial in search.finished()]
 
 
 # --- what is asked
@@ -71,7 +81,7 @@ def test_the_starts_of_neighbouring_seeds_share_no_point():
 def test_the_gaussian_process_beats_scattered_points(monkeypatch):
     """11 trials on a ridge: the process comes close to the top, scattered points of any seed seldom do."""
     guided = max(hill(point) for point in climb(opened(), 11))
-    monkeypatch.setattr(search_module, "STARTS", 10**6)
+    monkeypatch.setattr(strategies, "STARTS", 10**6)
     scattered = sorted(max(hill(point) for point in climb(opened(seed=seed), 11)) for seed in range(20))
     # The identity's value is -0.085; within 0.002 of the top is 2 % of what can be gained.
     assert guided > -0.002
@@ -91,45 +101,44 @@ def test_it_asks_under_inference_mode():
 def test_finished_trials_are_kept_in_order():
     search = opened()
     asked = climb(search, 5)
-    assert search.finished() == [(point, hill(point)) for point in asked]
+    assert points(search) == [(point, hill(point)) for point in asked]
 
 
 def test_the_best_is_the_highest_and_the_first_of_equals():
     search = opened()
     asked = climb(search, 3, value=lambda point: 1.0)
-    assert search.best() == (asked[0], 1.0)
+    assert (search.best().point, search.best().value) == (asked[0], 1.0)
     higher = search.ask()
-    search.tell(1.5)
-    assert search.best() == (higher, 1.5)
+    answer(search, 1.5)
+    assert (search.best().point, search.best().value) == (higher, 1.5)
 
 
 def test_without_a_trial_the_best_is_the_identity_with_nan():
     search = opened()
-    point, value = search.best()
-    assert point == search.space.identity()
-    assert math.isnan(value)
+    assert search.best().point == search.space.identity()
+    assert math.isnan(search.best().value)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_is_kept_and_never_wins(bad):
     search = opened()
     asked = climb(search, 5, value=lambda point: bad if point["c_eps_last"] > 1 else hill(point))
-    values = dict(zip((tuple(point.values()) for point in asked), (v for _, v in search.finished()), strict=True))
+    values = dict(zip((tuple(point.values()) for point in asked), (v for _, v in points(search)), strict=True))
     broken = [value for (_, c_eps), value in values.items() if c_eps > 1]
     assert broken
-    assert all(value == bad or (math.isnan(value) and math.isnan(bad)) for value in broken)
-    point, value = search.best()
-    assert point["c_eps_last"] <= 1
-    assert value == hill(point)
+    assert all(math.isnan(value) for value in broken)
+    best = search.best()
+    assert best.point["c_eps_last"] <= 1
+    assert best.value == hill(best.point)
 
 
 def test_a_search_in_which_nothing_was_finite_goes_on():
     search = opened()
     climb(search, 6, value=lambda point: math.nan)
-    assert math.isnan(search.best()[1])
+    assert math.isnan(search.best().value)
     search.ask()
-    search.tell(-5.0)
-    assert search.best()[1] == -5.0
+    answer(search, -5.0)
+    assert search.best().value == -5.0
 
 
 # --- the journal
@@ -152,17 +161,17 @@ def test_an_ask_that_was_never_answered_is_asked_again(tmp_path):
             assert opened(journal=tmp_path / "study.jsonl").ask() == point
         search = opened(journal=tmp_path / "study.jsonl")
         assert search.ask() == point
-        search.tell(hill(point))
+        answer(search, hill(point))
 
 
 def test_nan_survives_the_journal(tmp_path):
     climb(opened(journal=tmp_path / "study.jsonl"), 2, value=lambda point: math.nan)
-    assert [math.isnan(value) for _, value in opened(journal=tmp_path / "study.jsonl").finished()] == [True, True]
+    assert [math.isnan(value) for _, value in points(opened(journal=tmp_path / "study.jsonl"))] == [True, True]
 
 
 def test_a_journal_that_was_torn_anywhere_is_taken_up_again(tmp_path, monkeypatch):
     """Regression: the line after half a line was glued to it, and the study could never be opened again."""
-    monkeypatch.setattr(search_module, "STARTS", 10**6)
+    monkeypatch.setattr(strategies, "STARTS", 10**6)
     whole = climb(opened(), 4)
     journal = tmp_path / "study.jsonl"
     climb(opened(journal=journal), 3)
@@ -171,9 +180,9 @@ def test_a_journal_that_was_torn_anywhere_is_taken_up_again(tmp_path, monkeypatc
     for length in range(0, len(content), 97):
         journal.write_bytes(content[:length])
         search = opened(journal=journal)
-        assert [point for point, _ in search.finished()] == whole[: len(search.finished())]
+        assert [point for point, _ in points(search)] == whole[: len(search.finished())]
         climb(search, 4)
-        assert [point for point, _ in opened(journal=journal).finished()] == whole
+        assert [point for point, _ in points(opened(journal=journal))] == whole
 
 
 def test_an_empty_journal_is_a_new_one(tmp_path):

@@ -23,6 +23,12 @@ def test_the_defaults_are_allowed_and_frozen():
         "seeds": 4,
         "confidence": 0.95,
         "seed": 0,
+        "strategy": "guided",
+        "race": True,
+        "grid": 10,
+        "pictures": 0,
+        "minutes": 0.0,
+        "normalised": False,
     }
     with pytest.raises(AttributeError):
         settings.k = 3.0
@@ -43,6 +49,10 @@ def test_every_space_is_allowed(space):
         {"seeds": 1},
         {"seeds": 100},
         {"confidence": 0.5},
+        {"grid": 2},
+        {"pictures": 0},
+        {"minutes": 0.0},
+        {"strategy": "greedy", "space": "table"},
     ],
     ids=str,
 )
@@ -72,6 +82,13 @@ def test_the_edges_of_the_ranges_are_allowed(edge):
         ("confidence", 0.49),
         ("confidence", 1.0),
         ("confidence", math.nan),
+        ("strategy", "hill climbing"),
+        ("grid", 1),
+        ("grid", 201),
+        ("pictures", -1),
+        ("minutes", -0.5),
+        ("minutes", math.inf),
+        ("minutes", math.nan),
     ],
     ids=str,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from calibration import Settings
@@ -14,6 +15,7 @@ AXES = {
     "first step": ("c_x_first", "c_eps_first"),
     "last step": ("c_x_last", "c_eps_last"),
     "constant": ("c_x", "c_eps"),
+    "table": ("c_x_1", "c_x_2", "c_x_3", "c_x_4", "c_eps_1", "c_eps_2", "c_eps_3", "c_eps_4"),
 }
 POINT = {
     "c_x": 1.1,
@@ -31,6 +33,9 @@ def space(name: str, steps: int = 4, radius: float = 0.2) -> Space:
 
 def point(name: str, steps: int = 4) -> dict[str, float]:
     return {axis: POINT[axis] for axis in space(name, steps).axes}
+
+
+TABLE = Coefficients((1.02, 0.97, 1.1, 0.9), (0.94, 1.05, 1.0, 1.15))
 
 
 def test_every_space_is_tested_here():
@@ -117,3 +122,36 @@ def test_the_axes_on_the_border_are_named():
     assert made.on_border({**made.identity(), "c_eps_last": 1.2}) == ("c_eps_last",)
     assert made.on_border(dict.fromkeys(made.axes, 0.8)) == made.axes
     assert made.on_border(made.identity()) == ()
+
+
+def test_a_table_has_two_numbers_per_step():
+    made = space("table")
+    numbers = dict(zip(made.axes, TABLE.c_x + TABLE.c_eps, strict=True))
+    assert made.coefficients(numbers) == TABLE
+    assert made.on_border({**numbers, "c_x_2": 0.8}) == ("c_x_2",)
+
+
+def test_some_steps_of_a_table_stand_on_the_others():
+    made = Space(Settings(space="table"), 4, steps=(2,), base=TABLE)
+    assert made.axes == ("c_x_3", "c_eps_3")
+    assert made.coefficients({"c_x_3": 0.95, "c_eps_3": 1.2}) == Coefficients(
+        (1.02, 0.97, 0.95, 0.9), (0.94, 1.05, 1.2, 1.15)
+    )
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_the_nearest_point_to_a_space_s_own_curves_is_theirs(name, steps):
+    made = space(name, steps)
+    values = {axis: 0.9 + 0.03 * number for number, axis in enumerate(made.axes)}
+    # 1e-12: least squares of a handful of numbers.
+    assert made.nearest(made.coefficients(values)) == pytest.approx(values, abs=1e-12)
+
+
+def test_the_nearest_point_to_other_curves_is_the_least_squares_line_inside_the_region():
+    found = space("both ends").nearest(TABLE)
+    line = np.polyfit(range(4), TABLE.c_x, 1)
+    # 1e-12: two ways to the same line.
+    assert (found["c_x_first"], found["c_x_last"]) == pytest.approx(np.polyval(line, [0, 3]), abs=1e-12)
+    far = space("constant").nearest(Coefficients((1.5,) * 4, (0.2,) * 4))
+    assert far == {"c_x": 1.2, "c_eps": 0.8}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from calibration import Evaluation, Interval, evaluate, paired_gain
+from calibration import Evaluation, Interval, Objective, evaluate, paired_gain
 from calibration.validate import newly_broken
 from qsched_core import Coefficients
 
@@ -174,7 +174,7 @@ def test_evaluate_hands_the_same_indices_to_both_and_the_pictures_back():
         return {"tc": torch.tensor([0.5, 0.75]), "iq": [0.1, 0.2], "contrast": np.array([1, 2], dtype=np.float32)}
 
     identity = Coefficients.identity(2)
-    found, pictures = evaluate(generate, score, identity, [3, 1], 2.0)
+    found, pictures = evaluate(generate, score, identity, [3, 1], Objective(2.0))
     assert seen == [(identity, [3, 1]), (["picture", "picture"], [3, 1])]
     assert pictures == ["picture", "picture"]
     assert found.indices == (3, 1)

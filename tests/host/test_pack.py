@@ -19,6 +19,8 @@ NODES = (
     "QSchedDemoModel",
     "QSchedLoadPreset",
     "QSchedLoadQuantized",
+    "QSchedMetric",
+    "QSchedPrompts",
     "QSchedQuantizeModel",
     "QSchedSampler",
     "QSchedSamplerSelect",

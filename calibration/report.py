@@ -1,0 +1,233 @@
+"""The table and the verdict in words: what the quantised model lost, what came back, and what is only re-tuning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .canvas import decimals
+from .study import Result
+from .validate import Evaluation, Interval, newly_broken
+
+METRIC_TITLES = {"tc": "TC", "iq": "IQ", "jaq": "JAQ"}
+
+_WIDTH = 110
+"""Characters a line, where a list can be broken."""
+
+_LUCK = 0.1
+"""Share of the promised gain that has to be luck before a sentence is spent on it."""
+
+_NAMED = 4
+"""Axes on the border that are listed by name: a table over many steps has dozens."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: held-out scores of a model with some coefficients, and its cost where that is known."""
+
+    name: str
+    evaluation: Evaluation
+    weight_bytes: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Control:
+    """The same two things on the full-precision model: our coefficients, and a search of its own."""
+
+    same: Interval
+    own: Result
+
+
+def lower_is_better(metric: str) -> bool:
+    """Distances are named so; every other metric is better when it is higher."""
+    return metric.startswith("distance")
+
+
+def table(rows: Sequence[Row]) -> dict:
+    """{"columns": [...], "rows": [{"name": ..., column: value}]} in plain JSON values; a value that is not known is
+    None, a column that nobody knows is left out."""
+    titles = list(dict.fromkeys(_title(metric) for row in rows for metric in row.evaluation.scores))
+    lines = []
+    for row in rows:
+        means = {_title(metric): _plain(value) for metric, value in row.evaluation.means().items()}
+        size = None if row.weight_bytes is None else row.weight_bytes / 1e6
+        lines.append({"name": row.name, **means, "weights MB": size, "s/picture": row.seconds})
+    costs = [cost for cost in ("weights MB", "s/picture") if any(line[cost] is not None for line in lines)]
+    return {
+        "columns": [*titles, *costs],
+        "rows": [{c: line.get(c) for c in ("name", *titles, *costs)} for line in lines],
+    }
+
+
+def describe(result: Result) -> str:
+    """The verdict in one short line."""
+    prompts = f"{result.gain.prompts} held-out prompts"
+    if result.accepted:
+        drift = f", drifts in {', '.join(map(_title, result.drifts))}" if result.drifts else ""
+        return f"accepted: JAQ {result.gain} on {prompts}{drift}"
+    if broken := newly_broken(result.identity, result.candidate):
+        return f"identity recommended: the candidate breaks {_counted(broken, 'held-out picture')}"
+    if result.coefficients.is_identity:
+        return "identity recommended: no candidate beat the stock sampler"
+    return f"identity recommended: JAQ {result.gain} on {prompts}"
+
+
+def verdict(result: Result, control: Control | None = None) -> list[str]:
+    """The result in sentences that a sceptic accepts."""
+    lines = [_headline(result)]
+    lines += _drifts(result)
+    lines += _gains(result) + _bought(result) + _luck(result) + _border(result)
+    lines += _control(result, control) if control is not None else []
+    return [*lines, *_effort(result), _objective(result)]
+
+
+def as_json(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
+    """Plain JSON values: an end that is not finite is None."""
+    return {
+        metric: {"gain": _plain(i.gain), "low": _plain(i.low), "high": _plain(i.high)}
+        for metric, i in intervals.items()
+    }  # fmt: skip
+
+
+def _headline(result: Result) -> str:
+    gain = f"held-out JAQ {result.gain} over {_held_out(result)}"
+    if result.accepted:
+        return f"Accepted: {gain}."
+    if broken := newly_broken(result.identity, result.candidate):
+        return f"{_counted(broken, 'held-out picture')} came out broken (not finite). Identity recommended."
+    if result.coefficients.is_identity:
+        return "No candidate beat the stock sampler on the search prompts: identity recommended."
+    if result.gain.high < 0:
+        return f"Worse than the stock sampler: {gain}. Identity recommended."
+    return f"No gain beyond noise: {gain}. Identity recommended."
+
+
+def _held_out(result: Result) -> str:
+    prompts = result.gain.prompts
+    noises = len(result.identity.indices) // max(1, prompts)
+    return f"{_counted(prompts, 'prompt')} x {_counted(noises, 'noise')}"
+
+
+def _drifts(result: Result) -> list[str]:
+    if not result.drifts:
+        return []
+    found = ", ".join(f"{_title(metric)} ({_drift(result, metric)})" for metric in result.drifts)
+    if result.accepted:
+        return [f"Gains JAQ, but drifts in {found}: look before you trust it."]
+    return [f"The candidate drifts in {found}."]
+
+
+def _drift(result: Result, metric: str) -> str:
+    change = result.gains[metric].gain
+    if metric in ("contrast", "saturation") and (before := result.identity.mean(metric)) > 0:
+        return f"{100 * change / before:+.1f} %"
+    return f"{change:+.{decimals([change], 2)}f}"
+
+
+def _gains(result: Result) -> list[str]:
+    """Every metric with its interval: those of JAQ, then those that nobody optimised."""
+    optimised = [f"{_title(m)} {result.gains[m]}" for m in ("tc", "iq", "jaq") if m in result.gains]
+    others = [
+        f"{_title(m)}{' (lower is better)' if lower_is_better(m) else ''} {interval}"
+        for m, interval in result.gains.items()
+        if m not in ("tc", "iq", "jaq")
+    ]
+    return [*_listed("Paired gains: ", optimised), *_listed("Not optimised: ", others)]
+
+
+def _bought(result: Result) -> list[str]:
+    """JAQ is a sum: one of its terms may pay for the other."""
+    fallen = [
+        f"{_title(m)} {result.gains[m].gain:+.4f}"
+        for m in ("tc", "iq")
+        if m in result.gains and result.gains[m].high < 0
+    ]
+    return [f"What falls, clear of noise: {', '.join(fallen)}. Look before you trust it."] if fallen else []
+
+
+def _luck(result: Result) -> list[str]:
+    gain, luck = result.gain.gain, result.optimism
+    promised = gain + luck
+    if not (math.isfinite(promised) and luck > _LUCK * promised > 0):
+        return []
+    digits = decimals([promised, gain])
+    promised, gain, luck = (f"{value:{sign}.{digits}f}" for value, sign in ((promised, "+"), (gain, "+"), (luck, "")))
+    return [f"The search's own prompts promised {promised}, held-out ones give {gain}: {luck} was luck."]
+
+
+def _border(result: Result) -> list[str]:
+    if not result.on_border:
+        return []
+    more = len(result.on_border) - _NAMED
+    named = ", ".join(result.on_border[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return [f"On the border of the trust region: {named}. The optimum may lie outside."]
+
+
+def _control(result: Result, control: Control) -> list[str]:
+    own = control.own
+    lines = [
+        f"Control: the same coefficients on the full-precision model change its JAQ by {control.same}.",
+        f"Control: a search of its own changes the full-precision model's JAQ by {own.gain}"
+        + (" (accepted)." if own.accepted else " (not accepted)."),
+    ]
+    return [*lines, _share(result, own)] if result.accepted else lines
+
+
+def _share(result: Result, own: Result) -> str:
+    """How much of the gain a model that has nothing to repair could have had as well."""
+    if not own.accepted:
+        return "So the gain is repair of quantisation: the full-precision model found none of its own."
+    # In this study's units, whatever the control's are: JAQ is linear in its terms.
+    retuning = float(result.objective({term: own.gains[term].gain for term in ("tc", "iq")}))
+    share = min(1.0, 1 - retuning / result.gain.gain)
+    if share <= 0:
+        return "So all of the gain may be re-tuning of the sampler: the full-precision model gains as much."
+    return f"So about {100 * share:.0f} % of the gain is repair of quantisation, the rest re-tuning of the sampler."
+
+
+def _effort(result: Result) -> list[str]:
+    candidates = [trial for trial in result.finished if any(value != 1.0 for value in trial.point.values())]
+    raced = sum(not trial.whole and math.isfinite(trial.value) for trial in candidates)
+    pictures, steps = result.nfe // len(result.coefficients), len(result.coefficients)
+    lines = [
+        f"Cost: {_counted(len(candidates), 'candidate')}"
+        + (f", {raced} of them dropped after a part of the prompts" if raced else "")
+        + f"; {_counted(pictures, 'picture')} of {_counted(steps, 'step')}."
+    ]
+    if result.failed:
+        lines.append(f"{_counted(result.failed, 'candidate')} made pictures that could not be scored.")
+    if result.finished and not math.isfinite(result.finished[0].value):
+        lines.append("One of them is the stock sampler itself: the search had nothing to compare with.")
+    return lines
+
+
+def _objective(result: Result) -> str:
+    k, tc, iq = result.objective.k, result.objective.tc_unit, result.objective.iq_unit
+    if tc == iq == 1.0:
+        return f"JAQ = TC + {k:g} IQ."
+    return f"JAQ = TC / {tc:.3g} + {k:g} IQ / {iq:.3g}: each in units of what the noise alone moves it by."
+
+
+def _listed(start: str, items: Iterable[str]) -> list[str]:
+    """Items behind ``start``, on as many lines as they need."""
+    lines: list[str] = []
+    for item in items:
+        if lines and len(lines[-1]) + len(item) + 3 <= _WIDTH:
+            lines[-1] += f", {item}"
+        else:
+            lines.append(start + item)
+    return [f"{line}." for line in lines]
+
+
+def _title(metric: str) -> str:
+    return METRIC_TITLES.get(metric, metric)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None

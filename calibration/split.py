@@ -1,0 +1,56 @@
+"""Which pictures the search sees, and which the verdict."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .core import CalibrationError
+from .settings import Settings
+
+FEWEST_IN_RUNG = 3
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices (prompt + n_prompts · noise number). No prompt and no noise number is in both."""
+
+    search: tuple[int, ...]
+    held_out: tuple[int, ...]
+
+    def rungs(self) -> list[tuple[int, ...]]:
+        """The search's indices in groups: a quarter of them, another quarter, the rest; a candidate that the first
+        ones tell apart from the best is not tried on the others."""
+        cuts = [0]
+        for share in (4, 2, 1):
+            cut = -(-len(self.search) // share)
+            # A group of one or two says nothing, and wastes a batch.
+            if cut == len(self.search) or (cut - cuts[-1] >= FEWEST_IN_RUNG <= len(self.search) - cut):
+                cuts.append(cut)
+        return [self.search[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+
+
+def split(n_prompts: int, settings: Settings, verdict_prompts: Sequence[int] = ()) -> Split:
+    """Noise 0 is for the search, 1 … seeds for the verdict. ``verdict_prompts`` are kept from the search; where there
+    are none, a share of all is drawn with the settings' seed.
+
+    Raises:
+        CalibrationError: too few prompts to leave two on each side, or a verdict's prompt that does not exist.
+    """
+    order = list(range(n_prompts))
+    kept = sorted(set(verdict_prompts))
+    if kept and not 0 <= kept[0] <= kept[-1] < n_prompts:
+        raise CalibrationError(
+            f"the verdict's prompts are {kept[0]} to {kept[-1]} of {n_prompts}.", "count from 0", n_prompts=n_prompts
+        )
+    random.Random(settings.seed).shuffle(order)
+    held_out = kept or sorted(order[: round(n_prompts * settings.holdout)])
+    search = sorted(set(order) - set(held_out))
+    if min(len(held_out), len(search)) < 2:
+        raise CalibrationError(
+            f"{n_prompts} prompts leave {len(held_out)} for the verdict, {len(search)} for the search.",
+            "leave 2 for each",
+            n_prompts=n_prompts,
+        )
+    return Split(tuple(search), tuple(p + n_prompts * (1 + s) for s in range(settings.seeds) for p in held_out))

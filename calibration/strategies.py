@@ -1,0 +1,41 @@
+"""Which point comes next: one optuna sampler per trial, chosen by the trial's place in the study alone."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+
+from .settings import Settings
+from .space import Space
+from .storage import import_optuna
+
+STARTS = 8
+"""Scattered points before the model of the landscape takes over: twice the widest ramp's dimensions."""
+
+
+def grid_points(space: Space, per_axis: int) -> list[dict[str, float]]:
+    """The paper's grid: ``per_axis`` even points of every axis, the first axis slowest."""
+    values = [float(value) for value in np.linspace(space.low, space.high, per_axis)]
+    return [dict(zip(space.axes, point, strict=True)) for point in product(values, repeat=len(space.axes))]
+
+
+def sampler_for(order: int, space: Space, settings: Settings, fixed: Sequence[dict[str, float]]):
+    """The sampler of trial ``order``: the ``fixed`` points first, then what the strategy asks for.
+
+    Seeded by the order, so that a search that was cut off and resumed asks what the uninterrupted one would have
+    asked, and two workers never ask the same.
+    """
+    optuna = import_optuna()
+    samplers, seed = optuna.samplers, settings.seed * 100_003 + order
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if order < len(fixed):
+            return samplers.PartialFixedSampler(fixed[order], samplers.RandomSampler(seed=seed))
+        if settings.strategy == "random" or order < len(fixed) + STARTS:
+            return samplers.RandomSampler(seed=seed)
+        if settings.strategy == "tpe":
+            return samplers.TPESampler(seed=seed, n_startup_trials=0)
+        return samplers.GPSampler(seed=seed, n_startup_trials=0, deterministic_objective=True)

@@ -1,0 +1,75 @@
+"""Who works on a study: a trial whose worker has died is free again, one that is still being made is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+
+_PREFIX = "worker:"
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process. A number alone would be mistaken for the next process that gets it."""
+
+    machine: str
+    process: int
+    started: float
+
+    @classmethod
+    def own(cls) -> Worker:
+        import psutil
+
+        return cls(platform.node(), os.getpid(), psutil.Process().create_time())
+
+    def is_dead(self) -> bool:
+        """For certain. Of other machines nothing is known; this process has no other search of the same study."""
+        import psutil
+
+        if self.machine != platform.node():
+            return False
+        if self.process == os.getpid():
+            return True
+        try:
+            found = psutil.Process(self.process)
+            # A killed process keeps its number until its parent asks for it; in a container nobody may.
+            return found.status() == psutil.STATUS_ZOMBIE or abs(found.create_time() - self.started) > 1
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.AccessDenied:
+            return False
+
+    def text(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def read(cls, text: str) -> Worker:
+        return cls(**json.loads(text))
+
+
+def enlist(study) -> str:
+    """Enter this process into the study's list; gives its name there."""
+    worker = Worker.own()
+    name = f"{worker.machine}/{worker.process}/{worker.started:.0f}"
+    study.set_user_attr(_PREFIX + name, worker.text())
+    return name
+
+
+def enlisted(study) -> dict[str, Worker]:
+    """Every process that ever worked on the study, by its name there."""
+    entries = study.user_attrs.items()
+    return {key.removeprefix(_PREFIX): Worker.read(text) for key, text in entries if key.startswith(_PREFIX)}
+
+
+def dead_trials(study, running, own: str) -> list:
+    """Of the ``running`` trials those that nobody makes any more: their worker is dead, or all workers are.
+
+    Between being made and being signed a trial has no worker; it is left alone while any other worker may live.
+    """
+    workers = enlisted(study)
+    dead = {name for name, worker in workers.items() if name == own or worker.is_dead()}
+    if len(dead) == len(workers):
+        return list(running)
+    return [trial for trial in running if trial.user_attrs.get("worker") in dead]

@@ -1,0 +1,47 @@
+"""JAQ Metric: which text–image score and which quality score a calibration maximises, and what is shown beside them."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from .metrics import DEMO, make_scorer, metric_entries
+from .sockets import CATEGORY, MetricSocket
+
+
+class QSchedMetric(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QSchedMetric",
+            display_name="JAQ Metric",
+            category=CATEGORY,
+            description="Any text-image score (TC) with any quality score (IQ) for JAQ Calibrate, from files in "
+            "models/qsched_metrics. The paper: ln CLIPScore + CLIP-IQA for SD1.5; AQ-Map + HPSv2.1 for SDXL and FLUX.",
+            search_aliases=["metric", "clipscore", "hpsv2", "pickscore", "quality", "jaq", "calibrate"],
+            inputs=[
+                io.Combo.Input("tc", options=[*metric_entries("tc"), DEMO], tooltip="Text-image compatibility."),
+                io.Combo.Input("iq", options=[*metric_entries("iq"), DEMO], tooltip="Image quality."),
+                io.Combo.Input(
+                    "watch",
+                    options=["none", *metric_entries("watch")],
+                    advanced=True,
+                    tooltip="One more that the search does not see: the verdict shows what JAQ was bought with.",
+                ),
+                io.Clip.Input(
+                    "clip", optional=True, tooltip="With clip_vision: TC is their CLIPScore, nothing is loaded."
+                ),
+                io.ClipVision.Input("clip_vision", optional=True, tooltip="The other half of the same CLIP model."),
+            ],
+            outputs=[
+                MetricSocket.Output(display_name="metric", tooltip="For JAQ Calibrate."),
+                io.String.Output(display_name="note", tooltip="Licences and sizes of what is loaded."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, tc, iq, watch, clip=None, clip_vision=None) -> io.NodeOutput:
+        scorer = make_scorer(tc, iq, watch, clip, clip_vision)
+        return io.NodeOutput(scorer, scorer.note, ui=ui.PreviewText(scorer.note or scorer.name))
+
+
+NODES = [QSchedMetric]

@@ -1,0 +1,259 @@
+"""The verdict in words: one hand-made result for every case a user can meet."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from calibration import Evaluation, Interval, Objective, Result, Trial
+from calibration.report import Control, Row, as_json, describe, lower_is_better, table, verdict
+from qsched_core import Coefficients
+
+FOUND = Coefficients.ramp(4, c_x=(1.0, 0.95), c_eps=(1.0, 1.1))
+IDENTITY = Coefficients.identity(4)
+
+
+def row(**metrics: float) -> Evaluation:
+    """3 prompts with 2 noises each, all with the same scores."""
+    return Evaluation(tuple(range(6)), {name: np.full(6, value) for name, value in metrics.items()})
+
+
+def gain(value: float, half: float = 0.01) -> Interval:
+    return Interval(value, value - half, value + half, 3)
+
+
+def result(**changed) -> Result:
+    """An accepted gain of 0.193 that nothing can be said against."""
+    fields = {
+        "coefficients": FOUND,
+        "accepted": True,
+        "jaq": 1.193,
+        "baseline_jaq": 1.0,
+        "gains": {"tc": gain(0.1), "iq": gain(0.0465), "jaq": gain(0.193)},
+        "drifts": (),
+        "optimism": 0.0,
+        "on_border": (),
+        "nfe": 4 * 60,
+        "failed": 0,
+        "objective": Objective(2.0),
+        "identity": row(tc=0.5, iq=0.25, jaq=1.0, contrast=0.2),
+        "candidate": row(tc=0.6, iq=0.2965, jaq=1.193, contrast=0.2),
+        "trace": (),
+        "finished": (trial(1.0, 1.0), trial(1.1, 1.193)),
+    }
+    return Result(**{**fields, **changed})
+
+
+def trial(c_eps: float, value: float, whole: bool = True) -> Trial:
+    return Trial({"c_x_last": 1.0, "c_eps_last": c_eps}, value, 6, whole)
+
+
+def with_gains(**more: Interval) -> dict[str, Interval]:
+    return {**result().gains, **more}
+
+
+def refused(**changed) -> Result:
+    return result(accepted=False, **changed)
+
+
+# --- what was decided
+
+
+def test_an_accepted_gain_is_told_with_its_interval_and_what_stands_behind_it():
+    assert verdict(result()) == [
+        "Accepted: held-out JAQ +0.1930 [+0.1830, +0.2030] over 3 prompts x 2 noises.",
+        "Paired gains: TC +0.1000 [+0.0900, +0.1100], IQ +0.0465 [+0.0365, +0.0565], JAQ +0.1930 [+0.1830, +0.2030].",
+        "Cost: 1 candidate; 60 pictures of 4 steps.",
+        "JAQ = TC + 2 IQ.",
+    ]
+    assert describe(result()) == "accepted: JAQ +0.1930 [+0.1830, +0.2030] on 3 held-out prompts"
+
+
+@pytest.mark.parametrize(
+    ("changed", "first", "short"),
+    [
+        (
+            {"gains": with_gains(jaq=gain(0.005))},
+            "No gain beyond noise: held-out JAQ +0.0050 [-0.0050, +0.0150] over 3 prompts x 2 noises. "
+            "Identity recommended.",
+            "identity recommended: JAQ +0.0050 [-0.0050, +0.0150] on 3 held-out prompts",
+        ),
+        (
+            {"gains": with_gains(jaq=gain(-0.05))},
+            "Worse than the stock sampler: held-out JAQ -0.0500 [-0.0600, -0.0400] over 3 prompts x 2 noises. "
+            "Identity recommended.",
+            "identity recommended: JAQ -0.0500 [-0.0600, -0.0400] on 3 held-out prompts",
+        ),
+        (
+            {"coefficients": IDENTITY, "gains": with_gains(jaq=gain(0.0, 0.0))},
+            "No candidate beat the stock sampler on the search prompts: identity recommended.",
+            "identity recommended: no candidate beat the stock sampler",
+        ),
+        (
+            {"candidate": Evaluation(tuple(range(6)), {"jaq": np.array([2, 2, math.nan, 2, 2, 2])})},
+            "1 held-out picture came out broken (not finite). Identity recommended.",
+            "identity recommended: the candidate breaks 1 held-out picture",
+        ),
+    ],
+    ids=["noise", "worse", "identity", "broken"],
+)
+def test_a_refusal_says_why(changed, first, short):
+    assert verdict(refused(**changed))[0] == first
+    assert describe(refused(**changed)) == short
+
+
+# --- what to be wary of
+
+DRIFTED = with_gains(contrast=gain(0.0196), **{"distance to full": gain(0.0123, 0.001)})
+
+
+def test_an_accepted_gain_that_drifts_is_not_to_be_trusted_unseen():
+    drifting = result(gains=DRIFTED, drifts=("contrast", "distance to full"))
+    assert verdict(drifting)[1] == (
+        "Gains JAQ, but drifts in contrast (+9.8 %), distance to full (+0.012): look before you trust it."
+    )
+    assert describe(drifting).endswith("held-out prompts, drifts in contrast, distance to full")
+    assert "The candidate drifts in contrast (+9.8 %)." in verdict(
+        refused(gains=DRIFTED, drifts=("contrast",), coefficients=FOUND)
+    )
+
+
+def test_metrics_that_nobody_optimised_stand_apart_and_distances_say_which_way_is_better():
+    assert verdict(result(gains=DRIFTED))[2:4] == [
+        "Not optimised: contrast +0.0196 [+0.0096, +0.0296].",
+        "Not optimised: distance to full (lower is better) +0.0123 [+0.0113, +0.0133].",
+    ]
+    assert lower_is_better("distance to full")
+    assert not lower_is_better("contrast")
+
+
+def test_many_metrics_take_more_lines_and_lose_none():
+    gains = with_gains(**{f"judge {i}": gain(i / 100) for i in range(20)})
+    lines = [line for line in verdict(result(gains=gains)) if line.startswith("Not optimised: ")]
+    assert len(lines) > 5
+    assert max(map(len, lines)) <= 110
+    assert all(sum(f"judge {i} " in line for line in lines) == 1 for i in range(20))
+
+
+def test_a_term_that_paid_for_the_gain_is_named():
+    lines = verdict(result(gains=with_gains(tc=gain(-0.02))))
+    assert "What falls, clear of noise: TC -0.0200. Look before you trust it." in lines
+
+
+@pytest.mark.parametrize(
+    ("optimism", "told"),
+    [
+        (0.048, ["The search's own prompts promised +0.241, held-out ones give +0.193: 0.048 was luck."]),
+        (0.01, []),  # less than a tenth of what was promised
+        (-0.05, []),
+        (math.nan, []),
+    ],
+)
+def test_luck_is_counted_where_there_was_some(optimism, told):
+    assert [line for line in verdict(result(optimism=optimism)) if "luck" in line] == told
+
+
+def test_a_gain_that_was_all_luck_says_so():
+    lines = verdict(refused(gains=with_gains(jaq=gain(-0.01)), optimism=0.251))
+    assert "The search's own prompts promised +0.241, held-out ones give -0.010: 0.251 was luck." in lines
+
+
+def test_an_optimum_on_the_border_is_named_and_a_long_list_is_cut():
+    lines = verdict(result(on_border=("c_eps_last",)))
+    assert "On the border of the trust region: c_eps_last. The optimum may lie outside." in lines
+    many = verdict(result(on_border=tuple(f"c_eps_{i}" for i in range(32))))
+    (line,) = (line for line in many if line.startswith("On the border"))
+    assert "c_eps_3 and 28 more." in line
+    assert len(line) < 115
+
+
+def test_what_the_search_cost_counts_dropped_and_failed_candidates():
+    trials = (
+        trial(1.0, 1.0), trial(1.1, 1.193), trial(0.9, 0.5, False), trial(0.8, 0.4, False), trial(1.2, math.nan, False),
+    )  # fmt: skip
+    lines = verdict(result(finished=trials, failed=1))
+    assert "Cost: 4 candidates, 2 of them dropped after a part of the prompts; 60 pictures of 4 steps." in lines
+    assert "1 candidate made pictures that could not be scored." in lines
+    blind = verdict(result(finished=(trial(1.0, math.nan), *trials), failed=3, optimism=math.nan))
+    assert "3 candidates made pictures that could not be scored." in blind
+    assert "One of them is the stock sampler itself: the search had nothing to compare with." in blind
+
+
+def test_the_objective_is_told_with_its_units():
+    assert verdict(result(objective=Objective(0.5)))[-1] == "JAQ = TC + 0.5 IQ."
+    assert verdict(result(objective=Objective(2.0, 0.0123, 0.456)))[-1] == (
+        "JAQ = TC / 0.0123 + 2 IQ / 0.456: each in units of what the noise alone moves it by."
+    )
+
+
+# --- the control
+
+
+def control(own: Result) -> Control:
+    return Control(gain(0.02), own)
+
+
+def last_of_control(found: Result, own: Result) -> str:
+    lines = verdict(found, control(own))
+    start = lines.index("Control: the same coefficients on the full-precision model change its JAQ by "
+                        "+0.0200 [+0.0100, +0.0300].")  # fmt: skip
+    assert lines[start + 1].startswith("Control: a search of its own changes the full-precision model's JAQ by ")
+    return lines[start + 2]
+
+
+def test_the_control_tells_repair_from_retuning():
+    own = result(gains={"tc": gain(0.02), "iq": gain(0.01425), "jaq": gain(0.0485)})
+    found = last_of_control(result(), own)
+    assert found == "So about 75 % of the gain is repair of quantisation, the rest re-tuning of the sampler."
+
+
+def test_a_full_model_that_finds_nothing_leaves_repair():
+    found = last_of_control(result(), refused(gains=with_gains(jaq=gain(0.005))))
+    assert found == "So the gain is repair of quantisation: the full-precision model found none of its own."
+
+
+def test_a_full_model_that_gains_as_much_leaves_nothing_to_repair():
+    assert last_of_control(result(), result()).startswith("So all of the gain may be re-tuning of the sampler")
+
+
+def test_a_control_with_units_of_its_own_is_compared_in_ours():
+    """Regression: its JAQ has another scale, so its gain is no share of ours."""
+    own = result(gains={"tc": gain(0.02), "iq": gain(0.01425), "jaq": gain(4.85)}, objective=Objective(2.0, 0.01, 0.01))
+    assert "about 75 %" in last_of_control(result(), own)
+
+
+def test_a_refused_candidate_has_no_share():
+    lines = verdict(refused(), control(result()))
+    assert len([line for line in lines if line.startswith("Control: ")]) == 2
+    assert not any(line.startswith("So ") for line in lines)
+
+
+# --- the table and JSON
+
+
+def test_the_table_has_titles_means_and_costs():
+    rows = [Row("quantised", row(tc=0.5, contrast=0.25), 2_500_000, 0.25), Row("more", row(tc=0.75, contrast=0.5))]
+    assert table(rows) == {
+        "columns": ["TC", "contrast", "weights MB", "s/picture"],
+        "rows": [
+            {"name": "quantised", "TC": 0.5, "contrast": 0.25, "weights MB": 2.5, "s/picture": 0.25},
+            {"name": "more", "TC": 0.75, "contrast": 0.5, "weights MB": None, "s/picture": None},
+        ],
+    }  # fmt: skip
+
+
+def test_the_table_leaves_out_costs_that_nobody_knows_and_survives_a_row_without_a_metric():
+    found = table([Row("a", row(tc=0.5)), Row("b", row(tc=0.5, accuracy=math.nan))])
+    assert found["columns"] == ["TC", "accuracy"]
+    assert [line["accuracy"] for line in found["rows"]] == [None, None]
+
+
+def test_the_json_is_plain_even_where_an_interval_is_not_finite():
+    found = as_json({"jaq": Interval(0.1, -math.inf, math.inf, 1), "tc": gain(0.2, 0.1)})
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["jaq"] == {"gain": 0.1, "low": None, "high": None}
+    # 1e-12: 0.2 ± 0.1 in binary.
+    assert found["tc"] == pytest.approx({"gain": 0.2, "low": 0.1, "high": 0.3}, abs=1e-12)

@@ -1,0 +1,304 @@
+"""JAQ Calibrate on the real host: sockets, prompt sets, metrics, memory, journals; two trials on the demo model."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PROMPTS = [
+    f"a {size} {colour} {shape} on a white background"
+    for size in ("small", "large")
+    for colour in ("red", "blue")
+    for shape in ("circle", "star")
+]
+
+
+@pytest.fixture
+def errors(pack):
+    """The pack's own classes, not the checkout's."""
+    return pack("qsched_core")
+
+
+@pytest.fixture(scope="module")
+def twin(demo, pack):
+    job = pack("nodes.backends").job_for(demo[0], "w4a4", group_size=0, backend="torch")
+    return pack("nodes.twin").quantized_twin(demo[0], job)[0]
+
+
+@pytest.fixture
+def node(pack, tmp_path, monkeypatch):
+    import folder_paths
+
+    for name in ("user", "temp", "input", "output"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
+    pack("nodes.folders").register_folders()
+    node = pack("nodes.calibrate").QSchedCalibrate
+    monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None, extra_pnginfo=None), raising=False)
+    return node
+
+
+@pytest.fixture
+def run(node, demo, twin):
+    """Executes the node; (preset, report, the outputs)."""
+
+    def run(**changed):
+        inputs = {
+            "model": twin,
+            "clip": demo[1],
+            "vae": demo[2],
+            "latent_image": {"samples": torch.zeros(1, 16, 8, 8)},
+            "prompts": "\n".join(PROMPTS),
+            "prompt_file": "",
+            "search_seed": 0,
+            "steps": 2,
+            "cfg": 1.0,
+            "sampler_name": "euler",
+            "scheduler": "simple",
+            "trials": 2,
+            "metric": "demo",
+            "space": "both ends",
+            "radius": 0.2,
+            "k": 2.0,
+            "verdict_seeds": 1,
+            "batch_size": 16,
+            "negative": "",
+            **changed,
+        }
+        with torch.inference_mode():
+            out = node.execute(**inputs)
+        return out.args[0], json.loads(out.ui["qsched_report"][0]), out.args
+
+    return run
+
+
+# --- sockets
+
+
+def test_names_and_sockets_that_mean_the_same_give_the_same(run, demo, twin):
+    import comfy.samplers
+    from comfy_extras.nodes_custom_sampler import BasicGuider
+
+    _, names, _ = run()
+    sampler = comfy.samplers.sampler_object("euler")
+    guider = BasicGuider.execute(demo[0], encoded(demo, "anything")).args[0]
+    given = dict(guider.original_conds)
+    sigmas = torch.tensor(names["sigmas"])
+    preset, sockets, _ = run(steps=9, sampler_name="lcm", sampler=sampler, sigmas=sigmas, guider=guider)
+    assert sockets["trace"] == names["trace"]
+    assert sockets["gains"] == names["gains"]
+    assert (preset.binding.sampler, preset.binding.scheduler, preset.binding.cfg) == ("euler", "", 1.0)
+    assert guider.original_conds == given and guider.model_patcher is demo[0], "the user's GUIDER is not touched"
+
+
+def encoded(demo, text):
+    return demo[1].encode_from_tokens_scheduled(demo[1].tokenize(text))
+
+
+def test_a_guider_with_guidance_is_followed(run, demo):
+    from comfy_extras.nodes_custom_sampler import CFGGuider
+
+    guider = CFGGuider.execute(demo[0], encoded(demo, "x"), encoded(demo, "blur"), 2.0).args[0]
+    preset, report, _ = run(guider=guider)
+    assert preset.binding.cfg == 2.0
+    assert report["trace"] != run()[1]["trace"]
+
+
+@pytest.mark.parametrize("bad", [[1.0], [0.5, 1.0, 0.0], [1.0, float("nan"), 0.0], [1.0, 1.0, 0.0]], ids=str)
+def test_sigmas_that_are_no_schedule_are_refused(errors, run, refused, bad):
+    with refused(errors.SamplingError, f"{len(bad)} sigmas that do not fall"):
+        run(sigmas=torch.tensor(bad))
+
+
+def test_a_guider_without_a_positive_is_refused(errors, run, refused):
+    with refused(errors.SamplingError, "this GUIDER has no positive conditioning."):
+        run(guider=SimpleNamespace(original_conds={}))
+
+
+def test_a_preset_on_the_sampler_does_not_take_part(run, pack):
+    import comfy.samplers
+
+    import qsched_core as qs
+
+    preset = qs.Preset(qs.Coefficients.constant(2, c_eps=0.8), (1.0, 0.5, 0.0))
+    driven = pack("nodes.patch").sampler_with(
+        comfy.samplers.sampler_object("euler"), pack("nodes.patch").PresetUse(preset)
+    )
+    assert run(sampler=driven)[1]["trace"] == run()[1]["trace"]
+
+
+# --- prompts
+
+
+def test_conditionings_of_ones_own_need_no_clip(run, demo):
+    prepared = SimpleNamespace(
+        texts=tuple(PROMPTS), note="", digest="x", verdict=(), has_texts=True,
+        conditionings=[encoded(demo, text) for text in PROMPTS],
+    )  # fmt: skip
+    assert run(clip=None, prompt_set=prepared)[1]["trace"] == run()[1]["trace"]
+
+
+def test_a_second_set_is_kept_for_the_verdict(run):
+    prompt_set = SimpleNamespace(texts=tuple(PROMPTS), note="", digest="y", verdict=(0, 1, 2))
+    _, report, _ = run(prompt_set=prompt_set)
+    assert report["held_out"] == {"prompts": 3, "noises": 1}
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("p.csv", "prompt\n" + "\n".join(PROMPTS)), ("p.yaml", "".join(f"- {text}\n" for text in PROMPTS)),
+])  # fmt: skip
+def test_a_table_of_prompts_is_read(run, node, name, content):
+    from pathlib import Path
+
+    import folder_paths
+
+    Path(folder_paths.get_input_directory(), name).write_text(content, "utf-8")
+    assert run(prompts="", prompt_file=name)[1]["trace"] == run()[1]["trace"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"clip": None}, "there is no CLIP to encode the prompts."),
+        ({"latent_image": {"samples": torch.ones(1, 16, 8, 8)}}, "the latent is not empty."),
+        ({"strategy": "greedy"}, "calibration setting space is both ends."),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_said_before_anything_is_sampled(errors, run, refused, changed, text):
+    with refused(errors.CalibrationError, text):
+        run(**changed)
+
+
+def test_names_in_place_of_texts_cannot_be_scored(errors, run, refused, demo):
+    named = SimpleNamespace(
+        texts=tuple(f"conditioning {i}" for i in range(8)), note="", digest="z", verdict=(), has_texts=False,
+        conditionings=[encoded(demo, text) for text in PROMPTS],
+    )  # fmt: skip
+    with refused(errors.CalibrationError, "a text-image score needs the prompts' texts."):
+        run(prompt_set=named)
+
+
+# --- the report
+
+
+def test_the_full_model_brings_a_warm_start_a_distance_and_a_control(run, demo):
+    _, report, outputs = run(full_model=demo[0])
+    assert len(report["trace"]) == 1 + 4 + 2
+    assert "distance to full" in report["gains"]
+    rows = {row["name"]: row for row in report["table"]["rows"]}
+    assert rows["full precision"]["distance to full"] == 0.0
+    assert rows["quantised"]["distance to full"] > 0.001
+    assert any(line.startswith("Warm start:") for line in report["verdict"])
+    for picture in outputs[2:]:
+        assert picture.ndim == 4 and picture.shape[0] == 1 and picture.shape[3] == 3
+        assert 0 <= float(picture.min()) < float(picture.max()) <= 1
+    assert len(run(full_model=demo[0], warm_start=False)[1]["trace"]) == 1 + 2
+
+
+@pytest.mark.parametrize("strategy", ["grid", "greedy", "random", "tpe"])
+def test_every_strategy_ends_with_a_map(run, strategy):
+    space = "table" if strategy == "greedy" else "first step"
+    _, report, outputs = run(strategy=strategy, space=space, grid=2, steps=3, trials=3)
+    assert len(report["trace"]) == {"grid": 5, "greedy": 6}.get(strategy, 4)
+    assert outputs[3].shape[0] == 1
+
+
+def test_the_same_inputs_are_read_from_the_journal(run, pack, monkeypatch):
+    first = run()[1]
+    made = []
+    generate = pack("nodes.generate").HostGenerator.__call__
+    monkeypatch.setattr(
+        pack("nodes.generate").HostGenerator, "__call__", lambda self, c, i: made.append(len(i)) or generate(self, c, i)
+    )
+    again = run()[1]
+    assert again["trace"] == first["trace"] and again["gains"] == first["gains"]
+    assert made == [4, 4], "only the before/after picture: the four held-out prompts, twice"
+    assert run(k=3.0)[1]["trace"] != first["trace"]
+
+
+# --- memory
+
+
+def shortage() -> RuntimeError:
+    return RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: not enough memory")
+
+
+def test_decoding_and_scoring_halve_their_batch_and_go_on(run, demo, pack, monkeypatch):
+    plain = run()[1]
+    decode, score, tried = demo[2].decode, pack("demo.judges").DemoScorer.score, []
+
+    def decoded(samples, *args, **kwargs):
+        tried.append(len(samples))
+        if len(samples) > 1:
+            raise shortage()
+        return decode(samples, *args, **kwargs)
+
+    def scored(self, pictures, prompts):
+        if len(pictures) > 2:
+            raise shortage()
+        return score(self, pictures, prompts)
+
+    monkeypatch.setattr(demo[2], "decode", decoded)
+    monkeypatch.setattr(pack("demo.judges").DemoScorer, "score", scored)
+    # Another journal, so that the pictures are made.
+    report = run(search_seed=0, batch_size=15)[1]
+    assert max(tried) > 1 and tried.count(max(tried)) <= 2, "a shortage is remembered"
+    values = [[trial["jaq"] for trial in r["trace"]] for r in (plain, report)]
+    # 1e-4: nets round otherwise in other batches.
+    assert values[0] == pytest.approx(values[1], abs=1e-4)
+
+
+def test_another_error_is_no_shortage(pack):
+    memory = pack("nodes.memory")
+    with pytest.raises(ValueError, match="broken"):
+        memory.Batches(4).run(lambda start, end: (_ for _ in ()).throw(ValueError("broken")), 4)
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        memory.Batches(4).run(lambda start, end: (_ for _ in ()).throw(shortage()), 4)
+
+
+# --- metrics
+
+
+def test_a_metric_is_put_together_of_any_two(errors, pack, node, run, demo, tmp_path, monkeypatch):
+    """The demo's dual encoder is an open_clip model; its words' ids are not CLIP's, so its scores mean little here."""
+    import shutil
+
+    metrics = pack("nodes.metrics")
+    shutil.copytree(pack("demo.files").DUAL_ENCODER, tmp_path / "metrics" / "dual")
+    monkeypatch.setattr(metrics, "metric_roots", lambda: [tmp_path / "metrics"])
+    names = metrics.metric_entries("tc"), metrics.metric_entries("iq")
+    assert any(name.startswith("CLIPScore") for name in names[0]) and any("IQA" in name for name in names[1])
+    with pytest.raises(errors.CalibrationError, match="the demo's TC and IQ belong together"):
+        metrics.make_scorer("demo", next(iter(names[1])), "none")
+    with pytest.raises(errors.CalibrationError, match="lacks the CLIP_VISION"):
+        metrics.make_scorer("demo", "demo", "none", clip=demo[1])
+    with pytest.raises(errors.CalibrationError, match="there is no tc metric"):
+        metrics.make_scorer("nowhere", next(iter(names[1])), "none")
+
+
+def test_loaded_encoders_score_without_a_file(pack):
+    """Pictures are their mean colour, texts name one: cosines are known."""
+    metrics = pack("nodes.metrics")
+    colours = {"red": (1.0, 0.0, 0.0), "blue": (0.0, 0.0, 1.0), "violet": (1.0, 0.0, 1.0)}
+    clip = SimpleNamespace(
+        tokenize=lambda text: text, encode_from_tokens=lambda text, return_pooled: (None, torch.tensor([colours[text]]))
+    )
+    vision = SimpleNamespace(encode_image=lambda pictures: {"image_embeds": pictures.mean((1, 2))})
+    score = pack("calibration.metrics.embeddings").CosineScore(*metrics.host_encoders(clip, vision))
+    pictures = torch.tensor([colours["red"]] * 2).view(2, 1, 1, 3).expand(2, 8, 8, 3)
+    found = score.score(pictures, ["red", "violet"])
+    # ln(100·cos): cos is 1 and √½.
+    assert found.tolist() == pytest.approx([4.60517, 4.60517 - 0.34657], abs=1e-4)
+
+
+def test_thumbnails_keep_shape_and_mean(pack):
+    pictures = torch.rand(2, 512, 1024, 3, generator=torch.Generator().manual_seed(0))
+    small = pack("nodes.metrics").thumbnails(pictures)
+    assert small.shape == (2, 128, 256, 3)
+    # 1e-4: the mean of means of equal areas.
+    assert small.mean() == pytest.approx(float(pictures.mean()), abs=1e-4)
