@@ -92,8 +92,8 @@ class Search:
 
     def finished(self) -> list[Trial]:
         """Every finished trial, in the order they were asked for."""
-        trials = self._trials(self._optuna.trial.TrialState.COMPLETE)
-        return [_read(trial) for trial in sorted(trials, key=lambda trial: trial.user_attrs["order"])]
+        trials = sorted(self._complete(), key=lambda trial: trial.user_attrs["order"])
+        return [_read(trial) for trial in trials]
 
     def best(self) -> Trial:
         """The best finite trial on all prompts; the identity wins ties."""
@@ -103,7 +103,7 @@ class Search:
 
     def seconds(self) -> float:
         """What the finished trials took, of all workers and all runs together."""
-        return sum(trial.duration.total_seconds() for trial in self._trials(self._optuna.trial.TrialState.COMPLETE))
+        return sum(trial.duration.total_seconds() for trial in self._complete())
 
     def keep(self, name: str, value: object) -> None:
         """Puts a JSON value beside the trials."""
@@ -170,8 +170,7 @@ class Search:
         back."""
         running = self._running()
         dead = dead_trials(self._study, running, self._own)
-        done = self._trials(self._optuna.trial.TrialState.COMPLETE)
-        longest = max((trial.duration.total_seconds() for trial in done), default=0.0)
+        longest = max((trial.duration.total_seconds() for trial in self._complete()), default=0.0)
         for trial in running:
             age = time.time() - trial.datetime_start.timestamp()
             if trial not in dead and age > max(60.0, PATIENCE * longest):
@@ -183,6 +182,11 @@ class Search:
 
     def _trials(self, *states) -> list:
         return self._study.get_trials(deepcopy=False, states=states)
+
+    def _complete(self) -> list:
+        """Of this search's trials: a study that was run longer before has more."""
+        trials = self._trials(self._optuna.trial.TrialState.COMPLETE)
+        return [trial for trial in trials if trial.user_attrs["order"] < self.trials]
 
     def _running(self) -> list:
         return self._trials(self._optuna.trial.TrialState.RUNNING)
@@ -199,8 +203,7 @@ class Search:
         return pictures or 0 < self.settings.minutes <= self.seconds() / 60
 
     def _best_scores(self) -> dict[int, float] | None:
-        state = self._optuna.trial.TrialState.COMPLETE
-        whole = [t for t in self._trials(state) if t.user_attrs["whole"] and math.isfinite(t.user_attrs["value"])]
+        whole = [t for t in self._complete() if t.user_attrs["whole"] and math.isfinite(t.user_attrs["value"])]
         return max(whole, key=lambda trial: trial.value).intermediate_values if whole else None
 
     def _estimate(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from .core import CalibrationError
 
@@ -48,6 +48,11 @@ class Settings:
     pictures: int = 0
     minutes: float = 0.0
     normalised: bool = False
+
+    def lasting(self) -> dict[str, object]:
+        """All that decides which candidates are asked for, as JSON values: a study may go on with a larger budget."""
+        budgets = () if self.strategy == "greedy" else ("trials", "pictures", "minutes")
+        return {name: value for name, value in asdict(self).items() if name not in budgets}
 
     @property
     def races(self) -> bool:

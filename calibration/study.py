@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -180,7 +180,7 @@ class _Study:
 
     def _stages(self) -> Iterator[Search]:
         """One search; of the greedy strategy one per step, each on top of what those before it found."""
-        inputs = [asdict(self.settings), self.n_prompts, self.n_steps, self.parts.search, self.parts.held_out]
+        inputs = [self.settings.lasting(), self.n_prompts, self.n_steps, self.parts.search, self.parts.held_out]
         inputs += [[start.c_x, start.c_eps] for start in self.starts]
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         if self.settings.strategy != "greedy":
@@ -219,6 +219,7 @@ class _Study:
             found = Objective.normalised(self.settings.k, *(row.scores for row in rows))
             units = [found.tc_unit, found.iq_unit]
             search.keep("units", units)
+            units = search.kept("units")  # perhaps another worker's, kept a moment later
         self.objective = Objective(self.settings.k, *units)
 
     def _climb(self, search: Search) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import torch
 
 from ..qsched_core import Binding
-from ..qsched_core.quant import QuantizedConv2d, QuantizedLayer, QuantoLayer
+from ..qsched_core.quant import quantization_of
 
 _SAMPLED = 16
 
@@ -46,20 +46,8 @@ def fingerprint(model) -> str:
 
 
 def quantization(model) -> str:
-    """ "none", our format, or the layout names of a model that was quantised by others."""
-    found = set()
-    for module in model.model.diffusion_model.modules():
-        if isinstance(module, QuantizedLayer):
-            found.add(str(module.format))
-            if isinstance(module, QuantizedConv2d):
-                found.add("conv")
-            if isinstance(module, QuantoLayer):
-                found.add("quanto")
-        elif (weight := module._parameters.get("weight")) is not None and type(weight.data) is not torch.Tensor:
-            found.add(str(getattr(module, "quant_format", None) or type(weight.data).__name__))
-        elif weight is not None and weight.dtype.itemsize == 1:
-            found.add(str(weight.dtype).removeprefix("torch."))
-    return "+".join(sorted(found))[:200] or "none"
+    """How a MODEL's network is quantised, by us or by others; "none" if it is not."""
+    return quantization_of(model.model.diffusion_model)
 
 
 def sums(value) -> list[float]:

@@ -162,7 +162,7 @@ class Run:
         way = generator.way
         inputs = [
             asdict(self._binding(generator)),
-            asdict(self.settings),
+            self.settings.lasting(),
             [way.name, way.scheduler, way.cfg, type(way.guider).__name__, sorted(map(str, _options(way.sampler)))],
             way.sigmas,
             generator.seed,

@@ -80,7 +80,7 @@ class Applied:
 
     def __init__(self, scheduler: Any, preset: Preset, strength: float, if_differs: str):
         self.scheduler = scheduler
-        here = _describe(scheduler, preset.binding)
+        here = describe_scheduler(scheduler, preset.binding)
         self._fit = functools.partial(fit, preset, here, strength=strength, if_differs=if_differs)
         self._warns = if_differs == "resample"
         self._warned: set[str] = set()
@@ -142,7 +142,7 @@ class Applied:
         scheduler = self.scheduler
         schedule = (scheduler.timesteps, getattr(scheduler, "sigmas", None))
         if not all(map(operator.is_, schedule, self._schedule)):  # set_timesteps makes new tensors
-            self._begin(_run_sigmas(scheduler))
+            self._begin(run_sigmas(scheduler))
             self._schedule = schedule
         index = scheduler.begin_index if scheduler.step_index is None else scheduler.step_index
         if index is None:  # the first step, of a scheduler whose scale_model_input does not look
@@ -159,7 +159,7 @@ class Applied:
             self._warned.update(new)
 
 
-def _describe(scheduler: Any, made_for: Binding) -> Binding:
+def describe_scheduler(scheduler: Any, made_for: Binding) -> Binding:
     """Sampler and prediction in the host's words, or the reason why Q-Sched does not fit this scheduler."""
     name = next((kind.__name__ for kind in type(scheduler).__mro__ if kind.__name__ in _EXACT), None)
     if name is None:
@@ -174,7 +174,7 @@ def _describe(scheduler: Any, made_for: Binding) -> Binding:
     return Binding(prediction=prediction, sampler=sampler)
 
 
-def _run_sigmas(scheduler: Any) -> tuple[float, ...]:
+def run_sigmas(scheduler: Any) -> tuple[float, ...]:
     """Sigmas (n + 1,) of the scheduler's n steps in the host's terms, noisiest first."""
     timesteps = scheduler.timesteps
     if hasattr(scheduler, "sigmas"):

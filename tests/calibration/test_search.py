@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from calibration import Settings
-from calibration import strategies
+from calibration import Settings, strategies
 from calibration.search import Search
 from calibration.settings import SPACES
 from calibration.space import Space

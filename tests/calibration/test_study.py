@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from calibration import Progress, Result, Settings, calibrate
-from calibration import strategies
+from calibration import Progress, Result, Settings, calibrate, strategies
 from calibration.split import split
 from qsched_core import CalibrationError, Coefficients
 

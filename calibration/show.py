@@ -1,0 +1,71 @@
+"""What is in a study's storage, in lines for a person."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+from .core import CalibrationError
+from .storage import import_optuna, open_storage
+from .workers import enlisted
+
+
+def show_study(where: str) -> str:
+    """Every study of a journal or a database: what it is about, its trials, the best of them, and its workers.
+
+    Raises:
+        CalibrationError: there is no such journal, no database, or no study in it.
+    """
+    if "://" not in where and not Path(where).is_file():
+        raise CalibrationError(f"there is no journal {Path(where).name!r}.", "check the path")
+    storage = open_storage(where)
+    optuna = import_optuna()
+    try:
+        names = optuna.study.get_all_study_names(storage)
+        if not names:
+            raise CalibrationError("the storage holds no study.", "check the path or address")
+        return "\n\n".join(
+            "\n".join(_lines(optuna.load_study(study_name=name, storage=storage))) for name in names
+        )  # fmt: skip
+    finally:
+        storage.remove_session()
+
+
+def _lines(study) -> Iterator[str]:
+    trials = study.get_trials(deepcopy=False)
+    by_state = {state: [t for t in trials if t.state.name == state] for state in ("COMPLETE", "RUNNING", "FAIL")}
+    done = sorted(by_state["COMPLETE"], key=lambda trial: trial.user_attrs["order"])
+    broken = sum(not math.isfinite(trial.user_attrs["value"]) for trial in done)
+    yield (
+        f"{study.study_name}: {len(done)} trials finished ({broken} that could not be scored), "
+        f"{len(by_state['RUNNING'])} running, {len(by_state['FAIL'])} lost"
+    )
+    for name, value in json.loads(study.user_attrs.get("inputs of the command", "{}")).items():
+        yield f"  {name}: {json.dumps(value)}"
+    workers = enlisted(study)
+    numbers = {name: number for number, name in enumerate(workers, start=1)}
+    for name, worker in workers.items():
+        mine = sum(trial.user_attrs.get("worker") == name for trial in done)
+        here = worker.machine == platform.node()
+        state = "" if not here else ", ended" if worker.is_dead() else ", works"
+        yield f"  worker {numbers[name]}: process {worker.process} on {worker.machine}{state}, {mine} trials"
+    whole = [t for t in done if t.user_attrs["whole"] and math.isfinite(t.user_attrs["value"])]
+    best = max(whole, key=lambda trial: trial.value, default=None)
+    if trials:
+        yield "  trial         JAQ  pictures   seconds  worker  point"
+    for trial in (*done, *by_state["RUNNING"]):
+        yield _line(trial, numbers, best)
+
+
+def _line(trial, numbers: dict[str, int], best) -> str:
+    known = trial.user_attrs
+    value = f"{known['value']:.4f}" if "value" in known else "running"
+    pictures = str(known.get("pictures", "")) + ("" if known.get("whole", True) else " raced out")
+    seconds = f"{trial.duration.total_seconds():.1f}" if trial.duration else ""
+    point = "  ".join(f"{name} {value:.3f}" for name, value in trial.params.items())
+    mark = "  <- best" if best is not None and trial.number == best.number else ""
+    worker = numbers.get(known.get("worker", ""), "")
+    return f"  {known.get('order', '')!s:>5}  {value:>10}  {pictures:>8}  {seconds:>8}  {worker!s:>6}  {point}{mark}"

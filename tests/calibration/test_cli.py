@@ -1,0 +1,289 @@
+"""`python -m calibration` on a tiny random pipeline: what it writes, what it says, and with which code it ends."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import string
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from calibration import cli
+from calibration.metrics.clip import ClipScorer
+from qsched_core import load_preset
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMPTS = ["a red ball", "a dog", "two cats", "rain", "an old house", "a tree"]
+
+# diffusers' schedulers hand tensors to numpy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array_.*:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A pipeline, an open_clip model and prompts, all local."""
+    folder = tmp_path_factory.mktemp("files")
+    _write_pipeline(folder / "pipeline")
+    _write_clip(folder / "clip")
+    (folder / "prompts.txt").write_text("# mine\n" + "\n".join(PROMPTS))
+    return folder
+
+
+def command(place: Path, output: Path, *more: str) -> list[str]:
+    needed = ["run", str(place / "pipeline"), "--prompts", str(place / "prompts.txt"), "--metric", str(place / "clip")]
+    small = ["--size", "16x16", "--trials", "2", "--noises", "1", "--strategy", "random", "--device", "cpu"]
+    return [*needed, "--steps", "2", "--output", str(output), *small, *more]
+
+
+@pytest.fixture
+def bright(monkeypatch):
+    """A metric that likes bright pictures, which c_eps makes: there is something to gain."""
+
+    def score(self, pictures, prompts):
+        brightness = pictures.flatten(1).mean(1)
+        return {"tc": 100 * brightness, "iq": 0 * brightness}
+
+    monkeypatch.setattr(ClipScorer, "score", score)
+
+
+@pytest.fixture
+def blind(monkeypatch):
+    """A metric that does not see the picture: there is nothing to gain."""
+
+    def score(self, pictures, prompts):
+        return {"tc": torch.ones(len(prompts)), "iq": torch.ones(len(prompts))}
+
+    monkeypatch.setattr(ClipScorer, "score", score)
+
+
+def test_an_accepted_calibration_writes_its_preset_and_draws(place, tmp_path, bright, capsys):
+    output, plots = tmp_path / "out" / "mine.safetensors", tmp_path / "plots"
+    code = cli.main(command(place, output, "--trials", "6", "--plots", str(plots)))
+    told = capsys.readouterr().out
+    assert code == cli.ACCEPTED, told
+    preset = load_preset(output)
+    assert preset.verdict == "accepted"
+    assert not preset.coefficients.is_identity
+    assert preset.steps == 2
+    assert preset.binding.quantization.startswith("conv+w4a8")
+    assert preset.record["settings"]["trials"] == 6
+    assert preset.record["gain"]["low"] > 0
+    assert all(text not in json.dumps(dict(preset.record)) for text in PROMPTS)
+    assert "search: " in told
+    assert "min" in told and "s left" in told
+    assert "Accepted: held-out JAQ" in told
+    assert "with Q-Sched" in told
+    drawn = sorted(path.name for path in plots.iterdir())
+    assert drawn == ["before and after.png", "curves.png", "map.png", "pairs.png"]
+    with Image.open(plots / "before and after.png") as image:
+        assert image.size == (3 * 16, 2 * 16)
+
+
+def test_no_gain_is_a_preset_of_the_identity_and_a_code_of_its_own(place, tmp_path, blind, capsys):
+    output = tmp_path / "mine.safetensors"
+    assert cli.main(command(place, output)) == cli.REFUSED == 3
+    preset = load_preset(output)
+    assert preset.verdict == "identity recommended"
+    assert preset.coefficients.is_identity
+    assert "identity recommended" in capsys.readouterr().out
+
+
+def test_the_same_command_once_more_only_reads(place, tmp_path, blind, monkeypatch, capsys):
+    output = tmp_path / "mine.safetensors"
+    cli.main(command(place, output))
+    first = load_preset(output)
+    monkeypatch.setattr(cli, "scoring", lambda *given: (None, None))  # nothing may be scored any more
+    assert cli.main(command(place, output)) == cli.REFUSED
+    assert load_preset(output) == first
+    names = {line.split(" in ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("qsched ")}
+    assert len(names) == 1
+
+
+def test_another_calibration_in_the_same_journal_is_a_study_of_its_own(place, tmp_path, blind, capsys):
+    output, study = tmp_path / "mine.safetensors", str(tmp_path / "all.jsonl")
+    for k in ("1", "2"):
+        assert cli.main(command(place, output, "--study", study, "--k", k)) == cli.REFUSED
+    capsys.readouterr()
+    assert cli.main(["show", study]) == 0
+    told = capsys.readouterr().out
+    assert told.count("3 trials finished (0 that could not be scored), 0 running, 0 lost") == 2
+    assert told.count("<- best") == 2
+    assert told.count(f"process {os.getpid()} on ") == 2
+    assert '"k": 1.0' in told and '"k": 2.0' in told
+    assert "prompts: 6" in told
+
+
+def test_a_stop_keeps_the_best_so_far(place, tmp_path, bright, monkeypatch, capsys):
+    output, score = tmp_path / "mine.safetensors", ClipScorer.score
+    scored = []
+
+    def stopping(self, pictures, prompts):
+        scored.append(len(prompts))
+        if len(scored) == 6:
+            raise KeyboardInterrupt
+        return score(self, pictures, prompts)
+
+    monkeypatch.setattr(ClipScorer, "score", stopping)
+    assert cli.main(command(place, output, "--trials", "6", "--no-race")) == cli.CANCELLED == 130
+    preset = load_preset(output)
+    assert preset.verdict == "not validated"
+    assert preset.record["search JAQ"] >= preset.record["search JAQ of identity"]
+    assert "not validated" in capsys.readouterr().err
+    assert cli.main(command(place, output, "--trials", "6", "--no-race")) == cli.ACCEPTED
+    assert load_preset(output).verdict == "accepted"
+    assert len(scored) == 6 + 2 + 2  # the running trial and the one after it, and the verdict
+
+
+def test_a_second_set_of_prompts_is_for_the_verdict(place, tmp_path, blind, monkeypatch):
+    (tmp_path / "more.csv").write_text("prompt\na ship\na lamp\n")
+    seen = []
+    given = cli.calibrate
+    monkeypatch.setattr(cli, "calibrate", lambda *args, **options: seen.append(options) or given(*args, **options))
+    cli.main(command(place, tmp_path / "mine.safetensors", "--verdict-prompts", str(tmp_path / "more.csv")))
+    assert seen[0]["verdict_prompts"] == (6, 7)
+
+
+BAD = {
+    "no pipeline": (["run", "{place}/clip", "{rest}"], "'clip' is no diffusers pipeline."),
+    "no prompts": (["--prompts", "{place}/nothing.txt"], "cannot read nothing.txt"),
+    "few prompts": (["--prompts", "{place}/few.txt"], "2 prompts, at least 4 are needed."),
+    "no metric": (["--metric", "nothing"], "'nothing' is no metric."),
+    "output": (["--output", "mine.pt"], "'mine.pt' is no name for a preset."),
+    "setting": (["--radius", "3"], "calibration setting radius is 3.0."),
+    "format": (["--format", "w99"], "w99"),
+    "no scheduler": (["--scheduler", "Nothing"], "diffusers has no scheduler 'Nothing'."),
+    "memory": (["--scheduler", "DPMSolverMultistepScheduler"], "keeps copies of earlier steps"),
+    "size": (["--size", "17x17"], "the pipeline refuses these settings."),
+    "database": (["--study", "sqlite:////nowhere/at/all.db"], "no study can be kept at sqlite:"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_with_a_fix(place, tmp_path, blind, monkeypatch, capsys, case):
+    monkeypatch.chdir(tmp_path)
+    (place / "few.txt").write_text("one\ntwo\n")
+    changed, text = BAD[case]
+    changed = [part.format(place=place, rest="") for part in changed]
+    argv = command(place, tmp_path / "mine.safetensors")
+    argv = [*changed[:2], *argv[2:]] if changed[0] == "run" else [*argv, *changed]
+    assert cli.main(argv) == cli.BAD_INPUT == 2
+    error = capsys.readouterr().err
+    assert "Q-Sched: " in error
+    assert text in error
+    assert "Fix: " in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("argv", [[], ["dance"], ["run"], ["run", "x", "--steps", "0"], ["show"]], ids=" ".join)
+def test_a_command_line_that_is_wrong_ends_with_2(argv, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(argv)
+    assert ended.value.code == 2
+    assert "usage: python -m calibration" in capsys.readouterr().err
+
+
+def test_show_names_what_is_missing(tmp_path, capsys):
+    assert cli.main(["show", str(tmp_path / "none.jsonl")]) == cli.BAD_INPUT
+    assert "there is no journal 'none.jsonl'." in capsys.readouterr().err
+    (tmp_path / "empty.jsonl").write_text("")
+    assert cli.main(["show", str(tmp_path / "empty.jsonl")]) == cli.BAD_INPUT
+    assert "the storage holds no study." in capsys.readouterr().err
+
+
+def test_it_runs_from_a_checkout_and_a_signal_keeps_the_best(place, tmp_path):
+    """A real process: the exit codes are in its help, and SIGTERM is a stop like Ctrl-C."""
+    output = tmp_path / "mine.safetensors"
+    argv = [sys.executable, "-m", "calibration", *command(place, output, "--trials", "5000", "--no-race")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 120
+            while (tmp_path / "log").read_text().count("search: ") < 4:
+                assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+                time.sleep(0.1)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == cli.CANCELLED
+        finally:
+            process.kill()
+            process.wait()
+    assert load_preset(output).verdict == "not validated"
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_the_help_names_the_exit_codes(capsys):
+    for argv in (["--help"], ["run", "--help"]):
+        with pytest.raises(SystemExit):
+            cli.main(argv)
+        told = capsys.readouterr().out
+        assert "exit codes:" in told
+        assert all(f"  {code} " in told for code in (0, 2, 3, 130))
+
+
+def _write_pipeline(folder: Path) -> None:
+    """A Stable Diffusion of a few thousand weights, with a text encoder that spells."""
+    import diffusers
+    import transformers
+
+    tiny = _beside("test_pipelines").stable_diffusion(diffusers, "EulerDiscreteScheduler")
+    letters = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase)]
+    words = {word: number for number, word in enumerate(["<|startoftext|>", "<|endoftext|>", *letters])}
+    spelling = folder / "spelling"
+    spelling.mkdir(parents=True)
+    (spelling / "vocab.json").write_text(json.dumps(words))
+    (spelling / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = transformers.CLIPTokenizer(str(spelling / "vocab.json"), str(spelling / "merges.txt"))
+    tokenizer.model_max_length = 16
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    torch.manual_seed(2)
+    pipe = diffusers.StableDiffusionPipeline(
+        vae=tiny.vae,
+        unet=tiny.unet,
+        scheduler=tiny.scheduler,
+        text_encoder=transformers.CLIPTextModel(config).eval(),
+        tokenizer=tokenizer,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.save_pretrained(folder)
+
+
+def _write_clip(folder: Path) -> None:
+    import open_clip
+
+    size = {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "head_width": 16}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1}
+    config = {"embed_dim": 16, "vision_cfg": size, "text_cfg": text}
+    folder.mkdir()
+    torch.manual_seed(3)
+    save_file(open_clip.CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
+    statistics = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": statistics}))
+
+
+def _beside(name: str):
+    """A module in this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"_beside_{name}", Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

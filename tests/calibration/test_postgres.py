@@ -1,0 +1,164 @@
+"""A study in a real PostgreSQL: several workers start at once, share the trials, and find what one would find."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from calibration.storage import open_storage
+from qsched_core import CalibrationError
+
+sys.path.append(str(Path(__file__).parent))
+
+from workforce import Job, assert_every_trial_once, quick, soon, trials_per_minute  # noqa: E402
+
+PACKAGE = "postgresql"
+"""Debian's; the tests are skipped without it, unless the variable below is set."""
+
+REQUIRE = "QSCHED_REQUIRE_POSTGRES"
+SETTINGS = quick(race=False)
+SHORT = quick(race=False, trials=2)
+TRIALS, PICTURES = 7, 6
+PICTURE = 0.08
+"""Seconds, so that a trial takes longer than its rows in the database."""
+
+
+@pytest.fixture(scope="module")
+def socket() -> Iterator[Path]:
+    """The folder with the socket of a server that is started for this file; it listens nowhere else."""
+    programs = _programs()
+    if programs is None:
+        message = f"no PostgreSQL server here: apt-get install {PACKAGE}"
+        pytest.fail(message) if os.environ.get(REQUIRE) else pytest.skip(message)
+    if not os.environ.get(REQUIRE):
+        pytest.importorskip("psycopg", reason='no driver for PostgreSQL: pip install "psycopg[binary]"')
+    # Not pytest's folder: the name of a socket has 107 bytes at most, and the server must be able to get there.
+    with tempfile.TemporaryDirectory(prefix="qsched-pg-") as name:
+        folder = Path(name)
+        user = _unprivileged(folder)
+        data, log = folder / "data", folder / "log"
+        _run(user, programs / "initdb", "-D", data, "-U", "qsched", "-A", "trust", "--no-sync", "-E", "UTF8")
+        options = f"-c listen_addresses='' -k '{folder}' -F"
+        _run(user, programs / "pg_ctl", "-D", data, "-l", log, "-o", options, "-w", "start")
+        try:
+            yield folder
+        finally:
+            _run(user, programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+
+
+@pytest.fixture
+def database(socket: Path) -> Callable[[], str]:
+    """Makes an empty database and gives its URL."""
+    import psycopg
+
+    def create() -> str:
+        name = f"study_{time.time_ns()}"
+        with psycopg.connect(host=str(socket), user="qsched", dbname="postgres", autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return f"postgresql+psycopg://qsched@/{name}?host={socket}"
+
+    return create
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> dict:
+    """What one worker finds, in a journal file."""
+    folder = tmp_path_factory.mktemp("alone")
+    return Job(str(folder / "study.jsonl"), folder, settings=SETTINGS).run()
+
+
+def test_two_workers_share_a_database(database, tmp_path, alone):
+    shared = database()
+    single = Job(database(), tmp_path, "single", SETTINGS, PICTURE)
+    assert single.run() == alone
+    pair = [Job(shared, tmp_path, name, SETTINGS, PICTURE, at=soon()) for name in "ab"]
+    processes = [job.start() for job in pair]
+    assert [job.outcome(process) for job, process in zip(pair, processes, strict=True)] == [alone, alone]
+    assert_every_trial_once(shared, TRIALS)
+    shares = [sum(len(indices) == PICTURES for _, indices in job.made()) for job in pair]
+    assert sum(shares) == TRIALS
+    assert min(shares) > 1
+    ratio = trials_per_minute(shared) / trials_per_minute(single.study)
+    print(f"two workers made {ratio:.2f} times as many trials per minute as one ({shares[0]} + {shares[1]})")
+
+    late = Job(shared, tmp_path, "late", SETTINGS)
+    assert late.run() == alone
+    assert late.made() == []
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_workers_that_start_at_once_on_an_empty_database_do_not_trip(database, tmp_path, alone, attempt):
+    """All of them make the tables."""
+    study, at = database(), soon()
+    jobs = [Job(study, tmp_path, f"{number}", SHORT, at=at) for number in range(4 if attempt == 2 else 2)]
+    processes = [job.start() for job in jobs]
+    outcomes = [job.outcome(process) for job, process in zip(jobs, processes, strict=True)]
+    assert outcomes == [outcomes[0]] * len(jobs)
+    assert outcomes[0]["trace"] == alone["trace"][:3]
+    assert_every_trial_once(study, 3)
+
+
+def test_the_gaussian_process_of_two_workers_finds_as_much(database, tmp_path):
+    study, settings = database(), quick(strategy="guided", trials=10, race=False)
+    jobs = [Job(study, tmp_path, name, settings) for name in "ab"]
+    processes = [job.start() for job in jobs]
+    one, other = (job.outcome(process) for job, process in zip(jobs, processes, strict=True))
+    assert one == other
+    assert_every_trial_once(study, 11)
+    # As for one worker in test_study: half of what can be gained at all.
+    assert one["gain"]["gain"] > 0.25
+
+
+def test_the_trial_of_a_dead_worker_is_made_by_the_other(database, tmp_path, alone):
+    study = database()
+    doomed = Job(study, tmp_path, "a", SETTINGS, 0.02, dies=("picture", 9), at=soon())
+    other = Job(study, tmp_path, "b", SETTINGS, 0.02, at=doomed.at)
+    victim, survivor = doomed.start(), other.start()
+    victim.join(60)
+    assert other.outcome(survivor) == alone
+    assert_every_trial_once(study, TRIALS)
+    assert doomed.made()[-1][0] in {point for point, _ in other.made()}
+
+
+def test_a_database_that_is_not_there_is_named_without_its_password(socket, refused):
+    url = f"postgresql+psycopg://qsched:secret@/nowhere?host={socket}"
+    with refused(CalibrationError, "no study can be kept at postgresql+psycopg:///nowhere"):
+        open_storage(url)
+
+
+def _programs() -> Path | None:
+    """The folder of initdb and pg_ctl: Debian keeps them out of PATH, one folder per version."""
+    found = shutil.which("pg_ctl")
+    places = [Path(found).resolve().parent] if found else []
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
+    return next((place for place in places if (place / "initdb").exists() and (place / "pg_ctl").exists()), None)
+
+
+def _unprivileged(folder: Path) -> dict:
+    """Options of ``subprocess``: the server refuses to run as root, so it runs as the user of its package."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return {}
+    import pwd
+
+    name = next((name for name in ("postgres", "nobody") if name in {entry.pw_name for entry in pwd.getpwall()}), None)
+    if name is None:
+        pytest.skip("PostgreSQL does not run as root, and there is no user postgres or nobody")
+    account = pwd.getpwnam(name)
+    os.chown(folder, account.pw_uid, account.pw_gid)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": [], "cwd": folder}
+
+
+def _run(user: dict, program: Path, *arguments: object) -> None:
+    # To files, not pipes: the server inherits them, and a pipe would stay open as long as it runs.
+    with tempfile.TemporaryFile("w+") as said:
+        done = subprocess.run([program, *map(str, arguments)], stdout=said, stderr=said, timeout=60, **user)
+        said.seek(0)
+        assert done.returncode == 0, said.read()
