@@ -1,6 +1,7 @@
 """The published package: what it declares, and what it leaves out."""
 
 import re
+import subprocess
 import sys
 
 import pytest
@@ -43,6 +44,14 @@ def test_the_licence_is_there_in_full(metadata):
 @pytest.mark.parametrize("folder", ["tests/", "scripts/", "benchmarks/", ".ci/", ".github/"])
 def test_what_starts_programs_stays_out(folder):
     assert folder in (ROOT / ".comfyignore").read_text("utf-8").splitlines()
+
+
+def test_what_the_host_loads_stays_in():
+    """Regression: "docs/" without a leading slash dropped the help pages in web/docs too."""
+    git = ["git", "-c", f"core.excludesFile={ROOT / '.comfyignore'}", "check-ignore", "--no-index"]
+    kept = ["web/docs/QSchedSampler.md", "web/docs/QSchedSampler/zh.md", "locales/zh/nodeDefs.json", "demo/weights"]
+    found = subprocess.run([*git, "docs/sensitivity.png", *kept], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["docs/sensitivity.png"]
 
 
 def test_ci_runs_the_test_command():
