@@ -29,7 +29,7 @@ class Progress:
     """Told after every group of pictures. ``done`` of about ``total`` pictures (candidates that are raced out make
     fewer); ``best`` is the best candidate so far and ``trial`` the one that was just finished, if one was.
 
-    ``pictures`` are those just made, None where nothing had to be made.
+    ``pictures`` are those just made, of ``indices``; None where nothing had to be made.
     """
 
     phase: str
@@ -39,6 +39,7 @@ class Progress:
     best_jaq: float
     identity_jaq: float
     pictures: object
+    indices: tuple[int, ...] = ()
     trial: Trial | None = None
 
 
@@ -235,9 +236,9 @@ class _Study:
                 beaten = search.is_beaten(dict(zip(group, row.scores["jaq"].tolist(), strict=True)))
                 if beaten or number == len(groups):
                     break
-                self._tell(search, "search", pictures)
+                self._tell(search, "search", pictures, group)
             # Beaten by the last group alone: it was tried on all.
-            self._tell(search, "search", pictures, search.tell(whole=number == len(groups)))
+            self._tell(search, "search", pictures, group, search.tell(whole=number == len(groups)))
 
     # --- the verdict
 
@@ -246,7 +247,7 @@ class _Study:
             self.generate, self.score, self.judge, coefficients, self.parts.held_out, self.objective, search
         )
         self.made += len(row.indices)
-        self._tell(search, "verdict", pictures)
+        self._tell(search, "verdict", pictures, row.indices)
         return row
 
     def made_by_all(self) -> int:
@@ -254,7 +255,9 @@ class _Study:
         units = 2 * len(self.parts.search) if self.settings.normalised else 0
         return units + sum(trial.pictures for trial in self.finished) + 2 * len(self.parts.held_out)
 
-    def _tell(self, search: Search, phase: str, pictures: object, trial: Trial | None = None) -> None:
+    def _tell(
+        self, search: Search, phase: str, pictures: object, indices: Sequence[int] = (), trial: Trial | None = None
+    ) -> None:
         here, best = search.finished(), search.best()
         known = self.finished + (here if phase != "verdict" else [])
         done = sum(item.pictures for item in known) + self.made
@@ -271,6 +274,7 @@ class _Study:
                 best.value,
                 identity,
                 pictures,
+                tuple(indices),
                 trial,
             )
         )

@@ -10,10 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..calibration.metrics.alignment import AQMap
 from ..calibration.metrics.base import Metric, Pair
 from ..calibration.metrics.catalog import Entry, catalog
+from ..calibration.metrics.clip import ClipScorer
 from ..calibration.metrics.embeddings import CosineScore
 from ..calibration.metrics.pixels import pixel_statistics
+from ..calibration.metrics.preference import HPSv21
 from ..calibration.metrics.reference import distance
 from ..qsched_core import CalibrationError, Coefficients, DependencyError
 from .folders import metric_folders, metric_roots
@@ -26,8 +29,19 @@ THUMBNAIL = 256
 
 
 def metric_names() -> list[str]:
-    """The open_clip models in ``models/qsched_metrics`` (CLIPScore + CLIP-IQA), and the demo's own nets."""
-    return [*metric_folders(), DEMO]
+    """Ready pairs, from the files in ``models/qsched_metrics``: the paper's for SD1.5 (CLIPScore + CLIP-IQA) of every
+    open_clip model, by its folder's name; its pair for SDXL and FLUX (AQ-Map + HPSv2.1) where both are there; and the
+    demo's own nets."""
+    return [*metric_folders(), *_paper_sdxl(), DEMO]
+
+
+def _paper_sdxl() -> dict[str, tuple[str, str]]:
+    """(TC, IQ) by what the menu says."""
+    entries = catalog(metric_roots())
+    if HPSv21.name not in entries:
+        return {}
+    maps = [name for name, entry in entries.items() if entry.metric is AQMap]
+    return {f"{name} + {HPSv21.name}": (name, HPSv21.name) for name in maps}
 
 
 def metric_entries(role: str) -> dict[str, Entry]:
@@ -63,6 +77,13 @@ class Scorer:
             return _numbers({**own, **pixel_statistics(pictures), **far})
 
         return score, judge
+
+    def release(self) -> None:
+        """Gives the device's memory back at once; scorers that are asked again are loaded again."""
+        unload = getattr(comfy.model_management, "unload_model_and_clones", None)
+        for patcher in filter(None, (self._scorer, self._judge)):
+            if unload is not None:
+                unload(patcher)
 
     def _run(self, patcher, pictures: torch.Tensor, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
         comfy.model_management.load_models_gpu([patcher])
@@ -116,9 +137,10 @@ def load_scorer(name: str) -> Scorer:
     """
     if name == DEMO:
         return Scorer(name, *_demo())
-    from ..calibration.metrics.clip import ClipScorer
-
-    return Scorer(name, ClipScorer(metric_folders()[name]))
+    if name in (ready := _paper_sdxl()):
+        return make_scorer(*ready[name], "none")
+    pair = ClipScorer(metric_folders()[name])
+    return Scorer(name, pair, note=_note(pair.tc, pair.iq))
 
 
 def make_scorer(tc: str, iq: str, watch: str, clip=None, clip_vision=None) -> Scorer:
@@ -141,8 +163,7 @@ def make_scorer(tc: str, iq: str, watch: str, clip=None, clip_vision=None) -> Sc
     text = _loaded("tc", tc) if clip is None else CosineScore(*host_encoders(clip, clip_vision))
     metrics = [text, image, *([] if watch == "none" else [_loaded("watch", watch)])]
     name = " + ".join(metric.name for metric in metrics[:2])
-    note = "; ".join(f"{m.name}: licence {m.licence}, {m.bytes / 1e6:.0f} MB" for m in metrics)
-    return Scorer(name, Pair(text, image), Watched(metrics[2:]) if metrics[2:] else None, note)
+    return Scorer(name, Pair(text, image), Watched(metrics[2:]) if metrics[2:] else None, _note(*metrics))
 
 
 def host_encoders(clip, clip_vision) -> tuple[Callable, Callable]:
@@ -163,6 +184,10 @@ def _loaded(role: str, name: str) -> Metric:
     if name not in entries:
         raise CalibrationError(f"there is no {role} metric {name[:50]!r}.", "put its files into models/qsched_metrics")
     return entries[name].load()
+
+
+def _note(*metrics: Metric) -> str:
+    return "; ".join(f"{m.name}: licence {m.licence}, {m.bytes / 1e6:.0f} MB" for m in metrics)
 
 
 def _demo() -> tuple[nn.Module, nn.Module]:

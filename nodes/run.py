@@ -72,6 +72,7 @@ class Run:
         self.started = time.monotonic()
         self.line = f"at most {self.left} pictures"
         self.beside: list = []
+        self.before: dict[tuple, torch.Tensor] = {}
         self.best: Progress | None = None
         self.bar.update(0, self.line)
 
@@ -104,6 +105,8 @@ class Run:
         except InterruptProcessingException:
             self._keep_best(generator)
             raise
+        finally:
+            self.scorer.release()
 
     def _warm_starts(self, generator: HostGenerator, full: HostGenerator) -> dict[str, Coefficients]:
         def told(done: int, total: int, text: str) -> None:
@@ -135,8 +138,7 @@ class Run:
             self.left = max(0, progress.total - progress.done) + self.later
             gain = progress.best_jaq - progress.identity_jaq
             self.line = f"{name}, {progress.phase}: best JAQ so far {gain:+.4f}"
-            shown = None if progress.pictures is None else mosaic(progress.pictures)
-            self.bar.update(self.done, self.line, shown, total=self.done + self.left)
+            self.bar.update(self.done, self.line, self._preview(name, progress), total=self.done + self.left)
             tell(self.unique_id, "qsched.progress", _event(name, progress))
 
         self.line = f"{name}: identity"
@@ -155,6 +157,16 @@ class Run:
             verdict_prompts=self.verdict_prompts,
             on_progress=told,
         )
+
+    def _preview(self, study: str, progress: Progress) -> torch.Tensor | None:
+        """The stock sampler's pictures above those of the candidate of the moment: a few of each, the same prompts."""
+        if progress.pictures is None:
+            return None
+        shown, place = mosaic(progress.pictures), (study, progress.indices)
+        if place not in self.before:
+            # The first to be sampled in every group is the identity.
+            self.before[place] = shown
+        return torch.cat([self.before[place], shown])
 
     def _key(self, generator: HostGenerator, starts: tuple[Coefficients, ...]) -> str:
         """sha256 of everything that decides the figures: equal inputs find their journal again."""

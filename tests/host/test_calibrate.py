@@ -281,6 +281,40 @@ def test_a_metric_is_put_together_of_any_two(errors, pack, node, run, demo, tmp_
         metrics.make_scorer("nowhere", next(iter(names[1])), "none")
 
 
+def test_the_paper_s_other_pair_is_offered_where_both_files_are(pack, monkeypatch, tmp_path):
+    import shutil
+
+    metrics = pack("nodes.metrics")
+    monkeypatch.setattr(metrics, "metric_roots", lambda: [tmp_path])
+    shutil.copytree(pack("demo.files").DUAL_ENCODER, tmp_path / "ViT-B-16")
+    assert not [name for name in metrics.metric_names() if "HPSv2.1" in name]
+    (tmp_path / "HPSv2.1").mkdir()
+    (tmp_path / "HPSv2.1" / "HPS_v2.1_compressed.pt").write_bytes(b"torn")
+    assert "AQ-Map (ViT-B-16) + HPSv2.1" in metrics.metric_names()
+    with pytest.raises(pack("qsched_core").CalibrationError, match="HPS_v2.1_compressed.pt"):
+        metrics.load_scorer("AQ-Map (ViT-B-16) + HPSv2.1")
+
+
+def test_scorers_leave_the_device_when_a_run_ends(run, pack):
+    import comfy.model_management
+
+    scorer = pack("nodes.metrics").load_scorer("demo")
+    run(jaq_metric=scorer)
+    loaded = [model.model for model in comfy.model_management.current_loaded_models]
+    assert all(patcher not in loaded for patcher in (scorer._scorer, scorer._judge))
+
+
+def test_the_preview_shows_the_stock_sampler_above_the_candidate(run, pack, monkeypatch):
+    shown = []
+    progress = pack("nodes.progress").NodeProgress
+    monkeypatch.setattr(progress, "update", lambda self, done, text="", picture=None, total=None: shown.append(picture))
+    run()
+    pictures = [picture for picture in shown if picture is not None][:-1]
+    assert {picture.shape[0] for picture in pictures} == {128}
+    assert torch.equal(pictures[0][:64], pictures[0][64:]), "the first is the stock sampler itself"
+    assert torch.equal(pictures[1][:64], pictures[0][:64]) and not torch.equal(pictures[1][:64], pictures[1][64:])
+
+
 def test_loaded_encoders_score_without_a_file(pack):
     """Pictures are their mean colour, texts name one: cosines are known."""
     metrics = pack("nodes.metrics")
