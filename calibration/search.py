@@ -16,7 +16,7 @@ from .core import CalibrationError, Coefficients
 from .settings import Settings
 from .space import Space
 from .storage import STUDY, import_optuna, open_storage
-from .strategies import grid_points, sampler_for
+from .strategies import fresh, grid_points, sampler_for
 from .workers import dead_trials, enlist
 
 DOUBT = 0.1
@@ -262,7 +262,12 @@ def _sampler_by_place(search: Search):
             return self.inner.infer_relative_search_space(study, trial)
 
         def sample_relative(self, study, trial, search_space):
-            return self.inner.sample_relative(study, trial, search_space)
+            asked = self.inner.sample_relative(study, trial, search_space)
+            if set(asked) != set(search.space.axes):
+                return asked
+            tried = [tuple(done.point[axis] for axis in search.space.axes) for done in search.finished()]
+            best = search.best().point
+            return fresh(asked, tried, best, search.space, search.settings.seed, search._order(trial.number))
 
         def sample_independent(self, study, trial, name, distribution):
             return self.inner.sample_independent(study, trial, name, distribution)

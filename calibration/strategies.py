@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -11,6 +12,9 @@ import numpy as np
 from .settings import Settings
 from .space import Space
 from .storage import import_optuna
+
+SAME, NEAR = 0.01, 0.08
+"""Shares of the trust region's width: nearer points are the same; how far around the best is looked instead."""
 
 STARTS = 8
 """Scattered points before the model of the landscape takes over: twice the widest ramp's dimensions."""
@@ -39,3 +43,24 @@ def sampler_for(order: int, space: Space, settings: Settings, fixed: Sequence[di
         if settings.strategy == "tpe":
             return samplers.TPESampler(seed=seed, n_startup_trials=0)
         return samplers.GPSampler(seed=seed, n_startup_trials=0, deterministic_objective=True)
+
+
+def fresh(
+    asked: dict[str, float],
+    tried: Sequence[tuple[float, ...]],
+    best: Mapping[str, float],
+    space: Space,
+    seed: int,
+    order: int,
+) -> dict[str, float]:
+    """The point asked for; where it has been tried already, another one near the best.
+
+    A Gaussian process that takes every value for exact comes to ask for its best point again and again: quantised
+    activations make the landscape a little rough, and it sees no hill left.
+    """
+    width = space.high - space.low
+    place = [asked[axis] for axis in space.axes]
+    if not any(math.dist(place, point) < SAME * width for point in tried):
+        return asked
+    step = np.random.default_rng((seed, order)).normal(0, NEAR * width, len(space.axes))
+    return {a: float(np.clip(best[a] + d, space.low, space.high)) for a, d in zip(space.axes, step, strict=True)}

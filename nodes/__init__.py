@@ -16,12 +16,16 @@ from . import (
     sampler,
     sensitivity,
 )
+from .curves import add_curve_route
 from .folders import register_folders
+from .history import add_history_route
 
 
 class QSchedExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_folders()
+        add_history_route()
+        add_curve_route()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         files = (

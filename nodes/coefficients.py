@@ -8,6 +8,7 @@ import re
 from comfy_api.latest import io, ui
 
 from ..qsched_core import CoefficientError, Coefficients, Preset, PresetError
+from .curves import curve
 from .presets import describe_preset
 from .sockets import CATEGORY, PresetSocket
 
@@ -74,7 +75,7 @@ class QSchedCoefficients(io.ComfyNode):
     def execute(cls, form, strength, sigmas=None, preset=None) -> io.NodeOutput:
         made = make(form, strength, sigmas, preset)
         text = describe_preset(made)
-        return io.NodeOutput(made, text, ui=ui.PreviewText(text))
+        return io.NodeOutput(made, text, ui={**ui.PreviewText(text).as_dict(), **curve(made)})
 
 
 def make(form: dict, strength: float, sigmas, preset) -> Preset:

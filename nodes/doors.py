@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..qsched_core import IF_DIFFERS
+from .curves import curve
 from .patch import PresetUse, apply_preset, sampler_with
 from .progress import node_id
 from .samplers import TCD_ETA, tcd_sampler
@@ -54,7 +55,8 @@ class QSchedApply(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, preset, strength, if_preset_differs) -> io.NodeOutput:
-        return io.NodeOutput(apply_preset(model, PresetUse(preset, strength, if_preset_differs, node_id(cls))))
+        patched = apply_preset(model, PresetUse(preset, strength, if_preset_differs, node_id(cls)))
+        return io.NodeOutput(patched, ui=curve(preset, strength))
 
 
 class QSchedSamplerSelect(io.ComfyNode):
@@ -75,7 +77,8 @@ class QSchedSamplerSelect(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler, preset, strength, if_preset_differs) -> io.NodeOutput:
-        return io.NodeOutput(sampler_with(sampler, PresetUse(preset, strength, if_preset_differs, node_id(cls))))
+        driven = sampler_with(sampler, PresetUse(preset, strength, if_preset_differs, node_id(cls)))
+        return io.NodeOutput(driven, ui=curve(preset, strength))
 
 
 class QSchedSamplerTCD(io.ComfyNode):

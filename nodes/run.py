@@ -25,6 +25,7 @@ from .describe import describe, sums
 from .folders import FOLDER, journal_path, unused_path
 from .gallery import gallery, mosaic, picture_tensor
 from .generate import HostGenerator
+from .history import keep
 from .metrics import FullPictures, Scorer
 from .progress import NodeProgress, tell
 from .warm import warm_starts
@@ -139,7 +140,7 @@ class Run:
             gain = progress.best_jaq - progress.identity_jaq
             self.line = f"{name}, {progress.phase}: best JAQ so far {gain:+.4f}"
             self.bar.update(self.done, self.line, self._preview(name, progress), total=self.done + self.left)
-            tell(self.unique_id, "qsched.progress", _event(name, progress))
+            tell(self.unique_id, "qsched.progress", keep(self.unique_id, key, _event(name, progress)))
 
         self.line = f"{name}: identity"
         key = self._key(generator, starts)
@@ -246,7 +247,7 @@ class Run:
             "sigmas": generator.sigmas,
             "gains": record["gains"],
             "network evaluations": result.nfe,
-            "trace": [{**point, "jaq": _plain(value)} for point, value in result.trace],
+            "trace": [{**t.point, "jaq": _plain(t.value), "whole": t.whole} for t in result.finished],
         }
         space = Space(self.settings, generator.way.steps)
         pictures = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import comfy.samplers
 from comfy_api.latest import io
 
+from .curves import curve
 from .doors import preset_inputs
 from .patch import PresetUse, apply_preset
 from .progress import node_id
@@ -74,7 +75,8 @@ class QSchedSampler(io.ComfyNode):
         if preset is not None:
             use = PresetUse(preset, strength, if_preset_differs, node_id(cls), scheduler)
             model = apply_preset(model, use)
-        return io.NodeOutput(sample_latent(model, recipe, seed, positive, negative, latent_image))
+        latent = sample_latent(model, recipe, seed, positive, negative, latent_image)
+        return io.NodeOutput(latent, ui=curve(preset, strength))
 
 
 NODES = [QSchedSampler]

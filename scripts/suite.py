@@ -15,7 +15,7 @@ from .host import Host, other_hosts
 from .layout import ROOT
 
 PURE = ("tests/core", "tests/calibration", "tests/demo", "tests/scripts")
-HOST = ("tests/host",)
+HOST = ("tests/host", "tests/web")
 NO_TESTS_SELECTED = 5  # pytest's exit status
 
 

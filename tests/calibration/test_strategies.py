@@ -151,6 +151,39 @@ def test_greedy_on_several_machines_is_refused(refused):
         World().calibrate(Settings(space="table", strategy="greedy"), journal="postgresql://nowhere/none")
 
 
+# --- never twice
+
+
+def test_a_point_that_was_tried_is_not_asked_for_again():
+    """Regression: optuna names the axes in alphabetical order, and a point was compared with its own mirror image."""
+    space = Space(quick(space="both ends"), 4)
+    best = dict(zip(space.axes, (0.9, 0.95, 1.1, 1.15), strict=True))
+    tried = [tuple(best.values())]
+    shuffled = {axis: best[axis] for axis in sorted(space.axes)}
+    instead = strategies.fresh(shuffled, tried, best, space, 0, 7)
+    assert instead != best
+    assert all(abs(instead[axis] - best[axis]) < 0.2 and 0.8 <= instead[axis] <= 1.2 for axis in space.axes)
+    assert instead == strategies.fresh(shuffled, tried, best, space, 0, 7)
+    assert instead != strategies.fresh(shuffled, tried, best, space, 0, 8)
+    new = {**shuffled, "c_x_last": 1.0}
+    assert strategies.fresh(new, tried, best, space, 0, 7) == new
+
+
+def test_a_guided_search_on_rough_ground_tries_another_point_every_time(monkeypatch):
+    """Regression: with every value taken for exact, the process asked for its best point forty times."""
+    monkeypatch.setattr(strategies, "STARTS", 4)
+
+    class Rough(World):
+        def jaq(self, coefficients, index):
+            steps = [round(value, 2) for value in (coefficients.c_x[-1], coefficients.c_eps[-1])]
+            return super().jaq(coefficients, index) + 0.05 * math.sin(1e4 * steps[0] + 3e4 * steps[1])
+
+    result = Rough().calibrate(quick(strategy="guided", trials=24))
+    points = np.array([list(trial.point.values()) for trial in result.finished])
+    apart = np.linalg.norm(points[:, None] - points[None], axis=2) + np.eye(len(points))
+    assert apart.min() > 1e-4
+
+
 # --- budgets
 
 

@@ -145,7 +145,7 @@ def test_one_step_and_guidance_follow_the_stated_rule(server):
     """One step has no trajectory: one c_x and one c_eps are searched. cfg beyond 1 works with a negative prompt."""
     report = report_of(server.client.run(graphs.calibrating(steps=1, trials=2), timeout=300))
     assert len(report["coefficients"]["c_x"]) == len(report["coefficients"]["c_eps"]) == 1
-    assert len(report["trace"][0]) == 3
+    assert set(report["trace"][0]) == {"c_x_first", "c_eps_first", "jaq", "whole"}
     assert report_of(server.client.run(graphs.calibrating(cfg=2.0, trials=1, negative="blur"), timeout=300))
 
 

@@ -1,0 +1,166 @@
+"""Our part of the page, in both of the host's renderers: sockets, the map of a calibration, a preset's curve."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+RENDERERS = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic", "nodes 2.0"])
+TRIALS = 5
+CALIBRATE, SAMPLER = 4, 13
+
+LOAD = """async seed => {
+  const name = Object.keys(await (await app.api.fetchApi("/workflow_templates")).json()).find(n => /q-sched/i.test(n));
+  const path = `/workflow_templates/${name}/${encodeURIComponent("01 Try it now")}.json`;
+  await app.loadGraphData(await (await app.api.fetchApi(path)).json());
+  const node = app.graph.nodes.find(n => n.type === "QSchedCalibrate");
+  const set = { trials: %d, verdict_seeds: 1, search_seed: seed };
+  for (const [key, value] of Object.entries(set)) node.widgets.find(w => w.name === key).value = value;
+}"""
+
+QUEUE = """async () => {
+  const queue = await (await app.api.fetchApi("/queue")).json();
+  return [queue.queue_running.length, queue.queue_pending.length];
+}"""
+
+FIND = """id => {
+  const walk = nodes => nodes.flatMap(n => [n, ...walk(n.subgraph?.nodes ?? [])]);
+  return walk((app.rootGraph ?? app.graph).nodes).find(n => n.type === id || String(n.id) === String(id));
+}"""
+
+COLOUR = """() => [
+  app.canvas.default_connection_color_byType.QSCHED_PRESET,
+  app.canvas.constructor.link_type_colors.QSCHED_PRESET,
+  getComputedStyle(document.documentElement).getPropertyValue("--color-datatype-QSCHED_PRESET").trim(),
+]"""
+
+CANVAS = f"""([id, name]) => {{
+  const element = ({FIND})(id)?.widgets?.find(w => w.name === name)?.element;
+  const canvas = element?.querySelector("canvas");
+  if (!canvas) return null;
+  const seen = canvas.isConnected && canvas.clientHeight > 0 && canvas.width > 1;
+  const pixels = seen ? canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data : [];
+  const colours = new Set();
+  for (let i = 0; i < pixels.length; i += 4) if (pixels[i + 3] > 200) colours.add(pixels.slice(i, i + 3).join());
+  return {{ ...canvas.dataset, colours: colours.size, height: canvas.clientHeight, text: element.textContent }};
+}}"""
+
+
+def load(page, seed: int) -> None:
+    """The template, with few trials. Another seed is another study: nothing of it is in the host's cache."""
+    page.evaluate(LOAD % TRIALS, seed)
+
+
+def drawn(page, node, widget: str = "qsched_map") -> dict:
+    """What is on a node's canvas: its data, and how many colours."""
+    return page.evaluate(CANVAS, [node, widget]) or {}
+
+
+def wait_for_points(page, count: int, node=CALIBRATE) -> dict:
+    page.wait_for_function(
+        f"([id, name, count]) => Number(({CANVAS})([id, name])?.points) >= count", arg=[node, "qsched_map", count]
+    )
+    page.wait_for_timeout(500)  # the canvas has its size a frame later
+    return drawn(page, node)
+
+
+def values(page, node) -> list:
+    """What a saved workflow holds of a node's widgets, in their order."""
+    return page.evaluate(
+        "id => app.graph.serialize().nodes.find(n => String(n.id) === String(id)).widgets_values", node
+    )
+
+
+def run(page) -> None:
+    page.evaluate("() => app.queuePrompt(0, 1)")
+
+
+def wait_until_done(page) -> None:
+    while any(page.evaluate(QUEUE)):
+        page.wait_for_timeout(500)
+    page.wait_for_timeout(1000)
+
+
+def save_preset(path) -> None:
+    """A preset of three steps, as anybody's file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = {"c_x": [0.96, 0.98, 1.0], "c_eps": [1.05, 1.02, 1.0], "sigmas": [1.0, 0.7, 0.3, 0.0]}
+    metadata = {"format": "qsched-preset", "version": "1", "verdict": "made by hand", "binding": "{}", "record": "{}"}
+    save_file({name: torch.tensor(numbers) for name, numbers in values.items()}, path, metadata)
+
+
+def reload(page) -> None:
+    page.reload()
+    page.wait_for_function("window.app?.extensionManager && app.canvas && app.graph?.nodes.length > 5")
+
+
+def look_at(page, node) -> None:
+    """For the screenshots: a node and what is right of it, at full size."""
+    page.evaluate(
+        f"id => {{ const [x, y] = ({FIND})(id).pos;"
+        " app.canvas.ds.scale = 1; app.canvas.ds.offset = [80 - x, 80 - y]; app.canvas.setDirty(true, true); }",
+        node,
+    )
+    page.wait_for_timeout(1000)
+
+
+@RENDERERS
+def test_the_map_is_drawn_while_it_runs_and_again_after_a_reload(open_page, tmp_path, nodes_2):
+    page = open_page(nodes_2=nodes_2)
+    load(page, seed=1 + nodes_2)
+    saved = [values(page, node) for node in (CALIBRATE, SAMPLER)]
+    assert "Run it" in drawn(page, CALIBRATE)["text"]
+    run(page)
+    assert wait_for_points(page, 2)["colours"] > 20
+    assert "qsched_report" not in json.dumps(page.evaluate("() => app.nodeOutputs"))
+    reload(page)
+    assert wait_for_points(page, 2)["colours"] > 20
+    wait_until_done(page)
+    done = drawn(page, CALIBRATE)
+    assert int(done["points"]) == TRIALS + 1
+    assert f"{TRIALS} candidates" in done["text"]
+    assert drawn(page, SAMPLER, "qsched_curve")["steps"] == "4"
+    assert [values(page, node) for node in (CALIBRATE, SAMPLER)] == saved
+    look_at(page, CALIBRATE)
+    page.screenshot(path=tmp_path / "done.png")
+    reload(page)
+    again = wait_for_points(page, TRIALS + 1)
+    assert again["colours"] > 20
+    assert again["text"] == done["text"]
+
+
+@RENDERERS
+def test_the_map_of_a_node_in_a_subgraph_comes_back_with_its_tab(open_page, tmp_path, nodes_2):
+    page = open_page(nodes_2=nodes_2)
+    load(page, seed=3 + nodes_2)
+    page.evaluate(f"id => app.canvas.graph.convertToSubgraph(new Set([({FIND})(id)]))", CALIBRATE)
+    run(page)
+    page.evaluate(f"() => app.canvas.setGraph(({FIND})('QSchedCalibrate').graph)")
+    assert wait_for_points(page, 2, "QSchedCalibrate")["colours"] > 20
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    page.wait_for_function("() => !app.graph.nodes.length")
+    wait_until_done(page)
+    page.get_by_text("Unsaved Workflow (2)", exact=True).click()
+    page.wait_for_function(f"() => ({FIND})('QSchedCalibrate')")
+    page.evaluate(f"() => app.canvas.setGraph(({FIND})('QSchedCalibrate').graph)")
+    again = wait_for_points(page, TRIALS + 1, "QSchedCalibrate")
+    page.screenshot(path=tmp_path / "back.png")
+    assert again["colours"] > 20
+
+
+@RENDERERS
+def test_a_chosen_preset_is_drawn_and_the_colours_follow_the_palette(open_page, server, tmp_path, nodes_2):
+    save_preset(server.base / "models" / "qsched_presets" / "three.safetensors")
+    page = open_page(nodes_2=nodes_2)
+    page.evaluate("() => app.loadApiJson({ 1: { class_type: 'QSchedLoadPreset', inputs: {} } }, 'one')")
+    page.wait_for_function(f"() => ({CANVAS})(['QSchedLoadPreset', 'qsched_curve'])?.steps === '3'")
+    page.wait_for_timeout(500)
+    dark = drawn(page, "QSchedLoadPreset", "qsched_curve")
+    assert dark["colours"] > 10
+    page.evaluate("() => app.extensionManager.setting.set('Comfy.ColorPalette', 'light')")
+    page.wait_for_timeout(2000)
+    page.screenshot(path=tmp_path / "light.png")
+    assert page.evaluate(COLOUR) == ["#00bfa5"] * 3

@@ -1,0 +1,40 @@
+// Q-Sched's part of the page: socket colours, the live map of a calibration, and the curves of presets.
+import { app } from "../../scripts/app.js";
+import { addMap, listen, restore } from "./calibrate.js";
+import { addCurve, restoreCurves } from "./curve.js";
+import { addPanelStyles, redrawPanels } from "./panel.js";
+import { addSocketStyles, colourSockets } from "./sockets.js";
+
+app.registerExtension({
+  name: "qsched",
+
+  setup() {
+    addSocketStyles();
+    addPanelStyles();
+    listen();
+    // A palette is on the page once the root's style or the body's class has changed; there is no event for it.
+    let waiting = false;
+    const palette = new MutationObserver(() => {
+      if (waiting) return;
+      waiting = true;
+      setTimeout(() => {
+        waiting = false;
+        colourSockets();
+        redrawPanels();
+      }, 100);
+    });
+    palette.observe(document.documentElement, { attributes: true, attributeFilter: ["style", "class"] });
+    palette.observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  },
+
+  nodeCreated(node) {
+    addMap(node);
+    addCurve(node);
+  },
+
+  afterConfigureGraph() {
+    colourSockets();
+    restoreCurves();
+    restore();
+  },
+});
