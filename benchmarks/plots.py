@@ -1,0 +1,115 @@
+"""The three results about calibration as pictures in ``docs/``: ``python -m benchmarks.plots`` (needs matplotlib)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from .record import earlier
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#808691"
+KINDS = {"flow": ("flow toy", BLUE), "noise": ("noise toy", ORANGE)}
+
+
+def search_cost() -> plt.Figure:
+    """Network evaluations until a search is as good as the exhaustive grid, and how many searches got there."""
+    models = earlier("search_cost")["models"]
+    names = [name for name, found in models["flow"].items() if isinstance(found, dict) and "success_held_out" in found]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, width_ratios=(3, 2))
+    for shift, (kind, (label, colour)) in zip((-0.17, 0.17), KINDS.items(), strict=True):
+        rows = [models[kind][name] for name in names]
+        places = [place + shift for place in range(len(names))]
+        for place, row in zip(places, rows, strict=True):
+            share = row["median_share_of_grid_held_out"]
+            if share is None:
+                left.text(2.1, place, "most never arrive", color=colour, va="center", fontsize=9)
+            else:
+                left.plot(100 * share, place, "o", color=colour, markersize=9)
+                left.text(100 * share + 0.06, place, f"{row['median_evaluations_held_out']}", va="center", fontsize=9)
+        right.barh(places, [100 * row["success_held_out"] for row in rows], 0.3, color=colour, label=label)
+    left.axvline(2, color=GREY, lw=1, ls="--")
+    left.set(xlim=(0, 3), xlabel="median evaluations, % of the grid (dashed: goal)")
+    left.set_yticks(range(len(names)), names)
+    left.invert_yaxis()
+    right.set(xlim=(0, 100), xlabel="% of 20 searches that arrive")
+    right.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def recovery() -> plt.Figure:
+    """Gains of every space over the quantised model, beside what quantising had taken."""
+    models = earlier("recovery")["models"]
+    metrics = ("tc+iq", "attribute accuracy", "distance to full")
+    figure, axes = plt.subplots(len(models), len(metrics), figsize=(11, 3.4 * len(models)), squeeze=False)
+    for line, (kind, model) in zip(axes, models.items(), strict=True):
+        for axis, metric in zip(line, metrics, strict=True):
+            place, labels = 0, []
+            for form, found in model["formats"].items():
+                rows = [("lost", found["lost"][metric], GREY)]
+                rows += [(n, s["gain"][metric], GREEN) for n, s in found["spaces"].items() if isinstance(s, dict)]
+                for name, (gain, low, high), colour in rows:
+                    axis.errorbar(gain, place, xerr=[[gain - low], [high - gain]], fmt="o", color=colour, ms=4)
+                    labels.append((place, f"{form.upper()} {name}"))
+                    place += 1
+                place += 0.6
+            gain, low, high = model["control, full precision"]["gain"][metric]
+            axis.errorbar(gain, place, xerr=[[gain - low], [high - gain]], fmt="D", color=BLUE, ms=4)
+            labels.append((place, "full precision, own search"))
+            names = [name for _, name in labels] if axis is line[0] else [""] * len(labels)
+            axis.axvline(0, color="black", lw=0.8)
+            axis.set_yticks([place for place, _ in labels], names, fontsize=8)
+            axis.invert_yaxis()
+            better = "lower is better" if metric.startswith("distance") else "higher is better"
+            axis.set_title(f"{KINDS[kind][0]}: {metric} ({better})", fontsize=9)
+    return figure
+
+
+def verdict() -> plt.Figure:
+    """False and true acceptances against the number of prompts."""
+    prompts = earlier("verdict")["prompts"]
+    counts = [int(count) for count in prompts]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+    lines = (("", "Student's t (ours)", BLUE), (", percentile bootstrap", "percentile bootstrap", ORANGE),
+             (", BCa bootstrap", "BCa bootstrap", GREEN))  # fmt: skip
+    for key, label, colour in lines:
+        rows = [prompts[str(count)]["identical models"][f"false accept{key}"] for count in counts]
+        _line(left, counts, rows, label, colour)
+    left.axhline(5, color=GREY, lw=1, ls="--")
+    left.set(xlabel="prompts (half of them held out)", ylabel="% accepted", title="identical models (dashed: promise)")
+    for size, colour in ((0.05, GREEN), (0.1, ORANGE), (0.2, BLUE)):
+        rows = [prompts[str(count)][f"real gain of {size}"]["accepted"] for count in counts]
+        _line(right, counts, rows, f"gain of {size}", colour)
+    right.set(xlabel="prompts (half of them held out)", title="real gains", ylim=(0, 100))
+    for axis in (left, right):
+        axis.set_xticks(counts)
+        axis.legend(frameon=False, fontsize=9)
+    left.set_ylim(bottom=0)
+    return figure
+
+
+def _line(axis, counts: list[int], rates: list[dict], label: str, colour: str) -> None:
+    middle = [100 * rate["rate"] for rate in rates]
+    low = [m - 100 * rate["low"] for m, rate in zip(middle, rates, strict=True)]
+    high = [100 * rate["high"] - m for m, rate in zip(middle, rates, strict=True)]
+    axis.errorbar(counts, middle, yerr=[low, high], marker="o", capsize=3, color=colour, label=label)
+
+
+def main() -> None:
+    for draw in (search_cost, recovery, verdict):
+        if not earlier(draw.__name__):
+            print(f"{draw.__name__}: not run yet")
+            continue
+        figure = draw()
+        for axis in figure.axes:
+            axis.spines[["top", "right"]].set_visible(False)
+        figure.tight_layout()
+        figure.savefig(DOCS / f"{draw.__name__}.png", dpi=100)
+
+
+if __name__ == "__main__":
+    main()

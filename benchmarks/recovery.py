@@ -1,0 +1,162 @@
+"""What quantising takes and Q-Sched gives back: ``python -m benchmarks.recovery [flow|noise ...]``.
+
+Two trained toys; W4A8, W4A4 and W3A8 with one scale per channel, on the flow toy in all layers (the other one does not
+survive that), so that there is something to repair; every space searched on 24 prompts; then
+500 held-out captions × 3 noises per row. Losses and gains are paired, picture by picture, with 95 % intervals over
+captions. Accuracy (what is shown, told by a net that no search has asked) and the distance to the full-precision
+picture are not optimised. The control is the full-precision model with coefficients of its own.
+
+An hour for each toy on one core; rows that were made are kept in ``.cache/benchmarks``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from calibration import Evaluation, Result, Settings, calibrate, paired_gain
+from calibration.metrics.reference import distance
+from calibration.settings import SPACES
+from qsched_core import Coefficients
+
+from . import toys
+from .record import earlier, record
+
+FOLDER = Path(__file__).resolve().parent.parent / ".cache" / "benchmarks"
+FORMATS = ("w4a4", "w4a8", "w3a8")
+HARD = {"flow": {"group_size": 0, "include": ["*"]}, "noise": {"group_size": 0}}
+CAPTIONS, NOISES = 500, 3
+SEARCHED, TRIALS = 24, 24
+CONTROL_SPACE = "both ends"
+METRICS = ("tc", "iq", "tc+iq", "jaq", "attribute accuracy", "all right", "distance to full", "contrast")
+
+
+class Bench:
+    """One toy: rows of held-out scores, made once."""
+
+    def __init__(self, kind: str):
+        self.kind, self.full = kind, toys.load(kind)
+        self.steps = len(self.full.sigmas) - 1
+        captions = toys.captions(CAPTIONS + SEARCHED + 4, seed=101)
+        self.held_out, self.searched = captions[:CAPTIONS], captions[CAPTIONS:]
+        self.score, self.judge = toys.scored(self.held_out)
+        self.references = None
+
+    def row(self, name: str, toy: toys.Toy, coefficients: Coefficients) -> Evaluation:
+        """Scores of the held-out pictures, the distance to those of the full model among them."""
+        path = FOLDER / f"recovery_{self.kind}_{name.replace(' ', '_')}.npz"
+        indices = range(CAPTIONS * NOISES)
+        if path.exists():
+            with np.load(path) as file:
+                if tuple(file["coefficients"]) == coefficients.c_x + coefficients.c_eps:
+                    return Evaluation(tuple(indices), {k: file[k] for k in file.files if k != "coefficients"})
+        generate = toy.generator(self.held_out, seed=7)
+        parts: list[dict[str, np.ndarray]] = []
+        for start in range(0, len(indices), 250):
+            chunk = indices[start : start + 250]
+            parts.append(self.scores(generate(coefficients, chunk), chunk))
+        scores = {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
+        np.savez(path, coefficients=np.array(coefficients.c_x + coefficients.c_eps), **scores)
+        print(f"{self.kind}: {name}", flush=True)
+        return Evaluation(tuple(indices), scores)
+
+    def scores(self, pictures: torch.Tensor, chunk: range) -> dict[str, np.ndarray]:
+        scores = {**self.score(pictures, chunk), **self.judge(pictures, chunk)}
+        far = distance(pictures, self.reference()[list(chunk)].float() / 255)
+        scores["distance to full"] = far["distance to full"].double().numpy()
+        scores["tc+iq"] = scores["tc"] + scores["iq"]
+        scores["jaq"] = scores["tc"] + 2 * scores["iq"]
+        return scores
+
+    def reference(self) -> torch.Tensor:
+        """The full model's pictures in 8 bits: 18 MB."""
+        if self.references is None:
+            path = FOLDER / f"recovery_{self.kind}_reference.pt"
+            if not path.exists():
+                generate, identity = self.full.generator(self.held_out, seed=7), Coefficients.identity(self.steps)
+                parts = [
+                    (generate(identity, range(start, start + 250)) * 255).round().byte()
+                    for start in range(0, CAPTIONS * NOISES, 250)
+                ]
+                torch.save(torch.cat(parts), path)
+            self.references = torch.load(path, weights_only=True)
+        return self.references
+
+    def search(self, name: str, toy: toys.Toy, space: str) -> Coefficients:
+        """The best candidate of the default search in a space, whatever its verdict would be."""
+        score, _ = toys.scored(self.searched)
+        result: Result = calibrate(
+            toy.generator(self.searched, seed=3), score, len(self.searched), self.steps,
+            Settings(space=space, trials=TRIALS, seeds=1), verdict_prompts=range(SEARCHED, SEARCHED + 4),
+            journal=FOLDER / f"recovery_{self.kind}_{name.replace(' ', '_')}.jsonl",
+        )  # fmt: skip
+        return result.coefficients
+
+    def results(self, out_of_time: Callable[[], bool]) -> dict:
+        """Spaces for which no time is left are said to be not run."""
+        identity = Coefficients.identity(self.steps)
+        full = self.row("full", self.full, identity)
+        own = self.search("control", self.full, CONTROL_SPACE)
+        control = gains(full, self.row("full with its own", self.full, own))
+        found: dict = {"full": means(full), "control, full precision": {"gain": control, **told(own)}, "formats": {}}
+        for form in FORMATS:
+            toy = self.full.quantized(form, **HARD[self.kind])
+            plain = self.row(form, toy, identity)
+            line: dict = {"identity": means(plain), "lost": gains(full, plain), "spaces": {}}
+            for space in SPACES:
+                if out_of_time():
+                    line["spaces"][space] = "not run"
+                    continue
+                name = f"{form} {space}"
+                best = self.search(name, toy, space)
+                gained = gains(plain, self.row(name, toy, best))
+                line["spaces"][space] = {"gain": gained, "recovered": recovered(line["lost"], gained), **told(best)}
+            found["formats"][form] = line
+        return found
+
+
+def means(row: Evaluation) -> dict[str, float]:
+    return {metric: round(row.mean(metric), 4) for metric in METRICS}
+
+
+def gains(base: Evaluation, other: Evaluation) -> dict[str, list[float]]:
+    """[mean, low, high] of other − base for every metric."""
+    found = {}
+    for metric in METRICS:
+        gain = paired_gain(base, other, metric, CAPTIONS, 0.95)
+        found[metric] = [round(value, 5) for value in (gain.gain, gain.low, gain.high)]
+    return found
+
+
+def recovered(lost: dict, gained: dict) -> dict[str, float | None]:
+    """Share of what was lost for certain that came back; None where nothing was."""
+    return {
+        metric: round(-gained[metric][0] / lost[metric][0], 3) if lost[metric][1] * lost[metric][2] > 0 else None
+        for metric in METRICS
+    }
+
+
+def told(coefficients: Coefficients) -> dict[str, list[float]]:
+    return {name: [round(value, 4) for value in getattr(coefficients, name)] for name in ("c_x", "c_eps")}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(prog="python -m benchmarks.recovery", description=__doc__)
+    arguments.add_argument("kinds", nargs="*", default=toys.KINDS, help="flow, noise (default: both)")
+    arguments.add_argument("--minutes", type=float, default=math.inf, help="starts no space after as long")
+    options = arguments.parse_args()
+    end = time.monotonic() + 60 * options.minutes
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    models = earlier("recovery").get("models", {})
+    models |= {kind: Bench(kind).results(lambda: time.monotonic() > end) for kind in options.kinds}
+    record("recovery", {"held_out": f"{CAPTIONS} captions x {NOISES} noises", "models": models})
+
+
+if __name__ == "__main__":
+    main()

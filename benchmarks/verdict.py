@@ -1,0 +1,181 @@
+"""How often the verdict is wrong where the truth is known: ``python -m benchmarks.verdict``.
+
+Worlds of formulas, in which every study is run whole: 12 candidates searched, the best of them judged on held-out
+prompts. Prompts differ more than candidates do, gains differ from prompt to prompt, and noises have heavy tails, as on
+the toys. An error is an acceptance without a gain; where a score is gamed, an acceptance without a warning.
+
+The interval is Student's t over prompts. What a bootstrap would have said of the same differences stands beside it.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+import qsched_core as qs
+from calibration import Result, Settings, calibrate
+
+from .record import record
+
+STUDIES = 300
+PROMPTS = (8, 12, 24)
+STEPS = 4
+SETTINGS = {"space": "last step", "strategy": "random", "race": False, "trials": 12, "seeds": 2}
+PROMISED = 0.05
+
+Scores = Callable[[qs.Coefficients, int, np.random.Generator], dict[str, float]]
+
+
+def pushed(coefficients: qs.Coefficients) -> float:
+    return coefficients.c_eps[-1] - 1
+
+
+APART = 10_007
+"""Multiples of the prompts between the indices of two studies."""
+
+
+def prompt(index: int, n_prompts: int) -> np.random.Generator:
+    """What a prompt brings of itself; every study has prompts of its own."""
+    return np.random.default_rng((index // (APART * n_prompts), index % n_prompts))
+
+
+def nothing(n_prompts: int) -> Scores:
+    """Identical models: the coefficients change the noise of every picture and nothing else."""
+    return lambda c, index, draw: {"jaq": prompt(index, n_prompts).normal(0, 0.3) + 0.05 * draw.standard_t(4)}
+
+
+def real(size: float) -> Callable[[int], Scores]:
+    """A gain of ``size`` on average at the top, which lies on the edge of the trust region; half as much again or none
+    on single prompts."""
+
+    def world(n_prompts: int) -> Scores:
+        def score(c: qs.Coefficients, index: int, draw: np.random.Generator) -> dict[str, float]:
+            own = prompt(index, n_prompts)
+            level, share = own.normal(0, 0.3), own.normal(1, 0.5)
+            return {"jaq": level + share * size * pushed(c) / 0.2 + 0.05 * draw.standard_t(4)}
+
+        return score
+
+    return world
+
+
+def overfitted(n_prompts: int) -> Scores:
+    """What helps one prompt hurts another: no gain on average, and the search finds what helps its own."""
+
+    def score(c: qs.Coefficients, index: int, draw: np.random.Generator) -> dict[str, float]:
+        own = prompt(index, n_prompts)
+        return {"jaq": own.normal(0, 0.3) + own.normal(0, 0.5) * pushed(c) + 0.02 * draw.standard_t(4)}
+
+    return score
+
+
+def gamed(n_prompts: int) -> Scores:
+    """The score loves contrast and the pictures only get harsher."""
+
+    def score(c: qs.Coefficients, index: int, draw: np.random.Generator) -> dict[str, float]:
+        own = prompt(index, n_prompts)
+        level = own.normal(0, 0.3)
+        return {
+            "jaq": level + 0.5 * pushed(c) + 0.02 * draw.standard_t(4),
+            "contrast": 0.2 * (1 + 0.4 * pushed(c)) + 0.002 * draw.standard_normal(),
+        }
+
+    return score
+
+
+def study(world: Callable[[int], Scores], n_prompts: int, seed: int) -> Result:
+    """One calibration of one world; another seed has other prompts and other noises."""
+    scores = world(n_prompts)
+
+    def rows(pictures: Sequence[tuple[qs.Coefficients, int]], indices: Sequence[int]) -> list[dict[str, float]]:
+        return [
+            scores(c, index + APART * n_prompts * seed, np.random.default_rng(_key(seed, c, index)))
+            for c, index in pictures
+        ]
+
+    def score(pictures, indices):
+        jaq = np.array([row["jaq"] for row in rows(pictures, indices)])
+        return {"tc": jaq, "iq": np.zeros(len(jaq))}
+
+    def judge(pictures, indices):
+        found = rows(pictures, indices)
+        return {name: np.array([row[name] for row in found]) for name in found[0] if name != "jaq"}
+
+    settings = Settings(**SETTINGS, seed=seed)
+    return calibrate(
+        lambda c, indices: [(c, index) for index in indices], score, n_prompts, STEPS, settings, judge=judge
+    )  # fmt: skip
+
+
+def _key(seed: int, coefficients: qs.Coefficients, index: int) -> list[int]:
+    places = [round(1e6 * value) for value in (coefficients.c_x[-1], coefficients.c_eps[-1])]
+    return [seed, index, *places]
+
+
+def differences(result: Result, n_prompts: int) -> np.ndarray:
+    """(prompts,): what the interval is computed from."""
+    indices = np.asarray(result.identity.indices) % n_prompts
+    change = result.candidate.scores["jaq"] - result.identity.scores["jaq"]
+    return np.array([change[indices == place].mean() for place in np.unique(indices)])
+
+
+def bootstrap(values: np.ndarray, method: str) -> bool:
+    """Whether scipy's bootstrap interval lies above zero."""
+    from scipy.stats import bootstrap as resample
+
+    if np.ptp(values) == 0:
+        return False
+    with np.errstate(all="ignore"):
+        low = resample(
+            (values,), np.mean, method=method, n_resamples=999, random_state=np.random.default_rng(0)
+        ).confidence_interval.low  # fmt: skip
+    return bool(low > 0)
+
+
+def rate(hits: int, of: int) -> dict[str, float]:
+    """A share with its 95 % Wilson interval."""
+    share, z = hits / of, 1.96
+    middle = (share + z**2 / (2 * of)) / (1 + z**2 / of)
+    half = z * math.sqrt(share * (1 - share) / of + z**2 / (4 * of**2)) / (1 + z**2 / of)
+    return {"rate": round(share, 4), "low": round(max(0.0, middle - half), 4), "high": round(middle + half, 4)}
+
+
+def main() -> None:
+    found: dict = {"studies_each": STUDIES, "promised": PROMISED, "settings": SETTINGS, "prompts": {}}
+    for n_prompts in PROMPTS:
+        line: dict = {}
+        for name, world in (("identical models", nothing), ("overfitted", overfitted)):
+            results = [study(world, n_prompts, seed) for seed in range(STUDIES)]
+            searched = [r for r in results if not r.coefficients.is_identity]
+            changes = [differences(r, n_prompts) for r in searched]
+            line[name] = {
+                "looked good on the search prompts": rate(len(searched), STUDIES),
+                "false accept": rate(sum(r.accepted for r in results), STUDIES),
+                "false accept, percentile bootstrap": rate(sum(bootstrap(c, "percentile") for c in changes), STUDIES),
+                "false accept, BCa bootstrap": rate(sum(bootstrap(c, "BCa") for c in changes), STUDIES),
+                "mean optimism of the search": round(float(np.mean([r.optimism for r in searched])), 4),
+            }
+        for size in (0.05, 0.1, 0.2):
+            results = [study(real(size), n_prompts, seed) for seed in range(STUDIES)]
+            truth = [size * pushed(r.coefficients) / 0.2 for r in results]
+            line[f"real gain of {size}"] = {
+                "accepted": rate(sum(r.accepted for r in results), STUDIES),
+                "interval holds the truth": rate(
+                    sum(r.gain.low <= true <= r.gain.high for r, true in zip(results, truth, strict=True)), STUDIES
+                ),
+            }
+        results = [study(gamed, n_prompts, seed) for seed in range(STUDIES)]
+        line["gamed score"] = {
+            "accepted": rate(sum(r.accepted for r in results), STUDIES),
+            "accepted without a warning": rate(sum(r.accepted and not r.drifts for r in results), STUDIES),
+        }
+        found["prompts"][n_prompts] = line
+        print(n_prompts, line, file=sys.stderr, flush=True)
+    record("verdict", found)
+
+
+if __name__ == "__main__":
+    main()
