@@ -50,6 +50,8 @@ def recovery() -> plt.Figure:
         for axis, metric in zip(line, metrics, strict=True):
             place, labels = 0, []
             for form, found in model["formats"].items():
+                if not isinstance(found, dict):
+                    continue
                 rows = [("lost", found["lost"][metric], GREY)]
                 rows += [(n, s["gain"][metric], GREEN) for n, s in found["spaces"].items() if isinstance(s, dict)]
                 for name, (gain, low, high), colour in rows:

@@ -37,10 +37,15 @@ CONTROL_SPACE = "both ends"
 METRICS = ("tc", "iq", "tc+iq", "jaq", "attribute accuracy", "all right", "distance to full", "contrast")
 
 
+class NotRun(Exception):
+    """No time is left for a row."""
+
+
 class Bench:
     """One toy: rows of held-out scores, made once."""
 
-    def __init__(self, kind: str):
+    def __init__(self, kind: str, out_of_time: Callable[[], bool]):
+        self.out_of_time = out_of_time
         self.kind, self.full = kind, toys.load(kind)
         self.steps = len(self.full.sigmas) - 1
         captions = toys.captions(CAPTIONS + SEARCHED + 4, seed=101)
@@ -56,6 +61,8 @@ class Bench:
             with np.load(path) as file:
                 if tuple(file["coefficients"]) == coefficients.c_x + coefficients.c_eps:
                     return Evaluation(tuple(indices), {k: file[k] for k in file.files if k != "coefficients"})
+        if self.out_of_time():
+            raise NotRun
         generate = toy.generator(self.held_out, seed=7)
         parts: list[dict[str, np.ndarray]] = []
         for start in range(0, len(indices), 250):
@@ -90,16 +97,19 @@ class Bench:
 
     def search(self, name: str, toy: toys.Toy, space: str) -> Coefficients:
         """The best candidate of the default search in a space, whatever its verdict would be."""
+        journal = FOLDER / f"recovery_{self.kind}_{name.replace(' ', '_')}.jsonl"
+        if self.out_of_time() and not journal.exists():
+            raise NotRun
         score, _ = toys.scored(self.searched)
         result: Result = calibrate(
             toy.generator(self.searched, seed=3), score, len(self.searched), self.steps,
             Settings(space=space, trials=TRIALS, seeds=1), verdict_prompts=range(SEARCHED, SEARCHED + 4),
-            journal=FOLDER / f"recovery_{self.kind}_{name.replace(' ', '_')}.jsonl",
+            journal=journal,
         )  # fmt: skip
         return result.coefficients
 
-    def results(self, out_of_time: Callable[[], bool]) -> dict:
-        """Spaces for which no time is left are said to be not run."""
+    def results(self) -> dict:
+        """What no time is left for is said to be not run; what was made before is read."""
         identity = Coefficients.identity(self.steps)
         full = self.row("full", self.full, identity)
         own = self.search("control", self.full, CONTROL_SPACE)
@@ -107,15 +117,20 @@ class Bench:
         found: dict = {"full": means(full), "control, full precision": {"gain": control, **told(own)}, "formats": {}}
         for form in FORMATS:
             toy = self.full.quantized(form, **HARD[self.kind])
-            plain = self.row(form, toy, identity)
+            try:
+                plain = self.row(form, toy, identity)
+            except NotRun:
+                found["formats"][form] = "not run"
+                continue
             line: dict = {"identity": means(plain), "lost": gains(full, plain), "spaces": {}}
             for space in SPACES:
-                if out_of_time():
+                name = f"{form} {space}"
+                try:
+                    best = self.search(name, toy, space)
+                    gained = gains(plain, self.row(name, toy, best))
+                except NotRun:
                     line["spaces"][space] = "not run"
                     continue
-                name = f"{form} {space}"
-                best = self.search(name, toy, space)
-                gained = gains(plain, self.row(name, toy, best))
                 line["spaces"][space] = {"gain": gained, "recovered": recovered(line["lost"], gained), **told(best)}
             found["formats"][form] = line
         return found
@@ -154,7 +169,7 @@ def main() -> None:
     end = time.monotonic() + 60 * options.minutes
     FOLDER.mkdir(parents=True, exist_ok=True)
     models = earlier("recovery").get("models", {})
-    models |= {kind: Bench(kind).results(lambda: time.monotonic() > end) for kind in options.kinds}
+    models |= {kind: Bench(kind, lambda: time.monotonic() > end).results() for kind in options.kinds}
     record("recovery", {"held_out": f"{CAPTIONS} captions x {NOISES} noises", "models": models})
 
 

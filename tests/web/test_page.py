@@ -155,7 +155,8 @@ def test_the_map_of_a_node_in_a_subgraph_comes_back_with_its_tab(open_page, tmp_
 def test_a_chosen_preset_is_drawn_and_the_colours_follow_the_palette(open_page, server, tmp_path, nodes_2):
     save_preset(server.base / "models" / "qsched_presets" / "three.safetensors")
     page = open_page(nodes_2=nodes_2)
-    page.evaluate("() => app.loadApiJson({ 1: { class_type: 'QSchedLoadPreset', inputs: {} } }, 'one')")
+    graph = "{ 1: { class_type: 'QSchedLoadPreset', inputs: { preset_name: 'three.safetensors' } } }"
+    page.evaluate(f"() => app.loadApiJson({graph}, 'one')")
     page.wait_for_function(f"() => ({CANVAS})(['QSchedLoadPreset', 'qsched_curve'])?.steps === '3'")
     page.wait_for_timeout(500)
     dark = drawn(page, "QSchedLoadPreset", "qsched_curve")
