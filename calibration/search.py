@@ -22,6 +22,9 @@ from .workers import dead_trials, enlist
 DOUBT = 0.1
 """A candidate is not tried on more prompts once it is worse than the best at this level (Wilcoxon, one-sided)."""
 
+HELD = "held"
+"""What no candidate may raise, in the storage."""
+
 PATIENCE = 20
 """A trial of a machine nothing is known of is given up after as many times the longest trial, and after a minute."""
 
@@ -29,7 +32,7 @@ PATIENCE = 20
 @dataclass(frozen=True)
 class Trial:
     """A finished candidate. ``value`` is its mean JAQ, NaN when a picture could not be scored; where it was raced out
-    after ``pictures`` of the prompts, an estimate."""
+    after ``pictures`` of the prompts, an estimate. ``whole``: tried on all prompts, and near enough to win."""
 
     point: Mapping[str, float]
     value: float
@@ -82,18 +85,19 @@ class Search:
         self._check_inputs(inputs)
         self._own = enlist(self._study)
         self._orders: dict[int, int] = {}
+        self._usual: Mapping[str, float] = {}
         self._fail(dead_trials(self._study, self._running(), self._own))
         self._distributions = {
             axis: self._optuna.distributions.FloatDistribution(space.low, space.high) for axis in space.axes
         }
-        self._trial, self._scored = None, {}
+        self._trial, self._scored, self._held = None, {}, {}
 
     # --- what is known
 
     def finished(self) -> list[Trial]:
         """Every finished trial, in the order they were asked for."""
         trials = sorted(self._complete(), key=lambda trial: trial.user_attrs["order"])
-        return [_read(trial) for trial in trials]
+        return [self._read(trial) for trial in trials]
 
     def best(self) -> Trial:
         """The best finite trial on all prompts; the identity wins ties."""
@@ -131,15 +135,17 @@ class Search:
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
             return None
         trial.set_user_attr("order", order)
-        self._trial, self._scored = trial, {}
+        self._trial, self._scored, self._held = trial, {}, {}
         return dict(trial.params)
 
-    def is_beaten(self, values: Mapping[int, float]) -> bool:
-        """Notes JAQ of some more prompts of the point asked for last: is there no use in trying the others?
+    def is_beaten(self, values: Mapping[int, float], held: Mapping[int, float] | None = None) -> bool:
+        """Notes JAQ of some more prompts of the point asked for last, and what no winner may raise: is there no use in
+        trying the others?
 
         True when a picture could not be scored, or when the best so far is better for certain.
         """
         self._scored.update(values)
+        self._held.update(held or {})
         if not all(math.isfinite(value) for value in values.values()):
             return True
         for index, value in values.items():
@@ -154,10 +160,15 @@ class Search:
             value = self._estimate()
         for name, item in (("value", value), ("pictures", len(values)), ("whole", whole)):
             self._trial.set_user_attr(name, item)
+        if self._held:
+            # Texts: JSON knows no other keys.
+            held = {str(index): distance for index, distance in self._held.items()}
+            self._trial.set_user_attr(HELD, held)
+            self._trial.set_constraint(HELD, self._excess(held))
         worst = min((trial.value for trial in self.finished() if math.isfinite(trial.value)), default=0.0)
         self._study.tell(self._trial, value if math.isfinite(value) else worst - 1.0)
-        point, self._trial = dict(self._trial.params), None
-        return Trial(point, value, len(values), whole)
+        number, self._trial = self._trial.number, None
+        return self._read(self._study.trials[number])
 
     def abandon(self) -> None:
         """Gives the point asked for last back: it will be asked for again."""
@@ -202,8 +213,27 @@ class Search:
         pictures = 0 < self.settings.pictures <= sum(trial.pictures for trial in finished)
         return pictures or 0 < self.settings.minutes <= self.seconds() / 60
 
+    def _read(self, trial) -> Trial:
+        """As others see it."""
+        told = trial.user_attrs
+        whole = told["whole"] and (HELD not in told or self._excess(told[HELD]) <= 0)
+        return Trial(dict(trial.params), told["value"], told["pictures"], whole)
+
+    def _excess(self, held: Mapping[str, float]) -> float:
+        """How far a candidate raises what is held above the identity's: the mean over the prompts that both were tried
+        on, and one standard error, so that other prompts say the same. 0 while the identity is not known."""
+        if not self._usual:
+            identity = (trial for trial in self._complete() if trial.user_attrs["order"] == 0)
+            self._usual = next((trial.user_attrs[HELD] for trial in identity), {})
+        change = np.array([value - self._usual[index] for index, value in held.items() if index in self._usual])
+        if not len(change):
+            return 0.0
+        if not np.isfinite(change).all():
+            return 1.0
+        return float(change.mean() + (change.std(ddof=1) / math.sqrt(len(change)) if len(change) > 1 else 0.0))
+
     def _best_scores(self) -> dict[int, float] | None:
-        whole = [t for t in self._complete() if t.user_attrs["whole"] and math.isfinite(t.user_attrs["value"])]
+        whole = [t for t in self._complete() if self._read(t).whole and math.isfinite(t.user_attrs["value"])]
         return max(whole, key=lambda trial: trial.value).intermediate_values if whole else None
 
     def _estimate(self) -> float:
@@ -241,11 +271,6 @@ def _wilcoxon(optuna):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.pruners.WilcoxonPruner(p_threshold=DOUBT)
-
-
-def _read(trial) -> Trial:
-    attributes = trial.user_attrs
-    return Trial(dict(trial.params), attributes["value"], attributes["pictures"], attributes["whole"])
 
 
 def _sampler_by_place(search: Search):

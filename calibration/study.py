@@ -11,14 +11,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .core import CalibrationError, Coefficients
+from .core import CalibrationError, Coefficients, DependencyError
 from .jaq import Objective
 from .search import Search, Trial
 from .settings import Settings
 from .space import Space
 from .split import split
-from .storage import STUDY
+from .storage import STUDY, import_optuna
 from .validate import Evaluation, Generate, Interval, Score, drifts, evaluate, newly_broken, paired_gain
+
+Hold = Callable[[object, Sequence[int]], Sequence[float]]
+"""hold(pictures, indices) → (B,), lower is better."""
 
 PAUSE = 0.2
 """Seconds between two looks at what other workers do."""
@@ -91,6 +94,7 @@ def calibrate(
     settings: Settings = Settings(),  # noqa: B008
     *,
     judge: Score | None = None,
+    hold: Hold | None = None,
     journal: object = None,
     name: str = STUDY,
     starts: Sequence[Coefficients] = (),
@@ -100,8 +104,10 @@ def calibrate(
     """Search coefficients for ``n_steps`` steps on some of ``n_prompts`` prompts, and check them on the others.
 
     ``generate`` and ``score`` as in ``calibration.validate``. ``judge`` adds metrics for the verdict alone: the
-    search never calls it. ``starts`` are candidates from elsewhere (a warm start, a stranger's preset): they are tried
-    like any other. ``verdict_prompts`` are the prompts of a second set; by default the settings' share is drawn.
+    search never calls it. ``hold`` gives a distance to something: a candidate that raises it on the search prompts
+    beyond the identity's cannot win, whatever it scores. ``starts`` are candidates from elsewhere (a warm start, a
+    stranger's preset): they are tried like any other. ``verdict_prompts`` are the prompts of a second set; by default
+    the settings' share is drawn.
 
     ``journal`` keeps every finished trial: a file, or a database's URL for several machines (``calibration.storage``);
     ``name`` tells studies in one database apart.
@@ -110,19 +116,20 @@ def calibrate(
 
     Raises:
         CalibrationError: too few prompts, a journal of another calibration, or no picture at all could be scored.
+        DependencyError: ``hold`` with an optuna that knows no constraints.
     """
-    kept = (journal, name)
-    study = _Study(generate, score, judge, n_prompts, n_steps, settings, kept, starts, verdict_prompts, on_progress)
+    if hold is not None and not hasattr(import_optuna().Trial, "set_constraint"):
+        raise DependencyError("holding a distance needs optuna 5 or newer.", "pip install --upgrade optuna")
+    kept, asked = (journal, name), (score, judge, hold)
+    study = _Study(generate, asked, n_prompts, n_steps, settings, kept, starts, verdict_prompts, on_progress)
     return study.result()
 
 
 class _Study:
     """One calibration: its stages of search, then the verdict."""
 
-    def __init__(
-        self, generate, score, judge, n_prompts, n_steps, settings, kept, starts, verdict_prompts, on_progress
-    ):
-        self.generate, self.score, self.judge, self.on_progress = generate, score, judge, on_progress
+    def __init__(self, generate, asked, n_prompts, n_steps, settings, kept, starts, verdict_prompts, on_progress):
+        self.generate, (self.score, self.judge, self.hold), self.on_progress = generate, asked, on_progress
         self.n_prompts, self.n_steps, self.settings = n_prompts, n_steps, settings
         self.parts = split(n_prompts, settings, verdict_prompts)
         (self.journal, self.name), self.starts = kept, tuple(starts)
@@ -183,6 +190,7 @@ class _Study:
         """One search; of the greedy strategy one per step, each on top of what those before it found."""
         inputs = [self.settings.lasting(), self.n_prompts, self.n_steps, self.parts.search, self.parts.held_out]
         inputs += [[start.c_x, start.c_eps] for start in self.starts]
+        inputs += ["held"] if self.hold else []
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         if self.settings.strategy != "greedy":
             space = Space(self.settings, self.n_steps)
@@ -233,7 +241,9 @@ class _Study:
             groups = self.parts.rungs() if self.settings.races else [self.parts.search]
             for number, group in enumerate(groups, start=1):
                 row, pictures = evaluate(self.generate, self.score, coefficients, group, self.objective)
-                beaten = search.is_beaten(dict(zip(group, row.scores["jaq"].tolist(), strict=True)))
+                held = np.asarray(self.hold(pictures, group)).tolist() if self.hold else ()
+                values = dict(zip(group, row.scores["jaq"].tolist(), strict=True))
+                beaten = search.is_beaten(values, dict(zip(group, held, strict=False)))
                 if beaten or number == len(groups):
                     break
                 self._tell(search, "search", pictures, group)

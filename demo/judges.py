@@ -11,8 +11,11 @@ from torch.nn import functional as F
 from .files import ATTRIBUTES, DUAL_ENCODER, QUALITY, read
 from .networks import AttributeNet, QualityNet
 from .scenes import ATTRIBUTES as FIELDS
-from .scenes import PICTURE_SIZE, parse_caption, relevant_attributes
+from .scenes import PICTURE_SIZE, draw, parse_caption, relevant_attributes, sample_scenes
 from .vocabulary import compact_ids
+
+DRAWN = 512
+"""Scenes that a set of pictures is compared with."""
 
 
 class DemoScorer(nn.Module):
@@ -37,13 +40,15 @@ class DemoScorer(nn.Module):
 
 
 class DemoJudge(nn.Module):
-    """Reads shape, colour, size, place and background off a picture, and compares them with the prompt."""
+    """Reads shape, colour, size, place and background off a picture, and compares them with the prompt; and tells how
+    far a set of pictures is from drawn ones."""
 
     def __init__(self) -> None:
         super().__init__()
         self.net = AttributeNet().eval()
         self.net.load_state_dict(read(ATTRIBUTES))
         self.requires_grad_(False)
+        self.drawn: Tensor | None = None
 
     @torch.no_grad()
     def score(self, pictures: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -60,6 +65,40 @@ class DemoJudge(nn.Module):
             "attribute accuracy": torch.where(known, accuracy, nothing),
             "all right": torch.where(known, (accuracy == 1).float(), nothing),
         }
+
+    @torch.no_grad()
+    def score_set(self, pictures: Tensor) -> dict[str, Tensor]:
+        """{"distance to drawn set"}, (B,): their mean is the energy distance (Szekely and Rizzo 2013) between the B
+        pictures and DRAWN scenes, in the textures that the net above sees; 0 for a set of drawn scenes.
+
+        Each value is the picture's jackknife pseudo-value, so that two rows can be compared picture by picture.
+        NaN for pictures that are not finite, and for a set of fewer than three.
+        """
+        if self.drawn is None:
+            generator = torch.Generator().manual_seed(0)
+            drawn = self._textures(draw(sample_scenes(DRAWN, generator), generator).movedim(1, -1))
+            self.scale = drawn.std(0)
+            self.drawn = drawn / self.scale
+        known = pictures.isfinite().flatten(1).all(1).cpu()
+        values = torch.full((len(pictures),), float("nan"), dtype=torch.float64)
+        if known.sum() > 2:
+            values[known] = _energy_distance(self._textures(pictures[known]) / self.scale, self.drawn)
+        return {"distance to drawn set": values}
+
+    def _textures(self, pictures: Tensor) -> Tensor:
+        device = next(self.parameters()).device
+        return torch.cat([self.net.texture(_prepared(part, device)) for part in pictures.split(64)]).double().cpu()
+
+
+def _energy_distance(found: Tensor, drawn: Tensor) -> Tensor:
+    """(n,) jackknife pseudo-values of the unbiased energy distance of (n, d) from (m, d); n > 2. A U-statistic: their
+    mean is the distance itself."""
+    n, m = len(found), len(drawn)
+    own, across = torch.cdist(found, found).sum(1), torch.cdist(found, drawn).mean(1)
+    constant = torch.cdist(drawn, drawn).sum() / (m * (m - 1))
+    whole = 2 * across.mean() - own.sum() / (n * (n - 1)) - constant
+    without = 2 * (across.sum() - across) / (n - 1) - (own.sum() - 2 * own) / ((n - 1) * (n - 2)) - constant
+    return n * whole - (n - 1) * without
 
 
 def _prepared(pictures: Tensor, device: torch.device) -> Tensor:

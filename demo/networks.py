@@ -102,6 +102,13 @@ class AttributeNet(nn.Module):
         features = self.trunk(pictures * 2 - 1)
         return [head(features) for head in self.heads]
 
+    def texture(self, pictures: Tensor) -> Tensor:
+        """(B, 192): mean and standard deviation over the picture of the first two layers' channels."""
+        first, gelu, second = self.trunk[0], self.trunk[1], self.trunk[2]
+        coarse = gelu(first(pictures * 2 - 1))
+        maps = (coarse, gelu(second(coarse)))
+        return torch.cat([part for m in maps for part in (m.mean((2, 3)), m.std((2, 3)))], dim=1)
+
     def read(self, pictures: Tensor) -> Tensor:
         """Attributes (B, 8) int64 as seen in the pictures."""
         return torch.stack([logits.argmax(1) for logits in self(pictures)], dim=1)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from . import (
+    arena,
     calibrate,
+    check,
     coefficients,
     demo_model,
     doors,
@@ -16,9 +18,12 @@ from . import (
     sampler,
     sensitivity,
 )
+from .arena import add_arena_routes
 from .curves import add_curve_route
 from .folders import register_folders
 from .history import add_history_route
+from .library_routes import add_library_routes
+from .renamed import register_renamed
 
 
 class QSchedExtension(ComfyExtension):
@@ -26,6 +31,9 @@ class QSchedExtension(ComfyExtension):
         register_folders()
         add_history_route()
         add_curve_route()
+        add_library_routes()
+        add_arena_routes()
+        await register_renamed()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         files = (
@@ -39,5 +47,7 @@ class QSchedExtension(ComfyExtension):
             coefficients,
             presets,
             demo_model,
+            check,
+            arena,
         )
         return [node for file in files for node in file.NODES]

@@ -55,6 +55,7 @@ class QSchedCalibrate(io.ComfyNode):
                 io.String.Input(
                     "prompt_file",
                     default="",
+                    advanced=True,
                     tooltip="Instead: a file in ComfyUI's input folder: .txt (one per line), .csv, .yaml or .json.",
                 ),
                 io.Int.Input(
@@ -63,13 +64,18 @@ class QSchedCalibrate(io.ComfyNode):
                     default=0,
                     min=0,
                     max=2**53,
+                    advanced=True,
                     tooltip="Of noises, of the search and of the split. The same seed finds its unfinished run again.",
                 ),
                 io.Int.Input("steps", default=4, min=1, max=1000, tooltip="As you will sample."),
-                io.Float.Input("cfg", default=1.0, min=0.0, max=100.0, step=0.1, tooltip="As you will sample."),
+                io.Float.Input(
+                    "cfg", default=1.0, min=0.0, max=100.0, step=0.1, advanced=True, tooltip="As you will sample."
+                ),
                 io.Combo.Input("sampler_name", options=sampler_names(), tooltip="As you will sample."),
                 io.Combo.Input("scheduler", options=comfy.samplers.SCHEDULER_NAMES, tooltip="As you will sample."),
-                io.Int.Input("trials", default=40, min=1, max=10_000, tooltip="Candidates besides the identity."),
+                io.Int.Input(
+                    "trials", default=40, min=1, max=10_000, advanced=True, tooltip="Candidates besides the identity."
+                ),
                 io.Combo.Input(
                     "metric",
                     options=metric_names(),
@@ -182,6 +188,14 @@ class QSchedCalibrate(io.ComfyNode):
                     advanced=True,
                     tooltip="With full_model: closed-form candidates from both models' outputs are tried first.",
                 ),
+                io.Boolean.Input(
+                    "stay_near",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="With full_model: no candidate wins whose pictures are farther from the full model's than "
+                    "the quantised ones are. Less gain, all of it repair.",
+                ),
             ],
             outputs=[
                 PresetSocket.Output(display_name="preset", tooltip="The candidate if accepted, else the identity."),
@@ -228,6 +242,7 @@ class QSchedCalibrate(io.ComfyNode):
         most_minutes=0.0,
         normalised=False,
         warm_start=True,
+        stay_near=False,
     ) -> io.NodeOutput:
         settings = Settings(
             space=space,
@@ -255,11 +270,13 @@ class QSchedCalibrate(io.ComfyNode):
             )
         scorer = load_scorer(metric) if jaq_metric is None else jaq_metric
         positives, negatives = conditionings(clip, prompt_set, negative, way)
+        if stay_near and full_model is None:
+            raise CalibrationError("stay_near has nothing to stay near to.", "plug in full_model, or turn it off")
         run = Run(cls.hidden.unique_id, prompt_set, settings, scorer, full_model is not None)
         generator = HostGenerator(
             model, vae, positives, negatives, latent, way, search_seed, batch_size, run.generated
         )  # fmt: skip
-        outcome = run(generator, full_model, warm_start)
+        outcome = run(generator, full_model, warm_start, stay_near)
         # The front end keeps showing the last preview of a run: let it be the result.
         run.finish(outcome)
         shown = ui.PreviewImage(outcome.before_after, cls=cls).as_dict()

@@ -53,7 +53,8 @@ class Scorer:
     """TC and IQ for the search; for the verdict alone pixel statistics, the distance to the full-precision pictures
     where there are some, and the judge's metrics if there is one.
 
-    ``scorer`` has ``score(pictures, prompts) → {"tc", "iq"}`` and ``judge`` one that gives any names.
+    ``scorer`` has ``score(pictures, prompts) → {"tc", "iq"}`` and ``judge`` one that gives any names; it may also have
+    ``score_set(pictures)``, of all pictures of a row at once.
     """
 
     def __init__(self, name: str, scorer: nn.Module, judge: nn.Module | None = None, note: str = ""):
@@ -73,6 +74,8 @@ class Scorer:
         def judge(pictures: torch.Tensor, indices: Sequence[int]) -> dict:
             texts = [prompts[i % len(prompts)] for i in indices]
             own = self._run(self._judge, pictures, texts) if self._judge is not None else {}
+            if hasattr(getattr(self._judge, "model", None), "score_set"):
+                own |= self._judge.model.score_set(pictures)
             far = distance(thumbnails(pictures), reference(indices)) if reference is not None else {}
             return _numbers({**own, **pixel_statistics(pictures), **far})
 
@@ -106,6 +109,16 @@ class FullPictures:
             pictures = thumbnails(self._generate(Coefficients.identity(self._steps), self._indices))
             self._kept = dict(zip(self._indices, pictures, strict=True))
         return torch.stack([self._kept[index] for index in indices])
+
+
+def distance_from(reference: Callable) -> Callable:
+    """(pictures, indices) → (B,), how far they are from the pictures of a FullPictures."""
+
+    def held(pictures: torch.Tensor, indices: Sequence[int]):
+        far = distance(thumbnails(pictures), reference(indices))
+        return far["distance to full"].double().numpy()
+
+    return held
 
 
 def thumbnails(pictures: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from comfy_api.latest import io, ui
 
-from ..qsched_core import PresetError, load_preset, save_preset
+from ..qsched_core import Preset, PresetError, load_preset, save_preset
+from .cards import RECIPE, bound_text, clean, gain_text, make_card, notes_of, recipe, thumbnail_uri, votes_text
 from .folders import FOLDER, file_names, file_path, unused_path
 from .sockets import CATEGORY, PresetSocket
 
@@ -58,7 +59,8 @@ class QSchedSavePreset(io.ComfyNode):
             node_id="QSchedSavePreset",
             display_name="Save Q-Sched Preset",
             category=CATEGORY,
-            description=f"Writes a preset to models/{FOLDER}. A file of the same name is never overwritten.",
+            description=f"Writes a preset to models/{FOLDER}, with a card for the model sidebar and the workflow, "
+            "which opens when the file is dropped on the canvas. A file of the same name is never overwritten.",
             search_aliases=["preset", "share", "export", "qsched"],
             is_output_node=True,
             inputs=[
@@ -67,39 +69,61 @@ class QSchedSavePreset(io.ComfyNode):
                 io.String.Input("author", default="", advanced=True, tooltip="Shown on the preset's card."),
                 io.String.Input("license", default="CC0-1.0", advanced=True, tooltip="Under which you share it."),
                 io.String.Input("notes", default="", multiline=True, advanced=True, tooltip="What others should know."),
+                io.Image.Input(
+                    "thumbnail",
+                    optional=True,
+                    tooltip="The picture on the preset's card. Of a batch the first two, before and after.",
+                ),
+                io.Boolean.Input(
+                    "with_workflow",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Puts the workflow, with all its texts, into the file. Off: coefficients and card alone.",
+                ),
             ],
             outputs=[io.String.Output(display_name="file name", tooltip="What Load Q-Sched Preset lists.")],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
-    def execute(cls, preset, name, author, license, notes) -> io.NodeOutput:
-        card = {
-            "modelspec.title": name.strip(),
-            "modelspec.author": author,
-            "modelspec.license": license,
-            "modelspec.description": notes or describe_preset(preset).splitlines()[0],
-            "modelspec.architecture": preset.binding.model,
-            "modelspec.tags": "q-sched",
-        }
+    def execute(cls, preset, name, author, license, notes, thumbnail=None, with_workflow=True) -> io.NodeOutput:
+        picture = "" if thumbnail is None else thumbnail_uri(thumbnail)
+        kept = {key: value for key, value in preset.card.items() if key not in RECIPE}
+        card = {**kept, **make_card(preset, name, author, license, notes, picture)}
+        added = {}
+        if with_workflow and cls.hidden is not None:
+            added = recipe((cls.hidden.extra_pnginfo or {}).get("workflow"), cls.hidden.prompt)
         path = unused_path(FOLDER, name)
-        save_preset(replace(preset, card={**preset.card, **{k: v for k, v in card.items() if v}}), path)
-        return io.NodeOutput(path.name, ui=ui.PreviewText(f"Saved models/{FOLDER}/{path.name}"))
+        left_out = _save(preset, card, added, path)
+        return io.NodeOutput(path.name, ui=ui.PreviewText(f"Saved models/{FOLDER}/{path.name}{left_out}"))
 
 
-def describe_preset(preset) -> str:
+def _save(preset, card: dict[str, str], added: dict[str, str], path) -> str:
+    """Writes the file, without the workflow where that is too large. What the report has to say of it."""
+    try:
+        save_preset(replace(preset, card={**card, **added}), path)
+        return ""
+    except PresetError as error:
+        if not added or "header_bytes" not in error.fields:
+            raise
+    save_preset(replace(preset, card=card), path)
+    return "\nThe workflow is not in it: the file would be larger than 1 MiB."
+
+
+def describe_preset(preset: Preset) -> str:
     """A preset in a few lines for a person."""
-    bound = preset.binding
     lines = [
-        f"{preset.card.get('modelspec.title') or 'Q-Sched preset'}: {preset.steps} steps, {preset.verdict}",
-        f"model {bound.model or 'any'}, quantisation {bound.quantization or 'any'}, "
-        f"{bound.sampler or 'any sampler'} / {bound.scheduler or 'any scheduler'}, cfg {bound.cfg:g}",
+        f"{clean(preset.card.get('modelspec.title', ''), 120) or 'Q-Sched preset'}: {preset.steps} steps, "
+        f"{preset.verdict}",
+        bound_text(preset),
         "c_x   " + "  ".join(f"{value:.3f}" for value in preset.coefficients.c_x),
         "c_eps " + "  ".join(f"{value:.3f}" for value in preset.coefficients.c_eps),
+        gain_text(preset),
+        votes_text(preset),
+        notes_of(preset),
     ]
-    gain = preset.record.get("gain")
-    if isinstance(gain, dict) and all(isinstance(gain.get(key), (int, float)) for key in ("gain", "low", "high")):
-        lines.append(f"held-out JAQ gain {gain['gain']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]")
-    return "\n".join(lines)
+    return "\n".join(filter(None, lines))
 
 
 NODES = [QSchedLoadPreset, QSchedSavePreset]

@@ -75,6 +75,7 @@ class QSchedPrompts(io.ComfyNode):
                     "verdict_file",
                     optional=True,
                     default="",
+                    advanced=True,
                     tooltip="The same from a file in ComfyUI's input folder.",
                 ),
                 io.Int.Input(

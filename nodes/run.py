@@ -18,7 +18,7 @@ from ..calibration.report import Control, Row, as_json, table, verdict
 from ..calibration.space import Space
 from ..calibration.split import split
 from ..calibration.storage import STUDY
-from ..calibration.study import all_gains, judged
+from ..calibration.study import Hold, all_gains, judged
 from ..qsched_core import CalibrationError, Coefficients, Preset, save_preset
 from ..qsched_core.quant import module_bytes
 from .describe import describe, sums
@@ -26,7 +26,7 @@ from .folders import FOLDER, journal_path, unused_path
 from .gallery import gallery, mosaic, picture_tensor
 from .generate import HostGenerator
 from .history import keep
-from .metrics import FullPictures, Scorer
+from .metrics import FullPictures, Scorer, distance_from
 from .progress import NodeProgress, tell
 from .warm import warm_starts
 
@@ -85,15 +85,17 @@ class Run:
     def finish(self, outcome: Outcome) -> None:
         self.bar.update(self.bar.total, outcome.text, outcome.before_after[0])
 
-    def __call__(self, generator: HostGenerator, full_model, warm_start: bool) -> Outcome:
+    def __call__(self, generator: HostGenerator, full_model, warm_start: bool, stay_near: bool) -> Outcome:
         """Raises InterruptProcessingException when cancelled, after the best candidate so far was saved."""
         try:
             full = None if full_model is None else generator.with_model(full_model)
             starts = self._warm_starts(generator, full) if full is not None and warm_start else {}
             self.beside = [] if full is None else [asdict(self._binding(full)), _weights(full.model)]
-            reference = None if full is None else FullPictures(full, self.parts.held_out, generator.way.steps)
+            looked_at = [*self.parts.held_out, *(self.parts.search if stay_near else ())]
+            reference = None if full is None else FullPictures(full, looked_at, generator.way.steps)
             self.score, self.judge = self.scorer.bind(self.prompts.texts, reference)
-            result = self._study(generator, QUANTISED, tuple(starts.values()))
+            hold = distance_from(reference) if stay_near else None
+            result = self._study(generator, QUANTISED, tuple(starts.values()), hold)
             rows = [
                 _row("quantised", generator, result.identity),
                 _row("quantised + Q-Sched", generator, result.candidate),
@@ -102,7 +104,7 @@ class Run:
             if full is not None:
                 control, more = self._control(full, result)
                 rows = [more[0], *rows, *more[1:]]
-            return self._outcome(generator, full, result, control, rows, starts)
+            return self._outcome(generator, full, result, control, rows, starts, held=stay_near)
         except InterruptProcessingException:
             self._keep_best(generator)
             raise
@@ -132,7 +134,9 @@ class Run:
             _row("full precision + Q-Sched (own search)", full, own.candidate),
         ]
 
-    def _study(self, generator: HostGenerator, name: str, starts: tuple[Coefficients, ...] = ()) -> Result:
+    def _study(
+        self, generator: HostGenerator, name: str, starts: tuple[Coefficients, ...] = (), hold: Hold | None = None
+    ) -> Result:
         def told(progress: Progress) -> None:
             if name == QUANTISED:
                 self.best = progress
@@ -143,7 +147,7 @@ class Run:
             tell(self.unique_id, "qsched.progress", keep(self.unique_id, key, _event(name, progress)))
 
         self.line = f"{name}: identity"
-        key = self._key(generator, starts)
+        key = self._key(generator, starts, held=hold is not None)
         shared = os.environ.get(STUDIES)
         return calibrate(
             generator,
@@ -152,6 +156,7 @@ class Run:
             generator.way.steps,
             self.settings,
             judge=self.judge,
+            hold=hold,
             journal=shared or journal_path(key),
             name=f"{STUDY} {key}" if shared else STUDY,
             starts=starts,
@@ -169,7 +174,7 @@ class Run:
             self.before[place] = shown
         return torch.cat([self.before[place], shown])
 
-    def _key(self, generator: HostGenerator, starts: tuple[Coefficients, ...]) -> str:
+    def _key(self, generator: HostGenerator, starts: tuple[Coefficients, ...], *, held: bool) -> str:
         """sha256 of everything that decides the figures: equal inputs find their journal again."""
         shared = [generator.prompts[0], generator.negative, list(generator.vae.first_stage_model.parameters())]
         way = generator.way
@@ -188,6 +193,7 @@ class Run:
             _weights(generator.model),
             sums(shared),
             [[start.c_x, start.c_eps] for start in starts],
+            held,
         ]
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -202,10 +208,12 @@ class Run:
         preset = Preset(self.best.best, generator.sigmas, self._binding(generator), "not validated", record)
         save_preset(preset, unused_path(FOLDER, "cancelled calibration"))
 
-    def _outcome(self, generator, full, result: Result, control: Control | None, rows, starts) -> Outcome:
+    def _outcome(self, generator, full, result: Result, control: Control | None, rows, starts, *, held) -> Outcome:
         lines = verdict(result, control)
         if starts:
             lines.append(f"Warm start: {', '.join(starts)} were tried as candidates.")
+        if held:
+            lines.append("Held: candidates farther from full precision than the quantised model could not win.")
         lines += [
             f"{what}: {note}." for what, note in (("Prompts", self.prompts.note), ("Metric", self.scorer.note)) if note
         ]
@@ -213,7 +221,7 @@ class Run:
         record = {
             "metric": self.scorer.name,
             "objective": asdict(objective),
-            "settings": asdict(self.settings),
+            "settings": {**asdict(self.settings), "stay near": held},
             "prompts": len(self.prompts.texts),
             "prompts sha256": self.prompts.digest,
             "network evaluations": result.nfe,

@@ -13,6 +13,7 @@ from .errors import (
     QSchedError,
     QuantizationError,
     SamplingError,
+    VoteError,
 )
 from .fit import IF_DIFFERS, Mismatch, fit, mismatches
 from .preset import Binding, Preset, load_preset, save_preset
@@ -34,6 +35,7 @@ __all__ = [
     "QuantReport",
     "QuantizationError",
     "SamplingError",
+    "VoteError",
     "fit",
     "load_preset",
     "mismatches",

@@ -37,6 +37,10 @@ class CalibrationError(QSchedError, ValueError):
     """Settings or prompts from which no calibration can be made."""
 
 
+class VoteError(QSchedError, ValueError):
+    """Pictures that cannot be compared, or a vote that cannot be counted."""
+
+
 class DependencyError(QSchedError, ImportError):
     """An optional package is missing."""
 

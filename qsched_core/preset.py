@@ -180,7 +180,8 @@ def _encode(lists: Mapping[str, Sequence[float]], metadata: Mapping[str, str]) -
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER_BYTES:
-        raise PresetError("the preset's metadata is larger than 1 MiB.", "leave out the thumbnail or the prompts")
+        fix = "leave out the thumbnail or the prompts"
+        raise PresetError("the preset's metadata is larger than 1 MiB.", fix, header_bytes=len(text))
     return struct.pack("<Q", len(text)) + text + data
 
 

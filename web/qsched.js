@@ -1,7 +1,10 @@
 // Q-Sched's part of the page: socket colours, the live map of a calibration, and the curves of presets.
 import { app } from "../../scripts/app.js";
+import { addArena, listenArenas, restoreArenas } from "./arena.js";
 import { addMap, listen, restore } from "./calibrate.js";
 import { addCurve, restoreCurves } from "./curve.js";
+import { listenErrors, restoreErrors } from "./errors.js";
+import { addLibrary, refreshLibrary } from "./library.js";
 import { addPanelStyles, redrawPanels } from "./panel.js";
 import { addSocketStyles, colourSockets } from "./sockets.js";
 
@@ -11,7 +14,10 @@ app.registerExtension({
   setup() {
     addSocketStyles();
     addPanelStyles();
+    addLibrary();
     listen();
+    listenErrors();
+    listenArenas();
     // A palette is on the page once the root's style or the body's class has changed; there is no event for it.
     let waiting = false;
     const palette = new MutationObserver(() => {
@@ -30,11 +36,15 @@ app.registerExtension({
   nodeCreated(node) {
     addMap(node);
     addCurve(node);
+    addArena(node);
   },
 
   afterConfigureGraph() {
     colourSockets();
     restoreCurves();
+    restoreArenas();
     restore();
+    restoreErrors();
+    refreshLibrary();
   },
 });

@@ -76,6 +76,49 @@ class World:
         return calibrate(self.generate, self.score, N_PROMPTS, n_steps, settings or quick(), **options)
 
 
+# --- what may not be raised
+
+
+def away(pictures: list[Picture], indices: Sequence[int]) -> list[float]:
+    """Something that grows as c_x falls: the top of the hill is out of bounds. A little different on every prompt."""
+    return [(1 - coefficients.at(N_STEPS - 1)[0]) * (2 + own(index)) + own(index) for coefficients, index in pictures]
+
+
+@pytest.mark.parametrize("settings", [quick(trials=24), quick(trials=24, race=True)], ids=["whole", "raced"])
+def test_no_candidate_wins_that_raises_what_is_held(settings):
+    free, held = World().calibrate(settings), World().calibrate(settings, hold=away)
+    assert free.coefficients.c_x[-1] < 0.99
+    assert held.coefficients.c_x[-1] >= 1.0
+    assert held.accepted
+    assert 0 < held.gain.gain < free.gain.gain
+
+
+def test_the_identity_wins_where_everything_is_raised():
+    def anywhere(pictures, indices):
+        return [abs(hill(coefficients) - hill(Coefficients.identity(N_STEPS))) for coefficients, _ in pictures]
+
+    result = World().calibrate(hold=anywhere)
+    assert result.coefficients.is_identity
+    assert not result.accepted
+    assert sum(trial.whole for trial in result.finished) == 1
+
+
+def test_a_distance_that_is_no_number_never_wins():
+    def broken(pictures, indices):
+        return [0.0 if coefficients.is_identity else math.nan for coefficients, _ in pictures]
+
+    assert World().calibrate(hold=broken).coefficients.is_identity
+
+
+def test_a_study_that_held_something_is_another_one(tmp_path):
+    World().calibrate(journal=tmp_path / "j", hold=away)
+    again = World()
+    assert again.calibrate(journal=tmp_path / "j", hold=away).coefficients.c_x[-1] >= 1.0
+    assert again.generated == []
+    with pytest.raises(CalibrationError, match="other inputs"):
+        World().calibrate(journal=tmp_path / "j")
+
+
 # --- the split
 
 

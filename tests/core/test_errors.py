@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 import qsched_core as qs
@@ -13,6 +17,7 @@ KINDS = (
     qs.PresetError,
     qs.QuantizationError,
     qs.SamplingError,
+    qs.VoteError,
 )
 
 
@@ -42,3 +47,36 @@ def test_the_first_line_never_exceeds_90_characters(length):
 
 def test_a_value_with_line_breaks_cannot_push_the_way_out_from_the_first_line():
     assert str(qs.QSchedError("file a\nb\r\nc is bad.", "delete it")) == "Q-Sched: file a b c is bad. Fix: delete it"
+
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("calibration", "nodes", "qsched_core")
+ROOM = 8
+"""Characters that a value put into a text takes, at least."""
+
+
+def raised() -> Iterator[tuple[str, str, bool]]:
+    """(Where, what it says with X in place of values, whether it tells the way out) of every error in the code."""
+    names = {kind.__name__ for kind in qs.QSchedError.__subclasses__()}
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+                    where = f"{path.relative_to(ROOT)}:{node.lineno}"
+                    yield where, text_of(node.args[0]), len(node.args) > 1
+
+
+def text_of(node: ast.expr) -> str:
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(part) for part in node.values)
+    return "X" * ROOM
+
+
+def test_every_text_in_the_code_fits_the_first_line_and_tells_the_way_out():
+    found = list(raised())
+    assert len(found) > 100
+    assert [where for where, what, _ in found if len(f"Q-Sched: {what}") > 90] == []
+    assert [where for where, what, _ in found if "X" * ROOM != what and what[-1] not in ".!?X"] == []
+    assert [where for where, _, fix in found if not fix] == []

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from demo import files
-from demo.judges import DemoJudge, DemoScorer
+from demo.judges import DemoJudge, DemoScorer, _energy_distance
 from demo.scenes import caption_of, draw, sample_scenes
 from demo.vocabulary import WORDS
 
@@ -149,3 +149,42 @@ def test_the_words_clip_ids_are_distinct():
     ids = files.read(files.TEXT)["clip_ids"]
     assert ids.shape == (len(WORDS),)
     assert len(set(ids.tolist())) == len(WORDS)
+
+
+# --- sets of pictures
+
+
+def drawn(seed: int, count: int = 96) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return draw(sample_scenes(count, generator), generator).movedim(1, -1)
+
+
+def test_drawn_pictures_are_no_distance_away_and_damage_is(judge):
+    pictures = drawn(3)
+    clean = judge.score_set(pictures)["distance to drawn set"]
+    assert abs(clean.mean()) < 2.5 * clean.std() / len(clean) ** 0.5
+    for name, damaged in damages(pictures).items():
+        change = judge.score_set(damaged)["distance to drawn set"] - clean
+        assert change.mean() > 3 * change.std() / len(change) ** 0.5, name
+
+
+def test_the_values_of_a_set_have_its_distance_as_their_mean(judge):
+    """Against the definition, summed pair by pair."""
+    found, reference = torch.randn(7, 5, dtype=torch.float64), torch.randn(9, 5, dtype=torch.float64)
+
+    def mean(a, b, pairs):
+        return torch.stack([(a[i] - b[j]).norm() for i, j in pairs]).mean()
+
+    across = mean(found, reference, [(i, j) for i in range(7) for j in range(9)])
+    own = mean(found, found, [(i, j) for i in range(7) for j in range(7) if i != j])
+    other = mean(reference, reference, [(i, j) for i in range(9) for j in range(9) if i != j])
+    torch.testing.assert_close(_energy_distance(found, reference).mean(), 2 * across - own - other)
+
+
+def test_a_broken_picture_leaves_the_others_their_distance(judge):
+    pictures = drawn(4, 8)
+    broken = torch.cat([pictures, torch.full((1, 64, 64, 3), torch.nan)])
+    values = judge.score_set(broken)["distance to drawn set"]
+    assert values.isnan().tolist() == [False] * 8 + [True]
+    torch.testing.assert_close(values[:8], judge.score_set(pictures)["distance to drawn set"], rtol=0, atol=1e-5)
+    assert judge.score_set(pictures[:2])["distance to drawn set"].isnan().all()

@@ -200,6 +200,20 @@ def test_the_full_model_brings_a_warm_start_a_distance_and_a_control(run, demo):
     assert len(run(full_model=demo[0], warm_start=False)[1]["trace"]) == 1 + 2
 
 
+def test_near_the_full_model_the_winner_is_no_farther_from_it(run, demo):
+    """The two random candidates of the test move the pictures a lot: then the identity wins, and that is said."""
+    preset, report, _ = run(full_model=demo[0], warm_start=False, stay_near=True)
+    assert report["trace"][0]["whole"] and not any(trial["whole"] for trial in report["trace"][1:])
+    assert preset.coefficients.is_identity and not report["accepted"]
+    assert preset.record["settings"]["stay near"]
+    assert "Held: candidates farther from full precision than the quantised model could not win." in report["verdict"]
+
+
+def test_there_must_be_something_to_stay_near_to(errors, run, refused):
+    with refused(errors.CalibrationError, "stay_near has nothing to stay near to.", "plug in full_model"):
+        run(stay_near=True)
+
+
 @pytest.mark.parametrize("strategy", ["grid", "greedy", "random", "tpe"])
 def test_every_strategy_ends_with_a_map(run, strategy):
     space = "table" if strategy == "greedy" else "first step"

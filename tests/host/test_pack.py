@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "object_info.json"
 NODES = (
     "QSchedApply",
+    "QSchedArena",
     "QSchedCalibrate",
+    "QSchedCheck",
     "QSchedCoefficients",
     "QSchedDemoModel",
     "QSchedLoadPreset",
@@ -73,9 +75,21 @@ def test_every_input_and_output_is_explained(server):
                 assert value[1].get("tooltip"), f"{name}.{key}"
 
 
+def defined(inputs: dict, values: list) -> list[str]:
+    """The names of a node's widgets, with those that its chosen form brings along."""
+    names = []
+    for key, (kind, options, *_) in {**inputs.get("required", {}), **inputs.get("optional", {})}.items():
+        if kind == "COMFY_DYNAMICCOMBO_V3":
+            (chosen,) = (option for option in options["options"] if option["key"] in values)
+            names += [key, *(f"{key}.{name}" for name in chosen["inputs"].get("required", {}))]
+        elif kind in ("INT", "FLOAT", "STRING", "COMBO", "BOOLEAN") and not options.get("forceInput"):
+            names.append(key)
+    return names
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "example_workflows").glob("*.json")), ids=lambda path: path.stem)
 def test_example_workflows_fit_the_node_definitions(server, path):
-    """Saved widgets are positional: each node must have as many values as it has widgets, and a picture to show."""
+    """Saved widgets are positional: each node must have the widgets of its definition, and a value for each."""
     every = server.client.object_info()
     for node in json.loads(path.read_text("utf-8"))["nodes"]:
         if node["type"] == "MarkdownNote":
@@ -83,13 +97,10 @@ def test_example_workflows_fit_the_node_definitions(server, path):
         assert node["type"] in every, node["type"]
         if not node["type"].startswith("QSched"):
             continue
-        inputs = {
-            **every[node["type"]]["input"].get("required", {}),
-            **every[node["type"]]["input"].get("optional", {}),
-        }
-        widgets = [key for key, value in inputs.items() if value[0] in ("INT", "FLOAT", "STRING", "COMBO", "BOOLEAN")]
-        controls = sum(key == "seed" for key in widgets)
-        assert len(node.get("widgets_values", [])) == len(widgets) + controls, node["type"]
+        values = node.get("widgets_values", [])
+        widgets = [socket["widget"]["name"] for socket in node["inputs"] if "widget" in socket]
+        assert widgets == defined(every[node["type"]]["input"], values), node["type"]
+        assert len(values) == len(widgets) + ("seed" in widgets), node["type"]
     assert path.with_suffix(".jpg").exists()
 
 

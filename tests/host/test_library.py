@@ -1,0 +1,529 @@
+"""Presets that people share: their cards, the list and its routes, whatever a stranger's file or page may say."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import torch
+from PIL import Image
+
+import qsched_core as qs
+from scripts.client import HttpFailure
+from scripts.layout import CACHE, ROOT
+from scripts.random_models import write
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+HTML = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
+GAIN = {"gain": 0.02, "low": 0.01, "high": 0.03}
+EVIL_GAINS = ("x", [], {}, {"gain": 1}, {**GAIN, "low": None}, {**GAIN, "high": 10**400}, {**GAIN, "gain": 1e300})
+
+
+def preset(record=None, card=None, verdict: str = "made by hand", **binding) -> qs.Preset:
+    coefficients = qs.Coefficients.ramp(4, c_x=(1.02, 0.98))
+    return qs.Preset(
+        coefficients, (1.0, 0.75, 0.5, 0.25, 0.0), qs.Binding(**binding), verdict, record or {}, card or {}
+    )
+
+
+def picture_uri(kind: str, size: tuple[int, int] = (300, 100)) -> str:
+    file = io.BytesIO()
+    Image.new("RGB", size, "red").save(file, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+@pytest.fixture
+def folder(pack, tmp_path, monkeypatch) -> Path:
+    """The only folder of presets, beside those that came with the pack."""
+    import folder_paths
+
+    files = pack("nodes.folders")
+    place = tmp_path / "qsched_presets"
+    monkeypatch.setitem(
+        folder_paths.folder_names_and_paths, files.FOLDER, ([str(place), str(files.SHIPPED)], {files.SUFFIX})
+    )
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    return place
+
+
+@pytest.fixture
+def library(pack, folder):
+    return pack("nodes.library")
+
+
+# --- the list
+
+
+def test_presets_that_came_with_the_pack_say_that_nobody_verified_them(library):
+    shipped = library.entries()
+    assert [entry["steps"] for entry in shipped] == [4, 4]
+    for entry in shipped:
+        assert entry["shipped"]
+        assert entry["description"].startswith("Published values, not verified here.")
+        assert "2509.01624" in entry["description"]
+        assert (entry["verdict"], entry["gain"]) == ("not validated", None)
+
+
+def test_a_preset_is_listed_with_what_it_was_made_for_and_what_it_gained(library, folder):
+    made = preset(
+        {"gain": GAIN},
+        {"modelspec.title": "Red", "modelspec.author": "Me", "modelspec.thumbnail": picture_uri("PNG")},
+        "accepted",
+        model="FluxSchnell",
+        quantization="w4a8",
+        sampler="euler",
+        scheduler="simple",
+        cfg=1.0,
+    )
+    qs.save_preset(made, folder / "deep" / "red.safetensors")
+    entry = library.entry("deep/red.safetensors")
+    thumbnail = base64.b64decode(entry.pop("thumbnail").removeprefix("data:image/jpeg;base64,"))
+    assert Image.open(io.BytesIO(thumbnail)).size == (256, 85)
+    assert entry == {
+        "name": "deep/red.safetensors",
+        "shipped": False,
+        "title": "Red",
+        "author": "Me",
+        "license": "",
+        "description": "",
+        "steps": 4,
+        "sampler": "euler",
+        "scheduler": "simple",
+        "cfg": 1.0,
+        "model": "FluxSchnell",
+        "quantization": "w4a8",
+        "verdict": "accepted",
+        "gain": GAIN,
+        "workflow": False,
+    }
+    assert entry["name"] in [one["name"] for one in library.entries()]
+
+
+def test_texts_of_strangers_are_cut_and_their_invisible_characters_go(library, folder):
+    long = "x" * 300_000
+    card = {"modelspec.title": HTML + long, "modelspec.author": "a\u202eb\x00c\nd", "modelspec.description": long}
+    qs.save_preset(preset(card=card), folder / "long.safetensors")
+    entry = library.entry("long.safetensors")
+    assert entry["title"].startswith(HTML)
+    assert entry["author"] == "abc d"
+    assert len(json.dumps(entry)) < 2000
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "javascript:alert(1)",
+        "data:image/svg+xml;base64,PHN2Zy8+",
+        "data:text/html;base64,PHNjcmlwdD4=",
+        "data:image/png;base64,AAAA",
+        "data:image/png;base64,!!!!",
+        "data:image/jpeg;base64," + "A" * 500_000,
+        "https://example.org/tracker.png",
+        picture_uri("GIF"),
+        picture_uri("GIF").replace("gif", "png"),
+        picture_uri("PNG")[:-40],
+        picture_uri("PNG", (20_000, 10)),
+    ],
+)
+def test_a_thumbnail_that_is_no_small_picture_is_not_shown(pack, uri):
+    assert pack("nodes.cards").safe_thumbnail(uri) == ""
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_thumbnail_is_written_anew(pack, kind):
+    assert pack("nodes.cards").safe_thumbnail(picture_uri(kind)).startswith("data:image/jpeg;base64,")
+
+
+@pytest.mark.parametrize("gain", EVIL_GAINS, ids=lambda gain: str(gain)[:30])
+def test_a_gain_of_the_wrong_type_is_no_gain(pack, library, folder, gain):
+    qs.save_preset(preset({"gain": gain}), folder / "evil.safetensors")
+    assert library.entry("evil.safetensors")["gain"] is None
+    assert "gain" not in pack("nodes.presets").QSchedLoadPreset.execute("evil.safetensors").args[1]
+    assert pack("nodes.share").share_picture(library.load("evil.safetensors")).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("votes", ["x", {}, {"wins": 3}, {"wins": -1, "losses": 0, "skips": 0},
+                                   {"wins": 10**400, "losses": 0, "skips": 0}, {"wins": True, "losses": 0, "skips": 0}],
+                         ids=lambda votes: str(votes)[:30])  # fmt: skip
+def test_votes_of_the_wrong_type_are_no_votes(pack, library, folder, votes):
+    """The sentence is made anew from the counts: a file cannot claim one."""
+    claimed = {**votes, "verdict": "better"} if isinstance(votes, dict) else votes
+    qs.save_preset(preset({"votes": claimed}), folder / "evil.safetensors")
+    assert "vote" not in pack("nodes.presets").QSchedLoadPreset.execute("evil.safetensors").args[1].lower()
+    assert "vote" not in pack("nodes.cards").facts(library.load("evil.safetensors"))
+
+
+def test_files_that_are_refused_are_listed_with_the_reason_beside_the_others(library, folder):
+    qs.save_preset(preset(), folder / "good.safetensors")
+    good = (folder / "good.safetensors").read_bytes()
+    bad = {
+        "none.safetensors": b"",
+        "future.safetensors": good.replace(b'"version":"1"', b'"version":"7"'),
+        "half.safetensors": good[:200],
+        f"{HTML.replace('/', '')}.safetensors": b"<html>",
+    }
+    for name, content in bad.items():
+        (folder / name).write_bytes(content)
+    listed = {entry["name"]: entry for entry in library.entries() if not entry["shipped"]}
+    assert set(listed) == {"good.safetensors", *bad}
+    assert [name for name, entry in listed.items() if "error" not in entry] == ["good.safetensors"]
+    assert "preset version '7', not 1" in listed["future.safetensors"]["error"]
+    assert "update the Q-Sched pack" in listed["future.safetensors"]["error"]
+
+
+def test_a_folder_that_is_gone_is_an_empty_one_and_comes_back(library, folder):
+    qs.save_preset(preset(), folder / "one.safetensors")
+    assert len(library.entries()) == 3
+    content = (folder / "one.safetensors").read_bytes()
+    (folder / "one.safetensors").unlink()
+    folder.rmdir()
+    assert [entry["shipped"] for entry in library.entries()] == [True, True]
+    assert library.import_preset("two.safetensors", content) == "two.safetensors"
+    assert len(library.entries()) == 3
+
+
+# --- files: rename and import
+
+
+def test_renaming_moves_the_file_and_nothing_else(library, folder):
+    qs.save_preset(preset(), folder / "deep" / "old.safetensors")
+    content = (folder / "deep" / "old.safetensors").read_bytes()
+    assert library.rename("deep/old.safetensors", " new name.safetensors ") == "deep/new name.safetensors"
+    assert [path.name for path in (folder / "deep").iterdir()] == ["new name.safetensors"]
+    assert (folder / "deep" / "new name.safetensors").read_bytes() == content
+    assert library.rename("deep/new name.safetensors", "new name") == "deep/new name.safetensors"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "  ", ".hidden", "..", "../out", "a/b", "a\\b", "/etc/x", "C:x", "a\0b", "a\nb", "x" * 121, "ü" * 110]
+)
+def test_a_new_name_cannot_leave_the_folder(pack, library, folder, refused, name):
+    qs.save_preset(preset(), folder / "one.safetensors")
+    with refused(pack("qsched_core").PresetError, "is no file name."):
+        library.rename("one.safetensors", name)
+    assert [path.name for path in folder.parent.rglob("*.safetensors")] == ["one.safetensors"]
+
+
+def test_renaming_overwrites_nothing(pack, library, folder, refused):
+    for name in ("one", "two"):
+        qs.save_preset(preset(card={"modelspec.title": name}), folder / f"{name}.safetensors")
+    with refused(pack("qsched_core").PresetError, "two.safetensors is there already."):
+        library.rename("one.safetensors", "two")
+    assert [library.entry(f"{name}.safetensors")["title"] for name in ("one", "two")] == ["one", "two"]
+
+
+@pytest.mark.parametrize("name", ["gone.safetensors", "../one.safetensors", "/etc/passwd", ""])
+def test_only_presets_are_renamed(pack, library, folder, refused, name):
+    folder.mkdir()
+    (folder.parent / "one.safetensors").write_bytes(b"x")
+    with refused(pack("qsched_core").PresetError, "is not in models/qsched_presets."):
+        library.rename(name, "two")
+    assert (folder.parent / "one.safetensors").exists()
+
+
+def test_what_came_with_the_pack_keeps_its_name(pack, library, refused):
+    name = library.entries()[0]["name"]
+    with refused(pack("qsched_core").PresetError, "came with the pack"):
+        library.rename(name, "mine")
+    assert (ROOT / "presets" / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "becomes"),
+    [
+        ("mine.safetensors", "mine.safetensors"),
+        ("../../mine.safetensors", "mine.safetensors"),
+        ("C:\\Users\\me\\mine.safetensors", "mine.safetensors"),
+        ('a<b>:"c?.safetensors', "a b c.safetensors"),
+        (".safetensors", "preset.safetensors"),
+        ("..", "preset.safetensors"),
+        ("ü" * 200 + ".safetensors", "ü" * 60 + ".safetensors"),
+    ],
+)
+def test_an_imported_file_gets_a_name_in_the_folder(library, folder, tmp_path, name, becomes):
+    qs.save_preset(preset(), tmp_path / "given.safetensors")
+    content = (tmp_path / "given.safetensors").read_bytes()
+    assert library.import_preset(name, content) == becomes
+    assert library.import_preset(name, content) == becomes.replace(".safe", " (2).safe")
+    assert sorted(path.name for path in folder.iterdir()) == sorted({becomes, becomes.replace(".safe", " (2).safe")})
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, b"\x80\x04." + b"\0" * 50])
+def test_what_is_no_preset_never_gets_a_name(pack, library, folder, refused, content):
+    with refused(pack("qsched_core").PresetError, "mine.safetensors"):
+        library.import_preset("mine.safetensors", content)
+    assert not folder.exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_said(pack, library, folder, refused, tmp_path):
+    """A file in the folder's place: tests may run as root, whom no permission stops."""
+    error = pack("qsched_core").PresetError
+    qs.save_preset(preset(), tmp_path / "given.safetensors")
+    folder.write_text("a file")
+    with refused(error, "cannot write", "make models/qsched_presets writable"):
+        library.import_preset("mine.safetensors", (tmp_path / "given.safetensors").read_bytes())
+    with refused(error, "cannot write", "choose a writable folder"):
+        pack("nodes.presets").QSchedSavePreset.execute(preset(), "mine", "", "", "")
+
+
+def test_a_rename_that_fails_leaves_no_empty_file(pack, library, folder, refused, monkeypatch):
+    qs.save_preset(preset(), folder / "one.safetensors")
+
+    def fail(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(library.os, "replace", fail)
+    with refused(pack("qsched_core").PresetError, "Permission denied"):
+        library.rename("one.safetensors", "two")
+    assert [path.name for path in folder.iterdir()] == ["one.safetensors"]
+
+
+# --- the card
+
+
+class Hidden:
+    prompt = {"1": {"class_type": "QSchedSavePreset", "inputs": {}}}
+    extra_pnginfo = {"workflow": {"nodes": [], "extra": {"words": HTML}}}
+
+
+def saved(pack, folder, monkeypatch, made=None, name: str = "mine", **inputs) -> tuple[qs.Preset, str]:
+    """(What Save wrote, what it said)."""
+    node = pack("nodes.presets").QSchedSavePreset
+    monkeypatch.setattr(node, "hidden", Hidden)
+    result = node.execute(made or preset({"gain": GAIN}, verdict="accepted"), name, "", "CC0-1.0", "", **inputs)
+    return qs.load_preset(folder / result.args[0]), str(result.ui.as_dict())
+
+
+def test_save_writes_a_card_and_the_workflow(pack, folder, monkeypatch):
+    pair = torch.stack([torch.zeros(256, 256, 3), torch.ones(256, 256, 3)])
+    written, said = saved(pack, folder, monkeypatch, thumbnail=pair)
+    assert json.loads(written.card["workflow"]) == Hidden.extra_pnginfo["workflow"]
+    assert json.loads(written.card["prompt"]) == Hidden.prompt
+    assert "accepted, held-out JAQ gain +0.0200 [+0.0100, +0.0300]" in written.card["modelspec.description"]
+    encoded = written.card["modelspec.thumbnail"].removeprefix("data:image/jpeg;base64,")
+    picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    assert picture.size == (256, 128)
+    assert [picture.getpixel((x, 64))[0] for x in (32, 224)] == pytest.approx([0, 255], abs=4)
+    assert "workflow is not in it" not in said
+
+
+def test_without_workflow_none_is_in_the_file_not_even_an_earlier_one(pack, folder, monkeypatch):
+    first, _ = saved(pack, folder, monkeypatch)
+    again, _ = saved(pack, folder, monkeypatch, first, with_workflow=False)
+    assert not {"workflow", "prompt"} & set(again.card)
+    assert again.record == {"gain": GAIN}
+
+
+def test_what_an_author_said_is_kept_when_somebody_else_saves_it(pack, library, folder, monkeypatch):
+    shipped = library.load(library.entries()[0]["name"])
+    again, _ = saved(pack, folder, monkeypatch, shipped)
+    assert again.card["modelspec.description"].startswith("Published values, not verified here.")
+    twice, _ = saved(pack, folder, monkeypatch, again)
+    assert twice.card["modelspec.description"] == again.card["modelspec.description"]
+
+
+def test_a_workflow_that_is_too_large_is_left_out_and_that_is_said(pack, folder, monkeypatch):
+    monkeypatch.setattr(Hidden, "extra_pnginfo", {"workflow": {"words": "x" * 1_100_000}})
+    written, said = saved(pack, folder, monkeypatch)
+    assert "workflow" not in written.card
+    assert "The workflow is not in it" in said
+
+
+def test_the_share_picture_carries_the_workflow_and_no_more(pack, folder, monkeypatch):
+    written, _ = saved(pack, folder, monkeypatch, name=HTML.replace("/", "").replace("<", "").translate(NO_SIGNS))
+    with Image.open(io.BytesIO(pack("nodes.share").share_picture(written))) as picture:
+        assert picture.size == (1200, 630)
+        assert set(picture.text) == {"workflow", "prompt"}
+        assert json.loads(picture.text["workflow"]) == Hidden.extra_pnginfo["workflow"]
+
+
+NO_SIGNS = str.maketrans(dict.fromkeys('">|:?*', ""))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 1000])
+def test_a_share_picture_can_be_drawn_of_any_number_of_steps(pack, steps):
+    sigmas = [1 - step / steps for step in range(steps + 1)]
+    title = "中文 " * 50 + HTML
+    made = qs.Preset(qs.Coefficients.ramp(steps, c_x=(0.5, 1.5)), sigmas, card={"modelspec.title": title})
+    assert len(pack("nodes.share").share_picture(made)) > 5000
+
+
+# --- what fits a graph
+
+
+def told(models=(), quantizers=(), samplers=()) -> dict:
+    return {
+        "models": [{"loader": loader, "file": file} for loader, file in models],
+        "quantizers": [{"format": format} for format in quantizers],
+        "samplers": list(samplers),
+    }
+
+
+DEMO = [("QSchedDemoModel", "")]
+FOUR = {"steps": 4, "sampler": "euler", "scheduler": "simple", "cfg": 1}
+BOUND = {
+    "model": "FluxSchnell",
+    "quantization": "w4a8/g64",
+    "sampler": "euler",
+    "scheduler": "simple",
+    "cfg": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("graph", "fits", "differs", "unknown"),
+    [
+        (told(DEMO, ["w4a8"], [FOUR]), True, [], []),
+        (told(DEMO, ["w8a8"], [FOUR]), False, ["quantization: preset w4a8/g64, here w8a8"], []),
+        (told(DEMO, [], [FOUR]), False, ["quantization: preset w4a8/g64, here none"], []),
+        (told(DEMO, [""], [FOUR]), True, [], ["quantization"]),
+        (told(DEMO, ["w4a8"], [{**FOUR, "steps": 8}]), False, ["steps: preset 4, here 8"], []),
+        (told(DEMO, ["w4a8"], [{**FOUR, "cfg": 2.5}]), False, ["cfg: preset 1, here 2.5"], []),
+        (told(DEMO, ["w4a8"], [{**FOUR, "steps": 8}, FOUR]), True, [], []),
+        (told([("SomebodysLoader", "x.safetensors")], ["w4a8"], [FOUR]), None, [], ["model"]),
+        (told([("UNETLoader", "gone.safetensors")], ["w4a8"]), None, [], ["model"]),
+        (told([], ["w4a8"], [{"sampler": "lcm"}]), False, ["sampler: preset euler, here lcm"], ["model"]),
+    ],
+)  # fmt: skip
+def test_a_preset_fits_a_graph_or_not_and_why(pack, graph, fits, differs, unknown):
+    matching = pack("nodes.matching")
+    found = matching.match(preset(**BOUND), matching.read_graph(graph))
+    assert found.fits is fits
+    assert [str(item) for item in found.differs] == differs
+    assert list(found.unknown) == unknown
+
+
+@pytest.mark.parametrize("family", ["sd15", "flux1-schnell", "flux2-klein"])
+def test_the_family_in_a_file_is_what_its_loader_gives(pack, family, monkeypatch):
+    import comfy.sd
+    import folder_paths
+
+    path = write(family, CACHE / "random-models")
+    monkeypatch.setattr(folder_paths, "get_full_path", lambda folder, name: str(path))
+    loader = "CheckpointLoaderSimple" if family == "sd15" else "UNETLoader"
+    known = pack("nodes.matching").known_model(loader, path.name)
+    if family == "sd15":
+        model = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_clip=False)[0]
+    else:
+        model = comfy.sd.load_diffusion_model(str(path))
+    bound = pack("nodes.describe").describe(model, "", "", 1.0)
+    assert (known.family, known.quantization) == (bound.model, bound.quantization)
+
+
+def test_a_quantised_file_says_itself_what_it_is(pack, demo, tmp_path, monkeypatch):
+    import folder_paths
+
+    model = pack("nodes.twin").quantized_twin(demo[0], pack("nodes.backends").job_for(demo[0], "w4a8"))[0]
+    path = tmp_path / "quantised.safetensors"
+    pack("nodes.quantized_files").save_model(model, path)
+    monkeypatch.setattr(folder_paths, "get_full_path", lambda folder, name: str(path))
+    bound = pack("nodes.describe").describe(model, "", "", 1.0)
+    matching = pack("nodes.matching")
+    known = matching.known_model("QSchedLoadQuantized", path.name)
+    assert (known.family, known.fingerprint, known.quantization) == (bound.model, bound.fingerprint, bound.quantization)
+    another = preset(model=bound.model, fingerprint="0123456789abcdef")
+    graph = matching.read_graph(told([("QSchedLoadQuantized", path.name)]))
+    assert [item.what for item in matching.match(another, graph).differs] == ["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        None,
+        [],
+        {"models": "x"},
+        {"models": [1, {"loader": 5, "file": {}}]},
+        {"samplers": [{"steps": "4", "cfg": True}]},
+    ],
+)
+def test_a_graph_that_is_none_is_one_of_which_nothing_is_known(pack, graph):
+    matching = pack("nodes.matching")
+    assert matching.match(preset(**BOUND), matching.read_graph(graph)).fits is None
+
+
+# --- the routes
+
+
+def posted(server, path: str, body: bytes, kind: str) -> tuple[int, dict]:
+    """(Status, JSON)."""
+    call = urllib.request.Request(server.client.base_url + path, body, {"Content-Type": kind})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(call, timeout=60) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as failure:
+        with failure:
+            return failure.code, json.loads(failure.read())
+
+
+def uploaded(server, name: str, content: bytes) -> tuple[int, dict]:
+    head = f'--x\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode()
+    return posted(
+        server, "/qsched/presets/import", head + content + b"\r\n--x--\r\n", "multipart/form-data; boundary=x"
+    )
+
+
+def test_import_list_match_picture_and_rename_over_http(server, tmp_path):
+    qs.save_preset(preset(card={"modelspec.title": HTML}, **BOUND), tmp_path / "given.safetensors")
+    status, answer = uploaded(server, "../../../shared.safetensors", (tmp_path / "given.safetensors").read_bytes())
+    assert (status, answer) == (200, {"name": "shared.safetensors"})
+    names = {entry["name"]: entry for entry in server.client.get("/qsched/presets")["presets"]}
+    assert names["shared.safetensors"]["title"] == HTML
+    assert [entry["shipped"] for entry in names.values()].count(True) == 2
+    found = server.client.post("/qsched/presets/match", told(DEMO, ["w4a8"], [FOUR]))
+    assert found["models"] == ["FluxSchnell"]
+    assert found["presets"]["shared.safetensors"] == {"fits": True, "differs": [], "unknown": []}
+    turbo = found["presets"]["SDXL-Turbo W4A4 (published).safetensors"]
+    assert turbo["differs"][0] == {"what": "model", "preset": "SDXL", "here": "FluxSchnell"}
+    picture = server.client.read("/qsched/presets/picture?name=shared.safetensors")
+    assert Image.open(io.BytesIO(picture)).size == (1200, 630)
+    renamed = server.client.post("/qsched/presets/rename", {"name": "shared.safetensors", "new_name": "theirs"})
+    assert renamed == {"name": "theirs.safetensors"}
+    assert (server.folder("models") / "qsched_presets" / "theirs.safetensors").exists()
+
+
+def test_bad_requests_are_answered_with_a_reason(server):
+    rename, match, json_type = "/qsched/presets/rename", "/qsched/presets/match", "application/json"
+    cases = [
+        (posted(server, rename, b'{"name":"a","new_name":"b"}', "text/plain"), 415),
+        (posted(server, rename, b"{", json_type), 400),
+        (posted(server, rename, b"[" * 100_000, json_type), 400),
+        (posted(server, rename, b'{"name":["a"],"new_name":"b"}', json_type), 400),
+        (posted(server, rename, b'{"name":"../../x.safetensors","new_name":"b"}', json_type), 400),
+        (posted(server, match, b'"' + b"x" * 300_000 + b'"', json_type), 413),
+        (posted(server, "/qsched/presets/import", b"{}", json_type), 415),
+        (posted(server, "/qsched/presets/import", b"no parts", "multipart/form-data; boundary=x"), 400),
+        (uploaded(server, "big.safetensors", b"\0" * 2_200_000), 413),
+        (uploaded(server, "page.safetensors", b"<html>"), 400),
+    ]
+    assert [status for (status, _), _ in cases] == [expected for _, expected in cases]
+    assert all(answer["error"].startswith("Q-Sched: ") for (_, answer), _ in cases)
+    for name in ("", "../secret.safetensors", "gone.safetensors"):
+        with pytest.raises(HttpFailure) as caught:
+            server.client.read(f"/qsched/presets/picture?name={quote(name)}")
+        assert caught.value.status == 404
+
+
+def test_a_preset_saved_by_a_run_holds_the_workflow_it_came_from(server):
+    workflow = {"id": "w", "nodes": [], "links": [], "version": 0.4}
+    texts = {"name": "with recipe", "author": "", "license": "", "notes": ""}
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 2, "color": 255}},
+        "2": {"class_type": "QSchedLoadPreset", "inputs": {"preset_name": "SDXL-Turbo W4A4 (published).safetensors"}},
+        "3": {"class_type": "QSchedSavePreset", "inputs": {"preset": ["2", 0], "thumbnail": ["1", 0], **texts}},
+    }
+    server.client.wait(server.client.submit(graph, workflow), timeout=120)
+    path = server.folder("models") / "qsched_presets" / "with recipe.safetensors"
+    card = qs.load_preset(path).card
+    assert json.loads(card["workflow"]) == workflow
+    assert json.loads(card["prompt"]).keys() == graph.keys()
+    told_by_host = server.client.get(f"/view_metadata/qsched_presets?filename={quote(path.name)}")
+    assert told_by_host["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
+    assert not list((ROOT / "presets").glob("with recipe*"))

@@ -1,0 +1,28 @@
+"""The presets that come with the pack are what the script writes, and what was published."""
+
+import pytest
+
+import qsched_core as qs
+from scripts import published_presets
+
+
+def test_the_shipped_files_are_what_the_script_writes(tmp_path):
+    published_presets.write(tmp_path)
+    written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {path.name: path.read_bytes() for path in published_presets.FOLDER.iterdir()} == written
+
+
+def test_they_hold_the_published_numbers_and_say_where_from():
+    sdxl, flux = (qs.load_preset(published_presets.FOLDER / name) for name in published_presets.presets())
+    assert sdxl.coefficients.c_eps == pytest.approx((0.955, 1.003, 1.051, 1.099))
+    assert sdxl.coefficients.c_x == pytest.approx((1.012, 0.997, 0.982, 0.967))
+    assert flux.coefficients.c_eps == pytest.approx((0.867, 0.867 + 0.133 / 3, 0.867 + 0.266 / 3, 1.0))
+    assert set(flux.coefficients.c_x) == {1.0}
+    # diffusers' EulerAncestralDiscreteScheduler for SDXL-Turbo: 14.6146, 4.0817, 1.6129, 0.6932.
+    assert sdxl.sigmas == pytest.approx((14.6146, 4.0817, 1.6129, 0.6932, 0), abs=1e-4)
+    for preset in (sdxl, flux):
+        assert preset.verdict == "not validated"
+        description = preset.card["modelspec.description"]
+        assert description.startswith("Published values, not verified here.")
+        assert "arXiv 2509.01624" in description
+        assert "github.com/enyac-group/q-sched" in description

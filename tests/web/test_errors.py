@@ -1,0 +1,110 @@
+"""Errors on the nodes they came from, in both of the host's renderers."""
+
+from __future__ import annotations
+
+import pytest
+
+RENDERERS = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic", "nodes 2.0"])
+
+FIND = """type => {
+  const walk = nodes => nodes.flatMap(n => [n, ...walk(n.subgraph?.nodes ?? [])]);
+  return walk((app.rootGraph ?? app.graph).nodes).find(n => n.type === type);
+}"""
+
+SHOWN = f"""type => {{
+  const element = ({FIND})(type)?.widgets?.find(w => w.name === "qsched_error")?.element;
+  if (!element) return "";
+  const cut = element.isConnected && element.scrollHeight > element.clientHeight + 1;
+  return (cut ? "CUT " : "") + element.textContent;
+}}"""
+
+QUEUE = """async () => {
+  const queue = await (await app.api.fetchApi("/queue")).json();
+  return queue.queue_running.length + queue.queue_pending.length;
+}"""
+
+GRAPH = {
+    "1": {"class_type": "QSchedDemoModel", "inputs": {}},
+    "2": {
+        "class_type": "QSchedQuantizeModel",
+        "inputs": {"model": ["1", 0], "format": "w4a8", "group_size": "format's own", "include": "(", "exclude": ""},
+    },
+    "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 1]}},
+}
+NODE = "QSchedQuantizeModel"
+
+
+def load(page, graph: dict) -> None:
+    page.evaluate("graph => app.loadApiJson(graph, 'one')", graph)
+    # As a person's: a graph from a prompt has no id of its own before it is saved.
+    page.evaluate("() => app.loadGraphData(app.graph.serialize(), true, true, 'one')")
+    page.wait_for_function("count => app.graph.nodes.length === count", arg=len(graph))
+    page.wait_for_timeout(500)
+
+
+def run(page) -> None:
+    """The host's own box over the page is closed: it is not what is looked at."""
+    page.evaluate("() => app.queuePrompt(0, 1)")
+    page.wait_for_timeout(500)
+    while page.evaluate(QUEUE):
+        page.wait_for_timeout(300)
+    page.keyboard.press("Escape")
+
+
+def wait_for(page, node: str, text: str) -> str:
+    """The text on a node, once it holds that text; an empty one: once there is none."""
+    holds = f"([type, text]) => {{ const s = ({SHOWN})(type); return text ? s.includes(text) : s === ''; }}"
+    page.wait_for_function(holds, arg=[node, text])
+    page.wait_for_timeout(500)
+    return page.evaluate(SHOWN, node)
+
+
+def put(page, node: str, widget: str, value: str) -> None:
+    page.evaluate(
+        f"([type, name, value]) => {{ ({FIND})(type).widgets.find(w => w.name === name).value = value; }}",
+        [node, widget, value],
+    )
+
+
+@RENDERERS
+def test_a_failure_is_on_its_node_comes_back_with_its_tab_and_goes_with_the_next_run(open_page, tmp_path, nodes_2):
+    page = open_page(nodes_2=nodes_2)
+    load(page, GRAPH)
+    run(page)
+    text = wait_for(page, NODE, "Fix: ")
+    assert text.startswith("Q-Sched: ")
+    assert page.evaluate(SHOWN, "QSchedDemoModel") == ""
+    page.screenshot(path=tmp_path / "failed.png")
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    page.wait_for_function("() => !app.graph.nodes.length")
+    page.get_by_text("one (2)", exact=True).click()
+    page.wait_for_function("() => app.graph.nodes.length === 3")
+    assert wait_for(page, NODE, "Fix: ") == text
+    put(page, NODE, "include", "")
+    run(page)
+    assert wait_for(page, NODE, "") == ""
+
+
+@RENDERERS
+def test_a_failure_inside_a_subgraph_is_on_the_inner_node(open_page, tmp_path, nodes_2):
+    page = open_page(nodes_2=nodes_2)
+    load(page, GRAPH)
+    page.evaluate(f"type => app.canvas.graph.convertToSubgraph(new Set([({FIND})(type)]))", NODE)
+    run(page)
+    page.evaluate(f"type => app.canvas.setGraph(({FIND})(type).graph)", NODE)
+    wait_for(page, NODE, "Q-Sched: ")
+    page.screenshot(path=tmp_path / "inside.png")
+
+
+@RENDERERS
+def test_a_refused_prompt_is_on_its_node_until_one_is_taken(open_page, tmp_path, nodes_2):
+    page = open_page(nodes_2=nodes_2)
+    fine = {**GRAPH, "2": {"class_type": NODE, "inputs": {**GRAPH["2"]["inputs"], "include": ""}}}
+    load(page, fine)
+    put(page, NODE, "format", "w9a9")
+    run(page)
+    assert "w9a9" in wait_for(page, NODE, "format")
+    page.screenshot(path=tmp_path / "refused.png")
+    put(page, NODE, "format", "w8a8")
+    run(page)
+    assert wait_for(page, NODE, "") == ""

@@ -1,0 +1,223 @@
+"""Presets on the page, in both of the host's renderers: our tab, the host's model sidebar, files that are dropped."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+
+import pytest
+
+import qsched_core as qs
+
+RENDERERS = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic", "nodes 2.0"])
+EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
+GRAPH = {
+    "1": {"class_type": "QSchedDemoModel", "inputs": {}},
+    "2": {"class_type": "QSchedQuantizeModel", "inputs": {"model": ["1", 0], "format": "w4a8"}},
+    "3": {
+        "class_type": "QSchedSampler",
+        "inputs": {"model": ["2", 0], "steps": 4, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"},
+    },
+}
+
+WORKFLOW = {
+    "id": "0f0f0f0f-0000-4000-8000-000000000000",
+    "version": 0.4,
+    "last_node_id": 7,
+    "last_link_id": 0,
+    "nodes": [
+        {"id": 7, "type": "QSchedDemoModel", "pos": [100, 100], "size": [210, 66], "flags": {}, "order": 0, "mode": 0,
+         "inputs": [], "outputs": [], "properties": {}, "widgets_values": []}
+    ],
+    "links": [],
+    "groups": [],
+    "config": {},
+    "extra": {},
+}  # fmt: skip
+
+DROP = """([selector, name, content]) => {
+  const bytes = Uint8Array.from(atob(content), c => c.charCodeAt(0));
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([bytes], name, { type: name.endsWith(".png") ? "image/png" : "" }));
+  for (const kind of ["dragover", "drop"]) {
+    const event = new DragEvent(kind, { dataTransfer, bubbles: true, cancelable: true });
+    document.querySelector(selector).dispatchEvent(event);
+  }
+}"""
+
+LINKED = """() => {
+  const nodes = app.graph.nodes;
+  const sampler = nodes.find(n => n.type === "QSchedSampler");
+  const link = sampler.inputs.find(i => i.name === "preset").link;
+  const from = link == null ? null : nodes.find(n => n.outputs?.some(o => o.links?.includes(link)));
+  return from && [from.type, from.widgets.find(w => w.name === "preset_name").value];
+}"""
+
+
+def preset(title: str = "Fits", card=None, **binding) -> qs.Preset:
+    bound = {"model": "FluxSchnell", "quantization": "w4a8", "sampler": "euler", "scheduler": "simple", "cfg": 1.0}
+    return qs.Preset(
+        qs.Coefficients.ramp(4, c_x=(1.02, 0.98), c_eps=(0.96, 1.03)),
+        (1.0, 0.75, 0.5, 0.25, 0.0),
+        qs.Binding(**{**bound, **binding}),
+        "accepted",
+        {"gain": {"gain": 0.0213, "low": 0.0101, "high": 0.0322}},
+        {
+            "modelspec.title": title,
+            "modelspec.author": "somebody",
+            "modelspec.license": "CC0-1.0",
+            "modelspec.description": "Red circles get their colour back.",
+            **(card or {}),
+        },
+    )
+
+
+@pytest.fixture
+def folder(server):
+    """The server's folder of presets, empty before and after."""
+    place = server.folder("models") / "qsched_presets"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture
+def thumbnail() -> str:
+    """A picture in a data URI, red left and blue right."""
+    import io
+
+    from PIL import Image
+
+    picture = Image.new("RGB", (256, 128), "red")
+    picture.paste((0, 0, 255), (128, 0, 256, 128))
+    file = io.BytesIO()
+    picture.save(file, "JPEG")
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def load(page) -> None:
+    """Our graph, once the page has loaded its own first one."""
+    page.wait_for_function("() => app.graph.nodes.length > 5")
+    page.wait_for_timeout(1000)
+    page.evaluate("graph => app.loadApiJson(graph, 'one')", GRAPH)
+    page.wait_for_function("() => app.graph.nodes.length === 3")
+
+
+def open_tab(page) -> None:
+    page.evaluate("() => app.extensionManager.sidebarTab.toggleSidebarTab('qsched')")
+    page.wait_for_selector(".qsched-card")
+
+
+def card(page, name: str):
+    return page.locator(f'.qsched-card[data-name="{name}.safetensors"]')
+
+
+def drop(page, selector: str, path) -> None:
+    page.evaluate(DROP, [selector, path.name, base64.b64encode(path.read_bytes()).decode()])
+
+
+@RENDERERS
+def test_the_tab_lists_what_there_is_and_says_what_fits_and_why_not(open_page, folder, thumbnail, tmp_path, nodes_2):
+    qs.save_preset(preset(card={"modelspec.thumbnail": thumbnail}), folder / "fits.safetensors")
+    qs.save_preset(preset("Another model", model="SDXL", quantization="w8a8"), folder / "differs.safetensors")
+    qs.save_preset(preset(EVIL, {"modelspec.description": EVIL + "x" * 100_000}), folder / "evil.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"<script>")
+    page = open_page(nodes_2=nodes_2)
+    load(page)
+    open_tab(page)
+    page.wait_for_selector('.qsched-card[data-fits="true"]')
+    assert card(page, "fits").locator("img").evaluate("e => [e.naturalWidth, e.naturalHeight]") == [256, 128]
+    text = card(page, "fits").inner_text()
+    assert "JAQ +0.0213 [+0.0101, +0.0322] · accepted" in text
+    assert "4 steps · euler / simple · cfg 1" in text
+    why = card(page, "differs").locator(".qsched-match").inner_text()
+    assert "model: preset SDXL, here FluxSchnell" in why
+    assert "quantisation: preset w8a8, here w4a8" in why
+    assert (
+        "is no preset" in card(page, "broken").inner_text() or "not a safetensors" in card(page, "broken").inner_text()
+    )
+    assert card(page, "evil").locator("h3").inner_text() == EVIL
+    assert page.locator(".qsched-cards script, .qsched-cards [onerror]").count() == 0
+    assert "published values, not verified here" in page.locator(".qsched-cards").inner_text().lower()
+    page.screenshot(path=tmp_path / "dark.png")
+    page.get_by_label("Fits this graph").check()
+    shown = page.locator(".qsched-card").evaluate_all("cards => cards.map(c => c.dataset.name)")
+    assert shown == ["evil.safetensors", "fits.safetensors"]
+    page.get_by_label("Search presets").fill("fits RED circles")
+    assert page.locator(".qsched-card").count() == 1
+    page.get_by_label("Search presets").fill("")
+    steps = (
+        "() => { app.graph.nodes.find(n => n.type === 'QSchedSampler').widgets.find(w => w.name === 'steps').value = 8;"
+    )
+    page.evaluate(steps + " app.api.dispatchCustomEvent('graphChanged', app.graph.serialize()); }")
+    page.wait_for_function("() => !document.querySelector('.qsched-card')")
+    page.get_by_label("Fits this graph").uncheck()
+    assert "steps: preset 4, here 8" in card(page, "fits").inner_text()
+    page.evaluate("() => app.extensionManager.setting.set('Comfy.ColorPalette', 'light')")
+    page.wait_for_timeout(1500)
+    page.screenshot(path=tmp_path / "light.png")
+    assert page.evaluate("() => window.hacked") is None
+
+
+@RENDERERS
+def test_insert_rename_share_and_import(open_page, folder, tmp_path, nodes_2):
+    qs.save_preset(preset(), folder / "mine.safetensors")
+    qs.save_preset(preset("Theirs", {"workflow": json.dumps(WORKFLOW)}), tmp_path / "theirs.safetensors")
+    page = open_page(nodes_2=nodes_2)
+    load(page)
+    open_tab(page)
+
+    drop(page, ".qsched-cards", tmp_path / "theirs.safetensors")
+    card(page, "theirs").wait_for()
+    assert (folder / "theirs.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
+    assert page.evaluate("() => app.graph.nodes.length") == 3
+    (tmp_path / "page.safetensors").write_bytes(b"<html>" * 10)
+    drop(page, ".qsched-cards", tmp_path / "page.safetensors")
+    page.wait_for_selector(".qsched-notice[role=alert]")
+    assert "page.safetensors" in page.locator(".qsched-notice").inner_text()
+
+    card(page, "theirs").get_by_role("button", name="Insert").click()
+    assert page.evaluate(LINKED) == ["QSchedLoadPreset", "theirs.safetensors"]
+    assert "plugged into" in page.locator(".qsched-notice").inner_text()
+    page.wait_for_timeout(1000)
+    page.screenshot(path=tmp_path / "inserted.png")
+
+    card(page, "mine").get_by_role("button", name="Rename").click()
+    page.get_by_label("New name").fill("theirs")
+    page.get_by_label("New name").press("Enter")
+    page.wait_for_selector(".qsched-notice[role=alert]")
+    assert "is there already" in page.locator(".qsched-notice").inner_text()
+    page.get_by_label("New name").fill("renamed")
+    page.get_by_role("button", name="OK").click()
+    card(page, "renamed").wait_for()
+    assert (folder / "renamed.safetensors").exists()
+    assert not (folder / "mine.safetensors").exists()
+
+    with page.expect_download() as download:
+        card(page, "theirs").get_by_role("button", name="Share picture").click()
+    assert download.value.suggested_filename == "theirs.png"
+    picture = tmp_path / "theirs.png"
+    download.value.save_as(picture)
+    drop(page, "#graph-canvas", picture)
+    page.wait_for_function("() => app.graph.nodes.length === 1 && app.graph.nodes[0].type === 'QSchedDemoModel'")
+
+
+@RENDERERS
+def test_the_hosts_sidebar_shows_the_card_and_the_canvas_opens_the_recipe(
+    open_page, folder, thumbnail, tmp_path, nodes_2
+):
+    made = preset("Shared by a friend", {"modelspec.thumbnail": thumbnail, "workflow": json.dumps(WORKFLOW)})
+    qs.save_preset(made, folder / "friend.safetensors")
+    page = open_page(nodes_2=nodes_2)
+    page.wait_for_function("() => app.graph.nodes.length > 5")
+    page.evaluate("() => app.extensionManager.sidebarTab.toggleSidebarTab('model-library')")
+    page.get_by_text("qsched_presets", exact=True).click()
+    entry = page.get_by_text("Shared by a friend").or_(page.get_by_text("friend", exact=True)).first
+    entry.hover()
+    page.wait_for_selector(f'img[src^="data:image/jpeg"], [style*="{thumbnail[:60]}"]', state="attached")
+    page.get_by_text("Red circles get their colour back.").first.wait_for()
+    page.screenshot(path=tmp_path / "models.png")
+    drop(page, "#graph-canvas", folder / "friend.safetensors")
+    page.wait_for_function("() => app.graph.nodes.length === 1 && app.graph.nodes[0].type === 'QSchedDemoModel'")

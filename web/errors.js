@@ -1,0 +1,128 @@
+// What went wrong, on the node that it went wrong in, until a run passes that node.
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { allNodes, rootGraph } from "./nodes.js";
+import { Panel } from "./panel.js";
+
+const LONGEST = 300, MOST = 100;
+const LINE = 16, FRAME = 26, LETTER = 5.7, SIDES = 40; // pixels: a line of text, around it, and a letter's mean width
+
+const errors = new Map(); // by workflow and node: {workflow, id, text, refused}
+const panels = new WeakMap(); // by node
+let run = Promise.resolve(null); // the workflow that runs; only known while there are errors
+let last = Promise.resolve();
+let seen = null;
+
+/** To be called once: listens for failures, and for runs that get past them. */
+export function listenErrors() {
+  addStyles();
+  api.addEventListener("execution_start", ({ detail }) => {
+    if (errors.size) run = workflowOf(detail?.prompt_id);
+  });
+  api.addEventListener("executing", ({ detail }) => passed([detail]));
+  api.addEventListener("execution_cached", ({ detail }) => passed(detail?.nodes ?? []));
+  api.addEventListener("execution_error", ({ detail }) => inTurn(() => failed(detail)));
+  api.addEventListener("promptQueued", () => refuse(app.lastNodeErrors));
+  // The host has no event for a prompt that its server refuses.
+  setInterval(() => {
+    if (app.lastNodeErrors === seen) return;
+    refuse(app.lastNodeErrors);
+  }, 400);
+}
+
+/** After a workflow was loaded or its tab came back. */
+export function restoreErrors() {
+  const workflow = rootGraph()?.id;
+  for (const [id, node] of allNodes()) show(node, errors.get(key(workflow, id))?.text);
+}
+
+async function failed(detail) {
+  if (!isOurs(detail?.node_type)) return;
+  const message = String(detail.exception_message ?? "");
+  const text = message.startsWith("Q-Sched:") ? message : `${detail.exception_type}: ${message}`;
+  keep(await workflowOf(detail.prompt_id), String(detail.node_id), readable(text), false);
+}
+
+function passed(ids) {
+  if (errors.size) inTurn(async () => {
+    const workflow = await run;
+    for (const id of ids) forget(errors.get(key(workflow, String(id))));
+  });
+}
+
+// Answers of the server come when they like; events count in the order in which they were sent.
+function inTurn(job) {
+  last = last.then(job).catch((error) => console.warn("Q-Sched: an error could not be shown.", error));
+}
+
+function refuse(found) {
+  seen = found;
+  const workflow = rootGraph()?.id;
+  for (const error of [...errors.values()]) if (error.refused && error.workflow === workflow) forget(error);
+  for (const [id, { errors: list, class_type: type } = {}] of Object.entries(found ?? {})) {
+    if (!isOurs(type) || !list?.length) continue;
+    const details = String(list[0].details ?? ""), start = details.indexOf("Q-Sched:");
+    keep(workflow, id, readable(start < 0 ? `${list[0].message}: ${details}` : details.slice(start)), true);
+  }
+}
+
+const isOurs = (type) => String(type).startsWith("QSched");
+const key = (workflow, id) => `${workflow}\n${id}`;
+
+// The first line, and the way out where that is the second.
+function readable(text) {
+  const [first, second] = text.split("\n");
+  return (second?.startsWith("Fix:") ? `${first}\n${second}` : first).slice(0, LONGEST);
+}
+
+function keep(workflow, id, text, refused) {
+  errors.set(key(workflow, id), { workflow, id, text, refused });
+  if (errors.size > MOST) errors.delete(errors.keys().next().value);
+  if (workflow === rootGraph()?.id) showAt(id, text);
+}
+
+function forget(error) {
+  if (!error) return;
+  errors.delete(key(error.workflow, error.id));
+  if (error.workflow === rootGraph()?.id) showAt(error.id, "");
+}
+
+function showAt(id, text) {
+  for (const [found, node] of allNodes()) if (found === id) show(node, text);
+}
+
+function show(node, text) {
+  let panel = panels.get(node);
+  if (!isOurs(node.comfyClass) || (!text && !panel)) return;
+  if (!panel) {
+    panel = new Panel(node, "qsched_error");
+    panel.element.classList.add("qsched-error");
+    panel.text.setAttribute("role", "alert");
+    panels.set(node, panel);
+  }
+  panel.show(text ?? "", 0);
+  const letters = Math.max(10, (node.size[0] - SIDES) / LETTER);
+  const lines = (text ?? "").split("\n").reduce((sum, line) => sum + Math.ceil(line.length / letters), 0);
+  if (text) panel.setHeight(lines * LINE + FRAME);
+}
+
+/** The page's id of the workflow that a prompt was made from. */
+async function workflowOf(prompt) {
+  const queue = await answer("/queue");
+  const running = queue?.queue_running?.find((item) => item[1] === prompt);
+  const item = running ?? (await answer(`/history/${encodeURIComponent(prompt)}`))?.[prompt]?.prompt;
+  return item?.[3]?.extra_pnginfo?.workflow?.id ?? rootGraph()?.id;
+}
+
+async function answer(path) {
+  const response = await api.fetchApi(path);
+  return response.ok ? response.json() : null;
+}
+
+function addStyles() {
+  const style = document.createElement("style");
+  style.textContent = `
+    .qsched-panel.qsched-error { border-color: var(--error-text, #ff4444); }
+    .qsched-panel.qsched-error > div { height: auto; white-space: pre-line; overflow-wrap: anywhere; }`;
+  document.head.append(style);
+}

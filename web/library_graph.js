@@ -1,0 +1,92 @@
+// The graph as the preset tab sees it: what is in it that a preset has to fit, and putting a loader node into it.
+import { app } from "../../scripts/app.js";
+import { allNodes } from "./nodes.js";
+
+const FILES = { UNETLoader: "unet_name", CheckpointLoaderSimple: "ckpt_name", QSchedLoadQuantized: "model_name" };
+const LOADER = "QSchedLoadPreset", QUANTIZER = "QSchedQuantizeModel";
+const TAKERS = new Set(["QSchedSampler", "QSchedApply", "QSchedSamplerSelect"]);
+const OFF = new Set([2, 4]); // muted, bypassed
+const MOST = 200;
+
+/**
+ * What the server compares presets with. A value that comes in by a link is left out: it is not known here.
+ * @returns {{models: object[], quantizers: object[], samplers: object[]}}
+ */
+export function readGraph() {
+  const [models, quantizers, samplers] = [[], [], []];
+  for (const [, node] of allNodes()) {
+    if (node.subgraph || OFF.has(node.mode)) continue;
+    const takes = (type) => node.inputs?.some((input) => input.type === type);
+    const gives = (...types) => node.outputs?.some((output) => types.includes(output.type));
+    if (gives("MODEL") && !takes("MODEL")) {
+      models.push({ loader: String(node.comfyClass), file: text(node, FILES[node.comfyClass]) });
+      const dtype = text(node, "weight_dtype");
+      if (dtype && dtype !== "default") quantizers.push({ format: "" });
+    }
+    if (node.comfyClass === QUANTIZER) {
+      const planned = node.inputs?.some((input) => input.name === "plan" && input.link != null);
+      quantizers.push({ format: planned ? "" : text(node, "format") });
+    }
+    if (gives("SAMPLER", "SIGMAS", "GUIDER") || (takes("MODEL") && gives("LATENT"))) {
+      samplers.push({
+        steps: number(node, "steps"),
+        cfg: number(node, "cfg"),
+        sampler: text(node, "sampler_name"),
+        scheduler: text(node, "scheduler"),
+      });
+    }
+  }
+  return { models: models.slice(0, MOST), quantizers: quantizers.slice(0, MOST), samplers: samplers.slice(0, MOST) };
+}
+
+/**
+ * Adds Load Q-Sched Preset in the middle of what is seen, and plugs it in where there is one place for it.
+ * @param {string} name of the preset
+ * @returns {?string} the title of the node it was plugged into
+ */
+export function insertPreset(name) {
+  const { graph } = app.canvas;
+  const target = takerOf(graph);
+  const node = window.LiteGraph.createNode(LOADER);
+  graph.beforeChange?.();
+  const { ds, canvas } = app.canvas;
+  const { width, height } = canvas.getBoundingClientRect();
+  node.pos = [
+    width / 2 / ds.scale - ds.offset[0] - node.size[0] / 2,
+    height / 2 / ds.scale - ds.offset[1] - node.size[1] / 2,
+  ];
+  graph.add(node);
+  const widget = node.widgets.find((one) => one.name === "preset_name");
+  const { values } = widget.options;
+  if (Array.isArray(values) && !values.includes(name)) values.push(name); // imported since the page was loaded
+  widget.value = name;
+  widget.callback?.(name);
+  if (target) node.connect(0, target, target.findInputSlot("preset"));
+  graph.afterChange?.();
+  graph.setDirtyCanvas?.(true, true);
+  return target ? String(target.title ?? "") : null;
+}
+
+// The one that is selected, else the only one without a preset.
+function takerOf(graph) {
+  const takers = graph.nodes.filter((node) => TAKERS.has(node.comfyClass));
+  const selected = takers.filter((node) => app.canvas.selected_nodes?.[node.id]);
+  if (selected.length) return selected.length === 1 ? selected[0] : null;
+  const free = takers.filter((node) => node.inputs?.some((input) => input.name === "preset" && input.link == null));
+  return free.length === 1 ? free[0] : null;
+}
+
+function valueOf(node, name) {
+  const linked = node.inputs?.some((input) => input.widget?.name === name && input.link != null);
+  return linked || !name ? undefined : node.widgets?.find((widget) => widget.name === name)?.value;
+}
+
+function text(node, name) {
+  const value = valueOf(node, name);
+  return typeof value === "string" ? value.slice(0, 400) : "";
+}
+
+function number(node, name) {
+  const value = valueOf(node, name);
+  return typeof value === "number" && Number.isFinite(value) ? value : null;
+}
