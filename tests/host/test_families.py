@@ -90,8 +90,8 @@ def test_a_family_samples_with_and_without_a_preset(server, family):
 
 
 def test_every_published_workflow_is_run_here():
-    others = {"demo", "01 Try it now"}
-    assert {path.stem for path in WORKFLOWS.glob("*.json")} - others == set(TEXT_WIDTHS)
+    names = {path.stem for path in WORKFLOWS.glob("*.json")} - {"demo"}
+    assert {name for name in names if not name[0].isdigit()} == set(TEXT_WIDTHS)  # test_templates.py runs the others
 
 
 @pytest.mark.parametrize("family", TEXT_WIDTHS)

@@ -1,0 +1,156 @@
+"""The pictures of the example workflows: ``python -m scripts.thumbnails``. Every one shows what a run gave.
+
+01, 04 and 05 are run as they are in a real ComfyUI; 02, 03 and 06 need models of many gigabytes, so their pictures are
+of a toy of the same family (``benchmarks/toys``), with what ``benchmarks/recovery.py`` found for it, and say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+import qsched_core as qs
+from benchmarks import toys
+
+from . import server
+from .host import host_at, local_host
+from .layout import ROOT
+
+WORKFLOWS = ROOT / "example_workflows"
+RECOVERY = ROOT / "benchmarks" / "results" / "recovery.json"
+SIDE, BAND, PAD = 512, 64, 12
+INK, PAPER, ACCENT, FAINT = "#f2f2f2", "#17191d", "#00bfa5", "#9aa0a6"
+SCENES = (
+    "a large purple circle above a small cyan square on a white background",
+    "a small red triangle right of a small cyan ring on a white background",
+    "a large red circle left of a small blue star on a sand background",
+)
+RUN = ("01", "04", "05")
+HARD = {"flow": {"group_size": 0, "include": ["*"]}, "noise": {"group_size": 0}}
+FP8 = torch.float8_e4m3fn
+
+Rows = Sequence[tuple[str, Sequence[Image.Image]]]
+
+
+def card(title: str, rows: Rows, foot: str) -> Image.Image:
+    """512 × 512: a title, rows of pictures each under its name, and where they come from."""
+    sheet = Image.new("RGB", (SIDE, SIDE), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.rectangle((0, 0, 6, BAND - 1), fill=ACCENT)
+    draw.text((PAD + 8, 10), title, INK, ImageFont.load_default(30))
+    draw.text((PAD, SIDE - 26), foot, FAINT, ImageFont.load_default(16))
+    top, height = BAND, (SIDE - BAND - 32) // len(rows)
+    for number, (name, pictures) in enumerate(rows):
+        y = top + number * height
+        draw.text((PAD, y), name, ACCENT if "Q-Sched" in name else INK, ImageFont.load_default(18))
+        wide = (SIDE - PAD * (len(pictures) + 1)) // len(pictures)
+        for column, picture in enumerate(pictures):
+            fitted = _fitted(picture, wide, height - 34)
+            left = PAD + column * (wide + PAD) + (wide - fitted.width) // 2
+            sheet.paste(fitted, (left, y + 26))
+    return sheet
+
+
+def _fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
+    scale = min(width / picture.width, height / picture.height)
+    size = (round(picture.width * scale), round(picture.height * scale))
+    return picture.resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS)
+
+
+def of_toys() -> Iterator[tuple[str, Image.Image]]:
+    flow, noise = toys.load("flow"), toys.load("noise")
+    foot = "a toy FLUX of ours, not the real one"
+    rows = _repaired(flow, flow.quantized("w4a4", **HARD["flow"]), "flow", "w4a4", 3)
+    yield "02", card("FLUX-schnell in 4 bits", rows, foot)
+    rows = _repaired(noise, noise.quantized("w4a4", **HARD["noise"]), "noise", "w4a4", 3)
+    yield "03", card("Turbo, Lightning, LCM, PCM", rows, "a toy U-Net of ours, 4 LCM steps")
+    rows = _repaired(flow, _in_fp8(flow), "flow", "w4a8", 3, "fp8")
+    yield "06", card("Over GGUF, fp8, int8", rows, "a toy FLUX of ours; fp8 loses little, so this is re-tuning")
+
+
+def _repaired(full: toys.Toy, quantised: toys.Toy, kind: str, form: str, seed: int, called: str | None = None) -> Rows:
+    steps = len(full.sigmas) - 1
+    spaces = json.loads(RECOVERY.read_text("utf-8"))["models"][kind]["formats"][form]["spaces"]
+    found = qs.Coefficients(tuple(spaces["both ends"]["c_x"]), tuple(spaces["both ends"]["c_eps"]))
+    called = called or form.upper()
+    return [
+        (called, _painted(quantised, qs.Coefficients.identity(steps), seed)),
+        (f"{called} + Q-Sched", _painted(quantised, found, seed)),
+    ]
+
+
+def _painted(toy: toys.Toy, coefficients: qs.Coefficients, seed: int) -> list[Image.Image]:
+    pictures = toy.generator(SCENES, seed)(coefficients, range(len(SCENES)))
+    return [Image.fromarray((picture.numpy() * 255).round().astype(np.uint8)) for picture in pictures]
+
+
+def _in_fp8(toy: toys.Toy) -> toys.Toy:
+    """Its Linear weights rounded to fp8, as the host's loader casts them."""
+    network = copy.deepcopy(toy.network)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight.data = module.weight.data.to(FP8).float()
+    return toys.replace(toy, network=network)
+
+
+def of_run(comfy: server.Server, number: str) -> Image.Image:
+    shown = _run(comfy, number)
+    if number == "01":
+        title, rows = "Try it now", [("W4A4", shown["12"][:3]), ("W4A4 + Q-Sched", shown["15"][:3])]
+    elif number == "04":
+        title, rows = "Calibrate on your prompts", [("The search", shown["9"]), ("The verdict", shown["8"])]
+    else:
+        ways = [shown["9"][0], shown["13"][1], shown["21"][2]]
+        rows = [("Without a preset", shown["24"][:3]), ("Q-Sched: sampler | model | custom sampler", ways)]
+        title = "One preset, any sampler"
+    return card(title, rows, "the demo model, on a CPU")
+
+
+def _run(comfy: server.Server, number: str) -> dict[str, list[Image.Image]]:
+    """The pictures that each node of a workflow shows."""
+    (path,) = (WORKFLOWS / "api").glob(f"{number} *.json")
+    outputs: dict[str, Any] = comfy.client.run(json.loads(path.read_text("utf-8")))
+    return {
+        node: [Image.open(io.BytesIO(comfy.client.view(**file))).convert("RGB") for file in output["images"]]
+        for node, output in outputs.items()
+        if "images" in output
+    }
+
+
+def save(number: str, picture: Image.Image) -> Path:
+    """Beside the workflow, as a .jpg: the only kind that the host looks for."""
+    (workflow,) = WORKFLOWS.glob(f"{number} *.json")
+    path = workflow.with_suffix(".jpg")
+    picture.save(path, quality=88, optimize=True)
+    return path
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts.thumbnails", description=__doc__.splitlines()[0])
+    parser.add_argument("--host", type=Path, help="the ComfyUI folder; default: the one at hand")
+    parser.add_argument("numbers", nargs="*", default=["toys", *RUN], help="of workflows that are run, or: toys")
+    arguments = parser.parse_args()
+    if "toys" in arguments.numbers:
+        for number, picture in of_toys():
+            print(save(number, picture).relative_to(ROOT), flush=True)
+    if not set(RUN) & set(arguments.numbers):
+        return 0
+    host = host_at(arguments.host, "--host") if arguments.host else local_host()
+    with server.running(host, Path(sys.executable)) as comfy:
+        for number in sorted(set(RUN) & set(arguments.numbers)):
+            print(save(number, of_run(comfy, number)).relative_to(ROOT), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

@@ -1,0 +1,118 @@
+"""The example workflows on the real server: the demo's as they are, the others on random files of the right shapes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
+
+WORKFLOWS = Path(__file__).resolve().parents[2] / "example_workflows" / "api"
+REAL = {"02": (4096, 768), "03": (2048, 1280), "06": (4096, 768)}
+"""Widths of the tokens and of the pooled vector that the stand-in for the text encoders gives."""
+
+
+def _beside(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"qsched_host_{name}", Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+families = _beside("test_families")
+models = families.models  # the random files, for the tests of this module too
+
+SEARCHES = {
+    "quantize": "QSchedQuantizeModel",
+    "int4": "QSchedQuantizeModel",
+    "W4A8": "QSchedQuantizeModel",
+    "turbo": "QSchedSampler",
+    "few steps": "QSchedSampler",
+    "calibrate": "QSchedCalibrate",
+    "preset": "QSchedLoadPreset",
+    "schedule": "QSchedSampler",
+}
+
+
+def written(number: str) -> dict[str, dict]:
+    (path,) = WORKFLOWS.glob(f"{number} *.json")
+    return json.loads(path.read_text("utf-8"))
+
+
+def at_hand(number: str) -> dict[str, dict]:
+    """The workflow with stand-ins for its text encoders, and a picture as small as can be."""
+    width, pooled = REAL[number]
+    graph = written(number)
+    for node_id, node in list(graph.items()):
+        if node["class_type"] == "CLIPTextEncode":
+            inputs = {"text": node["inputs"]["text"], "width": width, "pooled": pooled}
+            graph[node_id] = {"class_type": "TestConditioning", "inputs": inputs}
+        elif node["class_type"] == "DualCLIPLoader":
+            del graph[node_id]
+        elif node["class_type"].startswith("Empty"):
+            node["inputs"].update(width=64, height=64)
+    return graph
+
+
+def pictures(server, graph: dict[str, dict], timeout: float = 600) -> dict[str, torch.Tensor]:
+    """The first picture of every node that shows some, by the node's title."""
+    outputs = server.client.run(graph, timeout=timeout)
+    found = {}
+    for node_id, output in outputs.items():
+        for file in output.get("images", [])[:1]:
+            with Image.open(server.folder(file["type"]) / file["subfolder"] / file["filename"]) as picture:
+                found[graph[node_id]["_meta"]["title"]] = pil_to_tensor(picture.convert("RGB"))
+    return found
+
+
+@pytest.mark.parametrize("number", REAL)
+def test_a_template_of_real_models_samples_without_and_with_its_preset(server, number):
+    before = len(server.log_text())
+    plain, driven = pictures(server, at_hand(number)).values()
+    assert families.complaints(server.log_text()[before:]) == []
+    assert plain.float().std() > 0
+    assert driven.float().std() > 0
+    assert not torch.equal(plain, driven)
+
+
+def test_the_three_ways_to_use_a_preset_give_the_same_picture(server):
+    found = pictures(server, written("05"))
+    assert torch.equal(found["A"], found["B"])
+    assert torch.equal(found["A"], found["C"])
+    assert not torch.equal(found["A"], found["Without"])
+
+
+def test_the_calibration_shows_its_pictures_and_saves_its_preset(server):
+    graph = written("04")
+    graph["4"]["inputs"].update(trials=2, verdict_seeds=1)
+    assert set(pictures(server, graph)) >= {"before / after", "map", "per prompt"}
+    assert (server.base / "models" / "qsched_presets" / "my demo preset.safetensors").exists()
+
+
+def test_try_it_now_shows_the_pictures_without_and_with_the_preset(server):
+    graph = written("01")
+    graph["4"]["inputs"].update(trials=8, verdict_seeds=1)
+    found = pictures(server, graph)
+    assert not torch.equal(found["Quantised"], found["Quantised + Q-Sched"])
+
+
+def test_the_host_offers_the_templates_and_the_blueprint(server):
+    (ours,) = (names for pack, names in server.client.get("/workflow_templates").items() if "q-sched" in pack.lower())
+    assert sorted(ours) == sorted(path.stem for path in WORKFLOWS.parent.glob("*.json"))
+    blueprints = server.client.get("/global_subgraphs").items()
+    (found,) = (key for key, entry in blueprints if entry["info"]["node_pack"].endswith("q-sched"))
+    entry = server.client.get(f"/global_subgraphs/{found}")
+    assert entry["name"] == "Q-Sched quick start"
+    assert json.loads(entry["data"])["definitions"]["subgraphs"]
+
+
+@pytest.mark.parametrize("words", SEARCHES)
+def test_a_natural_search_finds_the_node(server, words):
+    info = server.client.object_info(SEARCHES[words])[SEARCHES[words]]
+    searched = [info["display_name"], *info["search_aliases"]]
+    assert any(words.lower() in text.lower() for text in searched)

@@ -1,0 +1,151 @@
+"""Templates, blueprint and search in the page, in both of the host's renderers."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+WORKFLOWS = Path(__file__).resolve().parents[2] / "example_workflows"
+NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+BLUEPRINT = "Q-Sched quick start"
+SEARCHES = {
+    "quantize": "Quantize Model W4A8",
+    "int4": "Quantize Model W4A8",
+    "W4A8": "Quantize Model W4A8",
+    "turbo": "Q-Sched Sampler",
+    "few steps": "Q-Sched Sampler",
+    "calibrate": "JAQ Calibrate",
+    "preset": "Load Q-Sched Preset",
+    "schedule": "Q-Sched Sampler",
+}
+
+
+def _beside(name: str):
+    spec = importlib.util.spec_from_file_location(f"qsched_web_{name}", Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+common = _beside("test_page")
+RENDERERS = common.RENDERERS
+
+LOAD = """async name => {
+  const packs = Object.keys(await (await app.api.fetchApi("/workflow_templates")).json());
+  const path = `/workflow_templates/${packs.find(n => /q-sched/i.test(n))}/${encodeURIComponent(name)}.json`;
+  await app.loadGraphData(await (await app.api.fetchApi(path)).json());
+}"""
+
+FRAMES = """() => app.graph.nodes.map(node => {
+  const shown = document.querySelector(`[data-node-id="${node.id}"]`);
+  const height = Math.max(node.size[1], (shown?.offsetHeight ?? 0) - 30), least = node.computeSize();
+  return { id: node.id, type: node.type, known: node.type in LiteGraph.registered_node_types || node.isVirtualNode,
+    box: [node.pos[0], node.pos[1] - 30, node.pos[0] + node.size[0], node.pos[1] + height],
+    cut: !shown && (node.size[0] < least[0] - 1 || node.size[1] < least[1] - 1) };
+})"""
+
+GROUPS = "() => app.graph.groups.map(({ pos, size }) => [pos[0], pos[1], pos[0] + size[0], pos[1] + size[1]])"
+
+
+def overlap(one, other) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def open_dialog(page) -> None:
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    page.get_by_role("dialog").get_by_text("Q-Sched", exact=True).click()
+
+
+def search(page, words: str) -> list[str]:
+    """The lines of the node search for `words`."""
+    box = page.locator("input[role=combobox]:visible").first
+    if not box.is_visible():
+        page.evaluate("() => app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+    box.fill(words)
+    page.wait_for_timeout(1500)
+    return page.locator("[role=option]:visible").all_inner_texts()
+
+
+@RENDERERS
+def test_every_template_is_shown_with_its_picture_and_the_first_one_runs(open_page, tmp_path, nodes_2):
+    page = open_page(nodes_2=nodes_2)
+    open_dialog(page)
+    for name in NAMES:
+        entry = page.locator(f'[data-testid="template-workflow-{name}"]')
+        entry.scroll_into_view_if_needed()
+        picture = entry.locator("img").first.element_handle()
+        page.wait_for_function("image => image.complete && image.naturalWidth === 512", arg=picture)
+    page.screenshot(path=tmp_path / "dialog.png")
+    page.locator(f'[data-testid="template-workflow-{NAMES[0]}"]').click()
+    page.wait_for_function("() => app.graph.nodes.some(node => node.type === 'QSchedCalibrate')")
+    page.evaluate(
+        """seed => {
+          const node = app.graph.nodes.find(n => n.type === "QSchedCalibrate");
+          const set = { trials: 3, verdict_seeds: 1, search_seed: seed };
+          for (const [key, value] of Object.entries(set)) node.widgets.find(w => w.name === key).value = value;
+        }""",
+        arg=100 + nodes_2,
+    )
+    page.locator('[data-testid="queue-button"]').first.click()
+    page.wait_for_function("() => app.nodeOutputs?.[15]?.images?.length === 4")
+    common.wait_until_done(page)
+    page.screenshot(path=tmp_path / "run.png")
+
+
+@RENDERERS
+def test_every_template_loads_whole_and_nothing_overlaps(open_page, tmp_path, nodes_2):
+    page = open_page(nodes_2=nodes_2)
+    for name in NAMES:
+        page.evaluate(LOAD, name)
+        page.wait_for_timeout(2500)
+        page.screenshot(path=tmp_path / f"{name}.png")
+        nodes, groups = page.evaluate(FRAMES), page.evaluate(GROUPS)
+        assert len(nodes) > 9
+        assert [node["type"] for node in nodes if not node["known"] or node["cut"]] == [], name
+        boxes = [node["box"] for node in nodes]
+        touching = [
+            (one["type"], other["type"])
+            for number, one in enumerate(nodes)
+            for other in nodes[:number]
+            if overlap(one["box"], other["box"])
+        ]
+        assert touching == [], name
+        assert all(sum(overlap(box, group) for group in groups) <= 1 for box in boxes), name
+
+
+@RENDERERS
+def test_the_blueprint_is_found_placed_and_run(open_page, tmp_path, nodes_2):
+    page = open_page(nodes_2=nodes_2)
+    page.evaluate("() => app.graph.clear()")
+    found = search(page, "quick start")
+    page.screenshot(path=tmp_path / "search.png")
+    assert any(BLUEPRINT in line for line in found)
+    page.locator("[role=option]:visible").filter(has_text=BLUEPRINT).first.click()
+    page.mouse.move(900, 400)
+    page.mouse.click(900, 400)
+    page.wait_for_function("() => app.graph.nodes.length === 1 && app.graph.nodes[0].subgraph")
+    page.evaluate(
+        """seed => {
+          const box = app.graph.nodes[0];
+          const add = kind => { const node = LiteGraph.createNode(kind); app.graph.add(node); return node; };
+          const demo = add("QSchedDemoModel"), picture = add("PreviewImage");
+          for (const name of ["model", "clip", "vae"])
+            demo.connect(demo.findOutputSlot(name), box, box.findInputSlot(name));
+          box.connect(0, picture, 0);
+          const set = { prompt: "a large red circle on a sand background", width: 64, height: 64, seed };
+          for (const [name, value] of Object.entries(set)) box.widgets.find(w => w.name === name).value = value;
+        }""",
+        arg=7 + nodes_2,
+    )
+    common.run(page)
+    page.wait_for_function("() => Object.values(app.nodeOutputs ?? {}).some(shown => shown.images?.length === 1)")
+    page.wait_for_timeout(500)
+    page.screenshot(path=tmp_path / "blueprint.png")
+
+
+def test_eight_natural_searches_find_our_nodes(open_page, tmp_path):
+    page = open_page(nodes_2=False)
+    for words, title in SEARCHES.items():
+        found = search(page, words)
+        page.screenshot(path=tmp_path / f"{words}.png")
+        assert any(title in line for line in found), (words, found)
