@@ -6,10 +6,10 @@ ARGS ?=
 DEV = $(PYTHON) scripts/dev.py
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test serve train lint clean
+.PHONY: help env demo test serve train package lint clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: ## make the environment and find ComfyUI (the other commands do it too)
 	@$(DEV) env $(ARGS)
@@ -25,6 +25,9 @@ serve: ## start ComfyUI with the pack, to try it by hand
 
 train: ## train the demo model anew
 	@$(DEV) train $(ARGS)
+
+package: ## build the package as the registry gets it, check it, and load it in a clean ComfyUI
+	@$(DEV) package $(ARGS)
 
 lint: ## check the code with ruff
 	@$(DEV) lint $(ARGS)

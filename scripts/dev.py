@@ -21,7 +21,7 @@ if not __package__:  # run as a file: Python has put scripts/ itself on the path
 
 from scripts import environment, processes, server, suite  # noqa: E402
 from scripts.errors import DevError  # noqa: E402
-from scripts.layout import CACHE, DEMO_OUTPUT, ROOT, SERVE_BASE, VENV  # noqa: E402
+from scripts.layout import CACHE, DEMO_OUTPUT, DIST, ROOT, SERVE_BASE, VENV  # noqa: E402
 
 CACHES = ("__pycache__", ".pytest_cache", ".ruff_cache")
 
@@ -60,6 +60,12 @@ def train(args: argparse.Namespace) -> int:
     return processes.run([environment.prepare().python, "-m", "demo.train", *args.rest], cwd=ROOT)
 
 
+def package(args: argparse.Namespace) -> int:
+    """build the package as the registry gets it, check it, and load it in a clean ComfyUI"""
+    bench = environment.prepare()
+    return processes.run([bench.python, "-m", "scripts.package", "--host", bench.host.path], cwd=ROOT)
+
+
 def lint(args: argparse.Namespace) -> int:
     """check the code with ruff (further arguments go to ruff)"""
     return processes.run([environment.prepare().python, "-m", "ruff", "check", *(args.rest or ["."])], cwd=ROOT)
@@ -67,7 +73,7 @@ def lint(args: argparse.Namespace) -> int:
 
 def clean(args: argparse.Namespace) -> int:
     """remove what the tools and the demo left; with --all also .venv and the downloaded ComfyUI"""
-    places = [DEMO_OUTPUT, *(ROOT / name for name in CACHES)]
+    places = [DEMO_OUTPUT, DIST, *(ROOT / name for name in CACHES)]
     own = [entry for entry in ROOT.iterdir() if entry.is_dir() and entry not in (VENV, CACHE)]
     places += [found for entry in own for found in entry.rglob("__pycache__")]
     places += [VENV, CACHE] if args.all else []
@@ -76,7 +82,7 @@ def clean(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (env, demo, test, serve, train, lint, clean)
+COMMANDS = (env, demo, test, serve, train, package, lint, clean)
 FORWARDING = {"test": test, "train": train, "lint": lint}
 
 

@@ -171,10 +171,10 @@ def test_without_the_package_the_error_says_what_to_install(refused, monkeypatch
     ids=["a part is missing", "broken"],
 )
 def test_a_broken_package_does_not_break_the_others(monkeypatch, error, why):
-    def broken(name: str):
+    def broken():
         raise error
 
-    monkeypatch.setattr("qsched_core.quant.backends.quanto.import_module", broken)
+    monkeypatch.setattr("qsched_core.quant.backends.quanto._import_quanto", broken)
     assert QuantoBackend().missing(FOUR, CPU) == f"it cannot be imported ({why})"
     assert qs.quantize(Net(), "w4a16").quantized
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import import_module
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +30,10 @@ def pack(weight: Tensor, form: Format) -> Tensor:
     Codes are chosen for the scales as float16 holds them. Without a group that divides K, or with one output channel,
     quanto packs nothing: see ``QuantoBackend.refusal``.
     """
-    tensor, rows = import_module("optimum.quanto.tensor"), weight.shape[0]
-    quantize = torch.ops.quanto
+    from optimum.quanto import tensor
+    from optimum.quanto.tensor.packed import pack_weights
+
+    quantize, rows = torch.ops.quanto, weight.shape[0]
     wide = weight.float()
     if form.weight_bits == 8:
         scale = _held(tensor.AbsmaxOptimizer()(wide, tensor.qint8, 0), _SMALLEST)
@@ -42,9 +43,12 @@ def pack(weight: Tensor, form: Format) -> Tensor:
     scale, shift = tensor.MaxOptimizer()(wide, tensor.qint4, 0, group)
     scale, shift = _held(scale, _SMALLEST), _held(shift, -_LARGEST)
     codes = quantize.quantize_affine(wide, 4, 0, group, scale, shift).view(rows, -1)
-    pack_weights = import_module("optimum.quanto.tensor.packed").pack_weights
     # Its nibbles pair the halves of the first axis, ours the halves of a row.
     return torch.cat([pack_weights(codes.t(), 4).t(), _bytes(scale, rows), _bytes(-shift, rows)], dim=1)
+
+
+def _import_quanto() -> None:
+    import optimum.quanto  # noqa: F401
 
 
 def _held(values: Tensor, least: float) -> Tensor:
@@ -101,7 +105,7 @@ class QuantoBackend(TorchBackend):
         if form.symmetric != (form.weight_bits == 8):
             return f"its {form.weight_bits} bits are {'asymmetric' if form.symmetric else 'symmetric'}"
         try:
-            import_module("optimum.quanto")
+            _import_quanto()
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] == "optimum":
                 return "it is not installed, pip install optimum-quanto"
