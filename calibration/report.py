@@ -80,7 +80,8 @@ def verdict(result: Result, control: Control | None = None) -> list[str]:
     lines += _drifts(result)
     lines += _gains(result) + _bought(result) + _luck(result) + _border(result)
     lines += _control(result, control) if control is not None else []
-    return [*lines, *_effort(result), _objective(result)]
+    held = ["Held: a candidate farther away than the stock sampler could not win."] * result.held
+    return [*lines, *held, *_effort(result), _objective(result)]
 
 
 def as_json(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
@@ -172,7 +173,12 @@ def _control(result: Result, control: Control) -> list[str]:
         f"Control: a search of its own changes the full-precision model's JAQ by {own.gain}"
         + (" (accepted)." if own.accepted else " (not accepted)."),
     ]
-    return [*lines, _share(result, own)] if result.accepted else lines
+    if not result.accepted:
+        return lines
+    if result.held:
+        # A search of its own may go anywhere: its gain says nothing about coefficients that were held.
+        return [*lines, _repair(1 - control.same.gain / result.gain.gain)]
+    return [*lines, _share(result, own)]
 
 
 def _share(result: Result, own: Result) -> str:
@@ -181,19 +187,26 @@ def _share(result: Result, own: Result) -> str:
         return "So the gain is repair of quantisation: the full-precision model found none of its own."
     # In this study's units, whatever the control's are: JAQ is linear in its terms.
     retuning = float(result.objective({term: own.gains[term].gain for term in ("tc", "iq")}))
-    share = min(1.0, 1 - retuning / result.gain.gain)
+    return _repair(1 - retuning / result.gain.gain)
+
+
+def _repair(share: float) -> str:
     if share <= 0:
         return "So all of the gain may be re-tuning of the sampler: the full-precision model gains as much."
+    share = min(1.0, share)
     return f"So about {100 * share:.0f} % of the gain is repair of quantisation, the rest re-tuning of the sampler."
 
 
 def _effort(result: Result) -> list[str]:
     candidates = [trial for trial in result.finished if any(value != 1.0 for value in trial.point.values())]
-    raced = sum(not trial.whole and math.isfinite(trial.value) for trial in candidates)
+    most = max((trial.pictures for trial in result.finished), default=0)
+    out = [trial for trial in candidates if not trial.whole and math.isfinite(trial.value)]
+    raced = sum(trial.pictures < most for trial in out)
     pictures, steps = result.nfe // len(result.coefficients), len(result.coefficients)
     lines = [
         f"Cost: {_counted(len(candidates), 'candidate')}"
         + (f", {raced} of them dropped after a part of the prompts" if raced else "")
+        + (f", {len(out) - raced} held back" if len(out) > raced else "")
         + f"; {_counted(pictures, 'picture')} of {_counted(steps, 'step')}."
     ]
     if result.failed:

@@ -58,7 +58,7 @@ class Result:
     ``gains`` hold the paired interval of every metric on held-out prompts: they are free of the winner's curse, of
     which ``optimism`` is the size: what the search's own prompts promised beyond them. ``nfe`` counts network
     evaluations (pictures × steps), ``failed`` the candidates with a picture that could not be scored. ``trace`` has
-    every trial as (point, JAQ on the search prompts).
+    every trial as (point, JAQ on the search prompts). ``held``: candidates were held to a distance.
     """
 
     coefficients: Coefficients
@@ -76,6 +76,7 @@ class Result:
     candidate: Evaluation
     trace: tuple[tuple[Mapping[str, float], float], ...] = field(repr=False)
     finished: tuple[Trial, ...] = field(repr=False)
+    held: bool = False
 
     @property
     def gain(self) -> Interval:
@@ -173,6 +174,7 @@ class _Study:
             candidate=candidate,
             trace=tuple((trial.point, trial.value) for trial in self.finished),
             finished=tuple(self.finished),
+            held=self.hold is not None,
         )
 
     # --- the search

@@ -190,7 +190,7 @@ class QSchedCalibrate(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "stay_near",
-                    default=False,
+                    default=True,
                     optional=True,
                     advanced=True,
                     tooltip="With full_model: no candidate wins whose pictures are farther from the full model's than "
@@ -242,7 +242,7 @@ class QSchedCalibrate(io.ComfyNode):
         most_minutes=0.0,
         normalised=False,
         warm_start=True,
-        stay_near=False,
+        stay_near=True,
     ) -> io.NodeOutput:
         settings = Settings(
             space=space,
@@ -270,13 +270,11 @@ class QSchedCalibrate(io.ComfyNode):
             )
         scorer = load_scorer(metric) if jaq_metric is None else jaq_metric
         positives, negatives = conditionings(clip, prompt_set, negative, way)
-        if stay_near and full_model is None:
-            raise CalibrationError("stay_near has nothing to stay near to.", "plug in full_model, or turn it off")
         run = Run(cls.hidden.unique_id, prompt_set, settings, scorer, full_model is not None)
         generator = HostGenerator(
             model, vae, positives, negatives, latent, way, search_seed, batch_size, run.generated
         )  # fmt: skip
-        outcome = run(generator, full_model, warm_start, stay_near)
+        outcome = run(generator, full_model, warm_start, stay_near and full_model is not None)
         # The front end keeps showing the last preview of a run: let it be the result.
         run.finish(outcome)
         shown = ui.PreviewImage(outcome.before_after, cls=cls).as_dict()

@@ -19,6 +19,7 @@ from ..qsched_core.environment import OK, OPTIONAL, TO_DO, Line, Section
 from ..qsched_core.quant import Backend, KitchenBackend, QuantoBackend, TorchBackend
 from .folders import FOLDER, METRICS_FOLDER, MODELS_FOLDER, SUFFIX, journal_path
 from .layers import QUANTO_TWINS, TWINS
+from .progress import node_id, say
 from .run import STUDIES
 from .sockets import CATEGORY
 
@@ -38,6 +39,7 @@ class QSchedCheck(io.ComfyNode):
             is_output_node=True,
             inputs=[],
             outputs=[io.String.Output(display_name="report", tooltip="For a bug report: it holds folders' paths.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -47,6 +49,7 @@ class QSchedCheck(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         text = environment.report(sections())
+        say(node_id(cls), text)
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
 

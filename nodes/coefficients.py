@@ -10,6 +10,7 @@ from comfy_api.latest import io, ui
 from ..qsched_core import CoefficientError, Coefficients, Preset, PresetError
 from .curves import curve
 from .presets import describe_preset
+from .progress import node_id, say
 from .sockets import CATEGORY, PresetSocket
 
 KEEP = "as plugged in"
@@ -69,12 +70,14 @@ class QSchedCoefficients(io.ComfyNode):
                 PresetSocket.Output(display_name="preset", tooltip="For any Q-Sched node, or to save."),
                 io.String.Output(display_name="report", tooltip="The values, in words."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, form, strength, sigmas=None, preset=None) -> io.NodeOutput:
         made = make(form, strength, sigmas, preset)
         text = describe_preset(made)
+        say(node_id(cls), text)
         return io.NodeOutput(made, text, ui={**ui.PreviewText(text).as_dict(), **curve(made)})
 
 

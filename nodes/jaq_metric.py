@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from .metrics import DEMO, make_scorer, metric_entries
+from .progress import node_id, say
 from .sockets import CATEGORY, MetricSocket
 
 
@@ -36,12 +37,15 @@ class QSchedMetric(io.ComfyNode):
                 MetricSocket.Output(display_name="metric", tooltip="For JAQ Calibrate."),
                 io.String.Output(display_name="note", tooltip="Licences and sizes of what is loaded."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, tc, iq, watch, clip=None, clip_vision=None) -> io.NodeOutput:
         scorer = make_scorer(tc, iq, watch, clip, clip_vision)
-        return io.NodeOutput(scorer, scorer.note, ui=ui.PreviewText(scorer.note or scorer.name))
+        text = scorer.note or scorer.name
+        say(node_id(cls), text)
+        return io.NodeOutput(scorer, scorer.note, ui=ui.PreviewText(text))
 
 
 NODES = [QSchedMetric]

@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from ..qsched_core import Preset, PresetError, load_preset, save_preset
 from .cards import RECIPE, bound_text, clean, gain_text, make_card, notes_of, recipe, thumbnail_uri, votes_text
 from .folders import FOLDER, file_names, file_path, unused_path
+from .progress import node_id, say
 from .sockets import CATEGORY, PresetSocket
 
 
@@ -28,6 +29,7 @@ class QSchedLoadPreset(io.ComfyNode):
                 PresetSocket.Output(display_name="preset", tooltip="For Q-Sched Sampler."),
                 io.String.Output(display_name="report", tooltip="What the preset was made for and what it gained."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -49,6 +51,7 @@ class QSchedLoadPreset(io.ComfyNode):
     def execute(cls, preset_name) -> io.NodeOutput:
         preset = load_preset(file_path(FOLDER, preset_name))
         text = describe_preset(preset)
+        say(node_id(cls), text)
         return io.NodeOutput(preset, text, ui=ui.PreviewText(text))
 
 
@@ -83,7 +86,7 @@ class QSchedSavePreset(io.ComfyNode):
                 ),
             ],
             outputs=[io.String.Output(display_name="file name", tooltip="What Load Q-Sched Preset lists.")],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -96,7 +99,9 @@ class QSchedSavePreset(io.ComfyNode):
             added = recipe((cls.hidden.extra_pnginfo or {}).get("workflow"), cls.hidden.prompt)
         path = unused_path(FOLDER, name)
         left_out = _save(preset, card, added, path)
-        return io.NodeOutput(path.name, ui=ui.PreviewText(f"Saved models/{FOLDER}/{path.name}{left_out}"))
+        text = f"Saved models/{FOLDER}/{path.name}{left_out}"
+        say(node_id(cls), text)
+        return io.NodeOutput(path.name, ui=ui.PreviewText(text))
 
 
 def _save(preset, card: dict[str, str], added: dict[str, str], path) -> str:

@@ -14,6 +14,7 @@ from comfy_api.latest import io, ui
 
 from ..calibration.prompts import LARGEST, Prompts, parse_file, parse_sets, read_lines, select, select_as_given
 from ..qsched_core import CalibrationError
+from .progress import node_id, say
 from .sockets import CATEGORY, PromptsSocket
 
 SHOWN = 6
@@ -105,6 +106,7 @@ class QSchedPrompts(io.ComfyNode):
                 PromptsSocket.Output(display_name="prompts", tooltip="For JAQ Calibrate."),
                 io.String.Output(display_name="report", tooltip="How many there are, and what was left out."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -136,6 +138,7 @@ class QSchedPrompts(io.ComfyNode):
         else:
             made = plain(select(first, second, draw_seed[0]))
         text = report(made)
+        say(node_id(cls), text)
         return io.NodeOutput(made, text, ui=ui.PreviewText(text))
 
 

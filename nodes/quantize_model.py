@@ -8,7 +8,7 @@ from ..qsched_core import PresetError
 from ..qsched_core.quant import AUTO, FORMATS, RECIPES
 from .backends import job_for
 from .folders import MODELS_FOLDER, STOCK_FOLDER, file_names, file_path, unused_path
-from .progress import NodeProgress, say
+from .progress import NodeProgress, node_id, say
 from .quantized_files import is_stock, load_model, save_model, save_stock
 from .sockets import CATEGORY, PlanSocket
 from .twin import quantized_twin
@@ -156,6 +156,7 @@ class QSchedSaveQuantized(io.ComfyNode):
                     display_name="file name", tooltip="As Load Diffusion Model or Load Quantized Model lists it."
                 )
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -165,6 +166,7 @@ class QSchedSaveQuantized(io.ComfyNode):
         path = unused_path(folder, name)
         (save_stock if stock else save_model)(model, path)
         text = f"Saved models/{folder}/{path.name}, {path.stat().st_size / 1e6:.1f} MB, for {reader}."
+        say(node_id(cls), text)
         return io.NodeOutput(path.name, ui=ui.PreviewText(text))
 
 

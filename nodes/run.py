@@ -104,7 +104,7 @@ class Run:
             if full is not None:
                 control, more = self._control(full, result)
                 rows = [more[0], *rows, *more[1:]]
-            return self._outcome(generator, full, result, control, rows, starts, held=stay_near)
+            return self._outcome(generator, full, result, control, rows, starts)
         except InterruptProcessingException:
             self._keep_best(generator)
             raise
@@ -208,12 +208,10 @@ class Run:
         preset = Preset(self.best.best, generator.sigmas, self._binding(generator), "not validated", record)
         save_preset(preset, unused_path(FOLDER, "cancelled calibration"))
 
-    def _outcome(self, generator, full, result: Result, control: Control | None, rows, starts, *, held) -> Outcome:
+    def _outcome(self, generator, full, result: Result, control: Control | None, rows, starts) -> Outcome:
         lines = verdict(result, control)
         if starts:
             lines.append(f"Warm start: {', '.join(starts)} were tried as candidates.")
-        if held:
-            lines.append("Held: candidates farther from full precision than the quantised model could not win.")
         lines += [
             f"{what}: {note}." for what, note in (("Prompts", self.prompts.note), ("Metric", self.scorer.note)) if note
         ]
@@ -221,7 +219,7 @@ class Run:
         record = {
             "metric": self.scorer.name,
             "objective": asdict(objective),
-            "settings": {**asdict(self.settings), "stay near": held},
+            "settings": {**asdict(self.settings), "stay near": result.held},
             "prompts": len(self.prompts.texts),
             "prompts sha256": self.prompts.digest,
             "network evaluations": result.nfe,

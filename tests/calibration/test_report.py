@@ -48,7 +48,11 @@ def result(**changed) -> Result:
 
 
 def trial(c_eps: float, value: float, whole: bool = True) -> Trial:
-    return Trial({"c_x_last": 1.0, "c_eps_last": c_eps}, value, 6, whole)
+    return Trial({"c_x_last": 1.0, "c_eps_last": c_eps}, value, 6 if whole else 3, whole)
+
+
+def held_back(c_eps: float, value: float) -> Trial:
+    return Trial({"c_x_last": 1.0, "c_eps_last": c_eps}, value, 6, False)
 
 
 def with_gains(**more: Interval) -> dict[str, Interval]:
@@ -182,6 +186,17 @@ def test_what_the_search_cost_counts_dropped_and_failed_candidates():
     assert "One of them is the stock sampler itself: the search had nothing to compare with." in blind
 
 
+def test_candidates_that_were_held_back_are_counted_apart():
+    trials = (trial(1.0, 1.0), trial(1.1, 1.193), trial(0.9, 0.5, False), held_back(1.2, 1.5))
+    lines = verdict(result(finished=trials, held=True))
+    assert (
+        "Cost: 3 candidates, 1 of them dropped after a part of the prompts, 1 held back; 60 pictures of 4 steps."
+        in lines
+    )
+    assert "Held: a candidate farther away than the stock sampler could not win." in lines
+    assert not [line for line in verdict(result()) if line.startswith("Held")]
+
+
 def test_the_objective_is_told_with_its_units():
     assert verdict(result(objective=Objective(0.5)))[-1] == "JAQ = TC + 0.5 IQ."
     assert verdict(result(objective=Objective(2.0, 0.0123, 0.456)))[-1] == (
@@ -217,6 +232,11 @@ def test_a_full_model_that_finds_nothing_leaves_repair():
 
 def test_a_full_model_that_gains_as_much_leaves_nothing_to_repair():
     assert last_of_control(result(), result()).startswith("So all of the gain may be re-tuning of the sampler")
+
+
+def test_a_search_of_its_own_that_was_not_held_says_nothing_about_one_that_was():
+    found = last_of_control(result(held=True), result())
+    assert found == "So about 90 % of the gain is repair of quantisation, the rest re-tuning of the sampler."
 
 
 def test_a_control_with_units_of_its_own_is_compared_in_ours():

@@ -289,6 +289,7 @@ def test_a_rename_that_fails_leaves_no_empty_file(pack, library, folder, refused
 
 
 class Hidden:
+    unique_id = None
     prompt = {"1": {"class_type": "QSchedSavePreset", "inputs": {}}}
     extra_pnginfo = {"workflow": {"nodes": [], "extra": {"words": HTML}}}
 
