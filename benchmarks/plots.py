@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
@@ -42,33 +43,40 @@ def search_cost() -> plt.Figure:
 
 
 def recovery() -> plt.Figure:
-    """Gains of every space over the quantised model, beside what quantising had taken."""
+    """Gains of every space over the quantised model, free and held, beside what quantising had taken."""
     models = earlier("recovery")["models"]
-    metrics = ("tc+iq", "attribute accuracy", "distance to full")
-    figure, axes = plt.subplots(len(models), len(metrics), figsize=(11, 3.4 * len(models)), squeeze=False)
+    metrics = ("tc+iq", "attribute accuracy", "distance to drawn set", "distance to full")
+    figure, axes = plt.subplots(len(models), len(metrics), figsize=(13, 5.2 * len(models)), squeeze=False)
     for line, (kind, model) in zip(axes, models.items(), strict=True):
+        rows = list(_recovery_rows(model))
         for axis, metric in zip(line, metrics, strict=True):
-            place, labels = 0, []
-            for form, found in model["formats"].items():
-                if not isinstance(found, dict):
-                    continue
-                rows = [("lost", found["lost"][metric], GREY)]
-                rows += [(n, s["gain"][metric], GREEN) for n, s in found["spaces"].items() if isinstance(s, dict)]
-                for name, (gain, low, high), colour in rows:
+            for place, _, intervals, colour in rows:
+                if metric in intervals:
+                    gain, low, high = intervals[metric]
                     axis.errorbar(gain, place, xerr=[[gain - low], [high - gain]], fmt="o", color=colour, ms=4)
-                    labels.append((place, f"{form.upper()} {name}"))
-                    place += 1
-                place += 0.6
-            gain, low, high = model["control, full precision"]["gain"][metric]
-            axis.errorbar(gain, place, xerr=[[gain - low], [high - gain]], fmt="D", color=BLUE, ms=4)
-            labels.append((place, "full precision, own search"))
-            names = [name for _, name in labels] if axis is line[0] else [""] * len(labels)
+            names = [name if axis is line[0] else "" for _, name, _, _ in rows]
             axis.axvline(0, color="black", lw=0.8)
-            axis.set_yticks([place for place, _ in labels], names, fontsize=8)
-            axis.invert_yaxis()
+            axis.set_yticks([place for place, _, _, _ in rows], names, fontsize=8)
+            axis.set_ylim(rows[-1][0] + 0.8, -0.8)
             better = "lower is better" if metric.startswith("distance") else "higher is better"
             axis.set_title(f"{KINDS[kind][0]}: {metric} ({better})", fontsize=9)
     return figure
+
+
+def _recovery_rows(model: dict) -> Iterator[tuple[float, str, dict, str]]:
+    """(place, name, intervals by metric, colour) from the top."""
+    place = 0.0
+    for form, found in model["formats"].items():
+        if not isinstance(found, dict):
+            continue
+        yield place, f"{form.upper()} lost", found["lost"], GREY
+        for group, colour in (("spaces", GREEN), ("held", ORANGE)):
+            for name, row in found.get(group, {}).items():
+                if isinstance(row, dict):
+                    place += 1
+                    yield place, f"{form.upper()} {name}{', held' * (group == 'held')}", row["gain"], colour
+        place += 1.6
+    yield place, "full precision, own search", model["control, full precision"]["gain"], BLUE
 
 
 def verdict() -> plt.Figure:
