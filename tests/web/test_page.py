@@ -132,6 +132,22 @@ def test_the_map_is_drawn_while_it_runs_and_again_after_a_reload(open_page, tmp_
     assert again["text"] == done["text"]
 
 
+def test_a_cancel_keeps_the_map_and_the_best_so_far(open_page, server):
+    page = open_page(nodes_2=False)
+    load(page, seed=5)
+    page.evaluate("""() => { for (const node of app.graph.nodes) if (node.type === "QSchedCalibrate")
+      node.widgets.find(w => w.name === "trials").value = 400; }""")
+    run(page)
+    wait_for_points(page, 3)
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.Interrupt')")
+    wait_until_done(page)
+    points = int(drawn(page, CALIBRATE)["points"])
+    assert 3 <= points < 400
+    assert list((server.base / "models" / "qsched_presets").glob("cancelled calibration*.safetensors"))
+    reload(page)
+    assert int(wait_for_points(page, 3)["points"]) == points
+
+
 @RENDERERS
 def test_the_map_of_a_node_in_a_subgraph_comes_back_with_its_tab(open_page, tmp_path, nodes_2):
     page = open_page(nodes_2=nodes_2)
