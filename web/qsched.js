@@ -4,6 +4,7 @@ import { addArena, listenArenas, restoreArenas } from "./arena.js";
 import { addMap, listen, restore } from "./calibrate.js";
 import { addCurve, restoreCurves } from "./curve.js";
 import { listenErrors, restoreErrors } from "./errors.js";
+import { foldAdvanced } from "./fold.js";
 import { addLibrary, refreshLibrary } from "./library.js";
 import { addPanelStyles, redrawPanels } from "./panel.js";
 import { addSocketStyles, colourSockets } from "./sockets.js";
@@ -34,6 +35,7 @@ app.registerExtension({
   },
 
   nodeCreated(node) {
+    foldAdvanced(node);
     addMap(node);
     addCurve(node);
     addArena(node);

@@ -12,6 +12,9 @@ import pytest
 
 from scripts import server as comfyui
 from scripts.host import HostError, host_at, local_host
+from scripts.layout import ROOT
+
+SHOTS = ROOT / "output" / "screenshots"
 
 SECONDS = 120_000
 """How long a page may take for anything, in its own milliseconds: the machine may be busy."""
@@ -49,8 +52,11 @@ def server(browser) -> Iterator[comfyui.Server]:
 
 
 @pytest.fixture
-def open_page(server, browser, tmp_path) -> Iterator[Callable]:
-    """``open_page(nodes_2=…)``: a page in one of the host's renderers. An error of ours on it fails the test."""
+def open_page(server, browser, request) -> Iterator[Callable]:
+    """``open_page(nodes_2=…)``: a page in one of the host's renderers. An error of ours on it fails the test.
+
+    How it looked at the end is kept in ``output/screenshots``.
+    """
     opened, errors = [], []
 
     def open_one(*, nodes_2: bool):
@@ -67,7 +73,7 @@ def open_page(server, browser, tmp_path) -> Iterator[Callable]:
 
     yield open_one
     for number, page in enumerate(opened):
-        page.screenshot(path=tmp_path / f"page {number}.png")
+        page.screenshot(path=SHOTS / f"{request.node.name} {number}.png")
         page.close()
     assert errors == []
 

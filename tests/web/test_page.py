@@ -167,6 +167,22 @@ def test_the_map_of_a_node_in_a_subgraph_comes_back_with_its_tab(open_page, tmp_
     assert again["colours"] > 20
 
 
+VISIBLE = """() => { const node = app.graph.nodes[0];
+  return node.widgets.filter(w => node.isWidgetVisible(w)).map(w => w.name); }"""
+
+
+def test_advanced_widgets_take_no_place_on_the_classic_canvas_until_they_are_asked_for(open_page):
+    page = open_page(nodes_2=False)
+    page.evaluate("() => app.loadApiJson({ 1: { class_type: 'QSchedCalibrate', inputs: {} } }, 'one')")
+    page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 20")
+    assert page.evaluate(VISIBLE) == ["prompts", "steps", "sampler_name", "scheduler", "metric", "qsched_map"]
+    folded = page.evaluate("() => app.graph.nodes[0].size[1]")
+    page.evaluate("() => app.graph.nodes[0].toggleAdvanced()")
+    page.wait_for_timeout(500)
+    assert len(page.evaluate(VISIBLE)) > 20
+    assert page.evaluate("() => app.graph.nodes[0].size[1]") > folded + 15 * 20  # a widget is 20 pixels tall, at least
+
+
 @RENDERERS
 def test_a_chosen_preset_is_drawn_and_the_colours_follow_the_palette(open_page, server, tmp_path, nodes_2):
     save_preset(server.base / "models" / "qsched_presets" / "three.safetensors")
