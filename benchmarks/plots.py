@@ -59,7 +59,8 @@ def recovery() -> plt.Figure:
             axis.set_yticks([place for place, _, _, _ in rows], names, fontsize=8)
             axis.set_ylim(rows[-1][0] + 0.8, -0.8)
             better = "lower is better" if metric.startswith("distance") else "higher is better"
-            axis.set_title(f"{KINDS[kind][0]}: {metric} ({better})", fontsize=9)
+            axis.set_title(f"{KINDS[kind][0]}: {metric}\n({better})", fontsize=9)
+            axis.locator_params(axis="x", nbins=5)
     return figure
 
 
