@@ -5,11 +5,11 @@ import { drawMap } from "./map.js";
 import { allNodes, lastOutput, nodeById, rootGraph } from "./nodes.js";
 import { Panel } from "./panel.js";
 import { advance, readReport, readStudy } from "./records.js";
+import { text } from "./texts.js";
 import { drawLegend, drawTrace } from "./trace.js";
 
 const NODE = "QSchedCalibrate", CONTROL = "full-precision control";
 const HEIGHT = 296, LINE = 66, LEGEND = 26;
-const HINT = "Run it: the candidates appear here as they are tried.";
 
 /** Per node: its panel, and what is known of its searches. */
 const shown = new WeakMap();
@@ -81,7 +81,7 @@ function showReport(node, output) {
 function show(node) {
   const { panel, study, control } = shown.get(node);
   panel.canvas.dataset.points = study?.points.length ?? 0;
-  if (!study?.points.length) return panel.show(study ? "The first picture is being made …" : HINT, 0);
+  if (!study?.points.length) return panel.show(text(study ? "map.first" : "map.hint"), 0);
   panel.show(words(study, control), HEIGHT, (context, width, height, theme) => {
     const map = height - LINE - LEGEND - 4;
     drawMap(context, { x: 0, y: 0, width, height: map }, theme, study, radiusOf(node));
@@ -93,11 +93,11 @@ function show(node) {
 function words(study, control) {
   const best = bestSoFar(study, gainsOf(study)).at(-1);
   const count = study.count - isIdentity(study.points[0]);
-  const trials = `${count} candidate${count === 1 ? "" : "s"}`;
-  const found = best > 0 ? `Best JAQ gain in the search ${signed(best)}` : "No gain found in the search";
+  const trials = text(count === 1 ? "map.one" : "map.many", { count });
+  const found = best > 0 ? text("map.gain", { gain: signed(best) }) : text("map.none");
   const parts = [found, trials];
-  if (study.running && study.phase === "verdict" && !control) parts.push("now the verdict");
-  if (control?.points.length) parts.push(`control: ${control.count}`);
+  if (study.running && study.phase === "verdict" && !control) parts.push(text("map.verdict"));
+  if (control?.points.length) parts.push(text("map.control", { count: control.count }));
   return parts.join(" · ");
 }
 

@@ -4,6 +4,7 @@ import { allNodes, lastOutput } from "./nodes.js";
 import { Panel } from "./panel.js";
 import { readCurve } from "./records.js";
 import { strokes } from "./map.js";
+import { text } from "./texts.js";
 
 const NODES = new Set(["QSchedSampler", "QSchedLoadPreset", "QSchedCoefficients", "QSchedApply", "QSchedSamplerSelect"]);
 const HEIGHT = 84, LEFT = 34, RIGHT = 40, FOOT = 14;
@@ -66,7 +67,7 @@ function show(node, curve) {
   panel.canvas.dataset.steps = curve?.c_x.length ?? 0;
   if (!curve) return panel.show("", 0);
   const count = curve.c_x.length;
-  panel.show(`Preset: ${count} step${count === 1 ? "" : "s"}`, HEIGHT, (context, width, height, theme) =>
+  panel.show(text(count === 1 ? "curve.one" : "curve.many", { count }), HEIGHT, (context, width, height, theme) =>
     drawCurve(context, width, height, theme, curve),
   );
 }

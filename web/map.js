@@ -1,5 +1,6 @@
 // Where a calibration has searched: c_x against c_eps, coloured by the gain. As in calibration/plots.py's jaq_map.
 import { gainsOf, isIdentity, shareOf, unitOf } from "./gains.js";
+import { text } from "./texts.js";
 import { onScale } from "./theme.js";
 
 const LEFT = 34, GAP = 16, TITLE = 15, TICKS = 14;
@@ -84,13 +85,13 @@ export function drawBest(context, theme, x, y) {
 function panelsOf(study) {
   const axes = new Set(study.points.flatMap((point) => Object.keys(point.axes)));
   const steps = study.best?.c_x.length ?? 1;
-  const ends = [["first step", 0, "_first"], ["last step", steps - 1, "_last"]];
+  const ends = [[text("map.start"), 0, "_first"], [text("map.end"), steps - 1, "_last"]];
   const lines = ends.filter(([, , end]) => axes.has(`c_x${end}`));
-  if (axes.has("c_x")) lines.push(["every step", 0, ""]);
+  if (axes.has("c_x")) lines.push([text("map.every"), 0, ""]);
   if (!lines.length) {
     const places = [...axes].map((axis) => Number(/^c_x_(\d+)$/.exec(axis)?.[1])).filter(Boolean).sort((a, b) => a - b);
     const shown = [...new Set([places[0], places[places.length >> 1], places.at(-1)])].filter(Boolean);
-    lines.push(...shown.map((step) => [`step ${step} of ${Math.max(steps, step)}`, step - 1, `_${step}`]));
+    lines.push(...shown.map((step) => [text("map.step", { step, steps: Math.max(steps, step) }), step - 1, `_${step}`]));
   }
   if (!lines.length) lines.push(ends[0]);
   return lines.map(([title, step, end]) => ({ title, step, end }));

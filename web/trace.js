@@ -1,6 +1,7 @@
 // How a search went on: the best gain so far over the trials, and the colours of the map in words.
 import { bestSoFar, gainsOf, shareOf, signed, unitOf } from "./gains.js";
 import { drawBest, drawIdentity, drawPoint, strokes } from "./map.js";
+import { text } from "./texts.js";
 import { onScale } from "./theme.js";
 
 const LEFT = 52, RIGHT = 6;
@@ -38,7 +39,7 @@ export function drawTrace(context, box, theme, study, control) {
   context.fillStyle = theme.faint;
   const top = best.at(-1) ?? 0;
   if (y(0) - y(top) > 10) context.fillText(signed(top), box.x + LEFT - 4, y(top));
-  context.fillText("identity", box.x + LEFT - 4, y(0));
+  context.fillText(text("map.identity"), box.x + LEFT - 4, y(0));
 }
 
 /** One row: signs first, then the colours with their numbers; what finds no room is left out. */
@@ -47,21 +48,21 @@ export function drawLegend(context, box, theme, study) {
   const y = box.y + box.height / 2;
   const half = onScale(theme.scale, 0.5);
   const dropped = study.points.some((point) => !point.whole);
-  const signs = [["best", drawBest], ["identity", drawIdentity]];
-  if (dropped) signs.push(["dropped early", (c, t, x, at) => drawPoint(c, t, x, at, half, false)]);
+  const signs = [[text("map.best"), drawBest], [text("map.identity"), drawIdentity]];
+  if (dropped) signs.push([text("map.dropped"), (c, t, x, at) => drawPoint(c, t, x, at, half, false)]);
   context.font = "10px Arial, sans-serif";
   context.textBaseline = "middle";
   const texts = unit ? [`−${(2 * unit).toPrecision(2)}`, `+${unit.toPrecision(2)}`] : [];
   const bar = 48;
-  const scaleWidth = unit ? bar + 12 + texts.reduce((sum, text) => sum + context.measureText(text).width, 0) : 0;
+  const scaleWidth = unit ? bar + 12 + texts.reduce((sum, number) => sum + context.measureText(number).width, 0) : 0;
   let x = box.x + 12;
-  for (const [text, draw] of signs) {
-    const width = 13 + context.measureText(text).width + 14;
+  for (const [name, draw] of signs) {
+    const width = 13 + context.measureText(name).width + 14;
     if (x + width > box.x + box.width - scaleWidth) break;
     draw(context, theme, x, y);
     context.fillStyle = theme.faint;
     context.textAlign = "left";
-    context.fillText(text, x + 13, y);
+    context.fillText(name, x + 13, y);
     x += width;
   }
   if (!unit) return;

@@ -133,3 +133,14 @@ def test_a_page_keeps_the_code_and_the_tables_of_the_english_one(language, node)
     for row, other in zip(rows_of(english), rows_of(translated), strict=True):
         assert row.count("|") == other.count("|"), other
         assert not Counter(NUMBER.findall(row)) - Counter(NUMBER.findall(other)), other
+
+
+def test_what_the_page_says_it_says_in_every_language():
+    """web/texts.js: English and the four others, with the same {names} in each."""
+    source = (ROOT / "web" / "texts.js").read_text("utf-8")
+    entries = re.findall(r'^  ("[^"]+"|\w+): (\[.*?\]),$', source, flags=re.MULTILINE | re.DOTALL)
+    assert len(entries) > 50
+    for key, written in entries:
+        texts = json.loads(re.sub(r",\s*\]", "]", written))
+        assert len(texts) == 1 + len(LANGUAGES) and all(text.strip() for text in texts), key
+        assert len({frozenset(re.findall(r"\{\w+\}", text)) for text in texts}) == 1, key
