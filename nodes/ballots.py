@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import threading
-import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..calibration.votes import Votes
 from ..qsched_core import VoteError
+from ..qsched_core.atomic import replacing, write_new
 
 SIDES = ("left", "right")
 CHOICES = (*SIDES, "skip")
@@ -196,18 +195,9 @@ class Ballots:
 
     def _write(self, key: str, ballot: Ballot) -> None:
         content = {"sides": ballot.sides, "votes": ballot.votes, "closed": ballot.closed}
-        folder = self._folder()
-        temporary = folder / f".{uuid.uuid4().hex}.tmp"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                with temporary.open("x", encoding="utf-8") as file:
-                    json.dump(content, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, folder / f"{key}.json")
-            finally:
-                temporary.unlink(missing_ok=True)
+            with replacing(self._folder() / f"{key}.json") as temporary:
+                write_new(temporary, json.dumps(content).encode())
         except OSError as error:
             raise VoteError(
                 f"the vote cannot be saved: {error.strerror or error}.", "free some space", status=507

@@ -18,7 +18,9 @@ STOCK_FOLDER = "diffusion_models"
 SHIPPED = Path(__file__).parents[1] / "presets"
 """Presets that come with the pack. Nothing is ever written there."""
 SUFFIX = ".safetensors"
-_NAME = re.compile(r"[^\\/:*?\"<>|\x00-\x1f]{1,120}")
+FORBIDDEN = r"\\/:*?\"<>|\x00-\x1f"
+"""In a file's name, on one system or another; as within the brackets of an expression."""
+_NAME = re.compile(f"[^{FORBIDDEN}]{{1,120}}")
 _NAME_BYTES = 200
 """File systems take 255, and a number and the suffix have to fit behind."""
 

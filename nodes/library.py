@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 from ..qsched_core import Preset, PresetError, load_preset
+from ..qsched_core.atomic import replacing, write_new
 from .cards import THUMBNAIL, clean, gain_of, safe_thumbnail
-from .folders import FOLDER, SUFFIX, file_names, file_path, file_stem, home, is_shipped, unused_path
+from .folders import FOLDER, FORBIDDEN, SUFFIX, file_names, file_path, file_stem, home, is_shipped, unused_path
 
 MOST = 500
 """Presets in a list; whoever has more searches by folder."""
 
-_FORBIDDEN = re.compile(r"[\\/:*?\"<>|\x00-\x1f]+")
+_FORBIDDEN = re.compile(f"[{FORBIDDEN}]+")
 
 
 def entries() -> list[dict]:
@@ -78,7 +80,8 @@ def rename(name: str, new_name: str) -> str:
         return name
     try:
         _reserve(target)
-        _replace(path, target)
+        with _reserved(target):
+            os.replace(path, target)
     except FileExistsError as error:
         raise PresetError(f"{target.name} is there already.", "choose another name") from error
     except OSError as error:
@@ -100,9 +103,8 @@ def import_preset(file_name: str, content: bytes) -> str:
             load_preset(checked)
         home(FOLDER).mkdir(parents=True, exist_ok=True)
         target = _reserve_unused(stem)
-        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-        temporary.write_bytes(content)
-        _replace(temporary, target)
+        with _reserved(target), replacing(target) as temporary:
+            write_new(temporary, content)
     except OSError as error:
         raise _unwritable(home(FOLDER), error) from error
     return target.name
@@ -123,11 +125,13 @@ def _reserve(path: Path) -> None:
     path.open("xb").close()
 
 
-def _replace(source: Path, reserved: Path) -> None:
+@contextmanager
+def _reserved(path: Path) -> Iterator[None]:
+    """Frees a name that was reserved for something that failed."""
     try:
-        os.replace(source, reserved)
+        yield
     except OSError:
-        reserved.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise
 
 

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import struct
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from .atomic import replacing, write_new
 from .coefficients import MAX_STEPS, Coefficients
 from .errors import PresetError
 
@@ -112,19 +112,10 @@ def save_preset(preset: Preset, path: str | os.PathLike[str]) -> None:
             **{key: str(value) for key, value in sorted(preset.card.items())},
         },
     )
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # Not mkstemp: its file is readable by the owner alone, and presets are shared.
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        with replacing(path) as temporary:
+            write_new(temporary, content)
             load_preset(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise PresetError(
             f"cannot write {path.name}: {error.strerror or error}.", "choose a writable folder"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from math import prod
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..atomic import replacing
 from ..errors import QuantizationError
 from .backends.quanto import QuantoLayer
 from .backends.torch import TWINS
@@ -89,17 +89,12 @@ def write_checked(
     """
     path = Path(path)
     tensors = {name: value.to("cpu").detach().contiguous() for name, value in tensors.items()}
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(path) as temporary:
             _save_aligned(tensors, temporary, dict(metadata))
             written = read(temporary)
             if written.keys() != tensors.keys() or not all(_equal(written[k], tensors[k]) for k in tensors):
                 raise OSError("what was read back differs")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise QuantizationError(f"cannot write {path.name}: {error}", "free some space, or another folder") from error
 
