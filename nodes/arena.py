@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..qsched_core import VoteError
 from .ballots import MOST_PAIRS, Ballot, Ballots, Shown
+from .page import page_server, workflow_id
 from .progress import NodeProgress, node_id
 from .sockets import CATEGORY, PresetSocket
 
@@ -103,7 +104,7 @@ class QSchedArena(io.ComfyNode):
         if found.complete and not found.closed:
             ballots.act(key, 0, "close")
             found = ballots.open(key, len(asked))
-        if workflow := workflow_id(cls):
+        if workflow := workflow_id(cls.hidden and cls.hidden.extra_pnginfo):
             ballots.note(workflow, str(node_id(cls)), key)
         if handed is not None and keep_in_preset[0] and found.closed:
             handed = replace(handed, record={**handed.record, "votes": found.count().record()})
@@ -222,20 +223,10 @@ def preset_of(presets: Sequence):
     return presets[0] if presets else None
 
 
-def workflow_id(node) -> str | None:
-    """The page's id of the workflow that runs; None where a script sent it."""
-    extra = None if node.hidden is None else node.hidden.extra_pnginfo
-    workflow = extra.get("workflow") if isinstance(extra, dict) else None
-    found = workflow.get("id") if isinstance(workflow, dict) else None
-    return found if isinstance(found, str) else None
-
-
 def add_arena_routes() -> None:
     """GET /qsched/arena?key=KEY or ?workflow=ID, and POST /qsched/arena/vote with {"key", "pair", "choice"}; nothing
     where no server runs. To be called once, as the pack is loaded."""
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    server = page_server()
     if server is None:
         return
 

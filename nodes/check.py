@@ -17,13 +17,14 @@ from ..calibration.storage import import_optuna
 from ..qsched_core import environment
 from ..qsched_core.environment import OK, OPTIONAL, TO_DO, Line, Section
 from ..qsched_core.quant import Backend, KitchenBackend, QuantoBackend, TorchBackend
+from ..qsched_core.quant.backends.kitchen import W4A8
 from .folders import FOLDER, METRICS_FOLDER, MODELS_FOLDER, SUFFIX, journal_path
 from .layers import QUANTO_TWINS, TWINS
 from .progress import node_id, say
 from .run import STUDIES
 from .sockets import CATEGORY
 
-NATIVE = "asym_w4a8_int8"
+NATIVE = W4A8.algo
 
 
 class QSchedCheck(io.ComfyNode):

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from ..qsched_core import load_preset
 from .folders import FOLDER, file_path
+from .page import page_server
 
 
 def curve(preset, strength: float = 1.0) -> dict:
@@ -15,9 +16,7 @@ def curve(preset, strength: float = 1.0) -> dict:
 
 def add_curve_route() -> None:
     """GET /qsched/curve?preset=NAME; nothing where no server runs. To be called once, as the pack is loaded."""
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    server = page_server()
     if server is None:
         return
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from .page import page_server, workflow_id
+
 MOST_NODES, MOST_POINTS = 32, 2000
 """What is kept in all, and of one study; the oldest goes first."""
 
@@ -81,7 +83,7 @@ def told(workflow: str | None) -> list[dict]:
 
 def add_history_route() -> None:
     """GET /qsched/history?workflow=ID; nothing where no server runs. To be called once, as the pack is loaded."""
-    server = _server()
+    server = page_server()
     if server is None:
         return
 
@@ -90,19 +92,11 @@ def add_history_route() -> None:
         return web.json_response({"nodes": told(request.query.get("workflow"))})
 
 
-def _server():
-    from server import PromptServer
-
-    return getattr(PromptServer, "instance", None)
-
-
 def _running() -> tuple[str | None, str | None]:
     """(The id of the prompt that runs now, the id of the workflow it was made from); None where there is none."""
-    server = _server()
+    server = page_server()
     running = server.prompt_queue.get_current_queue_volatile()[0] if server is not None else []
     if not running:
         return None, None
     _, prompt, _, extra, *_ = running[0]
-    workflow = (extra.get("extra_pnginfo") or {}).get("workflow") or {}
-    name = workflow.get("id") if isinstance(workflow, dict) else None
-    return prompt, name if isinstance(name, str) else None
+    return prompt, workflow_id(extra.get("extra_pnginfo"))

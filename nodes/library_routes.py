@@ -15,6 +15,7 @@ from ..qsched_core import QSchedError
 from . import library
 from .folders import FOLDER, file_names
 from .matching import match, read_graph
+from .page import page_server
 from .share import share_picture
 
 MOST_JSON, MOST_FILE = 256 * 1024, 2 * 1024**2
@@ -22,9 +23,7 @@ MOST_JSON, MOST_FILE = 256 * 1024, 2 * 1024**2
 
 def add_library_routes() -> None:
     """Nothing where no server runs. To be called once, as the pack is loaded."""
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    server = page_server()
     if server is None:
         return
     routes = server.routes

@@ -6,6 +6,8 @@ import comfy.model_management
 import comfy.utils
 from PIL import Image
 
+from .page import page_server
+
 
 class NodeProgress:
     """Progress of one node. Every update is also a place where a cancel takes effect."""
@@ -31,18 +33,14 @@ def node_id(node) -> str | None:
 
 def say(unique_id: str | None, text: str) -> None:
     """A line under the node, where there is a server to show it."""
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    server = page_server()
     if server is not None and unique_id is not None:
         server.send_progress_text(text, unique_id)
 
 
 def tell(unique_id: str | None, event: str, data: dict) -> None:
     """An event for our own front end, where there is a server to carry it."""
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    server = page_server()
     if server is not None and unique_id is not None:
         server.send_sync(event, {"node": unique_id, **data}, server.client_id)
 

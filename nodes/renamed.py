@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyAPI, io
 
+from .page import page_server
+
 RENAMED: tuple[dict, ...] = ()
 """Arguments of the host's ``io.NodeReplace``, one entry per rename. Nothing has been renamed yet. An example::
 
@@ -19,10 +21,8 @@ RENAMED: tuple[dict, ...] = ()
 
 async def register_renamed() -> None:
     """Tells the host; nothing where it replaces no nodes, or where no server runs."""
-    from server import PromptServer
-
     service = getattr(ComfyAPI(), "node_replacement", None)
-    if service is None or getattr(PromptServer, "instance", None) is None:
+    if service is None or page_server() is None:
         return
     for entry in RENAMED:
         await service.register(io.NodeReplace(**entry))

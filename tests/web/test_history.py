@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-FILE = Path(__file__).resolve().parents[2] / "nodes" / "history.py"
+FOLDER = Path(__file__).resolve().parents[2] / "nodes"
 
 
 @pytest.fixture
@@ -18,10 +18,12 @@ def history(monkeypatch):
     queue: list[tuple] = []
     server = SimpleNamespace(prompt_queue=SimpleNamespace(get_current_queue_volatile=lambda: (queue, [])))
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=server)))
-    spec = importlib.util.spec_from_file_location("qsched_history", FILE)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    package = ModuleType("qsched_nodes")  # without what the real one imports of the host
+    package.__path__ = [str(FOLDER)]
+    monkeypatch.setitem(sys.modules, package.__name__, package)
+    for name in ("page", "history"):
+        monkeypatch.delitem(sys.modules, f"{package.__name__}.{name}", raising=False)
+    module = importlib.import_module(f"{package.__name__}.history")
     module.queue = queue
     return module
 
