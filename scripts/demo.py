@@ -123,15 +123,8 @@ def _required(path: Path) -> Path:
 def _main() -> int:
     parser = argparse.ArgumentParser(prog="scripts.demo", description="Run the demo workflow.")
     parser.add_argument("--host", type=Path, required=True, help="the ComfyUI folder")
-    processes.exit_on_termination()
-    try:
-        run(host_at(parser.parse_args().host, "--host"), Path(sys.executable))
-    except DevError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130  # scripts/dev.py says so
-    return 0
+    arguments = parser.parse_args()
+    return processes.run_script(lambda: run(host_at(arguments.host, "--host"), Path(sys.executable)))
 
 
 if __name__ == "__main__":

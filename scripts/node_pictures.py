@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from . import server
+from .browser import chromium, open_page
 from .errors import DevError
 from .host import host_at, local_host
 from .layout import ROOT
@@ -30,15 +30,11 @@ MARGIN = 14
 LEFT, TOP = 300, 160
 """Where the nodes stand on the page: clear of its bars."""
 
-READY = "window.app?.extensionManager && app.canvas && app.graph"
 SETTINGS = {
-    "Comfy.TutorialCompleted": "true",
-    "Comfy.Minimap.Visible": "false",
-    "Comfy.VersionCompatibility.DisableWarnings": "true",
-    "Comfy.VueNodes.Enabled": "true",
-    "Comfy.ColorPalette": '"dark"',
-    "Comfy.Graph.CanvasInfo": "false",
-    "Comfy.Locale": '"en"',
+    "Comfy.VueNodes.Enabled": True,
+    "Comfy.ColorPalette": "dark",
+    "Comfy.Graph.CanvasInfo": False,
+    "Comfy.Locale": "en",
 }
 
 LOAD = """async graph => {
@@ -157,12 +153,7 @@ def write(names: list[str], comfy: server.Server, browser: Any) -> Iterator[Path
         path.write_text(content, "utf-8")
     for name in names or PICTURES:
         # A page of its own: one that showed another graph fills in what that one's nodes of the same number held.
-        page = browser.new_page(viewport={"width": 1700, "height": 2000}, device_scale_factor=2)
-        page.set_default_timeout(120_000)
-        for key, value in SETTINGS.items():
-            page.request.post(f"{comfy.client.base_url}/api/settings/{key}", data=value)
-        page.goto(comfy.client.base_url)
-        page.wait_for_function(READY)
+        page = open_page(browser, comfy, SETTINGS, viewport={"width": 1700, "height": 2000}, device_scale_factor=2)
         path = DOCS / f"{name}.png"
         path.write_bytes(packed(photograph(page, PICTURES[name](), comfy)))
         page.close()
@@ -174,17 +165,12 @@ def _main() -> int:
     parser.add_argument("--host", type=Path, help="the ComfyUI folder; default: the one at hand")
     parser.add_argument("names", nargs="*", help="node ids; all without")
     arguments = parser.parse_args()
-    from playwright.sync_api import sync_playwright
-
     host = host_at(arguments.host, "--host") if arguments.host else local_host()
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if host is None or program is None:
-        raise DevError("There must be a ComfyUI (`make env`) and a Chromium on this machine.")
-    with server.running(host, Path(sys.executable)) as comfy, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+    if host is None:
+        raise DevError("There must be a ComfyUI on this machine: `make env`.")
+    with server.running(host, Path(sys.executable)) as comfy, chromium() as browser:
         for path in write(arguments.names, comfy, browser):
             print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.1f} kB", flush=True)
-        browser.close()
     return 0
 
 

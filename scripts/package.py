@@ -235,7 +235,7 @@ def definitions(client: Client) -> dict[str, Any]:
             for key, value in group.items():
                 if key in OURS_TO_LIST:
                     value[1]["options"] = ["the host's own list"]
-    return found
+    return dict(sorted(found.items()))
 
 
 def differences(golden: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
@@ -298,16 +298,13 @@ def _git(root: Path, *options: str) -> set[str]:
 def _main() -> int:
     parser = argparse.ArgumentParser(prog="scripts.package", description="Build, check and try the package.")
     parser.add_argument("--host", type=Path, required=True, help="the ComfyUI folder")
-    processes.exit_on_termination()
-    try:
-        package = make(host_at(parser.parse_args().host, "--host"), Path(sys.executable))
+    arguments = parser.parse_args()
+
+    def job() -> None:
+        package = make(host_at(arguments.host, "--host"), Path(sys.executable))
         print(f"package   {package.path.relative_to(ROOT)}")
-    except DevError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130  # scripts/dev.py says so
-    return 0
+
+    return processes.run_script(job)
 
 
 if __name__ == "__main__":

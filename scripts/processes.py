@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from .errors import DevError
 
 GRACE_SECONDS = 15.0
 
@@ -45,6 +47,19 @@ def run(command: Sequence[str | Path], *, cwd: Path | None = None, env: dict[str
 def exit_on_termination() -> None:
     """Turn SIGTERM into an ordinary exit, so that `finally` and `with` blocks run."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
+def run_script(job: Callable[[], None]) -> int:
+    """Run a script that `scripts/dev.py` has started; its exit status. Errors of ours are told without a traceback."""
+    exit_on_termination()
+    try:
+        job()
+    except DevError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130  # scripts/dev.py says so
+    return 0
 
 
 def _let_finish(process: subprocess.Popen) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import server
+from .browser import chromium, open_page
 from .errors import DevError
 from .host import host_at, local_host
 from .layout import ROOT
@@ -25,13 +25,6 @@ from .template_graphs import BYPASSED, LIVE, TEMPLATES, Node, Template
 WORKFLOWS = ROOT / "example_workflows"
 BLUEPRINTS = ROOT / "subgraphs"
 NOTE = 100
-READY = "window.app?.extensionManager && app.canvas && app.graph"
-SETTINGS = {
-    "Comfy.TutorialCompleted": "true",
-    "Comfy.Minimap.Visible": "false",
-    "Comfy.VersionCompatibility.DisableWarnings": "true",
-}
-
 BUILD = """async ({ nodes, note }) => {
   app.graph.clear();
   for (const spec of [...nodes, note]) {
@@ -174,12 +167,7 @@ def neat(workflow: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def page_of(browser: Any, comfy: server.Server, nodes_2: bool) -> Iterator[Any]:
     """A page of the server in one of the two renderers."""
-    page = browser.new_page(viewport={"width": 1800, "height": 1100})
-    page.set_default_timeout(120_000)
-    for name, value in {**SETTINGS, "Comfy.VueNodes.Enabled": str(nodes_2).lower()}.items():
-        page.request.post(f"{comfy.client.base_url}/api/settings/{name}", data=value)
-    page.goto(comfy.client.base_url)
-    page.wait_for_function(READY)
+    page = open_page(browser, comfy, {"Comfy.VueNodes.Enabled": nodes_2})
     yield page
     page.close()
 
@@ -219,17 +207,12 @@ def _main() -> int:
     parser.add_argument("--host", type=Path, help="the ComfyUI folder; default: the one at hand")
     parser.add_argument("names", nargs="*", default=[""], help="which, by how their names begin; all without")
     arguments = parser.parse_args()
-    from playwright.sync_api import sync_playwright
-
     host = host_at(arguments.host, "--host") if arguments.host else local_host()
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if host is None or program is None:
-        raise DevError("There must be a ComfyUI (`make env`) and a Chromium on this machine.")
-    with server.running(host, Path(sys.executable)) as comfy, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+    if host is None:
+        raise DevError("There must be a ComfyUI on this machine: `make env`.")
+    with server.running(host, Path(sys.executable)) as comfy, chromium() as browser:
         for path in write(arguments.names, comfy, browser):
             print(path.relative_to(ROOT), flush=True)
-        browser.close()
     return 0
 
 

@@ -12,6 +12,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import qsched_core as qs
 from benchmarks import toys
+from benchmarks.recovery import HARD
 
 from . import server
 from .host import host_at, local_host
@@ -36,7 +38,6 @@ SCENES = (
     "a large red circle left of a small blue star on a sand background",
 )
 RUN = ("01", "04", "05")
-HARD = {"flow": {"group_size": 0, "include": ["*"]}, "noise": {"group_size": 0}}
 FP8 = torch.float8_e4m3fn
 
 Rows = Sequence[tuple[str, Sequence[Image.Image]]]
@@ -100,7 +101,7 @@ def _in_fp8(toy: toys.Toy) -> toys.Toy:
     for module in network.modules():
         if isinstance(module, torch.nn.Linear):
             module.weight.data = module.weight.data.to(FP8).float()
-    return toys.replace(toy, network=network)
+    return replace(toy, network=network)
 
 
 def of_run(comfy: server.Server, number: str) -> Image.Image:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.package import definitions
+
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "object_info.json"
 NODES = (
@@ -42,21 +44,9 @@ def test_the_log_holds_no_complaint_about_the_pack(server):
     assert not [line for line in ours if any(word in line for word in ("warn", "error", "fail", "exception"))]
 
 
-def definitions(server) -> dict:
-    """Our part of /object_info, without what other packs and folders put into lists."""
-    every = server.client.object_info()
-    found = {name: info for name, info in every.items() if name.startswith("QSched")}
-    for name in found:
-        for group in found[name]["input"].values():
-            for key, value in group.items():
-                if key in ("sampler_name", "scheduler", "preset_name", "model_name"):
-                    value[1]["options"] = ["the host's own list"]
-    return {name: found[name] for name in sorted(found)}
-
-
 def test_node_definitions_are_the_golden_ones(server):
     """Ids, order of inputs and outputs are frozen; new inputs are appended. QSCHED_WRITE_GOLDEN=1 writes anew."""
-    text = json.dumps(definitions(server), indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(definitions(server.client), indent=1, ensure_ascii=False) + "\n"
     if os.environ.get("QSCHED_WRITE_GOLDEN"):
         GOLDEN.parent.mkdir(exist_ok=True)
         GOLDEN.write_text(text, encoding="utf-8")
@@ -64,7 +54,7 @@ def test_node_definitions_are_the_golden_ones(server):
 
 
 def test_every_input_and_output_is_explained(server):
-    found = definitions(server)
+    found = definitions(server.client)
     assert tuple(found) == NODES
     for name, info in found.items():
         assert info["description"], name

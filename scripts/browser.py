@@ -1,0 +1,70 @@
+"""ComfyUI's page in the Chromium that the system has: no browser is downloaded. Needs playwright."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from .errors import DevError
+from .server import Server
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
+SECONDS = 120_000
+"""How long a page may take for anything, in its own milliseconds: the machine may be busy."""
+
+QUIET = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.VersionCompatibility.DisableWarnings": True,
+}
+"""Settings without which the page talks about itself."""
+
+READY = "window.app?.extensionManager && app.canvas && app.graph"
+
+
+class NoBrowser(DevError):
+    """playwright or Chromium is missing; the text says how to get it."""
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A running browser, as playwright has it.
+
+    Raises:
+        NoBrowser: there is none on this machine.
+    """
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        raise NoBrowser("playwright is not installed (requirements-dev.txt)") from error
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        raise NoBrowser("there is no Chromium on this machine (apt-get install chromium fonts-liberation)")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+        yield running
+        running.close()
+
+
+def open_page(
+    browser: Any,
+    comfy: Server,
+    settings: Mapping[str, object],
+    watch: Callable[[Any], None] = lambda page: None,
+    **options: Any,
+) -> Any:
+    """A page of the server that is ready to be used, with the user's ``settings`` beside QUIET. ``watch`` is called
+    with it before it is loaded; ``options`` are those of playwright's ``new_page``."""
+    page = browser.new_page(**{"viewport": {"width": 1800, "height": 1100}, **options})
+    page.set_default_timeout(SECONDS)
+    watch(page)
+    for name, value in {**QUIET, **settings}.items():
+        written = f'"{value}"' if isinstance(value, str) else str(value).lower()
+        if not page.request.post(f"{comfy.client.base_url}/api/settings/{name}", data=written).ok:
+            raise DevError(f"ComfyUI does not take the setting {name}.")
+    page.goto(comfy.client.base_url)
+    page.wait_for_function(READY)
+    return page
