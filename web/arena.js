@@ -3,6 +3,7 @@ import { api } from "../../scripts/api.js";
 import { readBallot, readKey } from "./ballot.js";
 import { allNodes, lastOutput, nodeById, rootGraph } from "./nodes.js";
 import { Panel } from "./panel.js";
+import { addStyle } from "./style.js";
 import { text } from "./texts.js";
 
 const NODE = "QSchedArena";
@@ -285,8 +286,7 @@ function setSource(image, file) {
 }
 
 function addArenaStyles() {
-  const style = document.createElement("style");
-  style.textContent = `
+  addStyle(`
     .qsched-panel.qsched-arena { display: flex; flex-direction: column; gap: 4px; pointer-events: auto; outline: none; }
     .qsched-arena:focus-within { border-color: #00bfa5; box-shadow: 0 0 0 1px #00bfa5; }
     .qsched-panel.qsched-arena > div { height: auto; flex: none; }
@@ -310,6 +310,5 @@ function addArenaStyles() {
     .qsched-arena button:hover { border-color: currentColor; }
     .qsched-arena:fullscreen { height: 100vh !important; max-height: none !important; padding: 12px; font-size: 16px;
       line-height: 22px; border: none; border-radius: 0; opacity: 1; }
-    .qsched-arena:fullscreen button { height: 36px; }`;
-  document.head.append(style);
+    .qsched-arena:fullscreen button { height: 36px; }`);
 }

@@ -2,20 +2,20 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { allNodes, rootGraph } from "./nodes.js";
-import { Panel } from "./panel.js";
+import { Note } from "./note.js";
+import { addStyle } from "./style.js";
 
 const LONGEST = 300, MOST = 100;
-const LINE = 16, FRAME = 26, LETTER = 5.7, SIDES = 40; // pixels: a line of text, around it, and a letter's mean width
 
 const errors = new Map(); // by workflow and node: {workflow, id, text, refused}
-const panels = new WeakMap(); // by node
+const notes = new WeakMap(); // by node
 let run = Promise.resolve(null); // the workflow that runs; only known while there are errors
 let last = Promise.resolve();
 let seen = null;
 
 /** To be called once: listens for failures, and for runs that get past them. */
 export function listenErrors() {
-  addStyles();
+  addStyle(".qsched-panel.qsched-error { border-color: var(--error-text, #ff4444); }");
   api.addEventListener("execution_start", ({ detail }) => {
     if (errors.size) run = workflowOf(detail?.prompt_id);
   });
@@ -92,18 +92,15 @@ function showAt(id, text) {
 }
 
 function show(node, text) {
-  let panel = panels.get(node);
-  if (!isOurs(node.comfyClass) || (!text && !panel)) return;
-  if (!panel) {
-    panel = new Panel(node, "qsched_error");
-    panel.element.classList.add("qsched-error");
-    panel.text.setAttribute("role", "alert");
-    panels.set(node, panel);
+  let note = notes.get(node);
+  if (!isOurs(node.comfyClass) || (!text && !note)) return;
+  if (!note) {
+    note = new Note(node, "qsched_error");
+    note.element.classList.add("qsched-error");
+    note.text.setAttribute("role", "alert");
+    notes.set(node, note);
   }
-  panel.show(text ?? "", 0);
-  const letters = Math.max(10, (node.size[0] - SIDES) / LETTER);
-  const lines = (text ?? "").split("\n").reduce((sum, line) => sum + Math.ceil(line.length / letters), 0);
-  if (text) panel.setHeight(lines * LINE + FRAME);
+  note.say(text ?? "");
 }
 
 /** The page's id of the workflow that a prompt was made from. */
@@ -117,12 +114,4 @@ async function workflowOf(prompt) {
 async function answer(path) {
   const response = await api.fetchApi(path);
   return response.ok ? response.json() : null;
-}
-
-function addStyles() {
-  const style = document.createElement("style");
-  style.textContent = `
-    .qsched-panel.qsched-error { border-color: var(--error-text, #ff4444); }
-    .qsched-panel.qsched-error > div { height: auto; white-space: pre-line; overflow-wrap: anywhere; }`;
-  document.head.append(style);
 }

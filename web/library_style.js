@@ -1,9 +1,9 @@
 // How the preset tab looks, in whatever palette is on the page.
+import { addStyle } from "./style.js";
 
 /** To be called once. */
 export function addLibraryStyles() {
-  const style = document.createElement("style");
-  style.textContent = `
+  addStyle(`
     .qsched-library { box-sizing: border-box; display: flex; flex-direction: column; gap: 8px; height: 100%; padding: 10px;
       overflow-y: auto; color: var(--input-text, #ddd); font: 12px/1.4 Inter, Arial, sans-serif; }
     .qsched-library p, .qsched-library h3 { margin: 0; overflow-wrap: anywhere; }
@@ -31,6 +31,5 @@ export function addLibraryStyles() {
     .qsched-good { color: color-mix(in srgb, #1a9a5c 75%, var(--input-text, #ddd)); }
     .qsched-bad { color: color-mix(in srgb, #d5502a 75%, var(--input-text, #ddd)); }
     .qsched-why { padding-left: 12px; }
-    .qsched-rename { display: flex; flex-direction: column; gap: 6px; }`;
-  document.head.append(style);
+    .qsched-rename { display: flex; flex-direction: column; gap: 6px; }`);
 }

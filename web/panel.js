@@ -1,4 +1,5 @@
 // A line of text and a canvas on a node, as tall as asked for, in both renderers.
+import { addStyle } from "./style.js";
 import { readTheme } from "./theme.js";
 
 const MARGIN = 6; // of the classic canvas around a widget
@@ -73,12 +74,10 @@ export function redrawPanels() {
 
 /** To be called once. */
 export function addPanelStyles() {
-  const style = document.createElement("style");
-  style.textContent = `
+  addStyle(`
     .qsched-panel { box-sizing: border-box; width: 100%; overflow: hidden; padding: 5px 6px; border-radius: 6px;
       border: 1px solid var(--border-color, #4e4e4e); background: var(--comfy-input-bg, #222);
       color: var(--input-text, #ddd); font: 11px/16px Arial, sans-serif; pointer-events: none; }
     .qsched-panel > div { height: 16px; overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
-    .qsched-panel > canvas { width: 100%; margin-top: 4px; }`;
-  document.head.append(style);
+    .qsched-panel > canvas { width: 100%; margin-top: 4px; }`);
 }

@@ -6,7 +6,9 @@ import { addCurve, restoreCurves } from "./curve.js";
 import { listenErrors, restoreErrors } from "./errors.js";
 import { foldAdvanced } from "./fold.js";
 import { addLibrary, refreshLibrary } from "./library.js";
+import { addNoteStyles } from "./note.js";
 import { addPanelStyles, redrawPanels } from "./panel.js";
+import { addReport, restoreReports } from "./report.js";
 import { addSocketStyles, colourSockets } from "./sockets.js";
 
 app.registerExtension({
@@ -15,6 +17,7 @@ app.registerExtension({
   setup() {
     addSocketStyles();
     addPanelStyles();
+    addNoteStyles();
     addLibrary();
     listen();
     listenErrors();
@@ -38,12 +41,14 @@ app.registerExtension({
     foldAdvanced(node);
     addMap(node);
     addCurve(node);
+    addReport(node);
     addArena(node);
   },
 
   afterConfigureGraph() {
     colourSockets();
     restoreCurves();
+    restoreReports();
     restoreArenas();
     restore();
     restoreErrors();

@@ -1,5 +1,6 @@
 // Colours of our socket types, in both renderers.
 import { app } from "../../scripts/app.js";
+import { addStyle } from "./style.js";
 
 const COLOURS = {
   QSCHED_PRESET: "#00bfa5",
@@ -10,10 +11,8 @@ const COLOURS = {
 
 /** For Nodes 2.0: a style sheet of its own, because the host clears what it finds on the root element. */
 export function addSocketStyles() {
-  const style = document.createElement("style");
   const rules = Object.entries(COLOURS).map(([type, colour]) => `--color-datatype-${type}: ${colour};`);
-  style.textContent = `:root { ${rules.join(" ")} }`;
-  document.head.append(style);
+  addStyle(`:root { ${rules.join(" ")} }`);
 }
 
 /**

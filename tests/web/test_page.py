@@ -167,6 +167,29 @@ def test_the_map_of_a_node_in_a_subgraph_comes_back_with_its_tab(open_page, tmp_
     assert again["colours"] > 20
 
 
+REPORT = f"""id => ({FIND})(id)?.widgets?.find(w => w.name === "qsched_report")?.element"""
+
+
+@RENDERERS
+def test_what_a_node_said_is_there_again_when_its_tab_comes_back(open_page, server, nodes_2):
+    save_preset(server.base / "models" / "qsched_presets" / "said.safetensors")
+    page = open_page(nodes_2=nodes_2)
+    inputs = "{ preset_name: 'said.safetensors' }"
+    shown = "{ class_type: 'PreviewAny', inputs: { source: ['1', 1] } }"
+    page.evaluate(
+        f"() => app.loadApiJson({{ 1: {{ class_type: 'QSchedLoadPreset', inputs: {inputs} }}, 2: {shown} }}, 'said')"
+    )
+    run(page)
+    page.wait_for_timeout(1000)
+    wait_until_done(page)
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    page.wait_for_function("() => !app.graph.nodes.length")
+    page.get_by_text("said", exact=True).first.click()
+    page.wait_for_function(f"() => ({REPORT})('QSchedLoadPreset')?.textContent.includes('3 steps, made by hand')")
+    page.wait_for_timeout(500)
+    assert page.evaluate(f"() => ({REPORT})('QSchedLoadPreset').clientHeight") > 60
+
+
 VISIBLE = """() => { const node = app.graph.nodes[0];
   return node.widgets.filter(w => node.isWidgetVisible(w)).map(w => w.name); }"""
 
