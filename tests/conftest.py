@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Last, never first: this repository's nodes/ must not shadow ComfyUI's nodes.py. `python -m pytest` has put the
 # current folder first, so it is taken out of there.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT] + [str(ROOT)]
+sys.path.append(str(ROOT / "tests" / "support"))  # what tests of several folders import
 
 
 class CheckoutIsNoTestPackage:

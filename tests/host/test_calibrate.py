@@ -191,7 +191,9 @@ def test_the_full_model_brings_a_warm_start_a_distance_and_a_control(run, demo):
     assert len(report["trace"]) == 1 + 4 + 2
     assert "distance to full" in report["gains"]
     rows = {row["name"]: row for row in report["table"]["rows"]}
-    assert rows["full precision"]["distance to full"] == 0.0
+    # Root mean square, pictures in [0, 1]. Not 0.0: the two are made in batches of other sizes, for which a CPU with
+    # AVX-512 takes other kernels (9.4e-8 was seen). Quantising moves the pictures a thousand times farther.
+    assert rows["full precision"]["distance to full"] == pytest.approx(0.0, abs=1e-6)
     assert rows["quantised"]["distance to full"] > 0.001
     assert any(line.startswith("Warm start:") for line in report["verdict"])
     for picture in outputs[2:]:
