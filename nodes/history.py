@@ -40,7 +40,8 @@ def keep(unique_id: str | None, run: str, event: dict) -> dict:
     """Notes a node's "qsched.progress" event, and returns it with what tells a page where it belongs.
 
     ``run`` names the inputs of the study: a resumed one adds to its trials, another one replaces them. Added are
-    ``run``, ``workflow`` (the page's id of it, None where a script sent the prompt) and ``count``, trials so far.
+    ``run``, ``prompt`` (the host's id), ``workflow`` (the page's id of it, None where a script sent the prompt) and
+    ``count``, trials so far.
     """
     prompt, workflow = _running()
     with _lock:
@@ -60,17 +61,20 @@ def keep(unique_id: str | None, run: str, event: dict) -> dict:
             study.points.append(event["trial"])
             study.count += 1
         study.latest = {key: value for key, value in event.items() if key != "trial"}
-        return {**event, "run": run, "workflow": workflow, "count": study.count}
+        return {**event, "run": run, "prompt": prompt, "workflow": workflow, "count": study.count}
 
 
 def told(workflow: str | None) -> list[dict]:
-    """What is kept of a workflow, and of prompts that name none: one entry per node, plain JSON values."""
+    """What is kept of a workflow, and of prompts that name none: one entry per node, plain JSON values.
+
+    ``prompt`` is the host's id of the run that is still working on it, None after its end.
+    """
     prompt, _ = _running()
     with _lock:
         return [
             {
                 "node": unique_id,
-                "running": node.prompt is not None and node.prompt == prompt,
+                "prompt": node.prompt if node.prompt == prompt else None,
                 "studies": [
                     {**study.latest, "run": study.run, "count": study.count, "points": list(study.points)}
                     for study in node.studies.values()

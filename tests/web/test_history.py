@@ -51,9 +51,9 @@ def test_an_event_tells_the_page_where_it_belongs_and_how_many_trials_it_should_
     assert (told["workflow"], told["run"], told["count"]) == ("w", "run", 1)
     assert history.told("another") == []
     (node,) = history.told("w")
-    assert (node["node"], node["running"]) == ("6:2", True)
+    assert (told["prompt"], node["node"], node["prompt"]) == ("p", "6:2", "p")
     history.queue.clear()
-    assert not history.told("w")[0]["running"]
+    assert history.told("w")[0]["prompt"] is None
 
 
 def test_a_resumed_run_adds_and_another_one_replaces_its_control_too(history):

@@ -132,6 +132,31 @@ def test_the_map_is_drawn_while_it_runs_and_again_after_a_reload(open_page, tmp_
     assert again["text"] == done["text"]
 
 
+def test_a_page_that_missed_the_end_of_a_run_does_not_show_it_as_running(open_page):
+    """A reloaded page said "now the verdict" for ever: the server had answered before the end, and was read after it.
+    A second tab gets no events of the first one's runs at all."""
+    page = open_page(nodes_2=False)
+    load(page, seed=8)
+    run(page)
+    wait_for_points(page, 1)
+    late = []
+    page.route("**/qsched/history*", lambda route: late.append((route, route.fetch())))
+    reload(page)
+    other = open_page(nodes_2=False)
+    other.evaluate("graph => app.loadGraphData(graph)", page.evaluate("() => app.graph.serialize()"))
+    assert wait_for_points(other, 1)["running"] == "yes"
+    page.wait_for_timeout(1000)
+    assert any('"prompt": null' not in answer.text() for _, answer in late)
+    wait_until_done(page)
+    for route, answer in list(late):
+        route.fulfill(response=answer)
+    page.wait_for_timeout(2000)
+    for tab in (page, other):
+        shown = drawn(tab, CALIBRATE)
+        assert (shown["running"], int(shown["points"])) == ("no", TRIALS + 1)
+        assert "now the verdict" not in shown["text"]
+
+
 def test_a_cancel_keeps_the_map_and_the_best_so_far(open_page, server):
     page = open_page(nodes_2=False)
     load(page, seed=5)
