@@ -161,7 +161,21 @@ def neat(workflow: dict[str, Any]) -> dict[str, Any]:
                 node.get("properties", {}).pop(name, None)
             node["pos"] = [round(value) for value in node["pos"]]
             node["size"] = [round(value) for value in node["size"]]
-    return workflow
+    return {key: without_nulls(value) for key, value in workflow.items() if value is not None}
+
+
+def without_nulls(value: Any) -> Any:
+    """A part of a saved workflow without the keys that hold nothing: a ``"slot_index": null`` breaks copy and paste in
+    front ends from 1.54 on. What means something is left: unconnected sockets, and the widgets' values."""
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: item if key == "widgets_values" else without_nulls(item)
+        for key, item in value.items()
+        if item is not None or key in ("link", "links")
+    }
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from PIL import Image
 from scripts.layout import ROOT
 from scripts.template_blueprint import NAME
 from scripts.template_graphs import LIVE, TEMPLATES
-from scripts.templates import NOTE, WORKFLOWS, api_of
+from scripts.templates import BLUEPRINTS, NOTE, WORKFLOWS, api_of, without_nulls
 
 MADE = {template.name: template for template in (make() for make in TEMPLATES)}
 HEAD = 30
@@ -132,3 +132,17 @@ def test_the_blueprint_is_one_subgraph_that_says_what_it_is_for():
     assert blueprint["extra"]["BlueprintDescription"]
     assert [socket["name"] for socket in subgraph["inputs"][:4]] == ["model", "clip", "vae", "preset"]
     assert all(socket["linkIds"] for socket in subgraph["inputs"]), "what is exposed must lead somewhere"
+
+
+@pytest.mark.parametrize("path", [*WORKFLOWS.glob("*.json"), *BLUEPRINTS.glob("*.json")], ids=lambda path: path.stem)
+def test_no_file_holds_nulls_that_break_copy_and_paste(path):
+    """``"slot_index": null`` made every paste fail in front ends from 1.54 on, that of the host's own nodes too."""
+    flow = read(path)
+    assert without_nulls(flow) == flow
+
+
+def test_what_means_something_is_left_when_nulls_are_taken_out():
+    node = {"widgets_values": [None, 1], "inputs": [{"link": None, "dir": None}], "outputs": [{"slot_index": None}]}
+    assert without_nulls({"nodes": [node], "extra": None}) == {
+        "nodes": [{"widgets_values": [None, 1], "inputs": [{"link": None}], "outputs": [{}]}]
+    }
