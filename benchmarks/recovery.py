@@ -163,7 +163,7 @@ def means(row: Evaluation) -> dict[str, float]:
 
 
 def gains(base: Evaluation, other: Evaluation) -> dict[str, list[float]]:
-    """[mean, low, high] of other − base for every metric."""
+    """[mean, low, high] of other - base for every metric."""
     found = {}
     for metric in METRICS:
         if not (metric in base.scores and metric in other.scores):

@@ -19,7 +19,7 @@ COLOURS = ((213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (230, 15
 _FINE = 3
 """Drawn as many times as large and scaled down: PIL's lines and dots are not smooth themselves."""
 
-_GLYPHS = frozenset(map(chr, range(32, 127))) | set("©«°±´·»‘’“”…‹›⁄™")
+_GLYPHS = frozenset(map(chr, range(32, 127))) | set("©«°±´·»‘’“”…‹›\u2044™")
 """What PIL's own font can draw; all else would come out as empty boxes."""
 
 

@@ -30,7 +30,7 @@ class Objective:
 
     def __call__(self, scores: Scores) -> np.ndarray:
         """(B,) float64, NaN where either term is not finite."""
-        with np.errstate(invalid="ignore"):  # inf − inf
+        with np.errstate(invalid="ignore"):  # inf - inf
             tc, iq = (np.asarray(scores[name], dtype=np.float64) for name in ("tc", "iq"))
             total = tc / self.tc_unit + self.k * iq / self.iq_unit
         return np.where(np.isfinite(total), total, np.nan)

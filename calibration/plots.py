@@ -92,7 +92,7 @@ def _unit(gains: np.ndarray) -> float:
 
 
 def _colour(gain: float, unit: float) -> tuple[int, int, int]:
-    """From −2 units over 0 to +1 unit."""
+    """From -2 units over 0 to +1 unit."""
     share = 0.0 if unit == 0 else gain / unit if gain > 0 else gain / (2 * unit)
     place = (1 + min(1.0, max(-1.0, share))) / 2 * (len(_SCALE) - 1)
     low = min(int(place), len(_SCALE) - 2)

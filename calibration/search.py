@@ -43,7 +43,7 @@ class Trial:
 class Search:
     """Maximises a function of a few numbers that is known prompt by prompt.
 
-    Common random numbers make the objective deterministic, and it is smooth with a ridge along c_x ≈ c_eps: a
+    Common random numbers make the objective deterministic, and it is smooth with a ridge along c_x ~ c_eps: a
     Gaussian process needs far fewer pictures than a grid, and half of the candidates are told apart from the best by
     a part of the prompts. All state is in the storage: any number of processes may work on one study, and one that
     was cut off goes on as if it had not been.

@@ -1,4 +1,4 @@
-"""Few numbers → coefficients per step, inside a trust region around the identity."""
+"""Few numbers -> coefficients per step, inside a trust region around the identity."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from .storage import STUDY, import_optuna
 from .validate import Evaluation, Generate, Interval, Score, drifts, evaluate, newly_broken, paired_gain
 
 Hold = Callable[[object, Sequence[int]], Sequence[float]]
-"""hold(pictures, indices) → (B,), lower is better."""
+"""hold(pictures, indices) -> (B,), lower is better."""
 
 PAUSE = 0.2
 """Seconds between two looks at what other workers do."""

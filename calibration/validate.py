@@ -12,14 +12,14 @@ from .core import Coefficients
 from .jaq import Objective, Scores
 
 Generate = Callable[[Coefficients, Sequence[int]], object]
-"""generate(coefficients, indices) → pictures (B, H, W, 3) in [0, 1]. Index i is prompt i mod n_prompts with noise
+"""generate(coefficients, indices) -> pictures (B, H, W, 3) in [0, 1]. Index i is prompt i mod n_prompts with noise
 number i div n_prompts; the same index always means the same prompt and the same noise."""
 
 DRIFT = 0.02
 """Relative change of contrast or saturation, its interval clear of zero, that deserves a look."""
 
 Score = Callable[[object, Sequence[int]], Scores]
-"""score(pictures, indices) → {"tc": (B,), "iq": (B,), …}"""
+"""score(pictures, indices) -> {"tc": (B,), "iq": (B,), …}"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def evaluate(
 
 
 def paired_gain(base: Evaluation, candidate: Evaluation, metric: str, n_prompts: int, confidence: float) -> Interval:
-    """Mean of candidate − base over the same prompts and noises, with Student's t interval over prompts.
+    """Mean of candidate - base over the same prompts and noises, with Student's t interval over prompts.
 
     Pictures of one prompt are not independent, so each prompt is one observation. A picture that was not scored
     in either row counts as no gain: a broken picture must not be able to help. (A percentile bootstrap in place of

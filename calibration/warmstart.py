@@ -56,7 +56,7 @@ class Pairs:
 
     @property
     def relative_error(self) -> tuple[float, ...]:
-        """‖quantised − full‖ / ‖full‖ of each step, over all its pairs; below about 1e-8 it is rounding."""
+        """|quantised - full| / |full| of each step, over all its pairs; below about 1e-8 it is rounding."""
         self.moments()
         _, _, ff, qq, qf = self._sums
         return tuple(np.sqrt(np.maximum(ff - 2 * qf + qq, 0) / ff).tolist())
@@ -80,7 +80,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Moments:
-    """Means over all values of a step, arrays (n_steps,): ⟨f,f⟩, ⟨q,q⟩, ⟨q,f⟩, and the same about the means."""
+    """Means over all values of a step, arrays (n_steps,): <f,f>, <q,q>, <q,f>, and the same about the means."""
 
     ff: np.ndarray
     qq: np.ndarray
@@ -91,7 +91,7 @@ class Moments:
 
 
 def ptqd(pairs: Pairs) -> Coefficients:
-    """1/(1 + k) of the regression q ≈ (1 + k)·f + bias + residual (PTQD, He et al. 2023).
+    """1/(1 + k) of the regression q ~ (1 + k)·f + bias + residual (PTQD, He et al. 2023).
 
     Our reading: one bias for all channels, fitted and then dropped, for coefficients have no such term (PTQD
     subtracts one per channel); a negative k is kept (their code sets it to 0); the residual is left alone.
@@ -101,27 +101,27 @@ def ptqd(pairs: Pairs) -> Coefficients:
 
 
 def variance_match(pairs: Pairs) -> Coefficients:
-    """√(var f/var q): the corrected output varies as much as the full model's.
+    """sqrt(var f/var q): the corrected output varies as much as the full model's.
 
-    For an error independent of f and of variance s² that is 1/√(1 + s²/var f); for a pure gain it is PTQD's.
+    For an error independent of f and of variance s² that is 1/sqrt(1 + s²/var f); for a pure gain it is PTQD's.
     """
     moments = pairs.moments()
     return _with_c_eps(np.sqrt(moments.var_full / moments.var_quantised))
 
 
 def least_squares(pairs: Pairs) -> Coefficients:
-    """⟨q,f⟩/⟨q,q⟩: the smallest mean squared error. Shrinks: the noisier, the further below 1."""
+    """<q,f>/<q,q>: the smallest mean squared error. Shrinks: the noisier, the further below 1."""
     moments = pairs.moments()
     return _with_c_eps(moments.qf / moments.qq)
 
 
 def qdrift(pairs: Pairs, sigmas: Sequence[float]) -> Coefficients:
-    """1 + V·|σ' − σ|/(2σ), V = Var(q − f | q): the drift that goes with the error's noise (Q-Drift, arXiv 2603.18095).
+    """1 + V·|sigma' - sigma|/(2·sigma), V = Var(q - f | q): the drift of the error's noise (Q-Drift, arXiv 2603.18095).
 
     Never below 1, so it is the opposite of shrinking; a gain that is the same everywhere does not count. Our reading:
     V is one number per step, of the part of the error that is not linear in q, and nothing is subtracted (both as
-    their published runs); σ' is the next of ``sigmas`` (n + 1,) for every sampler, where theirs takes the ancestral
-    one's σ_down. V has units: the outputs must be the derivative dx/dσ, as noise and velocity are.
+    their published runs); sigma' is the next of ``sigmas`` (n + 1,) for every sampler, where theirs takes the ancestral
+    one's sigma_down. V has units: the outputs must be the derivative dx/dsigma, as noise and velocity are.
 
     Raises:
         CalibrationError: sigmas of another number of steps, besides what ``Pairs.moments`` raises.

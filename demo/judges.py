@@ -19,7 +19,7 @@ DRAWN = 512
 
 
 class DemoScorer(nn.Module):
-    """TC: cosine of picture and prompt in a small open_clip dual encoder. IQ: 1 − damage seen by a small net."""
+    """TC: cosine of picture and prompt in a small open_clip dual encoder. IQ: 1 - damage seen by a small net."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ def _energy_distance(found: Tensor, drawn: Tensor) -> Tensor:
 
 
 def _prepared(pictures: Tensor, device: torch.device) -> Tensor:
-    """(B, H, W, 3) → (B, 3, 64, 64) on the net's device."""
+    """(B, H, W, 3) -> (B, 3, 64, 64) on the net's device."""
     pictures = pictures.to(device).movedim(-1, 1)
     if pictures.shape[-2:] == (PICTURE_SIZE, PICTURE_SIZE):
         return pictures

@@ -46,7 +46,7 @@ DUAL_ENCODER_CONFIG = {
 
 
 class _Trunk(nn.Sequential):
-    """Pictures (B, 3, 64, 64) in [0, 1] → features (B, 128)."""
+    """Pictures (B, 3, 64, 64) in [0, 1] -> features (B, 128)."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -72,7 +72,7 @@ def _convolution(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...
 
 
 class QualityNet(nn.Module):
-    """Pictures (B, 3, 64, 64) in [0, 1] → quality (B,): 1 is as drawn, 0 is as damaged as training went.
+    """Pictures (B, 3, 64, 64) in [0, 1] -> quality (B,): 1 is as drawn, 0 is as damaged as training went.
 
     Damage is local and may be anywhere, so it looks at fine texture and pools: mean and spread of every feature.
     """
@@ -91,7 +91,7 @@ class QualityNet(nn.Module):
 
 
 class AttributeNet(nn.Module):
-    """Pictures (B, 3, 64, 64) in [0, 1] → logits per attribute; kept from every search, for honest judgement."""
+    """Pictures (B, 3, 64, 64) in [0, 1] -> logits per attribute; kept from every search, for honest judgement."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -113,7 +113,7 @@ class QSchedArena(io.ComfyNode):
 
 
 def read_pairs(without: Sequence[Tensor], with_preset: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Lists of IMAGE batches (B, H, W, C) → pairs of pictures (H, W, C).
+    """Lists of IMAGE batches (B, H, W, C) -> pairs of pictures (H, W, C).
 
     Raises:
         VoteError: nothing, unequal numbers or sizes, too many, or no pictures at all.

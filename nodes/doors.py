@@ -45,7 +45,7 @@ class QSchedApply(io.ComfyNode):
             node_id="QSchedApply",
             display_name="Apply Q-Sched",
             category=CATEGORY,
-            description="MODEL + preset → MODEL: every sampler node then samples with the preset, KSampler and "
+            description="MODEL + preset -> MODEL: every sampler node then samples with the preset, KSampler and "
             "KSamplerAdvanced included. A second one replaces the first.",
             search_aliases=["preset", "patch model", "ksampler", "quantization-aware", "schedule"],
             inputs=[io.Model.Input("model", tooltip="Any model, quantised by whatever means."), *socket, *use],
@@ -67,7 +67,7 @@ class QSchedSamplerSelect(io.ComfyNode):
             node_id="QSchedSamplerSelect",
             display_name="Q-Sched Sampler Select",
             category=CATEGORY,
-            description="SAMPLER + preset → SAMPLER, for SamplerCustom and SamplerCustomAdvanced. Wraps whatever "
+            description="SAMPLER + preset -> SAMPLER, for SamplerCustom and SamplerCustomAdvanced. Wraps whatever "
             "SAMPLER is plugged in; a preset on the MODEL is then not used.",
             search_aliases=["sampler select", "custom sampler", "preset", "ksamplerselect", "schedule"],
             inputs=[io.Sampler.Input("sampler", tooltip="From KSamplerSelect or any other node."), *socket, *use],

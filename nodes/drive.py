@@ -24,7 +24,7 @@ from ..qsched_core.samplers import check_finite
 from .rehearsal import name_of, rehearse
 
 Choose = Callable[[Any, str, tuple[float, ...]], Coefficients]
-"""choose(guider, sampler name, sigmas (n + 1,)) → the coefficients of these n steps"""
+"""choose(guider, sampler name, sigmas (n + 1,)) -> the coefficients of these n steps"""
 
 
 class DrivenSampler(KSAMPLER):
@@ -144,7 +144,7 @@ class _Lent:
 
 
 class _Model(_Lent):
-    """The model as samplers know it: model(x, sigma, **extra_args) → denoised."""
+    """The model as samplers know it: model(x, sigma, **extra_args) -> denoised."""
 
     def __call__(self, x: Tensor, sigma: Tensor, **extra: Any) -> Tensor:
         model, run = self._own
@@ -158,7 +158,7 @@ class _Model(_Lent):
 
 
 class _Guider(_Lent):
-    """The guider, called inside the inpainting blend: (x, sigma, …) → denoised after guidance."""
+    """The guider, called inside the inpainting blend: (x, sigma, …) -> denoised after guidance."""
 
     def __call__(self, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         guider, run = self._own

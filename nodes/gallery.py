@@ -14,7 +14,7 @@ _PAPER, _INK = (250, 250, 250), (30, 30, 30)
 
 
 def gallery(rows: Sequence[tuple[str, Tensor]]) -> Tensor:
-    """(name, pictures (B, H, W, 3)) per row → one picture (1, H', W', 3) in [0, 1]; the shortest row sets the width."""
+    """(name, pictures (B, H, W, 3)) per row -> one picture (1, H', W', 3) in [0, 1], as wide as the shortest row."""
     count = min(len(pictures) for _, pictures in rows)
     sheet = Image.new("RGB", (_GAP + count * (_SIDE + _GAP), len(rows) * (_SIDE + _LABEL + _GAP) + _GAP), _PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)

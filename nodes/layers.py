@@ -13,7 +13,7 @@ from ..qsched_core.quant import QuantizedConv2d, QuantizedLinear, QuantoConv2d, 
 class _HostWeight:
     """The host's weight protocol over packed bytes, so that LoRA, offload and partial loading work.
 
-    ``convert_weight`` and ``set_weight`` are what the host calls around a LoRA: packed → float → packed again.
+    ``convert_weight`` and ``set_weight`` are what the host calls around a LoRA: packed -> float -> packed again.
     ``comfy_cast_weights`` lets it leave the packed weight on the CPU; ``weight_function`` then holds the patches.
     """
 

@@ -53,7 +53,7 @@ class Scorer:
     """TC and IQ for the search; for the verdict alone pixel statistics, the distance to the full-precision pictures
     where there are some, and the judge's metrics if there is one.
 
-    ``scorer`` has ``score(pictures, prompts) → {"tc", "iq"}`` and ``judge`` one that gives any names; it may also have
+    ``scorer`` has ``score(pictures, prompts) -> {"tc", "iq"}`` and ``judge`` one that gives any names; it may also have
     ``score_set(pictures)``, of all pictures of a row at once.
     """
 
@@ -63,7 +63,7 @@ class Scorer:
         self._batches = Batches(BATCH)
 
     def bind(self, prompts: Sequence[str], reference: Callable | None = None) -> tuple[Callable, Callable]:
-        """(score, judge) as ``calibration`` calls them: (pictures, indices) → {metric: (B,)}.
+        """(score, judge) as ``calibration`` calls them: (pictures, indices) -> {metric: (B,)}.
 
         ``reference(indices)`` gives the thumbnails (B, h, w, 3) of the full-precision pictures.
         """
@@ -112,7 +112,7 @@ class FullPictures:
 
 
 def distance_from(reference: Callable) -> Callable:
-    """(pictures, indices) → (B,), how far they are from the pictures of a FullPictures."""
+    """(pictures, indices) -> (B,), how far they are from the pictures of a FullPictures."""
 
     def held(pictures: torch.Tensor, indices: Sequence[int]):
         far = distance(thumbnails(pictures), reference(indices))
@@ -122,7 +122,7 @@ def distance_from(reference: Callable) -> Callable:
 
 
 def thumbnails(pictures: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, 3) → the same shape, at most THUMBNAIL on the longer side."""
+    """(B, H, W, 3) -> the same shape, at most THUMBNAIL on the longer side."""
     scale = THUMBNAIL / max(pictures.shape[1:3])
     if scale >= 1:
         return pictures

@@ -46,5 +46,5 @@ def tell(unique_id: str | None, event: str, data: dict) -> None:
 
 
 def to_pil(picture) -> Image.Image:
-    """(H, W, 3) in [0, 1] → an 8-bit picture."""
+    """(H, W, 3) in [0, 1] -> an 8-bit picture."""
     return Image.fromarray((picture.detach().cpu().clamp(0, 1) * 255).round().byte().numpy())

@@ -1,4 +1,4 @@
-"""Quantize Model W4A8: MODEL → a smaller MODEL and a report; and that model as a file."""
+"""Quantize Model W4A8: MODEL -> a smaller MODEL and a report; and that model as a file."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class _Watched:
 
 def _output(model: Any, denoised: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
     """The network's output after guidance, up to a factor of sigma alone: noise or velocity itself, and in every
-    parameterisation in units of dx/dσ."""
+    parameterisation in units of dx/dsigma."""
     sampling = model.inner_model.inner_model.model_sampling
     zero = sampling.calculate_denoised(sigma, torch.zeros_like(x), x)
     return (zero - denoised) / sigma.reshape(-1, *[1] * (x.ndim - 1))

@@ -86,7 +86,7 @@ class Coefficients:
         )
 
     def blend(self, strength: float) -> Coefficients:
-        """0 is the identity, 1 is as is; between and beyond it is linear: 1 + strength·(c − 1)."""
+        """0 is the identity, 1 is as is; between and beyond it is linear: 1 + strength·(c - 1)."""
         if not math.isfinite(strength):
             raise CoefficientError(
                 f"strength is {strength}.", "use a finite number, 1 is as calibrated", strength=strength

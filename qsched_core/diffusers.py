@@ -27,7 +27,7 @@ from .samplers import check_finite
 
 _log = logging.getLogger(__name__)
 
-# Class name → (the host's sampler, whether it is for flow models). With one network output per step and no memory
+# Class name -> (the host's sampler, whether it is for flow models). With one network output per step and no memory
 # between steps, scaling what goes into the step is all of Q-Sched.
 _EXACT = {
     "EulerDiscreteScheduler": ("euler", False),

@@ -14,7 +14,7 @@ def format_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> s
     cells += [[str(row["name"]), *(format_cell(row.get(column)) for column in columns)] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     lines = [_aligned(line, widths) for line in cells]
-    return "\n".join([lines[0], "─" * sum(widths, 2 * len(columns)), *lines[1:]])
+    return "\n".join([lines[0], "-" * sum(widths, 2 * len(columns)), *lines[1:]])
 
 
 def format_cell(value: Any) -> str:

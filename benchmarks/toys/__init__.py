@@ -62,7 +62,7 @@ class Toy:
         return replace(self, network=network)
 
     def generator(self, captions: Sequence[str], seed: int = 0, batch: int = 64) -> Generate:
-        """generate(coefficients, indices) → pictures (B, 64, 64, 3) in [0, 1].
+        """generate(coefficients, indices) -> pictures (B, 64, 64, 3) in [0, 1].
 
         Index i is caption i mod n; its noise, fresh noise too, is a function of (seed, i) alone.
         """
@@ -156,7 +156,7 @@ def decode(decoder: nn.Module, latents: Tensor) -> Tensor:
 
 
 def flow_model(network: nn.Module, text: tuple[Tensor, Tensor]) -> qs.samplers.Model:
-    """The velocity's denoised prediction x − sigma·v, latents packed in patches of 2×2 as FLUX has them."""
+    """The velocity's denoised prediction x - sigma·v, latents packed in patches of 2×2 as FLUX has them."""
     states, pooled = text
     grid = torch.meshgrid(torch.zeros(1), torch.arange(4.0), torch.arange(4.0), indexing="ij")
     image_ids, text_ids = torch.stack(grid, dim=-1).view(16, 3), torch.zeros(CONTEXT_LENGTH, 3)
@@ -178,7 +178,7 @@ def flow_model(network: nn.Module, text: tuple[Tensor, Tensor]) -> qs.samplers.M
 
 
 def noise_model(network: nn.Module, text: tuple[Tensor, Tensor]) -> qs.samplers.Model:
-    """The noise's denoised prediction x − sigma·noise; a sigma stands at the timestep nearest to it."""
+    """The noise's denoised prediction x - sigma·noise; a sigma stands at the timestep nearest to it."""
     table = sigma_table().log()
 
     def model(x: Tensor, sigma: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ def captions(count: int, seed: int) -> list[str]:
 
 
 def scored(captions: Sequence[str], batch: int = 64) -> tuple[Score, Score]:
-    """(score, judge) as ``calibration`` calls them: (pictures, indices) → {metric: (B,) float64}."""
+    """(score, judge) as ``calibration`` calls them: (pictures, indices) -> {metric: (B,) float64}."""
     from demo.judges import DemoJudge, DemoScorer
 
     scorer, referee = DemoScorer(), DemoJudge()

@@ -31,7 +31,7 @@ TEACHER, STUDENT = Schedule(2100, 2e-3, warm_up=100), Schedule(400, 6e-4, warm_u
 BATCH = 32
 WITHOUT_CAPTION = 0.08
 HEAVIEST = 25.0
-"""Bound of the weight 1 + σ² of the noise's error."""
+"""Bound of the weight 1 + sigma² of the noise's error."""
 GUIDANCE = 2.0
 
 

@@ -27,7 +27,7 @@ SCENES = (
 
 
 class AQMap(Metric):
-    """Mean over a prompt's nouns of sigmoid(10·(s(noun) − s(""))), in (0, 1), as the paper's code computes it.
+    """Mean over a prompt's nouns of sigmoid(10·(s(noun) - s(""))), in (0, 1), as the paper's code computes it.
 
     s is the product of the picture's class token with a text, both as in CLIP Surgery. The text is the mean over 85
     templates. Each channel of the token is divided by its length **over all tokens of the picture**, where a cosine

@@ -12,10 +12,10 @@ from .base import TC, Metric
 from .clip import log_clip_score
 
 EncodeImage = Callable[[Tensor], Tensor]
-"""(B, H, W, 3) in [0, 1] → (B, D), of any length."""
+"""(B, H, W, 3) in [0, 1] -> (B, D), of any length."""
 
 EncodeText = Callable[[Sequence[str]], Tensor]
-"""B texts → (B, D), of any length."""
+"""B texts -> (B, D), of any length."""
 
 
 class CosineScore(Metric):

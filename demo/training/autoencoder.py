@@ -1,4 +1,4 @@
-"""Pictures ↔ latents: a TAESD-shaped autoencoder with 16 channels, which the stock VAELoader recognises.
+"""Pictures <-> latents: a TAESD-shaped autoencoder with 16 channels, which the stock VAELoader recognises.
 
 The encoder is computed, not trained: the first sixteen principal components of 8×8 patches, written into
 TAESD's convolutions. They keep 98.6 % of the variance of our pictures, the latents are smooth to learn, and the
@@ -26,7 +26,7 @@ LATENT_NOISE = 0.08
 
 
 class Codec(nn.Module):
-    """``encode``: (B, 3, H, W) in [0, 1] → (B, 16, H/8, W/8), about unit variance; ``decode`` is the way back."""
+    """``encode``: (B, 3, H, W) in [0, 1] -> (B, 16, H/8, W/8), about unit variance; ``decode`` is the way back."""
 
     def __init__(self) -> None:
         super().__init__()

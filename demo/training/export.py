@@ -1,4 +1,4 @@
-"""Trained nets → the files that are shipped, float16, in the formats that stock loaders know."""
+"""Trained nets -> the files that are shipped, float16, in the formats that stock loaders know."""
 
 from __future__ import annotations
 

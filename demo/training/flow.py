@@ -1,4 +1,4 @@
-"""Text → latents: FLUX-schnell's architecture at toy width, trained as a rectified flow.
+"""Text -> latents: FLUX-schnell's architecture at toy width, trained as a rectified flow.
 
 Captions leave so little open that its paths are nearly straight: four Euler steps are as good as twelve (see
 ``figures.json``), so no distillation follows.

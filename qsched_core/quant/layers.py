@@ -58,7 +58,7 @@ class QuantizedLayer(nn.Module):
 
 
 class QuantizedLinear(QuantizedLayer):
-    """``y = x·Wᵀ + b`` with W as packed integers and x rounded to integers per token.
+    """``y = x·W^T + b`` with W as packed integers and x rounded to integers per token.
 
     Both are rotated before they are rounded, where a rotation fits the width. The products are summed in x's dtype:
     codes are exact in every float type the host uses, so this is the integer product, without needing a kernel for it.

@@ -57,14 +57,14 @@ def row_bytes(columns: int, form: Format) -> int:
 
 
 def pack(weight: Tensor, form: Format) -> Tensor:
-    """Float weight (N, K) → uint8 (N, ``row_bytes``). Deterministic; rounds to nearest."""
+    """Float weight (N, K) -> uint8 (N, ``row_bytes``). Deterministic; rounds to nearest."""
     rows = max(1, _AT_ONCE // weight.shape[1])
     pack_rows = _pack_symmetric if form.symmetric else _pack_asymmetric
     return torch.cat([pack_rows(part, form) for part in weight.split(rows)])
 
 
 def unpack(packed: Tensor, columns: int, form: Format, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 (N, ``row_bytes``) → float weight (N, K)."""
+    """uint8 (N, ``row_bytes``) -> float weight (N, K)."""
     rows = packed.shape[0]
     groups, padded = _grouping(columns, form)
     values = scales(packed, columns, form)
@@ -208,7 +208,7 @@ def _codes_above(grouped: Tensor, scales: Tensor, minimums: Tensor, form: Format
 
 
 def _code_bytes(codes: Tensor, form: Format) -> Tensor:
-    """uint8 codes (N, padded K) → their bytes."""
+    """uint8 codes (N, padded K) -> their bytes."""
     if form.storage_bits == 8:
         return codes
     if form.storage_bits == 4:

@@ -13,7 +13,7 @@ _LEAST_ROWS = 17
 
 
 def int8_product(x_codes: Tensor, w_codes: Tensor) -> Tensor | None:
-    """int8 (M, K) · int8 (N, K)ᵀ → int32 (M, N); None where torch has no such product for the device or the shape."""
+    """int8 (M, K) · int8 (N, K)^T -> int32 (M, N); None where torch has no such product for the device or the shape."""
     rows, inner = x_codes.shape
     if 0 in (rows, inner, w_codes.shape[0]) or not _is_right(x_codes.device):
         return None

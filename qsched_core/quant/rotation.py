@@ -1,6 +1,6 @@
 """Hadamard rotations: what is loud in one column is shared by all of a group, and rounds with them.
 
-Both factors of x·Wᵀ are rotated, so that the product stays what it was (QuaRot, arXiv 2404.00456).
+Both factors of x·W^T are rotated, so that the product stays what it was (QuaRot, arXiv 2404.00456).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Few-step samplers without a host, in one call shape: ``sample(name, model, x, sigmas, coefficients, …)``.
 
-Symbols are k-diffusion's: x in the space of the sigmas (x = x0 + σ·noise, or with ``flow`` (1−σ)·x0 + σ·noise),
-``denoised`` is the model's prediction of x0. With the identity each equals the sampler of the same name in ComfyUI
-bit for bit, so the order of its operations is part of the promise; ``tcd`` has no twin there.
+Symbols are k-diffusion's: x in the space of the sigmas (x = x0 + s·noise, or with ``flow`` (1-s)·x0 + s·noise at a
+sigma s), ``denoised`` is the model's prediction of x0. With the identity each equals the sampler of the same name in
+ComfyUI bit for bit, so the order of its operations is part of the promise; ``tcd`` has no twin there.
 
 Every sampler goes on with the very tensor it passed to the model and keeps no other copy of the state; where a step's
 coefficients are 1 that tensor is not even copied. ComfyUI wraps these loops as it wraps its own, and Q-Sched's patch
@@ -60,7 +60,7 @@ def sample(
     """Sample x_0 (B, …) from x (B, …) at ``sigmas[0]`` with one model evaluation per step.
 
     ``sigmas`` (n + 1,) descend, to 0 or to where the run shall end; ``coefficients`` have n steps. ``flow`` says that
-    x is (1−σ)·x0 + σ·noise. ``noise_sampler`` is asked once per step that adds noise; without one it is torch's.
+    x is (1-sigma)·x0 + sigma·noise. ``noise_sampler`` is asked once per step that adds noise; else it is torch's.
     ``callback`` gets {"i", "x", "sigma", "sigma_hat", "denoised"} before each update, x and denoised as the update
     uses them.
 
@@ -72,7 +72,7 @@ def sample(
             timesteps. Not needed where ``flow`` or ``eta`` = 0.
         res_multistep: ``eta`` = 0 (1 is ComfyUI's res_multistep_ancestral), ``s_noise`` = 1.
         er_sde: ``s_noise`` = 1, ``max_stage`` = 3 in {1, 2, 3}, ``first_sigma`` in (0, 1), what
-            stands in for a first sigma ≥ 1 of a flow model (ComfyUI: ``model_sampling.percent_to_sigma(1e-4)``).
+            stands in for a first sigma >= 1 of a flow model (ComfyUI: ``model_sampling.percent_to_sigma(1e-4)``).
     A host's own noise scale (ComfyUI: ``model_sampling.noise_scale``) belongs into ``s_noise``.
 
     Raises:

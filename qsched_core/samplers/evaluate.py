@@ -14,11 +14,11 @@ from ..errors import SamplingError
 from ..precondition import precondition_denoised, precondition_sample
 
 Model = Callable[[Tensor, Tensor], Tensor]
-"""model(x (B, …), sigma (B,)) → denoised (B, …)"""
+"""model(x (B, …), sigma (B,)) -> denoised (B, …)"""
 ZeroDenoised = Callable[[Tensor, Tensor], Tensor]
-"""zero_denoised(x (B, …), sigma (B,)) → D0 (B, …), see ``precondition_denoised``"""
+"""zero_denoised(x (B, …), sigma (B,)) -> D0 (B, …), see ``precondition_denoised``"""
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
-"""noise_sampler(sigma, sigma_next) → unit noise shaped as x"""
+"""noise_sampler(sigma, sigma_next) -> unit noise shaped as x"""
 
 
 def noise_or_flow(x: Tensor, sigma: Tensor) -> Tensor:

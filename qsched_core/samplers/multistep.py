@@ -15,7 +15,8 @@ ER_POINTS = 200
 """Points of the ER-SDE integrals, as many as the authors take."""
 
 
-# There and back as k-diffusion goes: σ / σ' is not the same float as exp(λ' − λ) or exp(−λ) / exp(−λ').
+# There and back as k-diffusion goes, with l for lambda: sigma / sigma' is not the same float as exp(l' - l) or
+# exp(-l) / exp(-l').
 def _lambda(sigma: Tensor) -> Tensor:
     return sigma.log().neg()
 
@@ -43,7 +44,7 @@ def res_multistep(run: Run, x: Tensor, *, eta: float = 0.0, s_noise: float = 1.0
     """The multistep form of RES (Zhang et al., arXiv 2308.02157), of order two; first and last step are Euler's.
 
     ``eta`` > 0 steps to sigma_down and adds fresh noise, multiplied by ``s_noise``: 1 is ComfyUI's
-    res_multistep_ancestral. Like there, that noise is for x = x0 + σ·noise whatever the model.
+    res_multistep_ancestral. Like there, that noise is for x = x0 + sigma·noise whatever the model.
     """
     sigmas, before, down_before = run.sigmas, None, None
     for i in range(run.steps):
@@ -64,7 +65,7 @@ def res_multistep(run: Run, x: Tensor, *, eta: float = 0.0, s_noise: float = 1.0
 
 
 def _res_weights(h: Tensor, c2: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights of this and the last D for a step h in λ, with the last one at c2·h (c2 < 0)."""
+    """Weights of this and the last D for a step h in lambda, with the last one at c2·h (c2 < 0)."""
     phi1 = torch.expm1(-h) / -h
     phi2 = (phi1 - 1.0) / -h
     # Two equal sigmas make 0/0, where nothing moves.
@@ -134,7 +135,7 @@ def _er_scale(value: Tensor) -> Tensor:
 
 
 def _er_integrals(here: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-    """∫ 1/scale and ∫ (λ − here)/scale from ``there`` up to ``here``, as left sums."""
+    """The integrals of 1/scale and of (lambda - here)/scale from ``there`` up to ``here``, as left sums."""
     step = -(there - here) / float(ER_POINTS)
     places = there + torch.arange(ER_POINTS, dtype=there.dtype, device=there.device) * step
     scaled = _er_scale(places)

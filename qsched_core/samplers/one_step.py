@@ -46,7 +46,7 @@ def euler_ancestral(run: Run, x: Tensor, *, eta: float = 1.0, s_noise: float = 1
 
 
 def _euler_ancestral_flow(run: Run, x: Tensor, eta: float, s_noise: float) -> Tensor:
-    """The ancestral step on x = (1−σ)·x0 + σ·noise: step below the next sigma, rescale, add fresh noise."""
+    """The ancestral step on x = (1-sigma)·x0 + sigma·noise: step below the next sigma, rescale, add fresh noise."""
     sigmas = run.sigmas
     for i in range(run.steps):
         x, denoised = run.evaluate(i, x)
@@ -81,12 +81,13 @@ def lcm(run: Run, x: Tensor, *, s_noise: float = 1.0) -> Tensor:
 def tcd(run: Run, x: Tensor, *, eta: float = 0.3, table: Tensor | None = None) -> Tensor:
     """Strategic stochastic sampling of Trajectory Consistency Distillation (Zheng et al., arXiv 2402.19159).
 
-    Down to σ_s, below the next sigma, then fresh noise up to it. ``eta`` in [0, 1] is the paper's gamma: 0 steps right
-    to the next sigma, without noise. σ_s stands at timestep floor((1−eta)·t) of ``table`` (T,), the ascending sigmas
-    of the training timesteps, where t is the next sigma's; flow models need no table, their σ_s is (1−eta)·σ_next.
+    Down to sigma_s, below the next sigma, then fresh noise up to it. ``eta`` in [0, 1] is the paper's gamma: 0 steps
+    right to the next sigma, without noise. sigma_s stands at timestep floor((1-eta)·t) of ``table`` (T,), the ascending
+    sigmas of the training timesteps, where t is the next sigma's; flow models need no table, their sigma_s is
+    (1-eta)·sigma_next.
 
     A last sigma of 0 gives D'. A last sigma of ``table[0]``, where diffusers' TCDScheduler ends, gives x there; it is
-    timestep 0, so σ_s is the same and no noise comes. Any other last sigma is a point on the way and gets its noise.
+    timestep 0, so sigma_s is the same and no noise comes. Any other last sigma is a point on the way, with its noise.
 
     Raises:
         SamplingError: eta out of range; a table that is missing, not (T,), or not positive and ascending.
@@ -108,7 +109,7 @@ def tcd(run: Run, x: Tensor, *, eta: float = 0.3, table: Tensor | None = None) -
 
 
 def _lower_sigmas(run: Run, eta: float, table: Tensor | None) -> Tensor:
-    """σ_s (n,) of each of the n steps, at most the sigma that the step leads to."""
+    """sigma_s (n,) of each of the n steps, at most the sigma that the step leads to."""
     after = run.sigmas[1:]
     if not 0 <= eta <= 1:
         raise SamplingError(f"tcd's eta is {eta}.", "use 0 (no noise) to 1", name="tcd", eta=eta)

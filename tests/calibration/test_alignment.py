@@ -105,9 +105,9 @@ def test_pictures_are_scored_apart_and_texts_encoded_once(monkeypatch):
 
 def test_a_prompt_without_nouns_is_one_phrase_and_is_counted():
     scorer = metric()
-    first = scorer.score(PICTURES, ["猫がいる", "a dog"])
+    first = scorer.score(PICTURES, ["\u732b\u304c\u3044\u308b", "a dog"])
     assert (0 < first).all() and (first < 1).all() and first[0] != first[1]
-    scorer.score(PICTURES, ["猫がいる", "under the"])
+    scorer.score(PICTURES, ["\u732b\u304c\u3044\u308b", "under the"])
     assert scorer.unparsed == 2
     assert "split at commas" in scorer.name
 
@@ -124,7 +124,7 @@ def test_only_plain_vision_transformers_can_be_read(refused):
         ("a red cat on a wooden table", ["red cat", "wooden table"]),
         ("Portrait of the old man, his dog; 8k, (masterpiece:1.2)", ["Portrait", "old man", "dog", "k", "masterpiece"]),
         ("a café\nand the sea-side", ["café", "sea-side"]),
-        ("猫がいる", []),
+        ("\u732b\u304c\u3044\u308b", []),
         ("in the of, 123 !", []),
         ("", []),
     ],
@@ -147,7 +147,7 @@ def test_spacy_is_used_where_its_model_is_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "spacy", spacy)
     parser = best_parser()
     assert parser("a blue doctor suit, it") == ["suit"]
-    assert parser("猫がいる") == []
+    assert parser("\u732b\u304c\u3044\u308b") == []
     assert parser.name == "spaCy en_core_web_sm"
 
 

@@ -30,7 +30,7 @@ def test_a_score_that_is_not_finite_is_nan(metric, bad):
 
 
 def test_infinities_that_cancel_are_nan_without_a_warning():
-    """Regression: numpy warned of inf − inf."""
+    """Regression: numpy warned of inf - inf."""
     assert np.isnan(jaq({"tc": np.array([np.inf]), "iq": np.array([-np.inf])}, 2.0)).all()
 
 

@@ -17,7 +17,7 @@ def picture(*pixels: tuple[float, float, float]) -> torch.Tensor:
     ("pixels", "contrast", "saturation"),
     [
         ([(0.5, 0.5, 0.5)] * 4, 0.0, 0.0),
-        # Luminances 0 and 1 in equal parts: deviation 0.5·√(4/3) of a sample of 4.
+        # Luminances 0 and 1 in equal parts: deviation 0.5·sqrt(4/3) of a sample of 4.
         ([(0, 0, 0), (1, 1, 1)] * 2, 0.5 * (4 / 3) ** 0.5, 0.0),
         ([(1, 0, 0)] * 4, 0.0, 1.0),
         ([(0.2, 0.5, 0.3), (0.4, 0.4, 0.4)], 0.5**0.5 * abs(0.4 - (0.2 * 0.2126 + 0.5 * 0.7152 + 0.3 * 0.0722)), 0.15),

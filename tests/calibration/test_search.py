@@ -26,7 +26,7 @@ def opened(space: str = "last step", seed: int = 0, journal: Path | None = None,
 
 
 def hill(point: dict[str, float]) -> float:
-    """Smooth, with the ridge along c_x ≈ c_eps that real landscapes have; 0 at its top (0.95, 1.1)."""
+    """Smooth, with the ridge along c_x ~ c_eps that real landscapes have; 0 at its top (0.95, 1.1)."""
     c_x, c_eps = point["c_x_last"], point["c_eps_last"]
     return -4 * (c_x - 0.95) ** 2 - 4 * (c_eps - 1.1) ** 2 - 8 * (c_x - c_eps + 0.15) ** 2
 

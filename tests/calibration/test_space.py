@@ -1,4 +1,4 @@
-"""Few numbers → coefficients: ends, pins, one step, and the border of the trust region."""
+"""Few numbers -> coefficients: ends, pins, one step, and the border of the trust region."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_identity_of_every_space_is_the_stock_sampler(name, steps):
 
 def test_both_ends_are_straight_lines():
     made = space("both ends").coefficients(point("both ends"))
-    # By hand: 1.02 − 0.02·i and 0.94 + i·0.16/3. 1e-15: a few roundings of numbers near 1.
+    # By hand: 1.02 - 0.02·i and 0.94 + i·0.16/3. 1e-15: a few roundings of numbers near 1.
     assert made.c_x == pytest.approx((1.02, 1.0, 0.98, 0.96), abs=1e-15)
     assert made.c_eps == pytest.approx((0.94, 0.94 + 0.16 / 3, 0.94 + 0.32 / 3, 1.1), abs=1e-15)
 

@@ -42,12 +42,12 @@ def test_noise_shrinks_least_squares_by_its_power_and_the_match_by_its_root():
     """An independent error of standard deviation 0.5 on outputs of variance 1: var q = 1.25."""
     full = outputs()
     pairs = pairs_of(full, [f + 0.5 * noise for f, noise in zip(full, outputs(seed=1), strict=True)])
-    # Of 32768 values: a regression's slope scatters by 0.5/√32768 = 0.003.
+    # Of 32768 values: a regression's slope scatters by 0.5/sqrt(32768) = 0.003.
     assert ptqd(pairs).c_eps == pytest.approx([1] * 3, abs=0.012)
     assert variance_match(pairs).c_eps == pytest.approx([1.25**-0.5] * 3, abs=0.012)
     assert least_squares(pairs).c_eps == pytest.approx([0.8] * 3, abs=0.012)
     assert pairs.relative_error == pytest.approx([0.5] * 3, rel=0.02)
-    # What q does not tell of the error: 0.25·(1 − 0.25/1.25) = 0.2; the steps go down by 1/4, 1/3 and all of sigma.
+    # What q does not tell of the error: 0.25·(1 - 0.25/1.25) = 0.2; the steps go down by 1/4, 1/3 and all of sigma.
     assert qdrift(pairs, SIGMAS).c_eps == pytest.approx([1 + 0.2 / 8, 1 + 0.2 / 6, 1 + 0.2 / 2], abs=0.003)
 
 

@@ -20,7 +20,7 @@ from qsched_core import Coefficients
 STEPS = (1, 2, 3, 4, 8)
 SHAPE = (2, 4, 3, 3)
 # Relative to the largest value of the reference. float64: 8 steps of a few roundings each. float32: the same, where
-# x is up to 15 and D about 1, so that x − D carries 15 units in the last place.
+# x is up to 15 and D about 1, so that x - D carries 15 units in the last place.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -56,7 +56,7 @@ def network(x: Tensor, sigma: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Parameterisation:
-    """``convert(output, x, sigma)`` → denoised."""
+    """``convert(output, x, sigma)`` -> denoised."""
 
     convert: Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -111,7 +111,7 @@ def relative(made: Tensor, reference: Tensor) -> float:
 
 
 def euler(x: Tensor, sigmas: Tensor, coefficients: Coefficients) -> Tensor:
-    """x_prev = s·x + m·eps·(sigma_next − sigma); flow-match Euler is the same with v."""
+    """x_prev = s·x + m·eps·(sigma_next - sigma); flow-match Euler is the same with v."""
     for i in range(len(sigmas) - 1):
         s, m = coefficients.at(i)
         x = s * x + m * network(x, sigmas[i]) * (sigmas[i + 1] - sigmas[i])
@@ -119,7 +119,7 @@ def euler(x: Tensor, sigmas: Tensor, coefficients: Coefficients) -> Tensor:
 
 
 def euler_ancestral(x: Tensor, sigmas: Tensor, coefficients: Coefficients, z: list[Tensor]) -> Tensor:
-    """x_prev = s·x + m·eps·(sigma_down − sigma) + sigma_up·z (SDXL-Turbo)."""
+    """x_prev = s·x + m·eps·(sigma_down - sigma) + sigma_up·z (SDXL-Turbo)."""
     for i in range(len(sigmas) - 1):
         s, m = coefficients.at(i)
         sigma_down = sigmas[i + 1] ** 2 / sigmas[i]
@@ -129,7 +129,7 @@ def euler_ancestral(x: Tensor, sigmas: Tensor, coefficients: Coefficients, z: li
 
 
 def euler_ancestral_flow(x: Tensor, sigmas: Tensor, coefficients: Coefficients, z: list[Tensor], eta: float) -> Tensor:
-    """Flow Euler on the scaled pair to sigma_down, then α rescaled and the variance filled up to sigma_next²."""
+    """Flow Euler on the scaled pair to sigma_down, then alpha rescaled and the variance filled up to sigma_next²."""
     for i in range(len(sigmas) - 1):
         s, m = coefficients.at(i)
         sigma, after = sigmas[i], sigmas[i + 1]
@@ -141,7 +141,7 @@ def euler_ancestral_flow(x: Tensor, sigmas: Tensor, coefficients: Coefficients, 
 
 
 def tcd_flow(x: Tensor, sigmas: Tensor, coefficients: Coefficients, z: list[Tensor], eta: float) -> Tensor:
-    """Flow Euler on the scaled pair to (1−eta)·sigma_next, then the same way up; no noise at the end."""
+    """Flow Euler on the scaled pair to (1-eta)·sigma_next, then the same way up; no noise at the end."""
     for i in range(len(sigmas) - 1):
         s, m = coefficients.at(i)
         lower = (1 - eta) * sigmas[i + 1]
@@ -155,7 +155,7 @@ def tcd_flow(x: Tensor, sigmas: Tensor, coefficients: Coefficients, z: list[Tens
 
 
 def lcm(kind: Parameterisation, x: Tensor, sigmas: Tensor, coefficients: Coefficients, z: list[Tensor], flow: bool):
-    """x_prev = √A_prev·x0 + √(1−A_prev)·z, the re-noising of LCMScheduler; (1−σ)·x0 + σ·z for flow."""
+    """x_prev = sqrt(A_prev)·x0 + sqrt(1-A_prev)·z, the re-noising of LCMScheduler; (1-sigma)·x0 + sigma·z for flow."""
     for i in range(len(sigmas) - 1):
         _, x0 = kind.scaled(x, sigmas[i], *coefficients.at(i))
         after = sigmas[i + 1]
@@ -168,9 +168,9 @@ def lcm(kind: Parameterisation, x: Tensor, sigmas: Tensor, coefficients: Coeffic
 
 
 def dpmpp_2m(kind: Parameterisation, x: Tensor, sigmas: Tensor, coefficients: Coefficients, flow: bool) -> Tensor:
-    """Algorithm 2 of DPM-Solver++, in its α, σ, λ of a variance preserving process.
+    """Algorithm 2 of DPM-Solver++, in its alpha, sigma, lambda of a variance preserving process.
 
-    For flow models α is 1: ComfyUI, and so the core, takes λ = −log σ there too.
+    For flow models alpha is 1: ComfyUI, and so the core, takes lambda = -log sigma there too.
     """
     alpha = torch.ones_like(sigmas) if flow else 1 / (1 + sigmas**2) ** 0.5
     std = alpha * sigmas
@@ -191,7 +191,7 @@ def dpmpp_2m(kind: Parameterisation, x: Tensor, sigmas: Tensor, coefficients: Co
 def res_multistep(
     kind: Parameterisation, x: Tensor, sigmas: Tensor, coefficients: Coefficients, z: list[Tensor], eta: float
 ) -> Tensor:
-    """dx/dλ = D(λ) − x integrated exactly, with D a line in λ = −log σ through the last two predictions."""
+    """dx/dlambda = D(lambda) - x integrated exactly, D a line in lambda = -log sigma through the last two."""
     before = end_before = None
     for i in range(len(sigmas) - 1):
         x, x0 = kind.scaled(x, sigmas[i], *coefficients.at(i))
@@ -218,7 +218,7 @@ def er_sde(
     flow: bool,
     stage: int,
 ) -> Tensor:
-    """ER-SDE-Solver-1 to -3 on x/α, where the process is x0 + λ·noise; the integrals as 200 left rectangles."""
+    """ER-SDE-Solver-1 to -3 on x/alpha, with the process x0 + lambda·noise; the integrals as 200 left rectangles."""
 
     def phi(value: float) -> float:
         return value * (math.exp(value**0.3) + 10)

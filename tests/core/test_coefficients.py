@@ -105,7 +105,7 @@ def test_one_value_off_one_is_no_identity(c_x, c_eps):
 
 def test_the_published_ramp_is_a_straight_line():
     made = Coefficients.ramp(4, **PUBLISHED)
-    # By hand: 0.955 + i·0.048 and 1.012 − i·0.015. 1e-15: a few roundings of numbers near 1.
+    # By hand: 0.955 + i·0.048 and 1.012 - i·0.015. 1e-15: a few roundings of numbers near 1.
     assert made.c_eps == pytest.approx((0.955, 1.003, 1.051, 1.099), abs=1e-15)
     assert made.c_x == pytest.approx((1.012, 0.997, 0.982, 0.967), abs=1e-15)
 

@@ -64,7 +64,7 @@ class Case:
 
     @property
     def scaled(self) -> bool:
-        """Whether the scheduler's sample is √ᾱ·x, not x; those keep float64."""
+        """Whether the scheduler's sample is sqrt(alpha_bar)·x, not x; those keep float64."""
         return self.sampler in ("tcd", "lcm") and not self.flow
 
     @property
@@ -138,7 +138,7 @@ class Case:
         return c_out * noise_free + c_skip * x / (1 + sigma**2) ** 0.5
 
     def ours(self, scheduler: Any, coefficients: Coefficients) -> Tensor:
-        """The run in the host's variables: x = sample / √ᾱ, and only the denoised prediction is seen."""
+        """The run in the host's variables: x = sample / sqrt(alpha_bar), and only the denoised prediction is seen."""
         sigmas, options = self.sigmas(scheduler), dict(self.options)
         start, generator = self.start(scheduler).double(), torch.Generator().manual_seed(7)
         end = 1.0
@@ -214,7 +214,7 @@ def test_is_our_sampler_of_that_name(diffusers, case):
     made, wanted = case.walk(scheduler), case.ours(case.make(diffusers), FOUR)
     assert made.dtype == case.dtype
     # Of values about 1 to 15. float64: a few roundings in each of four steps. The others compute in float32 whatever
-    # they are given, and Euler's x − D carries 15 units in the last place.
+    # they are given, and Euler's x - D carries 15 units in the last place.
     torch.testing.assert_close(made.double(), wanted, **dict.fromkeys(("rtol", "atol"), 1e-12 if case.scaled else 2e-5))
 
 
@@ -244,7 +244,7 @@ def test_inverted_sigmas_are_read_the_other_way_round(diffusers):
     stock.set_timesteps(sigmas=[1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
     wanted = FOUR.for_sigmas(preset.sigmas, [i / 8 for i in range(8, -1, -1)])
     assert wanted.at(2) == FOUR.at(1)
-    # 1e-5: 1 − σ in float32 on one side, exact eighths on the other.
+    # 1e-5: 1 - sigma in float32 on one side, exact eighths on the other.
     torch.testing.assert_close(case.walk(scheduler), case.by_hand(stock, wanted), rtol=1e-5, atol=1e-5)
 
 

@@ -35,7 +35,7 @@ def test_is_the_prediction_of_the_scaled_pair(pair, name, c_x, c_eps):
 
 def test_known_answer():
     x, denoised = torch.tensor([2.0]), torch.tensor([0.5])
-    # By hand: (1.25 − 0.5)·2 + 0.5·0.5 = 1.75. All of these are exact in binary.
+    # By hand: (1.25 - 0.5)·2 + 0.5·0.5 = 1.75. All of these are exact in binary.
     assert precondition_denoised(denoised, x, 1.25, 0.5).item() == 1.75
     assert precondition_sample(x, 1.25).item() == 2.5
 

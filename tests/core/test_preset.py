@@ -24,7 +24,7 @@ FULL = Preset(
     SIGMAS,
     Binding("SDXL", "0123456789abcdef", "EPS", "w4a8/g32", "euler_ancestral", "sgm_uniform", 1.0),
     "accepted",
-    {"gain": {"low": 0.01, "high": 0.03}, "prompts": 24, "verdict": ["Q-Sched helps ✓"], "control": None},
+    {"gain": {"low": 0.01, "high": 0.03}, "prompts": 24, "verdict": ["Q-Sched helps \u2713"], "control": None},
     {"modelspec.title": "Turbo, W4A8", "author": "Änne"},
 )
 SMALL = Preset(Coefficients((1.0, 0.5), (2.0, 1.0)), (1.0, 0.25, 0.0))
@@ -114,7 +114,7 @@ def test_safetensors_itself_reads_the_file(tmp_path):
     assert set(metadata) == {"format", "version", "verdict", "binding", "record", "modelspec.title", "author"}
     assert metadata["author"] == "Änne"
     assert json.loads(metadata["binding"])["quantization"] == "w4a8/g32"
-    assert json.loads(metadata["record"])["verdict"] == ["Q-Sched helps ✓"]
+    assert json.loads(metadata["record"])["verdict"] == ["Q-Sched helps \u2713"]
 
 
 def test_the_header_is_aligned_and_ends_where_the_numbers_start(tmp_path):

@@ -50,7 +50,7 @@ def test_codes_are_whole_numbers_within_range_and_half_a_step_from_the_token(bit
 def test_int8_tokens_err_by_less_than_one_percent():
     x = random(64, 512)
     codes, scale = quantize_tokens(x, 8)
-    # A normal token's largest of 512 values is about 3.2 sigma: step 3.2/127, error step/√12 = 0.7 %.
+    # A normal token's largest of 512 values is about 3.2 sigma: step 3.2/127, error step/sqrt(12) = 0.7 %.
     assert 0.005 < ((x - codes * scale).norm() / x.norm()).item() < 0.01
 
 

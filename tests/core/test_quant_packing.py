@@ -83,7 +83,7 @@ def tail_bytes(groups: int, form: Format) -> int:
 
 
 def grouped(weight: Tensor, form: Format) -> Tensor:
-    """(N, K) → (N, groups, columns of a group), with zeros up to whole groups."""
+    """(N, K) -> (N, groups, columns of a group), with zeros up to whole groups."""
     size, groups = grouping(weight.shape[1], form)
     return torch.nn.functional.pad(weight, (0, size * groups - weight.shape[1])).view(len(weight), groups, size)
 

@@ -180,7 +180,7 @@ def test_samplers_of_denoised_predictions_are_the_published_updates(dtype, kind,
 
 
 def test_one_step_is_a_gain_on_the_output():
-    """Without a trajectory the coefficients reduce to D' = (s − m)·x + m·D."""
+    """Without a trajectory the coefficients reduce to D' = (s - m)·x + m·D."""
     x, sigmas = start(14.6), falling_sigmas(14.6, 1, 0)
     expected = (1.1 - 0.9) * x + 0.9 * NOISE.model(x, sigmas[0].expand(2))
     for name in qs.SAMPLERS:
@@ -194,7 +194,7 @@ def test_without_noise_they_are_euler(run):
     first, flow = RUNS[run][1], "flow" in run
     coefficients = random_coefficients(4, 0)
     euler = qs.sample("euler", NOISE.model, start(first), falling_sigmas(first, 4, 0), coefficients, flow=flow)
-    # 1e-12: the last step is x − σ·d here and D there.
+    # 1e-12: the last step is x - sigma·d here and D there.
     assert relative(sample_run(run, coefficients, eta=0.0), euler) <= 1e-12
 
 

@@ -1,7 +1,7 @@
 """Samplers where the exact answer is known: data ~ N(0, 0.5²), whose denoiser and trajectories are closed forms.
 
-x at σ has the deviation √(α²·0.5² + σ²), with α = 1, or 1 − σ for flow, and a trajectory of the probability flow ODE
-is a plain rescaling by the ratio of two of them.
+x at sigma has the deviation sqrt(alpha²·0.5² + sigma²), with alpha = 1, or 1 - sigma for flow, and a trajectory
+of the probability flow ODE is a plain rescaling by the ratio of two of them.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def test_the_right_c_eps_makes_few_step_euler_exact(steps):
     sigmas = falling_sigmas(10.0, steps)
     c_eps = []
     for before, after in zip(sigmas.tolist(), sigmas.tolist()[1:], strict=False):
-        # Euler multiplies by 1 + m·(1 − c)·(after/before − 1) with D = c·x: solved for m at the exact ratio.
+        # Euler multiplies by 1 + m·(1 - c)·(after/before - 1) with D = c·x: solved for m at the exact ratio.
         c = SPREAD**2 / (SPREAD**2 + before**2)
         c_eps.append((1 - deviation(after) / deviation(before)) / ((1 - c) * (1 - after / before)))
     x = torch.tensor([[10.0], [-3.0]], dtype=torch.float64)
@@ -129,7 +129,7 @@ def test_a_perfect_model_keeps_the_deviation_of_the_data(name, flow, steps, ends
     def perfect(x: Tensor, sigma: Tensor) -> Tensor:
         here = float(sigma[0])
         down = lower(here, ends[here])
-        # x(down) = D + (x − D)·down/σ, in both spaces: solved for D at the exact ratio.
+        # x(down) = D + (x - D)·down/sigma, in both spaces: solved for D at the exact ratio.
         return x * (deviation(down, flow) / deviation(here, flow) - down / here) / (1 - down / here)
 
     options = {"eta": 0.5, "table": TABLE} if name == "tcd" else {}

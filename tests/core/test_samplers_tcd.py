@@ -47,7 +47,7 @@ def random_coefficients(steps: int) -> Coefficients:
 
 
 def trajectory_of(scheduler, coefficients: Coefficients, eta: float) -> list[Tensor]:
-    """The scheduler's samples after each step, in k-diffusion's variables x = y/√A."""
+    """The scheduler's samples after each step, in k-diffusion's variables x = y/sqrt(A)."""
     generator = torch.Generator().manual_seed(7)
     kept = [scheduler.alphas_cumprod[t] for t in [*scheduler.timesteps.tolist(), 0]]
     y, found = start() * kept[0].sqrt(), []
@@ -102,7 +102,7 @@ def test_is_the_scheduler_of_diffusers(dtype, kind, eta, steps):
 
 @pytest.mark.parametrize("eta", [0.1, 0.3, 0.7, 0.9])
 def test_every_timestep_leads_to_the_timestep_of_diffusers(eta):
-    """(1 − eta)·t is rounded before its floor is taken: in another precision some steps would land one beside."""
+    """(1 - eta)·t is rounded before its floor is taken: in another precision some steps would land one beside."""
     scheduler, coefficients = scheduler_for("epsilon"), Coefficients.identity(1000)
     scheduler.set_timesteps(timesteps=list(range(999, -1, -1)))
     seen: list[Tensor] = []
@@ -127,7 +127,7 @@ def test_a_last_sigma_of_zero_gives_the_prediction(eta):
 
 @pytest.mark.parametrize("moved", [0.98, 1.02])
 def test_a_sigma_between_two_of_the_table_takes_the_nearest(moved):
-    """A schedule of another kind hits no timestep; σ_s is still below the next sigma, and the noise real."""
+    """A schedule of another kind hits no timestep; sigma_s is still below the next sigma, and the noise real."""
     table = torch.logspace(-1.5, 1.2, 20, dtype=torch.float64)
     sigmas = torch.stack([table[-1], table[8] * moved, torch.tensor(0.0, dtype=torch.float64)])
     asked = []
@@ -147,11 +147,11 @@ def test_a_sigma_between_two_of_the_table_takes_the_nearest(moved):
         )  # fmt: skip
         return seen[1]
 
-    # With D = 0 the step is x·σ_s/σ and noise. floor(0.5 · 8) = 4.
+    # With D = 0 the step is x·sigma_s/sigma and noise. floor(0.5 · 8) = 4.
     lower, after = table[4], sigmas[1]
     expected = start() * lower / sigmas[0] + (after**2 - lower**2).sqrt()
     assert relative(second_x(0.5), expected) <= 1e-12
-    # An eta so small that the floor only just reaches timestep 7, or σ_s that would lie above: never above.
+    # An eta so small that the floor only just reaches timestep 7, or sigma_s that would lie above: never above.
     lower = min(table[7], after)
     expected = start() * lower / sigmas[0] + (after**2 - lower**2).sqrt()
     assert relative(second_x(1e-3), expected) <= 1e-12

@@ -19,7 +19,7 @@ def node(kind: str, **inputs: Any) -> dict[str, Any]:
 
 
 def sampling(preset: list | None = None, **changes: Any) -> Graph:
-    """Demo model → Q-Sched Sampler → picture."""
+    """Demo model -> Q-Sched Sampler -> picture."""
     inputs = {
         "model": ["1", 0],
         "positive": ["2", 0],
@@ -47,7 +47,7 @@ def sampling(preset: list | None = None, **changes: Any) -> Graph:
 
 
 def quantizing(**changes: Any) -> Graph:
-    """Demo model → Quantize Model → report."""
+    """Demo model -> Quantize Model -> report."""
     inputs = {"format": "w4a8", "group_size": "format's own", "include": "", "exclude": "", **changes}
     return {
         "1": node("QSchedDemoModel"),
@@ -57,7 +57,7 @@ def quantizing(**changes: Any) -> Graph:
 
 
 def calibrating(**changes: Any) -> Graph:
-    """Demo model → Quantize Model → JAQ Calibrate → Save Preset."""
+    """Demo model -> Quantize Model -> JAQ Calibrate -> Save Preset."""
     inputs = {
         "model": ["2", 0],
         "clip": ["1", 1],

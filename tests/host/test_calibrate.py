@@ -343,7 +343,7 @@ def test_loaded_encoders_score_without_a_file(pack):
     score = pack("calibration.metrics.embeddings").CosineScore(*metrics.host_encoders(clip, vision))
     pictures = torch.tensor([colours["red"]] * 2).view(2, 1, 1, 3).expand(2, 8, 8, 3)
     found = score.score(pictures, ["red", "violet"])
-    # ln(100·cos): cos is 1 and √½.
+    # ln(100·cos): cos is 1 and sqrt(1/2).
     assert found.tolist() == pytest.approx([4.60517, 4.60517 - 0.34657], abs=1e-4)
 
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 COEFFICIENTS = ((0.93, 0.97, 1.02, 1.05), (0.88, 0.95, 1.04, 1.08))
 
-# Format → how the host's tensor class is asked for it at these small widths, and what the checkpoint says of it.
+# Format -> how the host's tensor class is asked for it at these small widths, and what the checkpoint says of it.
 LAYOUTS = {
     "float8_e4m3fn": ({}, {}),
     "float8_e5m2": ({}, {}),

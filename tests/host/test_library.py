@@ -351,7 +351,7 @@ NO_SIGNS = str.maketrans(dict.fromkeys('">|:?*', ""))
 @pytest.mark.parametrize("steps", [1, 2, 1000])
 def test_a_share_picture_can_be_drawn_of_any_number_of_steps(pack, steps):
     sigmas = [1 - step / steps for step in range(steps + 1)]
-    title = "中文 " * 50 + HTML
+    title = "\u4e2d\u6587 " * 50 + HTML
     made = qs.Preset(qs.Coefficients.ramp(steps, c_x=(0.5, 1.5)), sigmas, card={"modelspec.title": title})
     assert len(pack("nodes.share").share_picture(made)) > 5000
 

@@ -78,7 +78,7 @@ def rewritten_host() -> types.ModuleType:
 
 
 class Published:
-    """model(x, sigma) → (D', c_x·x) as METHOD's formula has it, D' = c_x·D0 − c_eps·(D0 − D)."""
+    """model(x, sigma) -> (D', c_x·x) as METHOD's formula has it, D' = c_x·D0 - c_eps·(D0 - D)."""
 
     def __init__(self, model_k, steps):
         self.model_k, self.steps, self.count = model_k, steps, 0

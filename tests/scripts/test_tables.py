@@ -13,7 +13,7 @@ def test_a_table_is_aligned_and_complete():
     ]
     assert format_table(["TC", "weights MB"], rows).splitlines() == [
         "                   TC  weights MB",
-        "─────────────────────────────────",
+        "---------------------------------",
         "full precision  0.912       9.200",
         "quantised       0.700     1,234.6",
         "other               –           –",

@@ -124,7 +124,7 @@ def test_keys_vote_undo_and_close_and_a_reload_goes_on(open_page, tmp_path, node
     page.keyboard.press("Enter")
     wait_for(page, "Better with the preset · it won 6 of 6 · 100.0 % [54.1 %, 100.0 %] · 1 skipped")
     captions = f"() => [...{PANEL}.querySelectorAll('figcaption')].map(caption => caption.textContent)"
-    assert sorted(page.evaluate(captions)) == ["with the preset ✓ your choice", "without"]
+    assert sorted(page.evaluate(captions)) == ["with the preset \u2713 your choice", "without"]
     page.wait_for_timeout(500)
     page.screenshot(path=tmp_path / "closed.png")
     reload(page)

@@ -24,7 +24,7 @@ _SMALLEST, _LARGEST = 2.0**-24, 65504.0
 
 
 def pack(weight: Tensor, form: Format) -> Tensor:
-    """Float weight (N, K) → uint8 in the layout of ``packing.unpack``. Scales and codes are quanto's: 4 bits between
+    """Float weight (N, K) -> uint8 in the layout of ``packing.unpack``. Scales and codes are quanto's: 4 bits between
     the least and the largest weight of a group, 8 bits up to the absolute maximum of an output channel.
 
     Codes are chosen for the scales as float16 holds them. Without a group that divides K, or with one output channel,
