@@ -42,7 +42,16 @@ class QSchedArena(io.ComfyNode):
             category=CATEGORY,
             description="A blind vote on pairs of pictures, without and with a preset, by arrow keys on the node. When "
             "it is closed it says how often the preset won, with an interval, and whether that means anything.",
-            search_aliases=["vote", "a/b", "compare", "blind test", "user study", "preference", "qsched"],
+            search_aliases=[
+                "vote",
+                "a/b test",
+                "compare images",
+                "side by side",
+                "blind test",
+                "user study",
+                "preference",
+                "qsched",
+            ],
             is_output_node=True,
             is_input_list=True,
             inputs=[

@@ -32,7 +32,18 @@ class QSchedCalibrate(io.ComfyNode):
             description="Searches the coefficients that suit this model on your prompts, without reference pictures, "
             "and checks them on prompts and noises the search has not seen. Cancel keeps the best so far; the same "
             "inputs go on where they stopped.",
-            search_aliases=["calibrate", "tune", "quantization", "jaq", "schedule", "few steps"],
+            search_aliases=[
+                "calibrate",
+                "tune",
+                "optimize",
+                "auto tune",
+                "quality loss",
+                "benchmark",
+                "quantization",
+                "jaq",
+                "schedule",
+                "few steps",
+            ],
             is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="The quantised model."),

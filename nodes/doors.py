@@ -47,7 +47,7 @@ class QSchedApply(io.ComfyNode):
             category=CATEGORY,
             description="MODEL + preset -> MODEL: every sampler node then samples with the preset, KSampler and "
             "KSamplerAdvanced included. A second one replaces the first.",
-            search_aliases=["preset", "patch model", "ksampler", "quantization-aware", "schedule"],
+            search_aliases=["preset", "patch model", "ksampler", "fp8", "gguf", "quantization-aware", "schedule"],
             inputs=[io.Model.Input("model", tooltip="Any model, quantised by whatever means."), *socket, *use],
             outputs=[io.Model.Output(display_name="model", tooltip="The same model, sampled with the preset.")],
             hidden=[io.Hidden.unique_id],

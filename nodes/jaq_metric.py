@@ -18,7 +18,18 @@ class QSchedMetric(io.ComfyNode):
             category=CATEGORY,
             description="Any text-image score (TC) with any quality score (IQ) for JAQ Calibrate, from files in "
             "models/qsched_metrics. The paper: ln CLIPScore + CLIP-IQA for SD1.5; AQ-Map + HPSv2.1 for SDXL and FLUX.",
-            search_aliases=["metric", "clipscore", "hpsv2", "pickscore", "quality", "jaq", "calibrate"],
+            search_aliases=[
+                "metric",
+                "clipscore",
+                "clip score",
+                "hpsv2",
+                "pickscore",
+                "aesthetic score",
+                "image quality",
+                "benchmark",
+                "jaq",
+                "calibrate",
+            ],
             inputs=[
                 io.Combo.Input("tc", options=[*metric_entries("tc"), DEMO], tooltip="Text-image compatibility."),
                 io.Combo.Input("iq", options=[*metric_entries("iq"), DEMO], tooltip="Image quality."),

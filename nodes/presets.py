@@ -21,7 +21,7 @@ class QSchedLoadPreset(io.ComfyNode):
             display_name="Load Q-Sched Preset",
             category=CATEGORY,
             description="Loads coefficients that somebody calibrated. The file is checked before anything is used.",
-            search_aliases=["preset", "coefficients", "qsched"],
+            search_aliases=["preset", "load preset", "coefficients", "import", "qsched"],
             inputs=[
                 io.Combo.Input("preset_name", options=file_names(FOLDER), tooltip=f"A file in models/{FOLDER}."),
             ],

@@ -25,7 +25,20 @@ class QSchedQuantizeModel(io.ComfyNode):
             category=CATEGORY,
             description="Packs the layers of a loaded model into 4 or 8 bits. The given model stays as it is; "
             "LoRAs work before and after. Follow with Q-Sched Sampler, or JAQ Calibrate to get quality back.",
-            search_aliases=["quantize", "int4", "int8", "w4a8", "4 bit", "low vram", "shrink model"],
+            search_aliases=[
+                "quantize",
+                "compress model",
+                "smaller model",
+                "shrink model",
+                "low vram",
+                "save memory",
+                "int4",
+                "int8",
+                "fp8",
+                "gguf",
+                "w4a8",
+                "4 bit",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The model as it was loaded, in FP16, BF16 or FP32."),
                 io.Combo.Input(
@@ -145,7 +158,7 @@ class QSchedSaveQuantized(io.ComfyNode):
             description="Writes a quantised model, LoRAs merged in, a quarter of the size. If it is in ComfyUI's own "
             f"formats alone, to models/{STOCK_FOLDER}, and it loads without this pack; else to models/{MODELS_FOLDER}, "
             "for Load Quantized Model. The file is loaded again and compared before it is called saved.",
-            search_aliases=["save model", "export", "quantize", "w4a8", "checkpoint"],
+            search_aliases=["save model", "export", "quantize", "int4", "w4a8", "checkpoint"],
             is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="From Quantize Model W4A8, with or without LoRAs."),
@@ -179,7 +192,7 @@ class QSchedLoadQuantized(io.ComfyNode):
             category=CATEGORY,
             description="Loads a model that Save Quantized Model wrote; the full-size model is not needed. The file is "
             "checked before anything is made of it.",
-            search_aliases=["load model", "quantized", "w4a8", "unet loader", "low vram"],
+            search_aliases=["load model", "quantized", "int4", "w4a8", "unet loader", "low vram"],
             inputs=[
                 io.Combo.Input(
                     "model_name", options=file_names(MODELS_FOLDER), tooltip=f"A file in models/{MODELS_FOLDER}."

@@ -24,7 +24,17 @@ class QSchedSampler(io.ComfyNode):
             category=CATEGORY,
             description="Samples like KSampler, with the coefficients of a preset. Without a preset, or with strength "
             "0, it is KSampler bit for bit.",
-            search_aliases=["sampler", "few steps", "turbo", "schedule", "quantization-aware", "preset"],
+            search_aliases=[
+                "sampler",
+                "ksampler",
+                "few steps",
+                "turbo",
+                "lightning",
+                "lcm",
+                "schedule",
+                "quantization-aware",
+                "preset",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="Any model, quantised by whatever means."),
                 io.Conditioning.Input("positive", tooltip="What the picture shall show."),

@@ -31,7 +31,15 @@ class QSchedSensitivity(io.ComfyNode):
             category=CATEGORY,
             description="Samples the full model with your prompts, measures what each layer loses in each format, and "
             "finds the best format for each layer at the size you allow. Plug the plan into Quantize Model W4A8.",
-            search_aliases=["sensitivity", "mixed precision", "bits per layer", "quantization error", "plan"],
+            search_aliases=[
+                "sensitivity",
+                "mixed precision",
+                "bits per layer",
+                "quantization error",
+                "benchmark",
+                "layer analysis",
+                "plan",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The model as it was loaded, with the LoRAs you sample with."),
                 io.Conditioning.Input(

@@ -27,16 +27,8 @@ def _beside(name: str) -> ModuleType:
 families = _beside("test_families")
 models = families.models  # the random files, for the tests of this module too
 
-SEARCHES = {
-    "quantize": "QSchedQuantizeModel",
-    "int4": "QSchedQuantizeModel",
-    "W4A8": "QSchedQuantizeModel",
-    "turbo": "QSchedSampler",
-    "few steps": "QSchedSampler",
-    "calibrate": "QSchedCalibrate",
-    "preset": "QSchedLoadPreset",
-    "schedule": "QSchedSampler",
-}
+SEARCHES = json.loads((Path(__file__).resolve().parents[1] / "golden" / "searches.json").read_text("utf-8"))
+"""What people type into the host's node search, and the node that it must find; tests/web types it."""
 
 
 def written(number: str) -> dict[str, dict]:
