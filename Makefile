@@ -6,10 +6,10 @@ ARGS ?=
 DEV = $(PYTHON) scripts/dev.py
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test serve train package lint clean
+.PHONY: help env demo test browsers serve train package lint clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: ## make the environment and find ComfyUI (the other commands do it too)
 	@$(DEV) env $(ARGS)
@@ -19,6 +19,9 @@ demo: ## run the whole job in a real ComfyUI and print its table
 
 test: ## run all tests, the pure ones and those in a real ComfyUI
 	@$(DEV) test $(ARGS)
+
+browsers: ## run the tests of the page in old and new front ends of ComfyUI
+	@$(DEV) browsers $(ARGS)
 
 serve: ## start ComfyUI with the pack, to try it by hand
 	@$(DEV) serve $(ARGS)

@@ -13,13 +13,14 @@ if sys.version_info < (3, 10):  # noqa: UP036  (before the imports, which an old
     sys.exit("Q-Sched needs Python 3.10 or newer; this is Python " + sys.version.split()[0] + ".")
 
 import argparse
+import os
 import shutil
 from pathlib import Path
 
 if not __package__:  # run as a file: Python has put scripts/ itself on the path, but its modules are a package
     sys.path[0] = str(Path(__file__).absolute().parents[1])
 
-from scripts import environment, processes, server, suite  # noqa: E402
+from scripts import environment, front_ends, processes, server, suite  # noqa: E402
 from scripts.errors import DevError  # noqa: E402
 from scripts.layout import CACHE, DEMO_OUTPUT, DIST, ROOT, SERVE_BASE, VENV  # noqa: E402
 
@@ -41,6 +42,14 @@ def demo(args: argparse.Namespace) -> int:
 def test(args: argparse.Namespace) -> int:
     """run all tests (further arguments go to pytest)"""
     return suite.run(environment.prepare(), args.rest)
+
+
+def browsers(args: argparse.Namespace) -> int:
+    """run the tests of the page that depend on it in old and new front ends (further arguments go to pytest)"""
+    bench = environment.prepare()
+    env = {**os.environ, "QSCHED_FRONT_ENDS": " ".join(front_ends.ALL), "QSCHED_HOST_PATH": str(bench.host.path)}
+    command = [bench.python, "-m", "pytest", "tests/web", "-m", "front_ends", *args.rest]
+    return processes.run(command, cwd=ROOT, env=env)
 
 
 def serve(args: argparse.Namespace) -> int:
@@ -82,8 +91,8 @@ def clean(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (env, demo, test, serve, train, package, lint, clean)
-FORWARDING = {"test": test, "train": train, "lint": lint}
+COMMANDS = (env, demo, test, browsers, serve, train, package, lint, clean)
+FORWARDING = {"test": test, "browsers": browsers, "train": train, "lint": lint}
 
 
 def parser() -> argparse.ArgumentParser:

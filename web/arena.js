@@ -3,7 +3,7 @@ import { api } from "../../scripts/api.js";
 import { readBallot, readKey } from "./ballot.js";
 import { allNodes, lastOutput, nodeById, rootGraph } from "./nodes.js";
 import { Panel } from "./panel.js";
-import { addStyle } from "./style.js";
+import { addStyles } from "./style.js";
 import { text } from "./texts.js";
 
 const NODE = "QSchedArena";
@@ -27,7 +27,7 @@ export function addArena(node) {
 
 /** To be called once: another tab has voted, or the server is back. */
 export function listenArenas() {
-  addArenaStyles();
+  addStyles("arena.css");
   api.addEventListener("qsched.arena", ({ detail }) => {
     for (const [, node] of allNodes()) {
       const arena = arenas.get(node);
@@ -283,32 +283,4 @@ function setSource(image, file) {
   image.dataset.file = file ?? "";
   if (file) image.src = urlOf(file);
   else image.removeAttribute("src");
-}
-
-function addArenaStyles() {
-  addStyle(`
-    .qsched-panel.qsched-arena { display: flex; flex-direction: column; gap: 4px; pointer-events: auto; outline: none; }
-    .qsched-arena:focus-within { border-color: #00bfa5; box-shadow: 0 0 0 1px #00bfa5; }
-    .qsched-panel.qsched-arena > div { height: auto; flex: none; }
-    .qsched-arena > .prompt { color: inherit; opacity: 0.75; }
-    .qsched-arena > .prompt:empty { display: none; }
-    .qsched-panel.qsched-arena > .pictures { flex: 1; min-height: 0; display: flex; gap: 6px; }
-    .qsched-arena figure { flex: 1 1 0; min-width: 0; margin: 0; display: flex; flex-direction: column; }
-    .qsched-arena img { flex: 1; min-height: 0; width: 100%; object-fit: contain; background: #0003; cursor: pointer;
-      user-select: none; }
-    .qsched-arena[data-state="closed"] img { cursor: default; }
-    .qsched-arena figcaption { height: 16px; overflow: hidden; text-align: center; text-overflow: ellipsis; }
-    .qsched-arena figcaption:empty { display: none; }
-    .qsched-panel.qsched-arena > .scale { position: relative; height: 8px; border-radius: 4px; background: #8884; }
-    .qsched-arena > .scale > i { position: absolute; top: 2px; height: 4px; border-radius: 2px; background: #00bfa5; }
-    .qsched-arena > .scale > b { position: absolute; left: 50%; top: 0; width: 1px; height: 8px; background: currentColor; }
-    .qsched-arena > .buttons { display: flex; gap: 4px; }
-    .qsched-panel.qsched-arena[data-pictures="no"] > :is(.pictures, .buttons) { display: none; }
-    .qsched-arena button { flex: 1 1 auto; min-width: 0; height: 24px; padding: 0 4px; border-radius: 4px; cursor: pointer;
-      border: 1px solid var(--border-color, #4e4e4e); background: var(--comfy-menu-bg, #353535); font: inherit;
-      color: inherit; overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
-    .qsched-arena button:hover { border-color: currentColor; }
-    .qsched-arena:fullscreen { height: 100vh !important; max-height: none !important; padding: 12px; font-size: 16px;
-      line-height: 22px; border: none; border-radius: 0; opacity: 1; }
-    .qsched-arena:fullscreen button { height: 36px; }`);
 }

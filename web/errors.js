@@ -3,7 +3,6 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { allNodes, rootGraph } from "./nodes.js";
 import { Note } from "./note.js";
-import { addStyle } from "./style.js";
 
 const LONGEST = 300, MOST = 100;
 
@@ -15,7 +14,6 @@ let seen = null;
 
 /** To be called once: listens for failures, and for runs that get past them. */
 export function listenErrors() {
-  addStyle(".qsched-panel.qsched-error { border-color: var(--error-text, #ff4444); }");
   api.addEventListener("execution_start", ({ detail }) => {
     if (errors.size) run = workflowOf(detail?.prompt_id);
   });

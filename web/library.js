@@ -3,7 +3,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { buttons, element, isFound, makeCard } from "./library_cards.js";
 import { insertPreset, readGraph } from "./library_graph.js";
-import { addLibraryStyles } from "./library_style.js";
+import { addStyles } from "./style.js";
 import { text } from "./texts.js";
 
 const SUFFIX = ".safetensors";
@@ -16,7 +16,7 @@ let silent = false; // the server did not answer, and that is what the notice sa
 
 /** To be called once. */
 export function addLibrary() {
-  addLibraryStyles();
+  addStyles("library.css");
   build();
   app.extensionManager.registerSidebarTab({
     id: "qsched",

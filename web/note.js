@@ -1,6 +1,5 @@
 // Lines of text on a node, wrapped, in both renderers.
 import { Panel } from "./panel.js";
-import { addStyle } from "./style.js";
 
 const LINE = 16, FRAME = 26, LETTER = 5.7, SIDES = 40; // pixels: a line of text, around it, and a letter's mean width
 
@@ -20,11 +19,4 @@ export class Note extends Panel {
     this.element.style.pointerEvents = lines > this.most ? "auto" : "";
     if (text) this.setHeight(Math.min(lines, this.most) * LINE + FRAME);
   }
-}
-
-/** To be called once. */
-export function addNoteStyles() {
-  addStyle(`
-    .qsched-panel.qsched-note { overflow-y: auto; }
-    .qsched-panel.qsched-note > div { height: auto; white-space: pre-line; overflow-wrap: anywhere; }`);
 }

@@ -1,5 +1,4 @@
 // A line of text and a canvas on a node, as tall as asked for, in both renderers.
-import { addStyle } from "./style.js";
 import { readTheme } from "./theme.js";
 
 const MARGIN = 6; // of the classic canvas around a widget
@@ -70,14 +69,4 @@ export class Panel {
 /** After another palette was chosen. What is not on the page now is drawn when it comes back. */
 export function redrawPanels() {
   for (const element of document.querySelectorAll(".qsched-panel")) panels.get(element)?.redraw();
-}
-
-/** To be called once. */
-export function addPanelStyles() {
-  addStyle(`
-    .qsched-panel { box-sizing: border-box; width: 100%; overflow: hidden; padding: 5px 6px; border-radius: 6px;
-      border: 1px solid var(--border-color, #4e4e4e); background: var(--comfy-input-bg, #222);
-      color: var(--input-text, #ddd); font: 11px/16px Arial, sans-serif; pointer-events: none; }
-    .qsched-panel > div { height: 16px; overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
-    .qsched-panel > canvas { width: 100%; margin-top: 4px; }`);
 }

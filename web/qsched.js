@@ -6,18 +6,16 @@ import { addCurve, restoreCurves } from "./curve.js";
 import { listenErrors, restoreErrors } from "./errors.js";
 import { foldAdvanced } from "./fold.js";
 import { addLibrary, refreshLibrary } from "./library.js";
-import { addNoteStyles } from "./note.js";
-import { addPanelStyles, redrawPanels } from "./panel.js";
+import { redrawPanels } from "./panel.js";
 import { addReport, restoreReports } from "./report.js";
-import { addSocketStyles, colourSockets } from "./sockets.js";
+import { colourSockets } from "./sockets.js";
+import { addStyles } from "./style.js";
 
 app.registerExtension({
   name: "qsched",
 
   setup() {
-    addSocketStyles();
-    addPanelStyles();
-    addNoteStyles();
+    addStyles("qsched.css");
     addLibrary();
     listen();
     listenErrors();

@@ -1,6 +1,5 @@
-// Colours of our socket types, in both renderers.
+// Colours of our socket types on the classic canvas; qsched.css holds them for Nodes 2.0.
 import { app } from "../../scripts/app.js";
-import { addStyle } from "./style.js";
 
 const COLOURS = {
   QSCHED_PRESET: "#00bfa5",
@@ -8,12 +7,6 @@ const COLOURS = {
   QSCHED_PROMPTS: "#e573c0",
   QSCHED_METRIC: "#c0ca33",
 };
-
-/** For Nodes 2.0: a style sheet of its own, because the host clears what it finds on the root element. */
-export function addSocketStyles() {
-  const rules = Object.entries(COLOURS).map(([type, colour]) => `--color-datatype-${type}: ${colour};`);
-  addStyle(`:root { ${rules.join(" ")} }`);
-}
 
 /**
  * For the classic canvas. The host empties its tables whenever it loads a palette, so this is called again then.

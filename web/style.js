@@ -1,8 +1,10 @@
-// Style sheets of our own.
+// Style sheets of our own, through the host's helper: a pack puts nothing into the page's document itself.
 
-/** Puts rules into the page; to be called once for each. */
-export function addStyle(rules) {
-  const style = document.createElement("style");
-  style.textContent = rules;
-  document.head.append(style);
+/** Links a .css file of this folder into the page; to be called once for each. */
+export async function addStyles(name) {
+  try {
+    await window.comfyAPI.utils.addStylesheet(name, import.meta.url);
+  } catch (error) {
+    console.warn(`Q-Sched: ${name} could not be loaded, the page looks plain.`, error);
+  }
 }

@@ -13,10 +13,24 @@ import pytest
 from scripts import server as comfyui
 from scripts.browser import NoBrowser, chromium
 from scripts.browser import open_page as visit
+from scripts.front_ends import NEWEST, OWN, front_end
 from scripts.host import HostError, host_at, local_host
 from scripts.layout import ROOT
 
 SHOTS = ROOT / "output" / "screenshots"
+FRONT_ENDS = (os.environ.get("QSCHED_FRONT_ENDS") or f"{OWN} {NEWEST}").split()
+"""What the tests marked `front_ends` run in; the others run in the first one."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "front_ends: run in every front end, because the host's page differs there")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server" in metafunc.fixturenames:
+        marked = metafunc.definition.get_closest_marker("front_ends")
+        names = FRONT_ENDS if marked else FRONT_ENDS[:1]
+        metafunc.parametrize("server", names, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -30,12 +44,16 @@ def browser() -> Iterator:
 
 
 @pytest.fixture(scope="session")
-def server(browser) -> Iterator[comfyui.Server]:
+def server(browser, request) -> Iterator[comfyui.Server]:
+    """A running ComfyUI; its parameter is the front end that it shows."""
     named = os.environ.get("QSCHED_HOST_PATH")
     host = host_at(Path(named), "QSCHED_HOST_PATH") if named else local_host()
     if host is None:
         raise HostError("There is no ComfyUI to test on. Run `make env`, or set COMFYUI_PATH.")
-    with comfyui.running(host, Path(sys.executable)) as running:
+    python = Path(sys.executable)
+    page = front_end(request.param, python)
+    flags = [*comfyui.CPU, *([] if page is None else ["--front-end-root", page])]
+    with comfyui.running(host, python, flags=flags) as running:
         yield running
 
 
@@ -52,9 +70,11 @@ def open_page(server, browser, request) -> Iterator[Callable]:
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda line: errors.append(line.text) if line.text.startswith("Q-Sched:") else None)
 
-    def open_one(*, nodes_2: bool):
-        settings = {"Comfy.VueNodes.Enabled": nodes_2, "Comfy.ColorPalette": "dark"}
-        return visit(browser, server, settings, watch)
+    def open_one(*, nodes_2: bool, **settings: object):
+        """`settings` are the host's, with a dot for every "_": ``Comfy_Locale="fr"``."""
+        chosen = {"Comfy.VueNodes.Enabled": nodes_2, "Comfy.ColorPalette": "dark", "Comfy.Locale": "en"}
+        chosen |= {name.replace("_", "."): value for name, value in settings.items()}
+        return visit(browser, server, chosen, watch)
 
     yield open_one
     for number, page in enumerate(opened):
