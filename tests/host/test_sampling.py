@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from exactness import differ, same_bits
 
 
 def test_a_latent_with_content_of_another_model_is_refused(pack, demo):
@@ -63,5 +64,5 @@ def test_the_stock_text_encoder_sees_the_words_that_were_trained(demo):
     states, pooled = encode("a large cyan circle on a white background")
     assert states.shape == (1, 16, 64)
     assert pooled.shape == (1, 64)
-    assert not torch.equal(pooled, encode("a large blue circle on a white background")[1])
-    assert torch.equal(encode("zebra")[0], encode("giraffe")[0])
+    assert differ(pooled, encode("a large blue circle on a white background")[1])
+    assert same_bits(encode("zebra")[0], encode("giraffe")[0])

@@ -7,6 +7,7 @@ import random
 
 import pytest
 import torch
+from exactness import same_bits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -126,8 +127,8 @@ def test_the_model_is_left_as_it_is(node, source, positive, encoded):
     picture = drawn(source, encoded[UNSEEN[0]], 1)
     node.execute(**inputs(source, positive, depth="network", formats="w4a8"))
     after = source.model.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert torch.equal(drawn(source, encoded[UNSEEN[0]], 1), picture)
+    assert all(same_bits(before[name], after[name]) for name in before)
+    assert same_bits(drawn(source, encoded[UNSEEN[0]], 1), picture)
 
 
 def test_the_same_inputs_give_the_same_plan(node, source, positive):
@@ -237,7 +238,7 @@ def test_it_survives_a_file(pack, node, unet, tmp_path):
     fresh = copy.deepcopy(unet.model.diffusion_model)
     quant.restore(fresh, quant.load_quantized(tmp_path / "a.safetensors"), pack("nodes.layers").TWINS)
     for name, value in network.state_dict().items():
-        assert torch.equal(fresh.state_dict()[name], value)
+        assert same_bits(fresh.state_dict()[name], value)
     tokens = [name for name in fresh.state_dict() if name.endswith(".first_token")]
     assert tokens == [name for name in network.state_dict() if name.endswith(".first_token")] != []
 
@@ -269,7 +270,7 @@ def test_a_lora_is_sampled_with_and_the_weights_below_it_are_judged(pack, node, 
     moved = "single_blocks.3.linear1"
     assert found["with"][moved].measures[0].error != found["without"][moved].measures[0].error
     drawn(source, positive[:1], 0)
-    assert all(torch.equal(value, source.model.state_dict()[key]) for key, value in before.items())
+    assert all(same_bits(value, source.model.state_dict()[key]) for key, value in before.items())
 
 
 @pytest.mark.parametrize("after", [0, 5, 14, 30, 60])

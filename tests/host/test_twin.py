@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from exactness import differ, same_bits
 
 LAYER = "diffusion_model.double_blocks.0.img_attn.qkv"
 
@@ -62,8 +63,8 @@ def test_the_source_is_bit_identical_afterwards(pack, source, conditioning):
     picture(twin, conditioning)
     after = snapshot(source)
     assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert torch.equal(picture(source, conditioning), drawn)
+    assert all(same_bits(before[name], after[name]) for name in before)
+    assert same_bits(picture(source, conditioning), drawn)
 
 
 @pytest.mark.parametrize(("name", "most"), [("w8a8", 0.05), ("w4a8", 0.6), ("w4a16", 0.6)])
@@ -73,7 +74,7 @@ def test_the_twin_draws_nearly_the_same_and_is_deterministic(pack, source, condi
     # Latent after four steps, against the float model: a loose bound that broken scales or packing cannot meet.
     assert 0 < relative(drawn, picture(source, conditioning)) < most
     again, _ = twin_of(pack, source, name)
-    assert torch.equal(picture(again, conditioning), drawn)
+    assert same_bits(picture(again, conditioning), drawn)
     assert len(report.quantized) >= 20
 
 
@@ -99,13 +100,13 @@ def test_a_lora_after_quantising_moves_the_picture_as_it_does_before(pack, sourc
     # 8 bits are nearly lossless here: both ways must land near the float model with the LoRA.
     assert relative(after, full) < 0.25 * moved
     assert relative(before, full) < 0.25 * moved
-    assert torch.equal(picture(twin, conditioning), plain), "the LoRA stayed behind in the twin"
+    assert same_bits(picture(twin, conditioning), plain), "the LoRA stayed behind in the twin"
 
 
 def test_a_twin_made_while_a_lora_clone_is_loaded_does_not_inherit_it(pack, source, conditioning):
     expected = picture(twin_of(pack, source, "w8a8")[0], conditioning)
     picture(with_lora(source), conditioning)  # leaves the LoRA merged into the shared modules
-    assert torch.equal(picture(twin_of(pack, source, "w8a8")[0], conditioning), expected)
+    assert same_bits(picture(twin_of(pack, source, "w8a8")[0], conditioning), expected)
 
 
 def test_partial_loading_runs_the_lora_at_the_layer(pack, source, conditioning):
@@ -126,10 +127,10 @@ def test_partial_loading_runs_the_lora_at_the_layer(pack, source, conditioning):
         direct = weight + up @ down
         assert relative(merged, direct) < 1e-5
         x = torch.randn(3, 128, generator=torch.Generator().manual_seed(4))
-        assert torch.equal(layer(x), layer.apply_weight(x, merged))
+        assert same_bits(layer(x), layer.apply_weight(x, merged))
     finally:
         patched.unpatch_model(patched.offload_device)
-    assert torch.equal(picture(patched, conditioning), expected)
+    assert same_bits(picture(patched, conditioning), expected)
 
 
 def test_quantising_twice_is_refused(pack, source):
@@ -151,9 +152,9 @@ def test_a_model_cast_to_fp8_is_refused(pack):
 def test_clones_and_two_twins_live_side_by_side(pack, source, conditioning):
     eight, four = twin_of(pack, source, "w8a8")[0], twin_of(pack, source, "w4a4", 0)[0]
     first, second = picture(eight, conditioning), picture(four, conditioning)
-    assert not torch.equal(first, second)
-    assert torch.equal(picture(eight.clone(), conditioning), first)
-    assert torch.equal(picture(four.clone(), conditioning), second)
+    assert differ(first, second)
+    assert same_bits(picture(eight.clone(), conditioning), first)
+    assert same_bits(picture(four.clone(), conditioning), second)
 
 
 def test_model_and_twin_share_a_fingerprint_but_not_a_quantisation(pack, source):

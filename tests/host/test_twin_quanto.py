@@ -7,6 +7,7 @@ from math import prod
 
 import pytest
 import torch
+from exactness import differ, same_bits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -75,12 +76,12 @@ def test_the_source_is_untouched_and_the_twin_draws_nearly_the_same(pack, case, 
     twin, report = twin_of(pack, source, name)
     made = picture(twin)
     assert 0 < relative(made, drawn) < most
-    assert torch.equal(picture(twin_of(pack, source, name)[0]), made)
+    assert same_bits(picture(twin_of(pack, source, name)[0]), made)
     assert {layer.backend for layer in report.quantized} == {"quanto"}
     assert type(twin.model.get_submodule(key)).__name__ == ("HostQuantoConv2d" if key == CONV else "HostQuantoLinear")
     after = source.model.state_dict()
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert torch.equal(picture(source), drawn)
+    assert all(same_bits(value, after[name]) for name, value in before.items())
+    assert same_bits(picture(source), drawn)
 
 
 @pytest.mark.parametrize(("name", "most"), [("w4a16", 0.5), ("w8a16", 0.75)])
@@ -110,8 +111,8 @@ def test_a_lora_moves_the_picture_after_quantising_as_before(pack, case):
     assert moved > 0.005, "the LoRA did nothing"
     assert relative(after, full) < 0.25 * moved
     assert relative(before, full) < 0.25 * moved
-    assert torch.equal(picture(twin), plain), "the LoRA stayed behind in the twin"
-    assert torch.equal(picture(twin.clone()), plain)
+    assert same_bits(picture(twin), plain), "the LoRA stayed behind in the twin"
+    assert same_bits(picture(twin.clone()), plain)
 
 
 def test_a_merged_lora_is_rounded_by_quanto(pack, case):
@@ -123,16 +124,16 @@ def test_a_merged_lora_is_rounded_by_quanto(pack, case):
     patched = with_lora(twin, key)
     comfy.model_management.load_models_gpu([patched], force_patch_weights=True)
     merged = layer.weight.clone()
-    assert not torch.equal(merged, own)
+    assert differ(merged, own)
     patched.unpatch_model(patched.offload_device)
     comfy.model_management.unload_all_models()
-    assert torch.equal(layer.weight, own)
+    assert same_bits(layer.weight, own)
     patch = patched.patches[f"{key}.weight"]
     weight = comfy.lora.calculate_weight(patch, layer.dequantized(), f"{key}.weight")
-    assert torch.equal(merged, layer.pack(weight.flatten(1), layer.format))
-    assert torch.equal(layer.set_weight(weight, return_weight=True), merged)
+    assert same_bits(merged, layer.pack(weight.flatten(1), layer.format))
+    assert same_bits(layer.set_weight(weight, return_weight=True), merged)
     layer.set_weight(weight, inplace_update=True)
-    assert torch.equal(layer.weight, merged)
+    assert same_bits(layer.weight, merged)
 
 
 def test_partial_loading_runs_the_lora_at_the_layer(pack, case):
@@ -151,10 +152,10 @@ def test_partial_loading_runs_the_lora_at_the_layer(pack, case):
         assert relative(merged, layer.dequantized()) > 0.1
         size = (1, 32, 8, 8) if key == CONV else (3, 128)
         x = torch.randn(size, generator=torch.Generator().manual_seed(4))
-        assert torch.equal(layer(x), layer.apply_weight(x, merged))
+        assert same_bits(layer(x), layer.apply_weight(x, merged))
     finally:
         patched.unpatch_model(patched.offload_device)
-    assert torch.equal(picture(patched), expected)
+    assert same_bits(picture(patched), expected)
 
 
 def test_a_preset_can_tell_it_from_our_own_rounding(pack, case):

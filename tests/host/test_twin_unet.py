@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from exactness import same_bits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,8 +55,8 @@ def test_convolutions_are_packed_and_the_source_is_untouched(pack, tiny, source)
     assert {len(layer.shape) for layer in report.quantized} == {2, 4}
     assert twin.model_size() < 0.5 * source.model_size()
     after = source.model.state_dict()
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert torch.equal(picture(tiny, source), drawn)
+    assert all(same_bits(value, after[name]) for name, value in before.items())
+    assert same_bits(picture(tiny, source), drawn)
     stock, _ = twin_of(pack, source, "w4a8", "stock")
     assert stock.model_size() > 1.2 * twin.model_size()
 
@@ -75,7 +76,7 @@ def test_a_lora_on_a_packed_convolution_moves_the_picture_as_it_does_before(pack
     assert moved > 0.005, "the LoRA did nothing"
     assert relative(after, full) < 0.25 * moved
     assert relative(before, full) < 0.25 * moved
-    assert torch.equal(picture(tiny, twin), plain), "the LoRA stayed behind in the twin"
+    assert same_bits(picture(tiny, twin), plain), "the LoRA stayed behind in the twin"
 
 
 def test_partial_loading_runs_the_lora_at_the_convolution(pack, tiny, source):
@@ -94,7 +95,7 @@ def test_partial_loading_runs_the_lora_at_the_convolution(pack, tiny, source):
         assert merged.shape == weight.shape == (32, 32, 3, 3)
         assert relative(merged, weight) > 0.1
         x = torch.randn(1, 32, 8, 8, generator=torch.Generator().manual_seed(4))
-        assert torch.equal(layer(x), layer.apply_weight(x, merged))
+        assert same_bits(layer(x), layer.apply_weight(x, merged))
     finally:
         patched.unpatch_model(patched.offload_device)
-    assert torch.equal(picture(tiny, patched), expected)
+    assert same_bits(picture(tiny, patched), expected)
