@@ -11,6 +11,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from exactness import near, same_bits
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -88,14 +89,13 @@ def test_a_pair_sees_each_picture_once_and_gives_what_its_metrics_give(folder, p
     monkeypatch.setattr(pair.tc.network, "encode_image", lambda *given: seen.append(given) or encode(*given))
     together = pair.score(pictures, PROMPTS)
     assert len(seen) == 1
-    assert all(torch.equal(together[role], alone[role]) for role in ("tc", "iq"))
+    assert all(same_bits(together[role], alone[role]) for role in ("tc", "iq"))
 
 
 def test_pickled_weights_give_the_same_scores(folder, pictures, tmp_path):
     pickled = write_folder(tmp_path / "pickled", "open_clip_pytorch_model.bin")
-    assert torch.equal(
-        ClipScore.open(folder).score(pictures, PROMPTS), ClipScore.open(pickled).score(pictures, PROMPTS)
-    )
+    ours, theirs = (ClipScore.open(place).score(pictures, PROMPTS) for place in (pickled, folder))
+    assert near(ours, theirs)  # weights mapped from a file lie at other addresses
 
 
 @pytest.mark.parametrize("fit", [SHORTEST, LONGEST, SQUASH])

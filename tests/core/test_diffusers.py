@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from exactness import same_bits
 from torch import Tensor
 
 import qsched_core as qs
@@ -203,7 +204,7 @@ def put(scheduler: Any, preset: Preset, **options: Any) -> qsched_core.diffusers
 def test_is_the_schedulers_own_step_on_the_scaled_pair(diffusers, case):
     scheduler = case.make(diffusers)
     applied = put(scheduler, case.preset(scheduler))
-    assert torch.equal(case.walk(scheduler), case.by_hand(case.make(diffusers), FOUR))
+    assert same_bits(case.walk(scheduler), case.by_hand(case.make(diffusers), FOUR))
     assert applied.differences == []
 
 
@@ -223,14 +224,14 @@ def test_is_our_sampler_of_that_name(diffusers, case):
 def test_the_identity_and_no_strength_change_not_a_bit(diffusers, case, coefficients, strength):
     scheduler = case.make(diffusers)
     put(scheduler, case.preset(scheduler, coefficients), strength=strength)
-    assert torch.equal(case.walk(scheduler), case.walk(case.make(diffusers)))
+    assert same_bits(case.walk(scheduler), case.walk(case.make(diffusers)))
 
 
 def test_strength_is_a_blend_with_the_identity(diffusers):
     case = CASES["euler"]
     scheduler = case.make(diffusers)
     put(scheduler, case.preset(scheduler), strength=0.5)
-    assert torch.equal(case.walk(scheduler), case.by_hand(case.make(diffusers), FOUR.blend(0.5)))
+    assert same_bits(case.walk(scheduler), case.by_hand(case.make(diffusers), FOUR.blend(0.5)))
 
 
 def test_inverted_sigmas_are_read_the_other_way_round(diffusers):
@@ -311,7 +312,7 @@ def test_a_run_that_begins_in_the_middle_finds_its_own_pairs(diffusers, case, be
     if begin == "begin index":
         scheduler.set_begin_index(2)
         stock.set_begin_index(2)
-    assert torch.equal(case.walk(scheduler, first=2), case.by_hand(stock, FOUR, first=2))
+    assert same_bits(case.walk(scheduler, first=2), case.by_hand(stock, FOUR, first=2))
     assert applied.differences == []
 
 
@@ -322,7 +323,7 @@ def test_a_timestep_may_be_a_number(diffusers):
     made = scheduler.step(torch.ones(SHAPE), int(scheduler.timesteps[3]), torch.ones(SHAPE)).prev_sample
     wanted = case.make(diffusers)
     wanted = wanted.step(torch.full(SHAPE, 1.15), int(wanted.timesteps[3]), torch.full(SHAPE, 0.9)).prev_sample
-    assert torch.equal(made, wanted)
+    assert same_bits(made, wanted)
 
 
 def test_a_step_that_is_not_finite_is_named(diffusers, refused):
@@ -367,7 +368,7 @@ def test_other_steps_are_looked_up_by_sigma_and_told_once(diffusers, case, caplo
     assert wanted != FOUR.resample(6)
     for _ in range(2):
         scheduler.set_timesteps(6)
-        assert torch.equal(case.walk(scheduler), case.by_hand(case.make(diffusers, steps=6), wanted))
+        assert same_bits(case.walk(scheduler), case.by_hand(case.make(diffusers, steps=6), wanted))
     assert applied.differences == ["steps: preset 4, here 6"]
     (warning,) = warnings_in(caplog)
     assert "looked up by sigma" in warning
@@ -379,7 +380,7 @@ def test_other_steps_are_looked_up_by_sigma_and_told_once(diffusers, case, caplo
 def test_used_as_is_the_steps_take_the_pairs_in_order(diffusers, case, steps, caplog):
     scheduler = case.make(diffusers, steps)
     applied = put(scheduler, case.preset(case.make(diffusers)), if_differs="use as is")
-    assert torch.equal(case.walk(scheduler), case.by_hand(case.make(diffusers, steps), FOUR.take(steps)))
+    assert same_bits(case.walk(scheduler), case.by_hand(case.make(diffusers, steps), FOUR.take(steps)))
     assert applied.differences == [f"steps: preset 4, here {steps}"]
     assert warnings_in(caplog) == []
 
@@ -393,7 +394,7 @@ def test_refused_other_steps_end_the_run_before_its_first_step(diffusers, case, 
             case.walk(scheduler)
         assert scheduler.step_index in (None, 0)
     scheduler.set_timesteps(4)
-    assert torch.equal(case.walk(scheduler), case.by_hand(case.make(diffusers), FOUR))
+    assert same_bits(case.walk(scheduler), case.by_hand(case.make(diffusers), FOUR))
 
 
 def test_other_sigmas_are_a_difference(diffusers, refused):
@@ -456,7 +457,7 @@ def test_removing_gives_back_the_schedulers_own_step(diffusers):
         applied.remove()
         assert "step" not in vars(scheduler)
         assert scheduler.step == own
-    assert torch.equal(case.walk(scheduler), case.walk(case.make(diffusers)))
+    assert same_bits(case.walk(scheduler), case.walk(case.make(diffusers)))
 
 
 def test_a_with_block_removes_it_after_an_error_too(diffusers):
@@ -473,7 +474,7 @@ def test_a_second_preset_replaces_the_first(diffusers):
     first = put(scheduler, case.preset(scheduler))
     second = put(scheduler, case.preset(scheduler, other))
     first.remove()
-    assert torch.equal(case.walk(scheduler), case.by_hand(case.make(diffusers), other))
+    assert same_bits(case.walk(scheduler), case.by_hand(case.make(diffusers), other))
     second.remove()
     assert "step" not in vars(scheduler)
 
@@ -499,7 +500,7 @@ def test_a_wrapper_of_others_on_ours_stays_and_ours_is_gone(diffusers):
 
     scheduler.step = counted
     applied.remove()
-    assert torch.equal(case.walk(scheduler), case.by_hand(case.make(diffusers), Coefficients.identity(4)))
+    assert same_bits(case.walk(scheduler), case.by_hand(case.make(diffusers), Coefficients.identity(4)))
     assert len(calls) == 4
 
 
@@ -509,7 +510,7 @@ def test_a_second_preset_over_a_wrapper_of_others_replaces_the_first(diffusers):
     applied = put(scheduler, case.preset(scheduler))
     scheduler.step = functools.wraps(applied)(lambda *args, **kwargs: applied(*args, **kwargs))
     put(scheduler, case.preset(scheduler))
-    assert torch.equal(case.walk(scheduler), case.by_hand(case.make(diffusers), FOUR))
+    assert same_bits(case.walk(scheduler), case.by_hand(case.make(diffusers), FOUR))
 
 
 def test_a_wrapper_of_others_under_ours_comes_back(diffusers):
@@ -525,11 +526,11 @@ def test_a_deep_copy_has_a_preset_of_its_own(diffusers, case):
     applied = put(scheduler, case.preset(scheduler))
     twin = copy.deepcopy(scheduler)
     wanted = case.by_hand(case.make(diffusers), FOUR)
-    assert torch.equal(case.walk(twin), wanted)
+    assert same_bits(case.walk(twin), wanted)
     assert scheduler.step_index is None, "the copy stepped the original"
     applied.remove()
     twin.set_timesteps(4)
-    assert torch.equal(case.walk(twin), wanted)
+    assert same_bits(case.walk(twin), wanted)
     twin.step.remove()
     assert "step" not in vars(twin)
 
@@ -543,7 +544,7 @@ def test_a_state_that_is_saved_and_put_back_keeps_the_preset(diffusers):
     wanted = case.walk(scheduler)
     for _ in range(2):
         vars(scheduler).update(copy.deepcopy(saved))
-        assert torch.equal(case.walk(scheduler), wanted)
+        assert same_bits(case.walk(scheduler), wanted)
         assert scheduler.step_index == 4
 
 
@@ -561,7 +562,7 @@ def test_the_preset_stays_with_the_scheduler_it_was_put_on(diffusers):
     old, applied = pipe.scheduler, apply_preset(pipe, case.preset(pipe.scheduler))
     pipe.scheduler = case.make(diffusers)
     assert "step" not in vars(pipe.scheduler)
-    assert torch.equal(case.walk(old), case.by_hand(case.make(diffusers), FOUR))
+    assert same_bits(case.walk(old), case.by_hand(case.make(diffusers), FOUR))
     applied.remove()
     assert "step" not in vars(old)
 
@@ -604,7 +605,7 @@ def test_a_scheduler_made_from_an_exact_one_is_exact(diffusers):
     scheduler = Mine(**SD)
     scheduler.set_timesteps(4)
     put(scheduler, CASES["euler"].preset(scheduler), if_differs="refuse")
-    assert torch.equal(CASES["euler"].walk(scheduler), CASES["euler"].by_hand(CASES["euler"].make(diffusers), FOUR))
+    assert same_bits(CASES["euler"].walk(scheduler), CASES["euler"].by_hand(CASES["euler"].make(diffusers), FOUR))
 
 
 @pytest.mark.parametrize("preset", ["mine.safetensors", FOUR, None], ids=["path", "coefficients", "None"])
@@ -688,17 +689,17 @@ def test_a_pipeline_paints_with_the_preset_and_as_before_without(diffusers, name
     stock = picture(pipe, **size)
     with apply_preset(pipe, preset, if_differs="refuse"):
         made, again = picture(pipe, **size), picture(pipe, **size)
-        no_longer_random = torch.equal(made, again)  # the generator reaches the step
+        no_longer_random = same_bits(made, again)  # the generator reaches the step
         with_eta = picture(pipe, eta=1.0, **size)
-    assert torch.equal(picture(pipe, **size), stock)
+    assert same_bits(picture(pipe, **size), stock)
     assert "step" not in vars(pipe.scheduler)
 
     assert no_longer_random
     assert (made - stock).abs().max() > 0.01
     pipe.scheduler = published(kind, FOUR)(**config)
-    assert torch.equal(picture(pipe, **size), made)
-    assert torch.equal(picture(pipe, eta=1.0, **size), with_eta)
-    assert torch.equal(with_eta, made) == (name != "tcd")  # only tcd's step takes eta
+    assert same_bits(picture(pipe, **size), made)
+    assert same_bits(picture(pipe, eta=1.0, **size), with_eta)
+    assert same_bits(with_eta, made) == (name != "tcd")  # only tcd's step takes eta
 
 
 @pytest.mark.parametrize("name", ["euler", "tcd", "lcm"])
@@ -751,7 +752,7 @@ def test_flux_with_the_demo_weights_is_our_euler(diffusers):
     stock = paint()
     with apply_preset(pipe, Preset(FOUR, sigmas, Binding(prediction="CONST", sampler="euler")), if_differs="refuse"):
         made = paint()
-    assert torch.equal(paint(), stock)
+    assert same_bits(paint(), stock)
     # Of values up to 10. float32 through four passes of a network.
     for coefficients, latents in ((FOUR, made), (Coefficients.identity(4), stock)):
         wanted = qs.sample("euler", model, start, torch.tensor(sigmas), coefficients)

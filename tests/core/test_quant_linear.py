@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from exactness import same_bits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,7 +40,7 @@ def test_codes_are_whole_numbers_within_range_and_half_a_step_from_the_token(bit
     top = 2 ** (bits - 1) - 1
     assert codes.dtype == scale.dtype == dtype
     assert scale.shape == (2, 5, 1)
-    assert torch.equal(codes, codes.round())
+    assert same_bits(codes, codes.round())
     assert codes.float().abs().max() <= top  # 128 would be no int8
     # The division is done in the token's own type: in bfloat16 that is up to half a code for the largest ones.
     slack = top * torch.finfo(dtype).eps / 2
@@ -59,7 +60,7 @@ def test_each_token_has_its_own_scale():
     x[1] *= 1000
     codes, scale = quantize_tokens(x, 8)
     alone, _ = quantize_tokens(x[:1], 8)
-    assert torch.equal(codes[:1], alone)
+    assert same_bits(codes[:1], alone)
     assert scale[1] > 100 * scale[0]
 
 
@@ -87,7 +88,7 @@ def test_a_broken_token_stays_visibly_broken():
 def test_without_activation_bits_it_is_the_linear_of_the_unpacked_weight(bias):
     module = layer(FORMATS["w4a16"], bias)
     x = random(3, 7, IN)
-    assert torch.equal(module(x), F.linear(x, module.dequantized(), module.bias))
+    assert same_bits(module(x), F.linear(x, module.dequantized(), module.bias))
 
 
 @pytest.mark.parametrize("name", ["w4a8", "w4a4", "w8a8", "w6a8", "w3a8"])
@@ -151,20 +152,20 @@ def test_weight_and_bias_are_kept_frozen_and_travel_in_the_state():
     other = Plain.from_float(torch.zeros(OUT, IN), torch.zeros(OUT), FORMATS["w4a8"])
     other.load_state_dict(module.state_dict())
     x = random(3, IN)
-    assert torch.equal(other(x), module(x))
+    assert same_bits(other(x), module(x))
 
 
 def test_a_cast_of_the_module_leaves_the_bytes_alone():
     module = layer(FORMATS["w4a8"])
     before = module.weight.clone()
-    assert torch.equal(module.half().weight, before)
+    assert same_bits(module.half().weight, before)
     assert module.bias.dtype == torch.float16
 
 
 def test_apply_weight_takes_a_patched_weight_with_the_same_rounded_tokens():
     module = layer(FORMATS["w4a8"])
     x = random(3, IN)
-    assert torch.equal(module.apply_weight(x, module.dequantized()), module(x))
+    assert same_bits(module.apply_weight(x, module.dequantized()), module(x))
     doubled = module.apply_weight(x, 2 * module.dequantized())
     # 1e-5: float32 sums.
     torch.testing.assert_close(doubled - module.bias, 2 * (module(x) - module.bias), rtol=1e-5, atol=1e-5)
@@ -200,7 +201,7 @@ def test_the_product_of_the_largest_codes_is_exact():
     x, w = torch.full((17, 512), 127, dtype=torch.int8), torch.full((8, 512), -128, dtype=torch.int8)
     made = products.int8_product(x, w)
     assert made.dtype == torch.int32
-    assert torch.equal(made, torch.full((17, 8), -128 * 127 * 512, dtype=torch.int32))
+    assert same_bits(made, torch.full((17, 8), -128 * 127 * 512, dtype=torch.int32))
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (17, 64, 24), (33, 100, 7), (5, 33, 1)])
@@ -209,7 +210,7 @@ def test_it_is_the_product_of_whole_numbers(shape):
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(-127, 128, (rows, inner), generator=generator)
     w = torch.randint(-128, 128, (outer, inner), generator=generator)
-    assert torch.equal(products.int8_product(x.to(torch.int8), w.to(torch.int8)).long(), x @ w.T)
+    assert same_bits(products.int8_product(x.to(torch.int8), w.to(torch.int8)).long(), x @ w.T)
 
 
 @pytest.mark.parametrize("broken", ["missing", "refusing", "wrong"])
@@ -228,7 +229,7 @@ def test_where_torch_has_no_right_product_there_is_none(monkeypatch, integers, b
         codes = torch.ones(32, 32, dtype=torch.int8)
         assert products.int8_product(codes, codes) is None
         module, x = layer(FORMATS["w8a8"]), random(5, IN)
-        assert torch.equal(module(x), module.apply_weight(x, module.dequantized()))
+        assert same_bits(module(x), module.apply_weight(x, module.dequantized()))
     finally:
         products._is_right.cache_clear()
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from exactness import same_bits
 from torch import Tensor
 
 from qsched_core import QuantizationError
@@ -125,7 +126,7 @@ def test_the_bytes_of_a_known_weight():
     low, high = [0, 15, 8, 9, 10, 11, 7, 6], [0, 15, 8, 7, 6, 9, 8, 8]
     stored = [a | b << 4 for a, b in zip(low, high, strict=True)]
     assert packed.tolist() == [[*stored, 0, 128 + 12, 256 - 60, 0xFF]]
-    assert torch.equal(unpack(packed, 16, form), weight)
+    assert same_bits(unpack(packed, 16, form), weight)
     assert codes(packed, 16, form).tolist() == [[code - 8 for code in low + high]]
     assert scales(packed, 16, form).tolist() == [[2**-5, -(2**-6)]]
 
@@ -135,7 +136,7 @@ def test_the_bytes_of_8_bit_codes():
     weight = torch.tensor([[128, -127, 0, 64]]) / 64
     packed = pack(weight, FORMATS["w8a8"])
     assert packed.tolist() == [[0x80, 0x7F, 0x00, 0xC0, 0x00, 0xA4]]
-    assert torch.equal(unpack(packed, 4, FORMATS["w8a8"]), weight)
+    assert same_bits(unpack(packed, 4, FORMATS["w8a8"]), weight)
 
 
 @pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "asymmetric"])
@@ -148,7 +149,7 @@ def test_the_bytes_of_6_bit_codes(symmetric):
     upper = [sum((stored[i + 2 * place] >> 4) << 2 * place for place in range(4)) for i in range(2)]
     packed = pack(weight, form)
     assert packed.tolist() == [[*nibbles, *upper, 0x00, 0x3C, *([] if symmetric else [0x00, 0xD0])]]
-    assert torch.equal(unpack(packed, 8, form), weight)
+    assert same_bits(unpack(packed, 8, form), weight)
 
 
 @pytest.mark.parametrize(("form", "columns"), [*GRID, *ASYMMETRIC])
@@ -273,7 +274,7 @@ def test_smaller_groups_err_less():
 def test_packing_what_was_unpacked_changes_nothing(form, columns):
     """A LoRA that is added and taken off again must not wear the weight out."""
     once = unpack(pack(weights(6, columns), form), columns, form)
-    assert torch.equal(unpack(pack(once, form), columns, form), once)
+    assert same_bits(unpack(pack(once, form), columns, form), once)
 
 
 @pytest.mark.parametrize("bits", [3, 4])
@@ -285,20 +286,20 @@ def test_every_step_is_found_again(bits):
     made = exact * (2.0 ** (steps.double() / 12)).float()[:, None]
     packed = pack(torch.cat([made, -made]), form)
     numbers = packed[:, 5:].clone().view(torch.int16).flatten()
-    assert torch.equal(numbers, steps.repeat(2).to(torch.int16))
-    assert torch.equal(packed[:, 4], torch.tensor([0, 128], dtype=torch.uint8).repeat_interleave(len(steps)))
-    assert torch.equal(pack(unpack(packed, 8, form), form), packed)
+    assert same_bits(numbers, steps.repeat(2).to(torch.int16))
+    assert same_bits(packed[:, 4], torch.tensor([0, 128], dtype=torch.uint8).repeat_interleave(len(steps)))
+    assert same_bits(pack(unpack(packed, 8, form), form), packed)
 
 
 def test_packing_is_deterministic():
     weight = weights(16, 256)
-    assert torch.equal(pack(weight, FORMATS["w4a8"]), pack(weight.clone(), FORMATS["w4a8"]))
+    assert same_bits(pack(weight, FORMATS["w4a8"]), pack(weight.clone(), FORMATS["w4a8"]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 def test_the_type_of_the_weight_makes_no_difference_beyond_its_own_rounding(dtype):
     weight = weights(8, 64).to(dtype)
-    assert torch.equal(pack(weight, FORMATS["w4a8"]), pack(weight.float(), FORMATS["w4a8"]))
+    assert same_bits(pack(weight, FORMATS["w4a8"]), pack(weight.float(), FORMATS["w4a8"]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
@@ -366,9 +367,9 @@ def test_one_huge_weight_spoils_its_own_group_only(name, huge):
     weight[0, 40] = huge
     made = unpack(pack(weight, form), 96, form)
     clean = unpack(pack(weights(2, 96), form), 96, form)
-    assert torch.equal(made[1], clean[1])
-    assert torch.equal(made[0, :32], clean[0, :32])
-    assert torch.equal(made[0, 64:], clean[0, 64:])
+    assert same_bits(made[1], clean[1])
+    assert same_bits(made[0, :32], clean[0, :32])
+    assert same_bits(made[0, 64:], clean[0, 64:])
 
 
 @pytest.mark.parametrize(("steps", "kept"), [(120, 120), (127, 127), (128, 127), (140, 127), (400, 127)])
@@ -393,7 +394,7 @@ def test_a_scale_is_at_most_127_steps_below_the_largest_of_its_row(bits, steps, 
     if steps == 400:
         assert (made[0, 8:16] == 0).all()
     once = unpack(packed, 24, form)
-    assert torch.equal(unpack(pack(once, form), 24, form), once)
+    assert same_bits(unpack(pack(once, form), 24, form), once)
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -411,7 +412,7 @@ def test_a_single_row_unpacks(columns, bits):
 def test_a_weight_that_is_turned_over_is_rounded_alike(form):
     """Except where the largest is there with both signs: one of the two is clipped."""
     weight = weights(16, 100)
-    assert torch.equal(unpack(pack(-weight, form), 100, form), -unpack(pack(weight, form), 100, form))
+    assert same_bits(unpack(pack(-weight, form), 100, form), -unpack(pack(weight, form), 100, form))
     both = torch.tensor([[1.0, -1.0] * 16])
     made, end = unpack(pack(both, form), 32, form), 2 ** (form.weight_bits - 1)
     assert made.amin() == -1
@@ -480,7 +481,7 @@ def test_groups_far_from_zero_are_as_exact_as_float16_and_do_not_wear_out(bits, 
     form = Format("f", bits, 8, 32, False)
     weight = offset + spread * weights(6, width, scale=1.0)
     once = unpack(pack(weight, form), width, form)
-    assert torch.equal(unpack(pack(once, form), width, form), once)
+    assert same_bits(unpack(pack(once, form), width, form), once)
     grouped, made = (
         torch.nn.functional.pad(w, (0, -width % 32), mode="replicate").view(6, -1, 32) for w in (weight, once)
     )
@@ -507,7 +508,7 @@ def test_a_sum_with_the_minimum_is_rounded_once(dtype):
     """A small weight is the difference of two large numbers: in bfloat16 it would be off by its own step."""
     form = Format("f", 8, 8, 0, False)
     packed = pack(weights(8, 64), form)
-    assert torch.equal(unpack(packed, 64, form, dtype), unpack(packed, 64, form).to(dtype))
+    assert same_bits(unpack(packed, 64, form, dtype), unpack(packed, 64, form).to(dtype))
 
 
 # --- formats

@@ -8,6 +8,7 @@ import weakref
 
 import pytest
 import torch
+from exactness import same_bits
 from torch import Tensor, nn
 
 import qsched_core as qs
@@ -94,10 +95,10 @@ def test_w4a8_is_the_default():
 def test_the_bias_and_the_norms_are_kept_exactly():
     net, original = Net(), Net()
     qs.quantize(net)
-    assert torch.equal(net.blocks[1].ff[0].bias, original.blocks[1].ff[0].bias)
+    assert same_bits(net.blocks[1].ff[0].bias, original.blocks[1].ff[0].bias)
     assert net.blocks[1].ff[2].bias is None
-    assert torch.equal(net.blocks[1].norm.weight, original.blocks[1].norm.weight)
-    assert torch.equal(net.proj_in.weight, original.proj_in.weight)
+    assert same_bits(net.blocks[1].norm.weight, original.blocks[1].norm.weight)
+    assert same_bits(net.proj_in.weight, original.proj_in.weight)
 
 
 def test_the_weight_is_the_rounded_one_of_the_same_layer():
@@ -116,7 +117,7 @@ def test_two_runs_give_the_same_bytes():
     one, two = Net(), Net()
     assert qs.quantize(one) == qs.quantize(two)
     for name in INSIDE:
-        assert torch.equal(one.get_submodule(name).weight, two.get_submodule(name).weight)
+        assert same_bits(one.get_submodule(name).weight, two.get_submodule(name).weight)
 
 
 def test_a_float_layer_is_let_go_when_its_twin_is_there():
@@ -228,7 +229,7 @@ def test_torchs_attention_keeps_the_layer_whose_weight_it_reads_itself():
     net.blocks.append(nn.MultiheadAttention(WIDTH, 2, batch_first=True))
     before = net.blocks[3](x, x, x)[0]
     assert reasons(qs.quantize(net))["blocks.3.out_proj"] == "torch's attention reads its weight directly"
-    assert torch.equal(net.blocks[3](x, x, x)[0], before)
+    assert same_bits(net.blocks[3](x, x, x)[0], before)
 
 
 def test_blocks_at_any_depth_count_as_repeated():
@@ -249,7 +250,7 @@ def test_a_module_is_not_quantised_twice(refused):
     before = copy.deepcopy(net.state_dict())
     with refused(QuantizationError, "quantised already", "plug in the model as it was loaded"):
         qs.quantize(net, "w8a8")
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert all(same_bits(before[name], value) for name, value in net.state_dict().items())
 
 
 def test_one_quantised_layer_is_enough_to_refuse(refused):
@@ -405,7 +406,7 @@ def test_quantized_layers_only_reads_and_asks_for_the_values():
     exact = 2 * net.blocks[0].ff[0].weight
     # 1 %: 8 bits per channel.
     assert ((twins["blocks.0.ff.0"].dequantized() - exact).norm() / exact.norm()).item() < 0.01
-    assert torch.equal(twins["blocks.0.ff.0"].bias, 2 * net.blocks[0].ff[0].bias)
+    assert same_bits(twins["blocks.0.ff.0"].bias, 2 * net.blocks[0].ff[0].bias)
 
 
 def test_quantized_layers_builds_the_kind_it_is_given():

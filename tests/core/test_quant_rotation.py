@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from exactness import same_bits
 from torch import Tensor, nn
 
 from qsched_core.quant import QuantizedLinear, resolve_format
@@ -33,8 +34,8 @@ def relative(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize("size", [16, 64])
 def test_the_matrix_is_a_hadamard_one_without_a_column_for_the_mean(size):
     matrix = size * _hadamard(size, torch.float64, torch.device("cpu"))
-    assert torch.equal(matrix.abs(), torch.ones(size, size, dtype=torch.float64))
-    assert torch.equal(matrix @ matrix, size * torch.eye(size, dtype=torch.float64))
+    assert same_bits(matrix.abs(), torch.ones(size, size, dtype=torch.float64))
+    assert same_bits(matrix @ matrix, size * torch.eye(size, dtype=torch.float64))
     assert matrix.sum(0).abs().max() == size**0.5
 
 
@@ -61,15 +62,15 @@ def test_a_width_that_no_rotation_divides_is_packed_plainly():
     layer, x = loud(100)
     form = resolve_format("w4a8")
     plain, same = (kind.like(layer, layer.weight.data, layer.bias.data, form) for kind in (Plain, QuantizedLinear))
-    assert torch.equal(plain.weight, same.weight)
-    assert torch.equal(plain(x), same(x))
+    assert same_bits(plain.weight, same.weight)
+    assert same_bits(plain(x), same(x))
 
 
 def test_the_weight_it_stands_for_is_told_unrotated():
     layer, _ = loud()
     twin = QuantizedLinear.like(layer, layer.weight.data, None, resolve_format("w8a8"))
     assert relative(twin.dequantized(), layer.weight) < 0.01
-    assert torch.equal(twin.packed(twin.dequantized()), twin.weight)
+    assert same_bits(twin.packed(twin.dequantized()), twin.weight)
 
 
 @pytest.mark.parametrize("name", ["w4a8", "w4a16"])

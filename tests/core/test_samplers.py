@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from exactness import same_bits
 from torch import Tensor
 
 import qsched_core as qs
@@ -204,7 +205,7 @@ def test_s_noise_scales_the_fresh_noise(run):
     more = {} if RUNS[run][0] != "res_multistep" else {"eta": 0.5}
     a = sample_run(run, Coefficients.identity(3), s_noise=2.0, **more)
     b = sample_run(run, Coefficients.identity(3), noise_sampler=Replay(double), **more)
-    assert torch.equal(a, b)  # times 2 is exact in binary
+    assert same_bits(a, b)  # times 2 is exact in binary
 
 
 # --- what every sampler promises
@@ -241,7 +242,7 @@ def test_a_host_may_scale_x_in_place_once_the_model_has_seen_it(run):
         x.mul_(c_x)
         return denoised
 
-    assert torch.equal(sample_run(run, Coefficients.identity(4), model=model), sample_run(run, coefficients))
+    assert same_bits(sample_run(run, Coefficients.identity(4), model=model), sample_run(run, coefficients))
 
 
 @EVERY
@@ -252,7 +253,7 @@ def test_coefficients_of_one_step_change_nothing_before_it(run):
         return seen
 
     stock, changed = trajectory(Coefficients.identity(4)), trajectory(Coefficients((1, 1, 1.1, 1), (1, 1, 0.9, 1)))
-    assert [torch.equal(a, b) for a, b in zip(stock, changed, strict=True)] == [True, True, False, False]
+    assert [same_bits(a, b) for a, b in zip(stock, changed, strict=True)] == [True, True, False, False]
 
 
 @EVERY
@@ -262,8 +263,8 @@ def test_inputs_are_left_alone(run):
     before = x.clone(), sigmas.clone()
     for coefficients in (Coefficients.identity(3), random_coefficients(3, 0)):
         qs.sample(name, NOISE.model, x, sigmas, coefficients, **options)
-    assert torch.equal(x, before[0])
-    assert torch.equal(sigmas, before[1])
+    assert same_bits(x, before[0])
+    assert same_bits(sigmas, before[1])
 
 
 @EVERY
@@ -273,8 +274,8 @@ def test_noise_comes_from_torchs_seed_unless_a_sampler_is_given(run):
         return sample_run(run, Coefficients.identity(3), noise_sampler=None)
 
     noiseless = run in ("euler", "euler-flow", "res_multistep", "res_multistep-flow", "dpmpp_2m", "dpmpp_2m-flow")
-    assert torch.equal(seeded(1), seeded(1))
-    assert torch.equal(seeded(1), seeded(2)) == noiseless
+    assert same_bits(seeded(1), seeded(1))
+    assert same_bits(seeded(1), seeded(2)) == noiseless
 
 
 @EVERY
@@ -290,7 +291,8 @@ def test_a_run_in_two_parts_is_the_whole_run(run, steps):
             part = Coefficients(coefficients.c_x[begin:end], coefficients.c_eps[begin:end])
             cut = sigmas[begin : end + 1]
             parts = qs.sample(name, NOISE.model, parts, cut, part, noise_sampler=fresh, **options)
-    assert torch.equal(parts, sample_run(run, coefficients))
+    # 1e-12: logarithms of a whole schedule and of its part, which kernels may take in other groups.
+    assert relative(parts, sample_run(run, coefficients)) <= 1e-12
 
 
 # --- what the caller is told
@@ -303,7 +305,7 @@ def test_the_callback_sees_x_and_denoised_as_the_update_uses_them():
     assert [item["i"] for item in told] == [0, 1, 2]
     assert [float(item["sigma"]) for item in told] == sigmas[:-1].tolist()
     s, m = coefficients.at(0)
-    assert torch.equal(told[0]["x"], s * x)
+    assert same_bits(told[0]["x"], s * x)
     # 1e-12 as above, for both.
     denoised = s * x - sigmas[0] * m * published.network(x, sigmas[0])
     assert relative(told[0]["denoised"], denoised) <= 1e-12
@@ -329,8 +331,8 @@ def test_a_first_sigma_with_a_ratio_is_not_replaced():
     def run(**more) -> Tensor:
         return qs.sample("er_sde", FLOW.model, x, sigmas, identity, noise_sampler=Replay(noises(3)), **more)
 
-    assert torch.equal(run(flow=True, first_sigma=0.5), run(flow=True))
-    assert torch.equal(run(first_sigma=0.5), run())  # a noise model's
+    assert same_bits(run(flow=True, first_sigma=0.5), run(flow=True))
+    assert same_bits(run(first_sigma=0.5), run())  # a noise model's
 
 
 @EVERY

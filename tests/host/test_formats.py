@@ -124,7 +124,8 @@ def check(pack, tiny, source, model, named: str):
         full = tiny.run(source, sampler, sigmas)
         assert torch.linalg.norm(ours - reference) <= 5e-6 * torch.linalg.norm(reference)
         assert torch.linalg.norm(ours - stock) > 1e-2 * torch.linalg.norm(stock), "the coefficients did nothing"
-        assert differ(stock, full), "the model is not quantised"
+        # Random weights hardly move the latent: quantising shows as 1e-6 to 2e-4, rounding alone as 2e-8.
+        assert differ(stock, full, 2e-7), "the model is not quantised"
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
