@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .branch import Branch, LowRank
 from .formats import Format
 from .packing import codes, pack, scales, unpack
 from .products import int8_product, pays
@@ -21,6 +22,17 @@ class QuantizedLayer(nn.Module):
     """A layer whose float weight, ``shape`` (N, …), lies in memory as ``weight`` uint8 (N, row bytes).
 
     All but the output channel is one row: an output's scales are its own, and its groups run along what is summed.
+
+    A call has three parts, and each has one place for what others add:
+
+    1. ``transformed(x)``: the input divided by ``input_scale``, if there is one, and rotated.
+    2. ``product(inputs)``: rounded to ``activation_bits``, times the packed weight, plus the bias.
+    3. ``finished(x, out)``: plus ``low_rank``, if there is one, and then each of ``branches``.
+
+    ``input_scale`` (K,) or (C,) is a buffer: the packed weight is the float one with its inputs' columns multiplied by
+    it. ``activation_bits`` is the format's; who computes some calls more exactly sets it for them, on every layer.
+    ``low_rank`` is a part of the weight that is not rounded: ``dequantized`` has it in it. ``branches`` are a host's
+    patches: no part of the weight, in no file.
     """
 
     pack = staticmethod(pack)
@@ -29,32 +41,74 @@ class QuantizedLayer(nn.Module):
     def __init__(self, packed: Tensor, bias: Tensor | None, shape: tuple[int, ...], form: Format):
         super().__init__()
         self.shape, self.format = tuple(shape), form
+        self.activation_bits = form.activation_bits
         self.weight = nn.Parameter(packed, requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.register_buffer("input_scale", None)
+        self.low_rank: LowRank | None = None
+        self.branches: tuple[Branch, ...] = ()
 
     @classmethod
     def like(cls, layer: nn.Module, weight: Tensor, bias: Tensor | None, form: Format) -> QuantizedLayer:
         """The twin of a float ``layer``, with these values."""
         raise NotImplementedError
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.finished(x, self.product(self.transformed(x)))
+
     def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
         """The layer with a float weight in place of its own; activations are rounded all the same."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.apply_weight(x, self.dequantized(x.dtype, x.device))
+    def transformed(self, x: Tensor) -> Tensor:
+        """What the packed weight is multiplied with in place of the layer's input ``x``."""
+        return x if self.input_scale is None else x / self._input_scale_like(x)
+
+    def product(self, inputs: Tensor) -> Tensor:
+        """The packed weight's part of the output, and the bias, of transformed inputs."""
+        raise NotImplementedError
+
+    def finished(self, x: Tensor, out: Tensor) -> Tensor:
+        """The output of the layer's own input ``x``, given the packed weight's part of it."""
+        if self.low_rank is not None:
+            out = self.low_rank(x, out)
+        return self._with_branches(x, out)
 
     def dequantized(self, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
-        """The weight that the codes stand for, in its own shape."""
+        """The weight that the layer computes with, in its own shape."""
         return self.unpacked(self.weight.to(device or self.weight.device), dtype)
 
     def packed(self, weight: Tensor) -> Tensor:
-        """The bytes of another float weight (N, …) in our format."""
-        return self.pack(weight.flatten(1), self.format)
+        """The bytes of another float weight (N, …) in our format. ``low_rank`` stays, and the bytes hold the rest."""
+        if self.low_rank is not None:
+            weight = weight.float() - self.low_rank.weight().to(weight.device).reshape(self.shape)
+        if self.input_scale is not None:
+            weight = weight.float() * self._input_scale_like(weight, torch.float32)
+        return self.pack(self._turned(weight).flatten(1), self.format)
 
     def unpacked(self, packed: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The float weight of bytes packed like ours."""
-        return unpack(packed, prod(self.shape[1:]), self.format, dtype).reshape(self.shape)
+        """The float weight of bytes packed like ours, ``low_rank`` in it."""
+        weight = self._turned_back(unpack(packed, prod(self.shape[1:]), self.format, dtype)).reshape(self.shape)
+        if self.input_scale is not None:
+            weight = weight / self._input_scale_like(weight)
+        if self.low_rank is not None:
+            weight = weight + self.low_rank.weight().to(weight).reshape(self.shape)
+        return weight
+
+    def _turned(self, weight: Tensor) -> Tensor:
+        return weight
+
+    def _turned_back(self, weight: Tensor) -> Tensor:
+        return weight
+
+    def _input_scale_like(self, values: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """``input_scale`` to be broadcast over inputs, or over a weight (N, …)."""
+        return self.input_scale.to(values.device, dtype or values.dtype)
+
+    def _with_branches(self, x: Tensor, out: Tensor) -> Tensor:
+        for branch in self.branches:
+            out = branch(x, out)
+        return out
 
 
 class QuantizedLinear(QuantizedLayer):
@@ -83,25 +137,35 @@ class QuantizedLinear(QuantizedLayer):
     def like(cls, layer: nn.Linear, weight: Tensor, bias: Tensor | None, form: Format) -> QuantizedLinear:
         return cls.from_float(weight, bias, form)
 
-    def forward(self, x: Tensor) -> Tensor:
-        turned = rotate(x, self.rotation)
-        out = self._integer_product(turned) if multiplies_integers(self.format, x.device) else None
-        if out is None:
-            out = self._product(turned, super().unpacked(self.weight.to(x.device), x.dtype))
-        return self._finished(x, out)
+    def transformed(self, x: Tensor) -> Tensor:
+        return rotate(super().transformed(x), self.rotation)
 
-    def unpacked(self, packed: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        return rotate(super().unpacked(packed, dtype), self.rotation)
+    def product(self, inputs: Tensor) -> Tensor:
+        if multiplies_integers(self.format, inputs.device) and self.activation_bits == 8:
+            out = self._integer_product(inputs)
+            if out is not None:
+                return out
+        packed = self.weight.to(inputs.device)
+        return self._float_product(inputs, unpack(packed, self.in_features, self.format, inputs.dtype))
 
-    def packed(self, weight: Tensor) -> Tensor:
-        return super().packed(rotate_weight(weight.float(), self.rotation))
+    def finished(self, x: Tensor, out: Tensor) -> Tensor:
+        return super().finished(x, self._with_first_row(x, out))
 
     def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self._finished(x, self._product(rotate(x, self.rotation), rotate_weight(weight, self.rotation)))
+        if self.input_scale is not None:
+            weight = weight * self._input_scale_like(weight)
+        out = self._float_product(self.transformed(x), rotate_weight(weight, self.rotation))
+        return self._with_branches(x, self._with_first_row(x, out))
+
+    def _turned(self, weight: Tensor) -> Tensor:
+        return rotate_weight(weight.float(), self.rotation)
+
+    def _turned_back(self, weight: Tensor) -> Tensor:
+        return rotate(weight, self.rotation)
 
     def _integer_product(self, x: Tensor) -> Tensor | None:
         packed = self.weight.to(x.device)
-        tokens, scale = quantize_tokens(x, self.format.activation_bits)
+        tokens, scale = quantize_tokens(x, 8)
         sums = int8_product(
             tokens.reshape(-1, self.in_features).to(torch.int8), codes(packed, self.in_features, self.format)
         )
@@ -110,17 +174,16 @@ class QuantizedLinear(QuantizedLayer):
         # float16 holds neither the sums nor, of a small weight and a small token, the product of the scales.
         wide = torch.promote_types(x.dtype, torch.float32)
         out = sums.to(wide).mul_(scales(packed, self.in_features, self.format).to(wide).t())
-        return (out.view(*x.shape[:-1], -1) * scale.to(wide)).to(x.dtype)
+        out = (out.view(*x.shape[:-1], -1) * scale.to(wide)).to(x.dtype)
+        return out if self.bias is None else out + self.bias.to(x)
 
-    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
-        if self.format.activation_bits == 16:
-            return F.linear(x, weight)
-        tokens, scale = quantize_tokens(x, self.format.activation_bits)
+    def _float_product(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.activation_bits == 16:
+            return F.linear(x, weight, None if self.bias is None else self.bias.to(x))
+        tokens, scale = quantize_tokens(x, self.activation_bits)
         # Codes near 1 in place of codes up to 127, still exact: float16 would overflow where a float layer does not.
-        return F.linear(tokens / 64, weight) * (scale * 64)
-
-    def _finished(self, x: Tensor, out: Tensor) -> Tensor:
-        return self._with_first_row(x, out if self.bias is None else out + self.bias.to(x))
+        out = F.linear(tokens / 64, weight) * (scale * 64)
+        return out if self.bias is None else out + self.bias.to(x)
 
     def keep_first_token(self, token: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         """From now on inputs (B, T, K) whose first token is ``token`` (K,) get the float layer's output there.
@@ -179,7 +242,20 @@ class QuantizedConv2d(QuantizedLayer):
             stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=layer.groups,
         )  # fmt: skip
 
+    def product(self, inputs: Tensor) -> Tensor:
+        packed = self.weight.to(inputs.device)
+        weight = unpack(packed, prod(self.shape[1:]), self.format, inputs.dtype)
+        return self._convolved(inputs, weight.reshape(self.shape))
+
     def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.input_scale is not None:
+            weight = weight * self._input_scale_like(weight)
+        return self._with_branches(x, self._convolved(self.transformed(x), weight))
+
+    def _input_scale_like(self, values: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        return super()._input_scale_like(values, dtype)[:, None, None]
+
+    def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x)
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
