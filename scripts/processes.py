@@ -38,7 +38,7 @@ def run(command: Sequence[str | Path], *, cwd: Path | None = None, env: dict[str
     try:
         return process.wait()
     except KeyboardInterrupt:
-        _let_finish(process)  # the terminal has sent Ctrl-C to the child too
+        let_finish(process)  # the terminal has sent Ctrl-C to the child too
         raise
     finally:
         stop(process)
@@ -62,7 +62,8 @@ def run_script(job: Callable[[], None]) -> int:
     return 0
 
 
-def _let_finish(process: subprocess.Popen) -> None:
+def let_finish(process: subprocess.Popen) -> None:
+    """Give a process that Ctrl-C has reached too `GRACE_SECONDS` to stop what it has started."""
     try:
         process.wait(GRACE_SECONDS)
     except subprocess.TimeoutExpired:

@@ -1,10 +1,18 @@
-"""All tests: the pure ones once, the host ones on every ComfyUI at hand."""
+"""All tests: the pure ones once, those in ComfyUI and those in a browser on every ComfyUI at hand.
+
+Without arguments several runs of pytest go on side by side, each with its share of the files and its output in a file
+that is printed when it ends. With arguments (a selection, a debugger) they follow each other on this terminal.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,8 +23,18 @@ from .host import Host, other_hosts
 from .layout import ROOT
 
 PURE = ("tests/core", "tests/calibration", "tests/demo", "tests/scripts")
-HOST = ("tests/host", "tests/web")
+HOST, WEB = "tests/host", "tests/web"
 NO_TESTS_SELECTED = 5  # pytest's exit status
+
+MOST_AT_ONCE = 3
+"""Runs side by side. A run with a server or a browser waits a part of its time, so one more than cores is worth it;
+each takes up to 3 GB."""
+
+PARTS = 2
+"""Runs that the tests of one host, and those in a browser, are dealt to: each starts a ComfyUI of its own (10 s)."""
+
+SECONDS_BETWEEN_NOTES = 60.0
+"""How often the runs that go on are named, so that a long silence does not look like a hang."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +53,118 @@ class Outcome:
         return f"{self.passed} passed, {self.failed} failed{skipped}"
 
 
+@dataclass(frozen=True)
+class Job:
+    """One run of pytest: files or folders of tests, and the ComfyUI they need."""
+
+    title: str
+    places: Sequence[str]
+    host: Host | None = None
+
+    def command(self, python: Path, results: Path, arguments: Sequence[str] = ()) -> list[str]:
+        # Without a selection runs go on side by side, and would all write pytest's one file of what failed last.
+        options = [*(arguments or ("-p", "no:cacheprovider")), f"--junit-xml={results}"]
+        return [str(python), "-m", "pytest", *self.places, *options]
+
+    def environ(self, threads: int | None = None) -> dict[str, str]:
+        """The environment; ``threads`` of torch unless the user has set a number."""
+        own = {"QSCHED_HOST_PATH": str(self.host.path)} if self.host else {}
+        return {**({"OMP_NUM_THREADS": str(threads)} if threads else {}), **os.environ, **own}
+
+
 def run(bench: Workbench, arguments: Sequence[str] = ()) -> int:
     """Run everything, with `arguments` handed to pytest; print the sum last. 0 when nothing failed."""
     hosts = _distinct([bench.host, *other_hosts()])
-    total = _run_tier(bench.python, "pure tests", [d for d in PURE if (ROOT / d).is_dir()], arguments)
-    for host in hosts:
-        total += _run_tier(bench.python, f"host tests on {host}", HOST, arguments, host)
+    if arguments:
+        outcomes = [_in_turn(bench.python, job, arguments) for job in jobs(hosts, parts=1)]
+    else:
+        outcomes = list(side_by_side(bench.python, jobs(hosts)))
+    total = sum(outcomes, Outcome())
     print(f"\n{total}", flush=True)
     return 1 if total.failed else 0
+
+
+def jobs(hosts: Sequence[Host], parts: int = PARTS, root: Path = ROOT) -> list[Job]:
+    """The runs, those that take longest first, so that the short ones fill what is left."""
+    found = []
+    for host in hosts:
+        for name, folder in (("browser", WEB), ("host", HOST)):
+            files = sorted(path.relative_to(root).as_posix() for path in (root / folder).glob("test_*.py"))
+            # Neighbours of the alphabet are of one kind, and take as long: they are dealt like cards.
+            dealt = [files[part::parts] for part in range(parts)]
+            numbers = [f", part {part} of {parts}" if parts > 1 else "" for part in range(1, parts + 1)]
+            found += [Job(f"{name} tests on {host}{n}", some, host) for n, some in zip(numbers, dealt, strict=True)]
+    found.append(Job("pure tests", [place for place in PURE if (root / place).is_dir()]))
+    return [job for job in found if job.places]
+
+
+def side_by_side(python: Path, waiting: Sequence[Job], most: int | None = None) -> Iterator[Outcome]:
+    """Run `most` jobs at a time, each with its share of the cores; what each printed is shown when it ends."""
+    cores = os.cpu_count() or 1
+    most = most or min(MOST_AT_ONCE, cores + 1)
+    with tempfile.TemporaryDirectory(prefix="q-sched-tests-") as folder, _stopping() as running:
+        rest, note_at = list(enumerate(waiting)), time.monotonic() + SECONDS_BETWEEN_NOTES
+        print(f"{len(rest)} runs of pytest, {most} at a time; each is shown when it ends.", flush=True)
+        while rest or running:
+            while rest and len(running) < most:
+                number, job = rest.pop(0)
+                running.append(Run.start(python, job, Path(folder) / str(number), max(1, cores // most)))
+            for ended in [run for run in running if run.process.poll() is not None]:
+                running.remove(ended)
+                yield ended.outcome()
+            if time.monotonic() >= note_at:
+                print("… " + "; ".join(map(str, running)), flush=True)
+                note_at += SECONDS_BETWEEN_NOTES
+            time.sleep(0.2)
+
+
+@dataclass
+class Run:
+    """A job that goes on; `place` is a path without suffix for its output and its results."""
+
+    job: Job
+    place: Path
+    process: subprocess.Popen
+    begin: float
+
+    @classmethod
+    def start(cls, python: Path, job: Job, place: Path, threads: int) -> Run:
+        with place.with_suffix(".log").open("wb") as log:
+            process = subprocess.Popen(
+                job.command(python, place.with_suffix(".xml")), cwd=ROOT, env=job.environ(threads),
+                stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        return cls(job, place, process, time.monotonic())
+
+    @property
+    def text(self) -> str:
+        return self.place.with_suffix(".log").read_text("utf-8", errors="replace")
+
+    def outcome(self) -> Outcome:
+        """Of a run that has ended; its output is printed first."""
+        print(f"\n=== {self.job.title} ({_minutes(time.monotonic() - self.begin)}) ===\n{self.text}", flush=True)
+        outcome = read_outcome(self.process.returncode, self.place.with_suffix(".xml"), may_be_empty=False)
+        print(f"=== {self.job.title}: {outcome} ===", flush=True)
+        return outcome
+
+    def __str__(self) -> str:
+        done = re.findall(r"\[ *(\d+)%\]", self.text)
+        return f"{self.job.title}: {done[-1] if done else 0} %"
+
+
+@contextmanager
+def _stopping() -> Iterator[list[Run]]:
+    """A list of runs that are ended with the block, however it ends."""
+    running: list[Run] = []
+    try:
+        yield running
+    except KeyboardInterrupt:
+        for run in running:
+            processes.let_finish(run.process)  # the terminal has sent Ctrl-C to each
+        raise
+    finally:
+        for run in running:
+            processes.stop(run.process)
 
 
 def read_outcome(status: int, results: Path, *, may_be_empty: bool) -> Outcome:
@@ -53,23 +175,21 @@ def read_outcome(status: int, results: Path, *, may_be_empty: bool) -> Outcome:
     """
     if status == NO_TESTS_SELECTED:
         return Outcome(failed=0 if may_be_empty else 1)
-    if not results.is_file():
+    try:
+        suites = ElementTree.parse(results).getroot().iter("testsuite")
+    except (OSError, ElementTree.ParseError):
         return Outcome(failed=1)
-    suites = ElementTree.parse(results).getroot().iter("testsuite")
     outcome = sum((_count(suite) for suite in suites), Outcome())
     return outcome if outcome.failed or status == 0 else outcome + Outcome(failed=1)
 
 
-def _run_tier(
-    python: Path, title: str, folders: Sequence[str], arguments: Sequence[str], host: Host | None = None
-) -> Outcome:
-    print(f"\n=== {title} ===", flush=True)
-    env = {**os.environ, **({"QSCHED_HOST_PATH": str(host.path)} if host else {})}
+def _in_turn(python: Path, job: Job, arguments: Sequence[str]) -> Outcome:
+    """One run on this terminal."""
+    print(f"\n=== {job.title} ===", flush=True)
     with tempfile.TemporaryDirectory(prefix="q-sched-tests-") as folder:
         results = Path(folder) / "results.xml"
-        command = [python, "-m", "pytest", *folders, *arguments, f"--junit-xml={results}"]
-        status = processes.run(command, cwd=ROOT, env=env)
-        return read_outcome(status, results, may_be_empty=bool(arguments))
+        status = processes.run(job.command(python, results, arguments), cwd=ROOT, env=job.environ())
+        return read_outcome(status, results, may_be_empty=True)
 
 
 def _count(suite: ElementTree.Element) -> Outcome:
@@ -81,3 +201,7 @@ def _count(suite: ElementTree.Element) -> Outcome:
 
 def _distinct(hosts: Sequence[Host]) -> list[Host]:
     return list({host.path.resolve(): host for host in reversed(hosts)}.values())[::-1]
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min"
