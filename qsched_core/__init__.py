@@ -16,7 +16,7 @@ from .errors import (
     VoteError,
 )
 from .fit import IF_DIFFERS, Mismatch, fit, mismatches
-from .preset import Binding, Preset, load_preset, save_preset
+from .preset import Binding, Preset, encode_preset, load_preset, parse_preset, save_preset
 from .quant import QuantReport, quantize
 from .samplers import SAMPLERS, sample
 
@@ -36,9 +36,11 @@ __all__ = [
     "QuantizationError",
     "SamplingError",
     "VoteError",
+    "encode_preset",
     "fit",
     "load_preset",
     "mismatches",
+    "parse_preset",
     "quantize",
     "sample",
     "save_preset",

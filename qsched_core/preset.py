@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+import numpy as np
+from safetensors import SafetensorError, deserialize
 
 from .atomic import replacing, write_new
 from .coefficients import MAX_STEPS, Coefficients
@@ -29,9 +30,17 @@ MAX_HEADER_BYTES = 1024**2
 """The host's model sidebar reads no larger header."""
 
 VERDICTS = ("accepted", "identity recommended", "not validated", "made by hand")
+MAX_RECORD_DEPTH = 32
+"""Lists and objects inside each other; a study's record has four."""
+_MOST_DIGITS = 1000
+"""Of a whole number: reading one of a million digits takes minutes in older Pythons."""
 _TENSORS = ("c_x", "c_eps", "sigmas")
 _OWN = {"format", "version", "verdict", "binding", "record"}
 """Metadata with a meaning to us; everything else is the card."""
+
+_PICTURE_ENDINGS = ("thumbnail", "image", "icon")
+"""The host's model sidebar takes the first field whose name ends so for the address of a picture, and loads it."""
+_PICTURE = re.compile(r"data:image/(?:jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}")
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,8 @@ class Preset:
     """Coefficients and their story. ``record`` holds what calibration measured, as plain JSON values.
 
     Raises:
-        PresetError: sigmas not finite, not descending or not one more than the steps; an unknown verdict.
+        PresetError: sigmas not finite, not descending or not one more than the steps; an unknown verdict; a card with
+            a field of the preset's own, or with a picture that is no data URI: pages would load it from elsewhere.
     """
 
     coefficients: Coefficients
@@ -88,10 +98,22 @@ class Preset:
             raise PresetError(f"verdict {short(self.verdict)} is unknown.", f"use one of {', '.join(VERDICTS)}")
         if taken := sorted(_OWN & set(self.card)):
             raise PresetError(f"card field {taken[0]} is the preset's own.", "use another name")
+        if foreign := [key for key in self.card if is_foreign_picture(key, self.card[key])]:
+            raise PresetError(
+                f"card field {short(foreign[0])} is no picture in a data URI.", "use a JPEG, PNG or WEBP in base64"
+            )
 
     @property
     def steps(self) -> int:
         return len(self.coefficients)
+
+
+def is_foreign_picture(key: str, value: object) -> bool:
+    """Whether a card's field is what the host's page would take for a picture, and is none that the file itself holds:
+    an address would tell its server who looks at the preset, and when."""
+    if key == "ssmd_cover_images":  # the host decodes these itself, of any size
+        return True
+    return key.endswith(_PICTURE_ENDINGS) and not _PICTURE.fullmatch(str(value))
 
 
 def save_preset(preset: Preset, path: str | os.PathLike[str]) -> None:
@@ -101,17 +123,7 @@ def save_preset(preset: Preset, path: str | os.PathLike[str]) -> None:
         PresetError: a record that is not plain JSON, too large a header, or a file that cannot be written or loaded.
     """
     path = Path(path)
-    content = _encode(
-        {"c_x": preset.coefficients.c_x, "c_eps": preset.coefficients.c_eps, "sigmas": preset.sigmas},
-        {
-            "format": FORMAT,
-            "version": VERSION,
-            "verdict": preset.verdict,
-            "binding": _json(asdict(preset.binding)),
-            "record": _json(preset.record),
-            **{key: str(value) for key, value in sorted(preset.card.items())},
-        },
-    )
+    content = encode_preset(preset)
     try:
         with replacing(path) as temporary:
             write_new(temporary, content)
@@ -122,42 +134,81 @@ def save_preset(preset: Preset, path: str | os.PathLike[str]) -> None:
         ) from error
 
 
+def encode_preset(preset: Preset) -> bytes:
+    """The bytes of a preset's file: the same for equal presets.
+
+    Raises:
+        PresetError: a record that is not plain JSON, half a character in a text, or metadata larger than 1 MiB.
+    """
+    return _encode(
+        {"c_x": preset.coefficients.c_x, "c_eps": preset.coefficients.c_eps, "sigmas": preset.sigmas},
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "verdict": preset.verdict,
+            "binding": _json(asdict(preset.binding)),
+            "record": _json(preset.record),
+            **{key: str(value) for key, value in sorted(preset.card.items())},
+        },
+    )
+
+
 def load_preset(path: str | os.PathLike[str]) -> Preset:
-    """Read and check a preset file.
+    """Read and check a preset file. What loads can be saved again, and its floats are the same bit for bit.
 
     Raises:
         PresetError: not a preset, an unknown version, or any value out of its range; the text says which.
     """
     path = Path(path)
-    tensors, metadata = _read(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise PresetError(
+            f"cannot read {path.name}: {error.strerror or error}.", "check the file and its folder"
+        ) from error
+    return _parse(content, path.name, size)
+
+
+def parse_preset(content: bytes, name: str) -> Preset:
+    """A preset from a file's bytes; ``name`` is what errors call it.
+
+    Raises:
+        PresetError: as ``load_preset``.
+    """
+    return _parse(content, name, len(content))
+
+
+def _parse(content: bytes, name: str, size: int) -> Preset:
+    lists, metadata = _read(content, name, size)
     if metadata.get("format") != FORMAT:
-        raise PresetError(f"{path.name} is not a Q-Sched preset.", "choose a file made by Save Q-Sched Preset")
+        raise PresetError(f"{name} is not a Q-Sched preset.", "choose a file made by Save Q-Sched Preset")
     if metadata.get("version") != VERSION:
         raise PresetError(
-            f"{path.name} has preset version {short(metadata.get('version'))}, not {VERSION}.",
+            f"{name} has preset version {short(metadata.get('version'))}, not {VERSION}.",
             "update the Q-Sched pack",
         )
-    for name in _TENSORS:
-        if name not in tensors:
-            raise PresetError(f"{path.name} has no tensor {name}.", "use another preset", missing=name)
-    extra = sorted(set(tensors) - set(_TENSORS))
+    for key in _TENSORS:
+        if key not in lists:
+            raise PresetError(f"{name} has no tensor {key}.", "use another preset", missing=key)
+    extra = sorted(set(lists) - set(_TENSORS))
     if extra:
-        raise PresetError(f"{path.name} holds a tensor {short(extra[0])} no preset has.", "use another preset")
-    coefficients = Coefficients(_round(tensors["c_x"]), _round(tensors["c_eps"]))
-    binding = _object(metadata, "binding", path)
+        raise PresetError(f"{name} holds a tensor {short(extra[0])} no preset has.", "use another preset")
+    binding = _object(metadata, "binding", name)
     known = {item.name for item in fields(Binding)}
     if not set(binding) <= known:
-        raise PresetError(
-            f"{path.name} is bound by {short(sorted(set(binding) - known)[0])}.", "update the Q-Sched pack"
-        )
-    return Preset(
-        coefficients,
-        _round(tensors["sigmas"]),
+        raise PresetError(f"{name} is bound by {short(sorted(set(binding) - known)[0])}.", "update the Q-Sched pack")
+    preset = Preset(
+        Coefficients(lists["c_x"], lists["c_eps"]),
+        lists["sigmas"],
         Binding(**binding),
         metadata.get("verdict", ""),
-        _object(metadata, "record", path),
-        {key: value for key, value in metadata.items() if key not in _OWN},
+        _object(metadata, "record", name),
+        {key: text for key, text in metadata.items() if key not in _OWN and not is_foreign_picture(key, text)},
     )
+    encode_preset(preset)  # numbers may take more room when they are written again
+    return preset
 
 
 def _encode(lists: Mapping[str, Sequence[float]], metadata: Mapping[str, str]) -> bytes:
@@ -168,7 +219,11 @@ def _encode(lists: Mapping[str, Sequence[float]], metadata: Mapping[str, str]) -
         piece = struct.pack(f"<{len(values)}f", *values)
         header[name] = {"dtype": "F32", "shape": [len(values)], "data_offsets": [len(data), len(data) + len(piece)]}
         data += piece
-    text = json.dumps(header, separators=(",", ":")).encode()
+    try:
+        # As UTF-8: escapes would make a file that was read larger than it may be.
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise PresetError("a text of the preset holds half a character.", "write the character itself") from error
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER_BYTES:
         fix = "leave out the thumbnail or the prompts"
@@ -176,58 +231,92 @@ def _encode(lists: Mapping[str, Sequence[float]], metadata: Mapping[str, str]) -
     return struct.pack("<Q", len(text)) + text + data
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors and metadata after the checks that need no trust: sizes first, then types and shapes."""
+def _read(content: bytes, name: str, size: int) -> tuple[dict[str, tuple[float, ...]], dict[str, str]]:
+    """Lists and metadata after the checks that need no trust: sizes first, then types and shapes."""
+    length = struct.unpack("<Q", content[:8])[0] if len(content) >= 8 else 0
+    if size > MAX_FILE_BYTES or len(content) < 8 or length > MAX_HEADER_BYTES:
+        raise PresetError(f"{name} ({size} bytes) is no preset.", "choose a file that is one")
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(8)
-        if size > MAX_FILE_BYTES or len(head) < 8 or struct.unpack("<Q", head)[0] > MAX_HEADER_BYTES:
-            raise PresetError(f"{path.name} ({size} bytes) is no preset.", "choose a file that is one")
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {}
-            for name in file.keys():
-                piece = file.get_slice(name)
-                shape = piece.get_shape()
-                if piece.get_dtype() != "F32" or len(shape) != 1 or not 1 <= shape[0] <= MAX_STEPS + 1:
-                    raise PresetError(
-                        f"{path.name}: {short(name)} is {piece.get_dtype()} {shape}.", "a preset holds float32 lists"
-                    )
-                tensors[name] = file.get_tensor(name)
-    except OSError as error:
-        raise PresetError(
-            f"cannot read {path.name}: {error.strerror or error}.", "check the file and its folder"
-        ) from error
-    except SafetensorError as error:
-        raise PresetError(f"{path.name} is not a safetensors file.", "download or save it again") from error
-    return tensors, metadata
+        tensors = deserialize(content)
+        header = json.loads(content[8 : 8 + length].decode(), object_pairs_hook=_unique)
+    # Two fields of one name: readers do not agree on which of them counts.
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise PresetError(f"{name} is not a safetensors file.", "download or save it again") from error
+    lists = {}
+    for key, tensor in tensors:
+        dtype, shape = tensor["dtype"], tensor["shape"]
+        if dtype != "F32" or len(shape) != 1 or not 1 <= shape[0] <= MAX_STEPS + 1:
+            raise PresetError(f"{name}: {short(key)} is {dtype} {shape}.", "a preset holds float32 lists")
+        lists[key] = tuple(map(_shortest, np.frombuffer(tensor["data"], "<f4")))
+    return lists, header.get("__metadata__") or {}
 
 
-def _object(metadata: Mapping[str, str], key: str, path: Path) -> dict[str, Any]:
+def _object(metadata: Mapping[str, str], key: str, name: str) -> dict[str, Any]:
     try:
-        value = json.loads(metadata.get(key, "{}"), parse_constant=_no_number)
+        value = json.loads(
+            metadata.get(key, "{}"),
+            object_pairs_hook=_unique,
+            parse_float=_finite,
+            parse_int=_whole,
+            parse_constant=_no_number,
+        )
+        deep = _depth(value) > MAX_RECORD_DEPTH
     except (ValueError, RecursionError) as error:
-        raise PresetError(f"{path.name}: {key} is not JSON.", "use another preset") from error
-    if not isinstance(value, dict):
-        raise PresetError(f"{path.name}: {key} is not a JSON object.", "use another preset")
+        raise PresetError(f"{name}: {key} is not JSON.", "use another preset") from error
+    if not isinstance(value, dict) or deep:
+        what = f"has more than {MAX_RECORD_DEPTH} levels" if deep else "is not a JSON object"
+        raise PresetError(f"{name}: {key} {what}.", "use another preset")
     return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("two fields have one name")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is larger than any number here")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number has {len(text)} digits")
+    return int(text)
 
 
 def _no_number(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def _depth(value: Any) -> int:
+    """How many lists and objects are inside each other."""
+    level, inner = 0, [value]
+    while inner := [item for item in inner if isinstance(item, (Mapping, list, tuple))]:
+        level += 1
+        if level > MAX_RECORD_DEPTH:
+            break  # a record may hold itself
+        inner = [item for outer in inner for item in (outer.values() if isinstance(outer, Mapping) else outer)]
+    return level
+
+
 def _json(value: Any) -> str:
     try:
-        return json.dumps(value, sort_keys=True, ensure_ascii=True, allow_nan=False, default=dict)
+        if _depth(value) > MAX_RECORD_DEPTH:
+            raise ValueError("too many levels")
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, default=dict)
     except (TypeError, ValueError, RecursionError) as error:
         raise PresetError("the preset's record is not plain JSON.", "use finite numbers, texts and lists") from error
 
 
-def _round(values: torch.Tensor) -> tuple[float, ...]:
-    """float32 as the shortest decimal that means the same: 0.9 comes back as 0.9."""
-    return tuple(float(f"{value:.7g}") for value in values.tolist())
+def _shortest(value: np.float32) -> float:
+    """float32 as the shortest decimal that means the same bits: 0.9 comes back as 0.9."""
+    short_form = float(str(value))
+    return short_form if np.float32(short_form) == value else float(value)
 
 
 def short(value: object) -> str:

@@ -10,6 +10,7 @@ import stat
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors import safe_open
 
@@ -27,6 +28,7 @@ FULL = Preset(
     {"gain": {"low": 0.01, "high": 0.03}, "prompts": 24, "verdict": ["Q-Sched helps \u2713"], "control": None},
     {"modelspec.title": "Turbo, W4A8", "author": "Änne"},
 )
+PICTURE = "data:image/png;base64,"
 SMALL = Preset(Coefficients((1.0, 0.5), (2.0, 1.0)), (1.0, 0.25, 0.0))
 
 # Format 1, for good: files that people have shared must load, and the same preset must hash the same everywhere.
@@ -83,6 +85,34 @@ def test_more_digits_than_float32_holds_are_rounded_once_and_then_stay(tmp_path)
     assert once.coefficients.at(0) == pytest.approx((math.pi / 3, math.e / 2), rel=1e-6)
     save_preset(once, path)
     assert load_preset(path) == once
+
+
+def test_floats_come_back_bit_for_bit(tmp_path):
+    """Regression: seven digits were kept, of the nine that a float32 needs."""
+    draw = np.random.default_rng(0)
+    for first in (0.1, 0.99, 1.0, 5.0, 9.0):
+        spread = np.float32(first) * np.exp2(draw.uniform(-3, 3, 1000)).astype(np.float32)
+        values = tuple(float(value) for value in spread.clip(0.1, 10))
+        sigmas = (*sorted({float(value) for value in spread}, reverse=True), 0.0)
+        values = values[: len(sigmas) - 1]
+        saved = Preset(Coefficients(values, values[::-1]), sigmas)
+        save_preset(saved, tmp_path / "a.safetensors")
+        loaded = load_preset(tmp_path / "a.safetensors")
+        for ours, theirs in (
+            (saved.coefficients.c_x, loaded.coefficients.c_x),
+            (saved.coefficients.c_eps, loaded.coefficients.c_eps),
+            (saved.sigmas, loaded.sigmas),
+        ):
+            assert np.float32(ours).tobytes() == np.float32(theirs).tobytes()
+        assert qs.encode_preset(loaded) == (tmp_path / "a.safetensors").read_bytes()
+
+
+def test_neighbours_in_float32_stay_two_sigmas(tmp_path):
+    """Regression: seven digits made one number of them, and the file did not load."""
+    high = np.float32(14.6146)
+    sigmas = (float(high), float(np.nextafter(high, np.float32(0))), 0.0)
+    save_preset(Preset(Coefficients.identity(2), sigmas), tmp_path / "a.safetensors")
+    assert np.float32(load_preset(tmp_path / "a.safetensors").sigmas).tobytes() == np.float32(sigmas).tobytes()
 
 
 # --- the bytes
@@ -210,20 +240,51 @@ def test_a_record_of_circles_is_refused(tmp_path, refused):
 
 
 def test_metadata_larger_than_the_hosts_sidebar_reads_is_refused(tmp_path, refused):
-    card = {"modelspec.thumbnail": "x" * 1024**2}
+    card = {"modelspec.thumbnail": PICTURE + "A" * 1024**2}
     with refused(PresetError, "larger than 1 MiB", "leave out the thumbnail"):
         save_preset(Preset(SMALL.coefficients, SMALL.sigmas, card=card), tmp_path / "a.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_largest_allowed_metadata_loads_again(tmp_path):
-    card = {"modelspec.thumbnail": "x" * (1024**2 - 1000)}
+    card = {"modelspec.thumbnail": PICTURE + "A" * (1024**2 - 1000)}
     preset = Preset(SMALL.coefficients, SMALL.sigmas, card=card)
     save_preset(preset, tmp_path / "a.safetensors")
     assert load_preset(tmp_path / "a.safetensors") == preset
 
 
+def test_texts_in_any_script_take_no_more_room_than_they_had(tmp_path):
+    """Regression: written as escapes, they doubled, and a preset that was loaded could not be saved again."""
+    preset = Preset(
+        SMALL.coefficients, SMALL.sigmas, record={"note": "\u4e2d" * 150_000}, card={"author": "\u4e2d" * 150_000}
+    )
+    save_preset(preset, tmp_path / "a.safetensors")
+    save_preset(load_preset(tmp_path / "a.safetensors"), tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("where", ["record", "card"])
+def test_half_a_character_is_refused_before_anything_is_written(tmp_path, refused, where):
+    preset = Preset(SMALL.coefficients, SMALL.sigmas, **{where: {"author": "\ud83e"}})
+    with refused(PresetError, "half a character"):
+        save_preset(preset, tmp_path / "a.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- what a Preset is
+
+
+@pytest.mark.parametrize("key", ["modelspec.thumbnail", "thumbnail", "my.image", "icon", "lexicon"])
+@pytest.mark.parametrize(
+    "value",
+    ["https://example.org/a.png", "//example.org", "file:///etc/passwd", "javascript:alert(1)", "", "x",
+     "data:image/svg+xml;base64,PHN2Zy8+", "data:text/html;base64,PGI+", PICTURE + "!!", " " + PICTURE + "AAAA"],
+)  # fmt: skip
+def test_a_card_holds_no_picture_from_elsewhere(refused, key, value):
+    """The host's page takes any field whose name ends so for the address of a picture."""
+    with refused(PresetError, "is no picture in a data URI."):
+        Preset(SMALL.coefficients, SMALL.sigmas, card={key: value})
+    Preset(SMALL.coefficients, SMALL.sigmas, card={key: PICTURE + "AAAA"})
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
