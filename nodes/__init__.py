@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from comfy_api.latest import ComfyExtension, io
 
 from . import (
@@ -20,7 +22,7 @@ from . import (
 )
 from .arena import add_arena_routes
 from .curves import add_curve_route
-from .folders import register_folders
+from .folders import register_folders, sweep_folders
 from .history import add_history_route
 from .library_routes import add_library_routes
 from .renamed import register_renamed
@@ -34,6 +36,7 @@ class QSchedExtension(ComfyExtension):
         add_library_routes()
         add_arena_routes()
         await register_renamed()
+        await asyncio.to_thread(sweep_folders)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         files = (

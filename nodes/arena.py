@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import secrets
@@ -20,6 +21,7 @@ from torch import Tensor
 from ..qsched_core import VoteError
 from .ballots import MOST_PAIRS, Ballot, Ballots, Shown
 from .page import page_server, workflow_id
+from .page_requests import post_route
 from .progress import NodeProgress, node_id
 from .sockets import CATEGORY, PresetSocket
 
@@ -243,17 +245,17 @@ def add_arena_routes() -> None:
     async def state(request: web.Request) -> web.Response:
         if "workflow" in request.query:
             return web.json_response({"nodes": ballots.noted(request.query["workflow"])})
-        return _answer(request.query.get("key"))
+        return await _answer(request.query.get("key"))
 
-    @server.routes.post("/qsched/arena/vote")
+    @post_route(server, "/qsched/arena/vote")
     async def vote(request: web.Request) -> web.Response:
         try:
             key, pair, choice = _read_vote(await _body(request))
-            ballots.act(key, pair, choice)
+            await asyncio.to_thread(ballots.act, key, pair, choice)  # it waits for the disk
         except VoteError as error:
             return _refusal(error)
         server.send_sync("qsched.arena", {"key": key})  # to every tab that shows it
-        return _answer(key)
+        return await _answer(key)
 
 
 async def _body(request: web.Request) -> bytes:
@@ -273,9 +275,9 @@ def _read_vote(body: bytes) -> tuple[str, int, str]:
     return tuple(found)
 
 
-def _answer(key: str | None) -> web.Response:
+async def _answer(key: str | None) -> web.Response:
     try:
-        return web.json_response(ballots.told(key))
+        return web.json_response(await asyncio.to_thread(ballots.told, key))
     except VoteError as error:
         return _refusal(error)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
 from ..qsched_core import load_preset
@@ -23,7 +25,8 @@ def add_curve_route() -> None:
     @server.routes.get("/qsched/curve")
     async def of_file(request: web.Request) -> web.Response:
         try:
-            preset = load_preset(file_path(FOLDER, request.query.get("preset", "")))
+            name = request.query.get("preset", "")
+            preset = await asyncio.to_thread(lambda: load_preset(file_path(FOLDER, name)))
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=404)
         return web.json_response(_values(preset, 1.0))

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from ..qsched_core import Preset, PresetError, load_preset
-from ..qsched_core.atomic import replacing, write_new
+from ..qsched_core import Preset, PresetError, encode_preset, load_preset, parse_preset
+from ..qsched_core.atomic import creating, move_new, write_new
 from .cards import THUMBNAIL, clean, gain_of, safe_thumbnail
-from .folders import FOLDER, FORBIDDEN, SUFFIX, file_names, file_path, file_stem, home, is_shipped, unused_path
+from .folders import (
+    FOLDER,
+    SUFFIX,
+    file_names,
+    file_path,
+    file_stem,
+    fitting_stem,
+    home,
+    is_shipped,
+    shown_folder,
+    unused_path,
+)
 
 MOST = 500
 """Presets in a list; whoever has more searches by folder."""
-
-_FORBIDDEN = re.compile(f"[{FORBIDDEN}]+")
 
 
 def entries() -> list[dict]:
@@ -79,9 +83,7 @@ def rename(name: str, new_name: str) -> str:
     if target == path:
         return name
     try:
-        _reserve(target)
-        with _reserved(target):
-            os.replace(path, target)
+        move_new(path, target)
     except FileExistsError as error:
         raise PresetError(f"{target.name} is there already.", "choose another name") from error
     except OSError as error:
@@ -95,45 +97,25 @@ def import_preset(file_name: str, content: bytes) -> str:
     Raises:
         PresetError: not a preset, or a folder that cannot be written to.
     """
-    stem = _FORBIDDEN.sub(" ", re.split(r"[\\/]", file_name)[-1]).removesuffix(SUFFIX).strip(" .")[:60] or "preset"
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            checked = Path(folder) / (stem + SUFFIX)
-            checked.write_bytes(content)
-            load_preset(checked)
-        home(FOLDER).mkdir(parents=True, exist_ok=True)
-        target = _reserve_unused(stem)
-        with _reserved(target), replacing(target) as temporary:
-            write_new(temporary, content)
-    except OSError as error:
-        raise _unwritable(home(FOLDER), error) from error
-    return target.name
-
-
-def _reserve_unused(stem: str) -> Path:
+    stem = fitting_stem(file_name)
+    # Written anew: what our own writer would not write stays outside, a picture from somebody's server for one.
+    ours = encode_preset(parse_preset(content, stem + SUFFIX))
     while True:
-        path = unused_path(FOLDER, stem)
+        target = unused_path(FOLDER, stem)
         try:
-            _reserve(path)
-            return path
+            with creating(target) as temporary:
+                write_new(temporary, ours)
+            return target.name
         except FileExistsError:
-            continue  # another page was faster
-
-
-def _reserve(path: Path) -> None:
-    """An empty file in a name's place: a rename onto a name that is taken would go through without a word."""
-    path.open("xb").close()
-
-
-@contextmanager
-def _reserved(path: Path) -> Iterator[None]:
-    """Frees a name that was reserved for something that failed."""
-    try:
-        yield
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
+            if not home(FOLDER).is_dir():  # a file or a dangling link in the folder's own place
+                raise PresetError(
+                    "there is no folder for presets.", f"make {shown_folder(home(FOLDER))} a folder"
+                ) from None
+            # Another page was faster: the next number.
+        except OSError as error:
+            raise _unwritable(target, error) from error
 
 
 def _unwritable(path: Path, error: OSError) -> PresetError:
-    return PresetError(f"cannot write {path.name}: {error.strerror or error}.", "make models/qsched_presets writable")
+    why, folder = error.strerror or error, shown_folder(path.parent)
+    return PresetError(f"cannot write {path.name}: {why}.", f"free some space, or make {folder} writable")

@@ -1,6 +1,6 @@
 """The presets over HTTP, for the page's own tab: list, match, rename, import, and a picture to share.
 
-Only JSON or a file's bytes are taken, never a form that another site could send; the host refuses other origins.
+What changes something is taken from the page alone, see page_requests.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
+from aiohttp.http import HttpProcessingError
 
 from ..qsched_core import QSchedError
 from . import library
 from .folders import FOLDER, file_names
 from .matching import match, read_graph
 from .page import page_server
+from .page_requests import post_route, refusal
 from .share import share_picture
 
 MOST_JSON, MOST_FILE = 256 * 1024, 2 * 1024**2
@@ -32,20 +34,20 @@ def add_library_routes() -> None:
     async def presets(request: web.Request) -> web.Response:
         return await _answer(lambda: {"presets": library.entries()})
 
-    @routes.post("/qsched/presets/match")
+    @post_route(server, "/qsched/presets/match")
     async def matches(request: web.Request) -> web.Response:
         told = await _json(request)
         return await _answer(lambda: matched(told))
 
-    @routes.post("/qsched/presets/rename")
+    @post_route(server, "/qsched/presets/rename")
     async def rename(request: web.Request) -> web.Response:
         told = await _json(request)
         names = [told.get(key) for key in ("name", "new_name")]
         if not all(isinstance(name, str) and len(name) <= 1000 for name in names):
-            raise _refusal(web.HTTPBadRequest, "name and new_name are texts.")
+            raise refusal(web.HTTPBadRequest, "name and new_name are texts.")
         return await _answer(lambda: {"name": library.rename(*names)})
 
-    @routes.post("/qsched/presets/import")
+    @post_route(server, "/qsched/presets/import")
     async def import_file(request: web.Request) -> web.Response:
         name, content = await _file(request)
         return await _answer(lambda: {"name": library.import_preset(name, content)})
@@ -86,27 +88,30 @@ async def _answer(work: Callable[[], dict]) -> web.Response:
 
 async def _json(request: web.Request) -> dict:
     if request.content_type != "application/json":
-        raise _refusal(web.HTTPUnsupportedMediaType, "send JSON.")
+        raise refusal(web.HTTPUnsupportedMediaType, "send JSON.")
     body = await _body(request.content.iter_chunked(65536), MOST_JSON)
     try:
         told = json.loads(body)
     except (ValueError, RecursionError):
         told = None
     if not isinstance(told, dict):
-        raise _refusal(web.HTTPBadRequest, "this is no JSON object.")
+        raise refusal(web.HTTPBadRequest, "this is no JSON object.")
     return told
 
 
 async def _file(request: web.Request) -> tuple[str, bytes]:
     if request.content_type != "multipart/form-data":
-        raise _refusal(web.HTTPUnsupportedMediaType, "send a file.")
+        raise refusal(web.HTTPUnsupportedMediaType, "send a file.")
     try:
         part = await (await request.multipart()).next()
-    except ValueError:  # what aiohttp raises for a body that is not what its header says
-        part = None
-    if part is None or not getattr(part, "filename", None):
-        raise _refusal(web.HTTPBadRequest, "there is no file in it.")
-    return part.filename[-1000:], await _body(_chunks(part), MOST_FILE)
+        name = getattr(part, "filename", None)
+        content = await _body(_chunks(part), MOST_FILE) if name else b""
+    # What aiohttp raises for a body that is not what its header says: parts without an end, broken or endless headers.
+    except (ValueError, AssertionError, HttpProcessingError, ClientPayloadError):
+        raise refusal(web.HTTPBadRequest, "the file did not arrive whole.") from None
+    if not name:
+        raise refusal(web.HTTPBadRequest, "there is no file in it.")
+    return name[-1000:], content
 
 
 async def _chunks(part):
@@ -119,9 +124,5 @@ async def _body(chunks, most: int) -> bytes:
     async for chunk in chunks:
         content += chunk
         if len(content) > most:
-            raise _refusal(web.HTTPRequestEntityTooLarge, "this is too large.", max_size=most, actual_size=len(content))
+            raise refusal(web.HTTPRequestEntityTooLarge, "this is too large.", max_size=most, actual_size=len(content))
     return bytes(content)
-
-
-def _refusal(kind, what: str, **more) -> web.HTTPException:
-    return kind(text=json.dumps({"error": f"Q-Sched: {what}"}), content_type="application/json", **more)

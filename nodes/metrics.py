@@ -19,7 +19,7 @@ from ..calibration.metrics.pixels import pixel_statistics
 from ..calibration.metrics.preference import HPSv21
 from ..calibration.metrics.reference import distance
 from ..qsched_core import CalibrationError, Coefficients, DependencyError
-from .folders import metric_folders, metric_roots
+from .folders import metric_folders, metric_roots, shown_folder
 from .memory import Batches
 
 DEMO = "demo"
@@ -195,7 +195,9 @@ def host_encoders(clip, clip_vision) -> tuple[Callable, Callable]:
 def _loaded(role: str, name: str) -> Metric:
     entries = metric_entries(role)
     if name not in entries:
-        raise CalibrationError(f"there is no {role} metric {name[:50]!r}.", "put its files into models/qsched_metrics")
+        raise CalibrationError(
+            f"there is no {role} metric {name[:50]!r}.", f"put its files into {shown_folder(metric_roots()[0])}"
+        )
     return entries[name].load()
 
 

@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..qsched_core import Preset, PresetError, load_preset, save_preset
 from .cards import RECIPE, bound_text, clean, gain_text, make_card, notes_of, recipe, thumbnail_uri, votes_text
-from .folders import FOLDER, file_names, file_path, unused_path
+from .folders import FOLDER, file_names, file_path, shown_folder, unused_path
 from .progress import node_id, say
 from .sockets import CATEGORY, PresetSocket
 
@@ -99,7 +99,7 @@ class QSchedSavePreset(io.ComfyNode):
             added = recipe((cls.hidden.extra_pnginfo or {}).get("workflow"), cls.hidden.prompt)
         path = unused_path(FOLDER, name)
         left_out = _save(preset, card, added, path)
-        text = f"Saved models/{FOLDER}/{path.name}{left_out}"
+        text = f"Saved {shown_folder(path.parent)}/{path.name}{left_out}"
         say(node_id(cls), text)
         return io.NodeOutput(path.name, ui=ui.PreviewText(text))
 

@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from ..qsched_core import PresetError
 from ..qsched_core.quant import AUTO, FORMATS, RECIPES
 from .backends import job_for
-from .folders import MODELS_FOLDER, STOCK_FOLDER, file_names, file_path, unused_path
+from .folders import MODELS_FOLDER, STOCK_FOLDER, file_names, file_path, shown_folder, unused_path
 from .progress import NodeProgress, node_id, say
 from .quantized_files import is_stock, load_model, save_model, save_stock
 from .sockets import CATEGORY, PlanSocket
@@ -178,7 +178,7 @@ class QSchedSaveQuantized(io.ComfyNode):
         folder, reader = (STOCK_FOLDER, "Load Diffusion Model") if stock else (MODELS_FOLDER, "Load Quantized Model")
         path = unused_path(folder, name)
         (save_stock if stock else save_model)(model, path)
-        text = f"Saved models/{folder}/{path.name}, {path.stat().st_size / 1e6:.1f} MB, for {reader}."
+        text = f"Saved {shown_folder(path.parent)}/{path.name}, {path.stat().st_size / 1e6:.1f} MB, for {reader}."
         say(node_id(cls), text)
         return io.NodeOutput(path.name, ui=ui.PreviewText(text))
 

@@ -19,6 +19,8 @@ Prompt = dict[str, dict[str, Any]]
 POLL_SECONDS = 0.25
 # A node that holds the interpreter lock keeps the server from answering for a while; that is no failure.
 HTTP_TIMEOUT_SECONDS = 120.0
+# The second is what Q-Sched's own routes want of whoever changes something.
+HEADERS = {"Content-Type": "application/json", "X-QSched-Page": "1"}
 
 
 class ServerUnreachable(DevError):
@@ -156,7 +158,7 @@ class Client:
 
     def read(self, path: str, *, data: bytes | None = None, timeout: float = HTTP_TIMEOUT_SECONDS) -> bytes:
         """The body at `path`; a POST when there is `data`. Raises HttpFailure and ServerUnreachable."""
-        call = request.Request(self.base_url + path, data=data, headers={"Content-Type": "application/json"})
+        call = request.Request(self.base_url + path, data=data, headers=HEADERS)
         try:
             with self._opener.open(call, timeout=timeout) as answer:
                 return answer.read()

@@ -2,6 +2,7 @@
 import { api } from "../../scripts/api.js";
 import { readBallot, readKey } from "./ballot.js";
 import { allNodes, lastOutput, nodeById, rootGraph } from "./nodes.js";
+import { PAGE_HEADER } from "./page_header.js";
 import { Panel } from "./panel.js";
 import { addStyles } from "./style.js";
 import { text } from "./texts.js";
@@ -155,7 +156,7 @@ class Arena extends Panel {
     this.busy = true;
     await this.ask("/qsched/arena/vote", {
       method: "POST",
-      headers: { "Content-Type": "application/json" },
+      headers: { ...PAGE_HEADER, "Content-Type": "application/json" },
       body: JSON.stringify({ key: this.key, pair, choice: name }),
     });
     this.busy = false;

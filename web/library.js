@@ -3,6 +3,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { buttons, element, isFound, makeCard } from "./library_cards.js";
 import { insertPreset, readGraph } from "./library_graph.js";
+import { PAGE_HEADER } from "./page_header.js";
 import { addStyles } from "./style.js";
 import { text } from "./texts.js";
 
@@ -95,10 +96,10 @@ async function importFiles(files) {
   const done = [], failed = [];
   for (const file of files) {
     try {
-      if (!file.name.endsWith(SUFFIX) || file.size > MOST_FILE) throw new Error(text("no preset"));
+      if (!file.name.toLowerCase().endsWith(SUFFIX) || file.size > MOST_FILE) throw new Error(text("no preset"));
       const form = new FormData();
       form.append("file", file, file.name);
-      done.push((await ask("/import", { method: "POST", body: form })).name);
+      done.push((await ask("/import", { method: "POST", headers: PAGE_HEADER, body: form })).name);
     } catch (error) {
       failed.push(`${file.name}: ${error.message}`);
     }
@@ -221,7 +222,9 @@ function say(words, bad = false) {
 }
 
 const post = (path, told) =>
-  ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(told) });
+  ask(path, {
+    method: "POST", headers: { ...PAGE_HEADER, "Content-Type": "application/json" }, body: JSON.stringify(told),
+  });
 
 async function ask(path, options) {
   return (await fetchPresets(path, options)).json();

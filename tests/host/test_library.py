@@ -202,13 +202,86 @@ def test_renaming_moves_the_file_and_nothing_else(library, folder):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "  ", ".hidden", "..", "../out", "a/b", "a\\b", "/etc/x", "C:x", "a\0b", "a\nb", "x" * 121, "ü" * 110]
-)
+    "name",
+    ["", "  ", ".hidden", "..", "../out", "a/b", "a\\b", "/etc/x", "C:x", "a\0b", "a\nb", "x" * 121, "ü" * 110,
+     "a.", "a.safetensors.", "a\x7fb", "a\x85b", "a\u2028b", "a\u202egnp", "\u200fa", "a\u2066b", "a\ud83e", "\ufeffa"],
+)  # fmt: skip
 def test_a_new_name_cannot_leave_the_folder(pack, library, folder, refused, name):
     qs.save_preset(preset(), folder / "one.safetensors")
     with refused(pack("qsched_core").PresetError, "is no file name."):
         library.rename("one.safetensors", name)
     assert [path.name for path in folder.parent.rglob("*.safetensors")] == ["one.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "name", ["CON", "con", "Nul.tar", "aux .x", "PRN", "com1", "LPT9.a.b", "COM\u00b9", "conin$", "nul.safetensors"]
+)
+def test_a_name_of_a_windows_device_is_refused(pack, folder, refused, name):
+    with refused(pack("qsched_core").PresetError, "names a device on Windows."):
+        pack("nodes.folders").file_stem(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["console", "com", "com10", "null", "my con", "Zebra \u0645\u0631\u062d\u0628\u0627", "v1.2", "🦊", "a\u200cb"],
+)
+def test_a_name_that_people_give_is_taken(pack, name):
+    assert pack("nodes.folders").file_stem(name) == name
+    assert pack("nodes.folders").file_stem(f"{name}.SafeTensors") == name
+
+
+def test_what_is_listed_can_be_loaded(library, folder):
+    """Regression: the host lists every case of the suffix, and a preset named .SAFETENSORS was refused by its list."""
+    qs.save_preset(preset(), folder / "LOUD.SAFETENSORS")
+    assert "error" not in next(entry for entry in library.entries() if entry["name"] == "LOUD.SAFETENSORS")
+    assert library.load("LOUD.SAFETENSORS").steps == 4
+    assert library.rename("LOUD.SAFETENSORS", "loud") == "loud.safetensors"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("target", ["nowhere", "mine.safetensors"], ids=["dangling", "to itself"])
+def test_an_import_beside_a_link_that_leads_nowhere_gets_another_name(library, folder, tmp_path, target):
+    """Regression: it looped for ever, and took the page down."""
+    qs.save_preset(preset(), tmp_path / "given.safetensors")
+    folder.mkdir()
+    (folder / "mine.safetensors").symlink_to(folder / target)
+    content = (tmp_path / "given.safetensors").read_bytes()
+    assert library.import_preset("mine.safetensors", content) == "mine (2).safetensors"
+    assert (folder / "mine.safetensors").is_symlink()
+    assert not (folder / "nowhere").exists()
+
+
+@pytest.mark.timeout(60)
+def test_an_import_into_a_dangling_link_is_refused(pack, library, folder, refused, tmp_path):
+    qs.save_preset(preset(), tmp_path / "given.safetensors")
+    folder.symlink_to(tmp_path / "nowhere")
+    with refused(pack("qsched_core").PresetError, "there is no folder for presets."):
+        library.import_preset("mine.safetensors", (tmp_path / "given.safetensors").read_bytes())
+
+
+def test_an_import_leaves_a_picture_from_elsewhere_outside(library, folder, tmp_path):
+    """The host's sidebar would load it, and its server would see who looks."""
+    qs.save_preset(preset(card={"modelspec.thumbnail": picture_uri("PNG")}), tmp_path / "given.safetensors")
+    content = (tmp_path / "given.safetensors").read_bytes()
+    library.import_preset("same.safetensors", content)
+    assert (folder / "same.safetensors").read_bytes() == content
+    address = b"https://example.org/?" + b"a" * (len(picture_uri("PNG")) - 21)
+    library.import_preset("evil.safetensors", content.replace(picture_uri("PNG").encode(), address))
+    assert b"example.org" not in (folder / "evil.safetensors").read_bytes()
+    assert library.load("evil.safetensors").card == {}
+
+
+def test_an_import_on_a_full_disk_leaves_nothing(pack, library, folder, refused, tmp_path, monkeypatch):
+    """Regression: it left an empty file of the preset's name, which was listed as a broken preset."""
+    qs.save_preset(preset(), tmp_path / "given.safetensors")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pack("qsched_core.atomic").os, "fsync", full)
+    with refused(pack("qsched_core").PresetError, "No space left on device", "free some space"):
+        library.import_preset("mine.safetensors", (tmp_path / "given.safetensors").read_bytes())
+    assert list(folder.iterdir()) == []
 
 
 def test_renaming_overwrites_nothing(pack, library, folder, refused):
@@ -223,7 +296,7 @@ def test_renaming_overwrites_nothing(pack, library, folder, refused):
 def test_only_presets_are_renamed(pack, library, folder, refused, name):
     folder.mkdir()
     (folder.parent / "one.safetensors").write_bytes(b"x")
-    with refused(pack("qsched_core").PresetError, "is not in models/qsched_presets."):
+    with refused(pack("qsched_core").PresetError, f"is not in {str(folder)[:20]}"):
         library.rename(name, "two")
     assert (folder.parent / "one.safetensors").exists()
 
@@ -242,6 +315,10 @@ def test_what_came_with_the_pack_keeps_its_name(pack, library, refused):
         ("../../mine.safetensors", "mine.safetensors"),
         ("C:\\Users\\me\\mine.safetensors", "mine.safetensors"),
         ('a<b>:"c?.safetensors', "a b c.safetensors"),
+        ("CON.safetensors", "preset CON.safetensors"),
+        ("a\u202egnp.safetensors", "a gnp.safetensors"),
+        ("a\udcffb\x85.SAFETENSORS", "a b.safetensors"),
+        ("trailing. . .safetensors", "trailing.safetensors"),
         (".safetensors", "preset.safetensors"),
         ("..", "preset.safetensors"),
         ("ü" * 200 + ".safetensors", "ü" * 60 + ".safetensors"),
@@ -267,7 +344,7 @@ def test_a_folder_that_cannot_be_written_to_is_said(pack, library, folder, refus
     error = pack("qsched_core").PresetError
     qs.save_preset(preset(), tmp_path / "given.safetensors")
     folder.write_text("a file")
-    with refused(error, "cannot write", "make models/qsched_presets writable"):
+    with refused(error, "there is no folder for presets.", f"make {folder} a folder"):
         library.import_preset("mine.safetensors", (tmp_path / "given.safetensors").read_bytes())
     with refused(error, "cannot write", "choose a writable folder"):
         pack("nodes.presets").QSchedSavePreset.execute(preset(), "mine", "", "", "")
@@ -276,10 +353,10 @@ def test_a_folder_that_cannot_be_written_to_is_said(pack, library, folder, refus
 def test_a_rename_that_fails_leaves_no_empty_file(pack, library, folder, refused, monkeypatch):
     qs.save_preset(preset(), folder / "one.safetensors")
 
-    def fail(*_):
+    def fail(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(library.os, "replace", fail)
+    monkeypatch.setattr(pack("qsched_core.atomic").os, "link", fail)
     with refused(pack("qsched_core").PresetError, "Permission denied"):
         library.rename("one.safetensors", "two")
     assert [path.name for path in folder.iterdir()] == ["one.safetensors"]
@@ -452,9 +529,10 @@ def test_a_graph_that_is_none_is_one_of_which_nothing_is_known(pack, graph):
 # --- the routes
 
 
-def posted(server, path: str, body: bytes, kind: str) -> tuple[int, dict]:
+def posted(server, path: str, body: bytes, kind: str, page: bool = True, **headers) -> tuple[int, dict]:
     """(Status, JSON)."""
-    call = urllib.request.Request(server.client.base_url + path, body, {"Content-Type": kind})
+    headers = {"Content-Type": kind, **({"X-QSched-Page": "1"} if page else {}), **headers}
+    call = urllib.request.Request(server.client.base_url + path, body, headers)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(call, timeout=60) as answer:
@@ -464,11 +542,14 @@ def posted(server, path: str, body: bytes, kind: str) -> tuple[int, dict]:
             return failure.code, json.loads(failure.read())
 
 
-def uploaded(server, name: str, content: bytes) -> tuple[int, dict]:
-    head = f'--x\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode()
-    return posted(
-        server, "/qsched/presets/import", head + content + b"\r\n--x--\r\n", "multipart/form-data; boundary=x"
-    )
+def form(name: str, content: bytes) -> bytes:
+    head = f'--x\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
+    return head.encode("utf-8", "surrogateescape") + content + b"\r\n--x--\r\n"
+
+
+def uploaded(server, name: str, content: bytes, page: bool = True, **headers) -> tuple[int, dict]:
+    body = form(name, content)
+    return posted(server, "/qsched/presets/import", body, "multipart/form-data; boundary=x", page, **headers)
 
 
 def test_import_list_match_picture_and_rename_over_http(server, tmp_path):
@@ -510,6 +591,70 @@ def test_bad_requests_are_answered_with_a_reason(server):
         with pytest.raises(HttpFailure) as caught:
             server.client.read(f"/qsched/presets/picture?name={quote(name)}")
         assert caught.value.status == 404
+
+
+@pytest.mark.parametrize("origin", [None, "null", "http://evil.example"])
+def test_what_changes_something_is_taken_from_the_page_alone(server, tmp_path, origin):
+    """Regression: a form of another site could import a file where the browser sends no Sec-Fetch header, as it does
+    to a plain-http address of the local network."""
+    qs.save_preset(preset(), tmp_path / "given.safetensors")
+    content = (tmp_path / "given.safetensors").read_bytes()
+    headers = {"Host": "192.168.0.7:8188", **({"Origin": origin} if origin else {})}
+    status, answer = uploaded(server, "forged.safetensors", content, page=False, **headers)
+    assert (status, "ComfyUI's page" in answer["error"]) == (403, True)
+    assert not list((server.folder("models") / "qsched_presets").glob("forged*"))
+    # The page behind a reverse proxy: another Host, and an Origin that is not it.
+    headers = {"Host": "10.0.0.5:8188", "Origin": "https://comfy.example"}
+    assert uploaded(server, "proxied.safetensors", content, **headers)[0] == 200
+
+
+def test_every_route_that_changes_something_wants_the_proof(pack, monkeypatch):
+    """All of them, those of later files too: the pack registers its routes here as it does in the host."""
+    import asyncio
+
+    from aiohttp import web
+    from aiohttp.test_utils import make_mocked_request
+
+    class Server:
+        routes = web.RouteTableDef()
+
+    for name in ("arena", "curves", "history", "library_routes"):
+        monkeypatch.setattr(pack(f"nodes.{name}"), "page_server", Server)
+    nodes = pack("nodes")
+    adders = [value for name, value in vars(nodes).items() if name.startswith("add_") and "route" in name]
+    for add in adders:
+        add()
+    writing = [route for route in Server.routes if route.method not in ("GET", "HEAD")]
+    assert len(adders) == 4
+    assert len(writing) >= 4
+    for route in writing:
+        with pytest.raises(web.HTTPForbidden):
+            asyncio.run(route.handler(make_mocked_request(route.method, route.path)))
+
+
+BAD_PARTS = {
+    "a control character in the name": form("a\x01b.safetensors", b"x"),
+    "a bell in the name": form("a\x07.safetensors", b"x"),
+    "an endless header": b"--x\r\nContent-Disposition: form-data; filename="
+    + b"a" * 100_000
+    + b"\r\n\r\nx\r\n--x--\r\n",
+    "a header without a colon": b"--x\r\nContent-Disposition\r\n\r\nx\r\n--x--\r\n",
+    "a header with a blank in its name": b"--x\r\nContent Disposition: form-data\r\n\r\nx\r\n--x--\r\n",
+    "a thousand headers": b"--x\r\n" + b"a: b\r\n" * 1000 + b"\r\nx\r\n--x--\r\n",
+    "no end": b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.safetensors"\r\n\r\nxxx',
+    "no end of the header": b'--x\r\nContent-Disposition: form-data; name="file"; filename="a',
+    "parts in parts": b"--x\r\nContent-Type: multipart/mixed; boundary=y\r\n\r\n--y\r\n\r\nx\r\n--y--\r\n--x--\r\n",
+    "parts in parts without a boundary": b"--x\r\nContent-Type: multipart/mixed\r\n\r\nx\r\n--x--\r\n",
+    "not UTF-8": b'--x\r\nContent-Disposition: form-data; filename="\xff\xfe.safetensors"\r\n\r\nx\r\n--x--\r\n',
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("case", BAD_PARTS)
+def test_a_broken_upload_is_answered_with_a_reason(server, case):
+    """Regression: control characters in a name, endless and broken headers were answered 500."""
+    status, answer = posted(server, "/qsched/presets/import", BAD_PARTS[case], "multipart/form-data; boundary=x")
+    assert (status, answer["error"].startswith("Q-Sched: ")) == (400, True)
 
 
 def test_a_preset_saved_by_a_run_holds_the_workflow_it_came_from(server):
