@@ -36,8 +36,8 @@ from .metrics.pixels import pixel_statistics
 from .pipelines import PipelineGenerator, fingerprint, network
 from .prompts import Prompts, parse_file, parse_sets, select
 from .settings import Settings
-from .show import show_study
-from .storage import STUDY, import_optuna, open_storage
+from .show import INPUTS, show_study
+from .storage import STUDY, close_storage, open_storage, open_study, storage_errors
 from .study import Progress, Result, calibrate
 
 ACCEPTED, BAD_INPUT, REFUSED, CANCELLED = 0, 2, 3, 130
@@ -290,12 +290,14 @@ def _digest(config: Any) -> str:
 
 def _enter(study: str, name: str, inputs: dict) -> None:
     """Puts beside the trials what they are about, for people."""
-    storage = open_storage(study)
-    found = import_optuna().create_study(
-        storage=storage, study_name=name, direction="maximize", load_if_exists=True
-    )  # fmt: skip
-    found.set_user_attr("inputs of the command", json.dumps(inputs))
-    storage.remove_session()
+    with storage_errors(study):
+        storage = open_storage(study)
+        try:
+            found = open_study(storage, name)
+            if INPUTS not in found.user_attrs:  # a finished study may lie on a disk that is only read
+                found.set_user_attr(INPUTS, json.dumps(inputs))
+        finally:
+            close_storage(storage, study)
 
 
 # --- what is told

@@ -7,6 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +16,9 @@ import torch
 from .core import CalibrationError, Coefficients
 from .settings import Settings
 from .space import Space
-from .storage import STUDY, import_optuna, open_storage
+from .storage import STUDY, close_storage, import_optuna, open_storage, open_study, storage_errors
 from .strategies import fresh, grid_points, sampler_for
-from .workers import dead_trials, enlist
+from .workers import dead_trials, enlist, nobody_else_works
 
 DOUBT = 0.1
 """A candidate is not tried on more prompts once it is worse than the best at this level (Wilcoxon, one-sided)."""
@@ -27,6 +28,10 @@ HELD = "held"
 
 PATIENCE = 20
 """A trial of a machine nothing is known of is given up after as many times the longest trial, and after a minute."""
+
+ORDER, WORKER, SECONDS = "order", "worker", "seconds"
+"""What a trial says of itself in the storage, besides its scores: its place in the search, from 0; who makes it; what
+it took. No clock of the storage decides anything: a machine's clock may be set back in the midst of a study."""
 
 
 @dataclass(frozen=True)
@@ -74,30 +79,45 @@ class Search:
             self.trials = len(self._fixed)
         else:
             self.trials = (settings.trials + 1 if trials is None else trials) + len(starts)
-        self._study = self._optuna.create_study(
-            storage=open_storage(where),
-            study_name=name,
-            direction="maximize",
-            load_if_exists=where is not None,
-            sampler=_sampler_by_place(self),
-            pruner=_wilcoxon(self._optuna),
-        )
-        self._check_inputs(inputs)
-        self._own = enlist(self._study)
-        self._orders: dict[int, int] = {}
-        self._usual: Mapping[str, float] = {}
-        self._fail(dead_trials(self._study, self._running(), self._own))
+        self._where, self._name, self._inputs = where, name, inputs
+        self._storage = open_storage(where)
         self._distributions = {
             axis: self._optuna.distributions.FloatDistribution(space.low, space.high) for axis in space.axes
         }
+        self._open()
+
+    def _open(self) -> None:
+        """Nothing is written where the study is there: one that is finished may lie on a disk that is only read."""
+        self._study = open_study(
+            self._storage, self._name, sampler=_sampler_by_place(self), pruner=_wilcoxon(self._optuna)
+        )  # fmt: skip
+        self._check_inputs(self._inputs)
+        self._own, self._place = "", 0
+        self._usual: Mapping[str, float] = {}
+        self._first_seen: dict[int, float] = {}
         self._trial, self._scored, self._held = None, {}, {}
+
+    def begin_anew_if_void(self) -> None:
+        """A study in which not one picture could be scored says nothing: it begins anew, the cause may be gone.
+
+        Not while anybody else may work on it.
+        """
+        finished = self.finished()
+        if not finished or any(math.isfinite(trial.value) for trial in finished):
+            return
+        if len(finished) >= self.trials or nobody_else_works(self._study):
+            self._optuna.delete_study(study_name=self._name, storage=self._storage)
+            self._open()
 
     # --- what is known
 
     def finished(self) -> list[Trial]:
         """Every finished trial, in the order they were asked for."""
-        trials = sorted(self._complete(), key=lambda trial: trial.user_attrs["order"])
-        return [self._read(trial) for trial in trials]
+        return [self._read(trial) for trial in self._complete()]
+
+    def baseline(self) -> float:
+        """The mean JAQ of the identity, NaN while it is not known or where it could not be scored."""
+        return next((trial.user_attrs["value"] for trial in self._complete() if trial.user_attrs[ORDER] == 0), math.nan)
 
     def best(self) -> Trial:
         """The best finite trial on all prompts; the identity wins ties."""
@@ -105,9 +125,13 @@ class Search:
         nothing = Trial(self.space.identity(), math.nan, 0, False)
         return max(whole, key=lambda trial: trial.value) if whole else nothing
 
+    def close(self) -> None:
+        """Gives a database's connections back. Nothing can be asked of this search any more."""
+        close_storage(self._storage, self._where)
+
     def seconds(self) -> float:
         """What the finished trials took, of all workers and all runs together."""
-        return sum(trial.duration.total_seconds() for trial in self._complete())
+        return sum(map(_seconds, self._complete()))
 
     def keep(self, name: str, value: object) -> None:
         """Puts a JSON value beside the trials."""
@@ -124,18 +148,26 @@ class Search:
 
         A point is asked for once, however many workers there are.
         """
-        finished, running = self.finished(), self._running()
-        if len(finished) + len(running) >= self.trials or self._spent(finished):
+        if self._all_finished():
             return None
+        running = self._running()
+        lost = dead_trials(self._study, running, self._own)
+        self._fail(lost)
+        places = {trial.user_attrs[ORDER] for trial in self._complete()}
+        begun = [trial for trial in running if trial not in lost]
+        places |= {trial.user_attrs[ORDER] for trial in begun if ORDER in trial.user_attrs}
+        unsigned = sum(ORDER not in trial.user_attrs for trial in begun)
+        if len(places & set(range(self.trials))) + unsigned >= self.trials or (0 in places and self._spent()):
+            return None
+        self._own = self._own or enlist(self._study)
         # A host may run us under inference mode; the Gaussian process is fitted by gradient.
         with torch.inference_mode(False), torch.enable_grad():
             trial = self._study.ask(self._distributions)
-        order = self._order(trial.number)
-        if order >= self.trials:  # another worker was faster
+        if self._place >= self.trials:  # another worker was faster
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
             return None
-        trial.set_user_attr("order", order)
         self._trial, self._scored, self._held = trial, {}, {}
+        self._began = time.monotonic()
         return dict(trial.params)
 
     def is_beaten(self, values: Mapping[int, float], held: Mapping[int, float] | None = None) -> bool:
@@ -148,17 +180,30 @@ class Search:
         self._held.update(held or {})
         if not all(math.isfinite(value) for value in values.values()):
             return True
-        for index, value in values.items():
-            self._trial.report(value, index)
+        with suppress(self._optuna.exceptions.UpdateFinishedTrialError):  # see ``tell``
+            for index, value in values.items():
+                self._trial.report(value, index)
         return self.settings.races and self._best_scores() is not None and self._trial.should_prune()
 
-    def tell(self, whole: bool) -> Trial:
-        """Ends the trial asked for last with the values that were noted."""
+    def tell(self, whole: bool) -> Trial | None:
+        """Ends the trial asked for last with the values that were noted.
+
+        None: another worker took this one for dead, and its place was given away.
+        """
+        try:
+            return self._told(whole)
+        except self._optuna.exceptions.UpdateFinishedTrialError:
+            return None
+        finally:
+            self._trial = None
+
+    def _told(self, whole: bool) -> Trial:
         values = list(self._scored.values())
         value = float(np.mean(values)) if all(map(math.isfinite, values)) else math.nan
         if not whole and math.isfinite(value):
             value = self._estimate()
-        for name, item in (("value", value), ("pictures", len(values)), ("whole", whole)):
+        took = time.monotonic() - self._began
+        for name, item in (("value", value), ("pictures", len(values)), ("whole", whole), (SECONDS, took)):
             self._trial.set_user_attr(name, item)
         if self._held:
             # Texts: JSON knows no other keys.
@@ -166,24 +211,28 @@ class Search:
             self._trial.set_user_attr(HELD, held)
             self._trial.set_constraint(HELD, self._excess(held))
         worst = min((trial.value for trial in self.finished() if math.isfinite(trial.value)), default=0.0)
+        number = self._trial.number
         self._study.tell(self._trial, value if math.isfinite(value) else worst - 1.0)
-        number, self._trial = self._trial.number, None
         return self._read(self._study.trials[number])
 
     def abandon(self) -> None:
-        """Gives the point asked for last back: it will be asked for again."""
+        """Gives the point asked for last back: it will be asked for again. Where that cannot be written down, its
+        worker will be taken for dead."""
         if self._trial is not None:
-            self._study.tell(self._trial, state=self._optuna.trial.TrialState.FAIL)
+            with suppress(CalibrationError), storage_errors(None):
+                self._fail([self._trial])
             self._trial = None
 
     def waits(self) -> bool:
         """Whether there may be more to ask for: other workers make trials, or one of a dead worker was just given
         back."""
+        if self._all_finished():
+            return False
         running = self._running()
         dead = dead_trials(self._study, running, self._own)
-        longest = max((trial.duration.total_seconds() for trial in self._complete()), default=0.0)
+        longest, now = max(map(_seconds, self._complete()), default=0.0), time.monotonic()
         for trial in running:
-            age = time.time() - trial.datetime_start.timestamp()
+            age = now - self._first_seen.setdefault(trial.number, now)
             if trial not in dead and age > max(60.0, PATIENCE * longest):
                 dead.append(trial)
         self._fail(dead)
@@ -195,9 +244,25 @@ class Search:
         return self._study.get_trials(deepcopy=False, states=states)
 
     def _complete(self) -> list:
-        """Of this search's trials: a study that was run longer before has more."""
-        trials = self._trials(self._optuna.trial.TrialState.COMPLETE)
-        return [trial for trial in trials if trial.user_attrs["order"] < self.trials]
+        """Of this search's trials, by their places: a study that was run longer before has more. Where two workers
+        came to make one place, the first of them counts.
+
+        Raises:
+            CalibrationError: a trial that does not say what it is.
+        """
+        places: dict[int, object] = {}
+        for trial in sorted(self._trials(self._optuna.trial.TrialState.COMPLETE), key=lambda trial: trial.number):
+            if not {ORDER, "value", "pictures", "whole"} <= set(trial.user_attrs):
+                raise CalibrationError(
+                    f"trial {trial.number} of the study {self._name[:24]} is incomplete.",
+                    "use another journal or database: the study begins anew there",
+                )
+            if trial.user_attrs[ORDER] < self.trials:
+                places.setdefault(trial.user_attrs[ORDER], trial)
+        return [places[order] for order in sorted(places)]
+
+    def _all_finished(self) -> bool:
+        return len(self._complete()) >= self.trials
 
     def _running(self) -> list:
         return self._trials(self._optuna.trial.TrialState.RUNNING)
@@ -206,8 +271,9 @@ class Search:
         for trial in trials:
             self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL, skip_if_finished=True)
 
-    def _spent(self, finished: Sequence[Trial]) -> bool:
+    def _spent(self) -> bool:
         """The identity and one candidate are always tried."""
+        finished = self.finished()
         if len(finished) < 2:
             return False
         pictures = 0 < self.settings.pictures <= sum(trial.pictures for trial in finished)
@@ -223,7 +289,7 @@ class Search:
         """How far a candidate raises what is held above the identity's: the mean over the prompts that both were tried
         on, and one standard error, so that other prompts say the same. 0 while the identity is not known."""
         if not self._usual:
-            identity = (trial for trial in self._complete() if trial.user_attrs["order"] == 0)
+            identity = (trial for trial in self._complete() if trial.user_attrs[ORDER] == 0)
             self._usual = next((trial.user_attrs[HELD] for trial in identity), {})
         change = np.array([value - self._usual[index] for index, value in held.items() if index in self._usual])
         if not len(change):
@@ -242,21 +308,15 @@ class Search:
         behind = np.mean([value - best[index] for index, value in self._scored.items() if index in best])
         return float(np.mean(list(best.values())) + min(0.0, behind))
 
-    def _order(self, number: int) -> int:
-        """A trial's place: the first that no other trial held when it began. Known from the storage alone, so all
-        workers agree; the place of a trial that was lost goes to the next one."""
-        trials = sorted(self._study.get_trials(deepcopy=False), key=lambda trial: trial.number)
+    def _free_place(self, number: int) -> int:
+        """The place of the trial that begins now: the first that no other trial holds; a lost one holds none."""
         lost = self._optuna.trial.TrialState.FAIL
-        for trial in trials[: number + 1]:
-            if trial.number in self._orders:
-                continue
-            held = {
-                self._orders[other.number]
-                for other in trials[: trial.number]
-                if other.state != lost or other.datetime_complete > trial.datetime_start
-            }
-            self._orders[trial.number] = next(place for place in range(number + 1) if place not in held)
-        return self._orders[number]
+        others = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state != lost]
+        held = {trial.user_attrs[ORDER] for trial in others if ORDER in trial.user_attrs and trial.number != number}
+        for trial in others:
+            if trial.number < number and ORDER not in trial.user_attrs:  # begins now as well, somewhere else
+                held.add(_first_free(held))
+        return _first_free(held)
 
     def _check_inputs(self, inputs: str) -> None:
         if inputs and self._study.user_attrs.get("inputs", inputs) != inputs:
@@ -265,6 +325,16 @@ class Search:
             )
         if inputs and "inputs" not in self._study.user_attrs:
             self._study.set_user_attr("inputs", inputs)
+
+
+def _first_free(places: set[int]) -> int:
+    return next(place for place in range(len(places) + 1) if place not in places)
+
+
+def _seconds(trial) -> float:
+    """What a finished trial took; studies of before this was noted have only their clock's word."""
+    took = trial.user_attrs.get(SECONDS)
+    return max(0.0, trial.duration.total_seconds()) if took is None else took
 
 
 def _wilcoxon(optuna):
@@ -279,11 +349,14 @@ def _sampler_by_place(search: Search):
 
     class Placed(base):
         def before_trial(self, study, trial):
-            # Signed before the point is thought about, which may take seconds: a worker that dies meanwhile is known.
-            study._storage.set_trial_user_attr(trial._trial_id, "worker", search._own)
+            # Signed before the point is thought about, which may take seconds: a worker that dies meanwhile is known,
+            # and others take other places.
+            study._storage.set_trial_user_attr(trial._trial_id, WORKER, search._own)
+            search._place = search._free_place(trial.number)
+            study._storage.set_trial_user_attr(trial._trial_id, ORDER, search._place)
 
         def infer_relative_search_space(self, study, trial):
-            self.inner = sampler_for(search._order(trial.number), search.space, search.settings, search._fixed)
+            self.inner = sampler_for(search._place, search.space, search.settings, search._fixed)
             return self.inner.infer_relative_search_space(study, trial)
 
         def sample_relative(self, study, trial, search_space):
@@ -292,7 +365,7 @@ def _sampler_by_place(search: Search):
                 return asked
             tried = [tuple(done.point[axis] for axis in search.space.axes) for done in search.finished()]
             best = search.best().point
-            return fresh(asked, tried, best, search.space, search.settings.seed, search._order(trial.number))
+            return fresh(asked, tried, best, search.space, search.settings.seed, search._place)
 
         def sample_independent(self, study, trial, name, distribution):
             return self.inner.sample_independent(study, trial, name, distribution)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .core import CalibrationError, DependencyError
+from .journal import CheckedJournal
 
 STUDY = "qsched"
 
@@ -24,14 +28,15 @@ def import_optuna():
     return optuna
 
 
-def open_storage(where: object):
+def open_storage(where: object, *, read_only: bool = False):
     """An optuna storage for None (memory), a journal's path, a database's URL, or an optuna storage as it is.
 
-    A URL is SQLAlchemy's: ``postgresql+psycopg://user:password@host/name``.
+    A URL is SQLAlchemy's: ``postgresql+psycopg://user:password@host/name``. ``read_only``: a journal is neither made
+    nor repaired.
 
     Raises:
         DependencyError: optuna, or the database's driver, is not installed.
-        CalibrationError: the database does not answer, or the journal cannot be written.
+        CalibrationError: the database does not answer, or the journal is damaged or cannot be read.
     """
     optuna = import_optuna()
     if where is None:
@@ -39,46 +44,78 @@ def open_storage(where: object):
     if isinstance(where, str) and "://" in where:
         return _database(optuna, where)
     if isinstance(where, (str, Path)):
-        return _journal(optuna, Path(where))
+        return _journal(optuna, Path(where), read_only)
     return where
 
 
-def _journal(optuna, path: Path):
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Not optuna's default lock, a symbolic link: on Windows that takes an administrator.
-        lock = JournalFileOpenLock(str(path))
-        _drop_torn_line(path, lock)
-        return optuna.storages.JournalStorage(JournalFileBackend(str(path), lock))
-    except OSError as error:
-        raise CalibrationError(
-            f"the journal {path.name} cannot be written: {error.strerror}.", "free the folder"
-        ) from (error)
+def close_storage(storage: object, where: object) -> None:
+    """Give back what ``open_storage(where)`` opened: a database's connections. Somebody else's storage stays open."""
+    if storage is not where:
+        storage.remove_session()
+        if hasattr(storage, "engine"):
+            storage.engine.dispose()
 
 
-def _drop_torn_line(path: Path, lock) -> None:
-    """A write that a crash cut short leaves half a line; the next one would be appended to it.
+def open_study(storage: object, name: str, **options: object):
+    """The study of this name. It is made where there is none; one that is there is only read."""
+    optuna = import_optuna()
+    with suppress(KeyError):
+        return optuna.load_study(study_name=name, storage=storage, **options)
+    # Two workers that start together both come here; the slower one gets the other's.
+    return optuna.create_study(
+        storage=storage, study_name=name, direction="maximize", load_if_exists=True, **options
+    )  # fmt: skip
 
-    Under the lock, else another worker's line could be taken for torn while it is being written.
+
+@contextmanager
+def storage_errors(where: object) -> Iterator[None]:
+    """A database that stops answering in the midst of a study raises our error.
+
+    Raises:
+        CalibrationError: as said; names the database, without its password.
     """
-    if not path.exists():
-        return
-    lock.acquire()
     try:
-        data = path.read_bytes()
-        if data and not data.endswith(b"\n"):
-            with path.open("r+b") as file:
-                file.truncate(data.rfind(b"\n") + 1)
-    finally:
-        lock.release()
+        yield
+    except _database_errors() as error:
+        raise CalibrationError(
+            "the study's database stopped answering.",
+            f"start it, then run the same inputs again: they go on ({_address(where)})",
+        ) from error
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    found = [import_optuna().exceptions.StorageInternalError]
+    # Only what was imported can have been raised; optuna wraps most of it, not all.
+    for module, name in (("sqlalchemy.exc", "SQLAlchemyError"), ("grpc", "RpcError")):
+        if module in sys.modules:
+            found.append(getattr(sys.modules[module], name))
+    return tuple(found)
+
+
+def _address(where: object) -> str:
+    return re.sub(r"//[^@/]*@", "//", where)[:60] if isinstance(where, str) else type(where).__name__
+
+
+def _journal(optuna, path: Path, read_only: bool):
+    from optuna.storages.journal import JournalFileOpenLock
+
+    # Not optuna's default lock, a symbolic link: on Windows that takes an administrator.
+    journal = CheckedJournal(path, None if read_only else JournalFileOpenLock(str(path)))
+    try:
+        return optuna.storages.JournalStorage(journal)
+    except CalibrationError:
+        raise
+    except (LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
+        # Lines of before there were checksums: JSON, but no record that can be replayed.
+        raise CalibrationError(
+            "the study's journal is damaged.", f"delete or rename it, and the study begins anew: {path}", path=str(path)
+        ) from error
 
 
 def _database(optuna, url: str):
     import sqlalchemy
 
-    shown = re.sub(r"//[^@/]*@", "//", url)[:60]
+    shown = _address(url)
     for last in (False, False, True):
         try:
             return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from .search import Search, Trial
 from .settings import Settings
 from .space import Space
 from .split import split
-from .storage import STUDY, import_optuna
+from .storage import STUDY, import_optuna, storage_errors
 from .validate import Evaluation, Generate, Interval, Score, drifts, evaluate, newly_broken, paired_gain
 
 Hold = Callable[[object, Sequence[int]], Sequence[float]]
@@ -123,7 +124,8 @@ def calibrate(
         raise DependencyError("holding a distance needs optuna 5 or newer.", "pip install --upgrade optuna")
     kept, asked = (journal, name), (score, judge, hold)
     study = _Study(generate, asked, n_prompts, n_steps, settings, kept, starts, verdict_prompts, on_progress)
-    return study.result()
+    with storage_errors(journal), study.searches:
+        return study.result()
 
 
 class _Study:
@@ -135,9 +137,10 @@ class _Study:
         self.parts = split(n_prompts, settings, verdict_prompts)
         (self.journal, self.name), self.starts = kept, tuple(starts)
         self.objective = Objective(settings.k)
+        self.searches = ExitStack()
         self.finished: list[Trial] = []
+        self.baseline = math.nan
         self.made = 0
-        self.total = 0
 
     def result(self) -> Result:
         for search in self._stages():
@@ -148,9 +151,9 @@ class _Study:
                 raise
             best = search.best()
             if not math.isfinite(best.value):
-                raise CalibrationError(
-                    "not one candidate could be scored.", "check the model: its pictures are not finite"
-                )
+                raise _unscored()
+            if not self.finished:
+                self.baseline = search.baseline()
             self.finished += [self._completed(search, trial) for trial in search.finished()]
         coefficients = search.space.coefficients(best.point)
         identity, candidate = (
@@ -165,7 +168,7 @@ class _Study:
             baseline_jaq=identity.mean("jaq"),
             gains=gains,
             drifts=drifts(identity, gains),
-            optimism=best.value - self.finished[0].value - gains["jaq"].gain,
+            optimism=best.value - self.baseline - gains["jaq"].gain,
             on_border=whole.on_border(whole.nearest(coefficients)),
             nfe=self.made_by_all() * self.n_steps,
             failed=sum(not math.isfinite(trial.value) for trial in self.finished),
@@ -197,6 +200,8 @@ class _Study:
         if self.settings.strategy != "greedy":
             space = Space(self.settings, self.n_steps)
             search = Search(space, self.settings, self.journal, starts=self.starts, name=self.name, inputs=digest)
+            self.searches.callback(search.close)
+            search.begin_anew_if_void()
             self._set_objective(search)
             yield search
             return
@@ -209,6 +214,8 @@ class _Study:
             search = Search(
                 space, self.settings, self.journal, starts=starts, trials=each + 1, name=name, inputs=digest
             )  # fmt: skip
+            self.searches.callback(search.close)
+            search.begin_anew_if_void()
             if step == 0:
                 self._set_objective(search)
             yield search
@@ -227,6 +234,8 @@ class _Study:
                 ]
                 for noise in (0, unused)
             ]
+            if not any(np.isfinite(row.scores["jaq"]).any() for row in rows):
+                raise _unscored()  # and nothing is kept of it: the cause may be gone the next time
             found = Objective.normalised(self.settings.k, *(row.scores for row in rows))
             units = [found.tc_unit, found.iq_unit]
             search.keep("units", units)
@@ -276,7 +285,7 @@ class _Study:
         left = max(0, search.trials - len(here)) if phase != "verdict" else 0
         usual = done / len(known) if known else len(self.parts.search)
         ahead = 2 * len(self.parts.held_out) - self.made
-        identity = known[0].value if known else math.nan
+        identity = self.baseline if self.finished else search.baseline()
         self.on_progress(
             Progress(
                 phase,
@@ -290,6 +299,10 @@ class _Study:
                 trial,
             )
         )
+
+
+def _unscored() -> CalibrationError:
+    return CalibrationError("not one candidate could be scored.", "check the model: its pictures are not finite")
 
 
 def judged(
@@ -313,7 +326,8 @@ def judged(
         return {**score(pictures, chosen), **(judge(pictures, chosen) if judge else {})}
 
     row, pictures = evaluate(generate, both, coefficients, indices, objective)
-    if search is not None:
+    # A row in which nothing could be scored is made again the next time: the cause may be gone.
+    if search is not None and np.isfinite(row.scores["jaq"]).any():
         search.keep(name, {metric: values.tolist() for metric, values in row.scores.items()})
     return row, pictures
 

@@ -63,6 +63,11 @@ def enlisted(study) -> dict[str, Worker]:
     return {key.removeprefix(_PREFIX): Worker.read(text) for key, text in entries if key.startswith(_PREFIX)}
 
 
+def nobody_else_works(study) -> bool:
+    """For certain: of other machines nothing is known."""
+    return all(worker.is_dead() for worker in enlisted(study).values())
+
+
 def dead_trials(study, running, own: str) -> list:
     """Of the ``running`` trials those that nobody makes any more: their worker is dead, or all workers are.
 

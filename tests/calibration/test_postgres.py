@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from calibration import Settings, calibrate
+from calibration.show import show_study
 from calibration.storage import open_storage
 from qsched_core import CalibrationError
 
 sys.path.append(str(Path(__file__).parent))
 
-from workforce import Job, assert_every_trial_once, quick, soon, trials_per_minute  # noqa: E402
+from workforce import N_PROMPTS, N_STEPS, Job, assert_every_trial_once, quick, soon, trials_per_minute  # noqa: E402
+from workforce import score as formula  # noqa: E402
 
 PACKAGE = "postgresql"
 """Debian's; the tests are skipped without it, unless the variable below is set."""
@@ -44,14 +47,13 @@ def socket() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="qsched-pg-") as name:
         folder = Path(name)
         user = _unprivileged(folder)
-        data, log = folder / "data", folder / "log"
+        data = folder / "data"
         _run(user, programs / "initdb", "-D", data, "-U", "qsched", "-A", "trust", "--no-sync", "-E", "UTF8")
-        options = f"-c listen_addresses='' -k '{folder}' -F"
-        _run(user, programs / "pg_ctl", "-D", data, "-l", log, "-o", options, "-w", "start")
+        _start(folder)
         try:
             yield folder
         finally:
-            _run(user, programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+            _stop(folder)
 
 
 @pytest.fixture
@@ -128,10 +130,53 @@ def test_the_trial_of_a_dead_worker_is_made_by_the_other(database, tmp_path, alo
     assert doomed.made()[-1][0] in {point for point, _ in other.made()}
 
 
+@pytest.mark.parametrize("row", [0, 3, 7, 8])
+def test_a_database_that_is_stopped_in_the_midst_of_a_study_is_our_error_and_the_study_goes_on(
+    socket, database, refused, row
+):
+    """Rows 0 to 6 are trials, 7 and 8 the verdict. Regression: a raw error of sqlalchemy's."""
+    url, rows = database(), []
+
+    def generate(coefficients, indices):
+        if len(rows) == row:
+            rows.append(None)
+            _stop(socket)
+        rows.append(indices)
+        return [(coefficients, index) for index in indices]
+
+    def run():
+        return calibrate(generate, formula, N_PROMPTS, N_STEPS, Settings(**SETTINGS), journal=url)
+
+    wanted = calibrate(generate_all, formula, N_PROMPTS, N_STEPS, Settings(**SETTINGS))
+    try:
+        with refused(CalibrationError, "the study's database stopped answering.", "postgresql+psycopg:///study"):
+            run()
+    finally:
+        _start(socket)
+    result = run()
+    assert (result.trace, result.gain, result.nfe) == (wanted.trace, wanted.gain, wanted.nfe)
+    assert len(rows) == 9 + 2  # the row of that moment twice
+    assert "7 trials finished" in show_study(url)
+
+
+def generate_all(coefficients, indices):
+    return [(coefficients, index) for index in indices]
+
+
 def test_a_database_that_is_not_there_is_named_without_its_password(socket, refused):
     url = f"postgresql+psycopg://qsched:secret@/nowhere?host={socket}"
     with refused(CalibrationError, "no study can be kept at postgresql+psycopg:///nowhere"):
         open_storage(url)
+
+
+def _start(folder: Path) -> None:
+    options = f"-c listen_addresses='' -k '{folder}' -F"
+    arguments = ("-D", folder / "data", "-l", folder / "log", "-o", options, "-w", "start")
+    _run(_unprivileged(folder), _programs() / "pg_ctl", *arguments)
+
+
+def _stop(folder: Path) -> None:
+    _run(_unprivileged(folder), _programs() / "pg_ctl", "-D", folder / "data", "-m", "immediate", "-w", "stop")
 
 
 def _programs() -> Path | None:

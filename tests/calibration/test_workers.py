@@ -119,10 +119,10 @@ def test_two_workers_share_the_trials_and_agree(tmp_path, whole):
     assert made(*jobs) <= whole["nfe"] // 4 + VERDICT
 
 
-@pytest.mark.parametrize("moment", [("picture", 3), ("picture", 9), ("write", 6)], ids=str)
+@pytest.mark.parametrize("moment", [("picture", 3), ("picture", 9), ("write", 4), ("write", 5), ("write", 6)], ids=str)
 def test_the_trial_of_a_dead_worker_is_made_by_the_other(tmp_path, whole, moment):
-    """After six lines a trial is begun and has no place yet. Regression: the other one waited a minute for it, or left
-    it out where it was the last."""
+    """After four lines a trial is begun, after five it is signed, after six it has a place. Regression: the other one
+    waited a minute for it, or left it out where it was the last."""
     study = str(tmp_path / "study.jsonl")
     doomed = Job(study, tmp_path, "a", WHOLE, pause=0.02, dies=moment, at=soon())
     other = Job(study, tmp_path, "b", WHOLE, pause=0.02, at=doomed.at)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from calibration import Settings, calibrate
+from calibration.journal import CheckedJournal
 from calibration.storage import STUDY, import_optuna, open_storage
 from qsched_core import Coefficients
 
@@ -122,7 +123,7 @@ def _work(job: Job) -> None:
             time.sleep(job.pause)
         return [(coefficients, index) for index in indices]
 
-    result = calibrate(generate, _score, N_PROMPTS, N_STEPS, Settings(**job.settings), journal=job.study)
+    result = calibrate(generate, score, N_PROMPTS, N_STEPS, Settings(**job.settings), journal=job.study)
     outcome = {
         "trace": result.trace,
         "coefficients": asdict(result.coefficients),
@@ -134,7 +135,7 @@ def _work(job: Job) -> None:
     (job.folder / f"{job.name}.json").write_text(json.dumps(outcome))
 
 
-def _score(pictures: list, indices: Sequence[int]) -> dict[str, np.ndarray]:
+def score(pictures: list, indices: Sequence[int]) -> dict[str, np.ndarray]:
     """As in test_study: best at c_x = 0.95, c_eps = 1.1 in the last step, where 0.5 is gained."""
 
     def value(coefficients: Coefficients, index: int) -> float:
@@ -147,8 +148,7 @@ def _score(pictures: list, indices: Sequence[int]) -> dict[str, np.ndarray]:
 
 
 def _die_at_write(fatal: int) -> None:
-    backend = import_optuna().storages.journal.JournalFileBackend
-    write, written = backend.append_logs, 0
+    write, written = CheckedJournal.append_logs, 0
 
     def append_logs(self, logs) -> None:
         nonlocal written
@@ -157,7 +157,7 @@ def _die_at_write(fatal: int) -> None:
         if written == fatal:
             _die()
 
-    backend.append_logs = append_logs
+    CheckedJournal.append_logs = append_logs
 
 
 def _die() -> None:
