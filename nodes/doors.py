@@ -32,7 +32,8 @@ def preset_inputs(optional: bool = False) -> tuple[list, list]:
         default=IF_DIFFERS[0],
         advanced=True,
         tooltip="When preset and use do not fit. resample: in order where it is the same schedule under another shift, "
-        "else looked up by sigma; use as is: in order, whatever the sigmas; refuse: stop. What differs is said.",
+        "else each range of sigma keeps its effect; use as is: in order, whatever the sigmas; refuse: stop. What "
+        "differs is said.",
     )
     return [socket], [strength, choice]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -103,22 +102,52 @@ class Coefficients:
         return self.c_x[step], self.c_eps[step]
 
     def for_sigmas(self, own: Sequence[float], run: Sequence[float]) -> Coefficients:
-        """The coefficients for the steps of a run that may be a part of the schedule they were made for.
+        """The coefficients for the steps of a run on other sigmas than those they were made for.
 
-        ``own`` and ``run`` are descending sigmas, n + 1 each, the last ends the last step. As many steps from the
-        same first sigma are taken as the same schedule (perhaps with another shift). All else (denoise < 1, start
-        or end step, split sampling, other steps) is looked up by sigma: exactly at a known one, linear between two.
+        ``own`` and ``run`` are descending sigmas, n + 1 each, the last ends the last step. As many steps between
+        the same first and last sigma are taken as the same schedule (perhaps with another shift), and so are the steps
+        of a part of it (start or end step, split sampling): both get their own values, bit for bit.
+
+        All else (other steps, denoise < 1, a second pass) gets the same *effect over the same range of sigma*, however
+        many steps lie in it. A step from sigma a to b does x to s·x + m·(b - a)·f, with s = c_x, m = c_eps, f the
+        network's output, and the sigmas as the variable that every sampler of the host integrates over (the sigma of a
+        noise model, the time of a flow). In a part of the step, of the share w of its length, f counts as constant,
+        as the step itself takes it. The part is then the w-th power of the map x to s·x + m·(b - a)·f:
+
+            s_w = s^w,    m_w = m · (1 - s^w) / ((1 - s) · w),    (m where s = 1)
+
+        for these maps, one after the other, are the whole step: a jump is divided, a rate stays. Equal steps keep
+        their values, and a step of the run that covers several own ones gets their product. Outside of the own
+        sigmas c_x is 1, and c_eps that of the nearest step.
         """
         steps = len(run) - 1
-        whole = math.isclose(float(run[0]), float(own[0]), rel_tol=SAME_SIGMA)
+        whole = math.isclose(float(run[0]), float(own[0]), rel_tol=SAME_SIGMA) and same_sigma(run[-1], own[-1])
         if (steps == len(self) and whole) or len(own) != len(self) + 1:
             return self.resample(steps)
-        ascending = [float(sigma) for sigma in own[:-1]][::-1]
-        places = [len(self) - 1 - _place(ascending, float(sigma)) for sigma in run[:-1]]
-        return Coefficients(
-            tuple(_interpolate(self.c_x, place) for place in places),
-            tuple(_interpolate(self.c_eps, place) for place in places),
-        )
+        own = [float(sigma) for sigma in own]
+        places = [_snapped(float(sigma), own) for sigma in run]
+        pairs = [self._between(own, start, end) for start, end in zip(places, places[1:], strict=False)]
+        return Coefficients(tuple(c_x for c_x, _ in pairs), tuple(c_eps for _, c_eps in pairs))
+
+    def _between(self, own: Sequence[float], start: float, end: float) -> tuple[float, float]:
+        """(c_x, c_eps) of a step from sigma ``start`` to ``end``: see ``for_sigmas``."""
+        # What has no step of its own, above and below, has no jump.
+        bounds = [max(start, own[0]), *own, min(end, own[-1])]
+        c_x, c_eps = (1.0, *self.c_x, 1.0), (self.c_eps[0], *self.c_eps, self.c_eps[-1])
+        # ``excess``: how much farther than by the network's plain output; of the identity it is 0 to the last bit.
+        scale, passed, excess = 1.0, 0.0, 0.0
+        for s, m, above, below in zip(c_x, c_eps, bounds, bounds[1:], strict=False):
+            length = min(start, above) - max(end, below)
+            if length <= 0:
+                continue
+            share = length / (above - below)
+            if length == start - end and share == 1:
+                return s, m
+            power = s**share
+            rate = m if s == 1 else m * (1 - power) / ((1 - s) * share)
+            excess = power * excess + (power - 1) * passed + (rate - 1) * length
+            scale, passed = scale * power, passed + length
+        return scale, 1 + excess / (start - end) if start > end else 1.0
 
 
 def _checked(name: str, values: Sequence[float]) -> tuple[float, ...]:
@@ -154,12 +183,11 @@ def _interpolate(values: Sequence[float], place: float) -> float:
     return values[left] if part == 0 else values[left] + part * (values[right] - values[left])
 
 
-def _place(ascending: Sequence[float], value: float) -> float:
-    """Fractional index of ``value`` in an ascending list, clamped to its ends."""
-    right = bisect_left(ascending, value * (1 - 1e-6))
-    if right >= len(ascending):
-        return len(ascending) - 1.0
-    if right == 0 or abs(ascending[right] - value) <= 1e-6 * abs(value):
-        return float(right)
-    left = right - 1
-    return left + (value - ascending[left]) / (ascending[right] - ascending[left])
+def same_sigma(a: float, b: float) -> bool:
+    """Schedules differ in the last digits between devices; a flow's first sigma may be 1 or 0.9999."""
+    return math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-4)
+
+
+def _snapped(sigma: float, own: Sequence[float]) -> float:
+    nearest = min(own, key=lambda value: abs(value - sigma))
+    return nearest if same_sigma(nearest, sigma) else sigma

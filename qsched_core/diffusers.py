@@ -155,7 +155,7 @@ class Applied:
         self._sigmas, self.differences = sigmas, [str(item) for item in found]
         new = [text for text in self.differences if text not in self._warned]
         if new and self._warns:
-            _log.warning("Q-Sched: coefficients are looked up by sigma, the preset differs: %s", "; ".join(new))
+            _log.warning("Q-Sched: the preset differs, each range of sigma gets its effect: %s", "; ".join(new))
             self._warned.update(new)
 
 

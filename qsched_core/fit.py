@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from .coefficients import Coefficients
+from .coefficients import Coefficients, same_sigma
 from .errors import PresetError
 from .preset import Binding, Preset, short
 
 IF_DIFFERS = ("resample", "use as is", "refuse")
-"""Look coefficients up by sigma; take them in order, whatever the sigmas; or stop."""
+"""Give each range of sigma the effect it had, however many steps are in it; take the coefficients in order, whatever
+the sigmas; or stop."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,9 @@ def _begins_at(own: Sequence[float], run: Sequence[float]) -> int | None:
     """The step of ``own`` at which ``run`` is a part of it, or None. A part that ends early may end in zero noise."""
     for begin in range(len(own) - len(run) + 1):
         part = own[begin : begin + len(run)]
-        if all(map(_same, part[:-1], run[:-1])) and (_same(part[-1], run[-1]) or run[-1] == 0):
+        if all(map(same_sigma, part[:-1], run[:-1])) and (same_sigma(part[-1], run[-1]) or run[-1] == 0):
             return begin
     return None
-
-
-def _same(a: float, b: float) -> bool:
-    # Schedules differ in the last digits between devices; a flow's first sigma may be 1 or 0.9999.
-    return math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-4)
 
 
 def _listed(sigmas: Sequence[float]) -> str:

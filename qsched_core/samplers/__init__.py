@@ -85,7 +85,9 @@ def sample(
     steps = len(sigmas) - 1
     if len(coefficients) != steps:
         raise CoefficientError(
-            f"{len(coefficients)} coefficients for {steps} steps.", "call coefficients.resample(steps)", steps=steps
+            f"{len(coefficients)} coefficients for {steps} steps.",
+            "call coefficients.for_sigmas(its own sigmas, sigmas)",
+            steps=steps,
         )
     fresh = noise_sampler or (lambda sigma, sigma_next: torch.randn_like(x))
     run = Run(model, coefficients, sigmas, flow, fresh, zero_denoised, callback)
