@@ -7,8 +7,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .core import CalibrationError
+
 Scores = Mapping[str, np.ndarray]
 """One array (B,) per metric; "tc" and "iq" are optimised, any other is only reported."""
+
+
+def read_scores(scores: object, count: int) -> dict[str, np.ndarray]:
+    """What a metric gave for ``count`` pictures as float64 arrays (count,).
+
+    Raises:
+        CalibrationError: no mapping of names, or values that are not one number per picture.
+    """
+    if not isinstance(scores, Mapping):
+        raise CalibrationError(f"a metric gave {type(scores).__name__}.", 'return {"tc": ..., "iq": ...}')
+    found = {}
+    for name, values in scores.items():
+        try:
+            array = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise CalibrationError(
+                f"metric {str(name)[:24]!r} gave {type(values).__name__}.", "return numbers, on the CPU", metric=name
+            ) from error
+        if array.shape != (count,):
+            raise CalibrationError(
+                f"metric {str(name)[:24]!r} gave shape {array.shape} for {count} pictures.",
+                "return one number per picture",
+                metric=name,
+                shape=array.shape,
+            )
+        found[name] = array
+    return found
 
 
 def jaq(scores: Scores, k: float) -> np.ndarray:
@@ -30,6 +59,8 @@ class Objective:
 
     def __call__(self, scores: Scores) -> np.ndarray:
         """(B,) float64, NaN where either term is not finite."""
+        if missing := [name for name in ("tc", "iq") if name not in scores]:
+            raise CalibrationError(f"the metrics gave no {missing[0]}.", 'return both {"tc": ..., "iq": ...}')
         with np.errstate(invalid="ignore"):  # inf - inf
             tc, iq = (np.asarray(scores[name], dtype=np.float64) for name in ("tc", "iq"))
             total = tc / self.tc_unit + self.k * iq / self.iq_unit

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .core import CalibrationError, Coefficients, DependencyError
-from .jaq import Objective
+from .jaq import Objective, read_scores
 from .search import Search, Trial
 from .settings import Settings
 from .space import Space
@@ -252,7 +252,9 @@ class _Study:
             groups = self.parts.rungs() if self.settings.races else [self.parts.search]
             for number, group in enumerate(groups, start=1):
                 row, pictures = evaluate(self.generate, self.score, coefficients, group, self.objective)
-                held = np.asarray(self.hold(pictures, group)).tolist() if self.hold else ()
+                held = (
+                    read_scores({"hold": self.hold(pictures, group)}, len(group))["hold"].tolist() if self.hold else ()
+                )
                 values = dict(zip(group, row.scores["jaq"].tolist(), strict=True))
                 beaten = search.is_beaten(values, dict(zip(group, held, strict=False)))
                 if beaten or number == len(groups):

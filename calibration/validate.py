@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .core import Coefficients
-from .jaq import Objective, Scores
+from .jaq import Objective, Scores, read_scores
 
 Generate = Callable[[Coefficients, Sequence[int]], object]
 """generate(coefficients, indices) -> pictures (B, H, W, 3) in [0, 1]. Index i is prompt i mod n_prompts with noise
@@ -63,9 +63,13 @@ def evaluate(
     indices: Sequence[int],
     objective: Objective = Objective(2.0),  # noqa: B008
 ) -> tuple[Evaluation, object]:
-    """Generate and score pictures. They are handed back to be shown; nobody here keeps them."""
+    """Generate and score pictures. They are handed back to be shown; nobody here keeps them.
+
+    Raises:
+        CalibrationError: scores that are not one number per picture.
+    """
     pictures = generate(coefficients, indices)
-    scores = {name: np.asarray(values, dtype=np.float64) for name, values in score(pictures, indices).items()}
+    scores = read_scores(score(pictures, indices), len(indices))
     return Evaluation(tuple(indices), {**scores, "jaq": objective(scores)}), pictures
 
 

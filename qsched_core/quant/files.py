@@ -1,7 +1,8 @@
 """A quantised module as a file, and back: packed weights, the floats that were kept, and what each layer is.
 
 ``.safetensors`` with string metadata. Files come from strangers: kinds, formats, shapes and byte counts are checked
-before a layer is made of them, and the module they are put into decides what names there may be.
+before a layer is made of them, and the module they are put into decides what names, shapes, types and convolutions
+there may be. What can be known without the values is checked before they are read.
 """
 
 from __future__ import annotations
@@ -26,11 +27,16 @@ from .backends.torch import TWINS
 from .formats import Format
 from .layers import FIRST_TOKEN, QuantizedConv2d, QuantizedLayer
 from .packed import is_packed
-from .packing import row_bytes
+from .packing import row_bytes, sound_scales
 
 FORMAT, VERSION = "qsched-quantized", "2"
 _ALIGNMENT = 64
 _CONVOLUTION = ("stride", "padding", "dilation", "groups")
+
+_FLOATS = ("F16", "BF16", "F32", "F64")
+
+_MOST_PER_VALUE = 2
+"""Weights in one stored value of a native layout: two of four bits in a byte."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ def save_quantized(module: nn.Module, path: str | os.PathLike[str], about: Mappi
     Raises:
         QuantizationError: nothing in it is quantised, or the file cannot be written (nothing is left behind).
     """
-    layers = {name: _record(child) for name, child in module.named_modules() if is_packed(child)}
+    every = module.named_modules(remove_duplicate=False)
+    layers = {name: _record(child) for name, child in every if is_packed(child)}
     if not layers:
         raise QuantizationError("this model is not quantised.", "plug in Quantize Model W4A8's model")
     metadata = {**(about or {}), "format": FORMAT, "version": VERSION, "layers": json.dumps(layers)}
@@ -88,7 +95,7 @@ def write_checked(
         QuantizationError: the file cannot be written, or what is read back differs (nothing is left behind).
     """
     path = Path(path)
-    tensors = {name: value.to("cpu").detach().contiguous() for name, value in tensors.items()}
+    tensors = _apart({name: value.to("cpu").detach().contiguous() for name, value in tensors.items()})
     try:
         with replacing(path) as temporary:
             _save_aligned(tensors, temporary, dict(metadata))
@@ -97,6 +104,18 @@ def write_checked(
                 raise OSError("what was read back differs")
     except (OSError, SafetensorError) as error:
         raise QuantizationError(f"cannot write {path.name}: {error}", "free some space, or another folder") from error
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same values; those that share memory (a layer in two places) are copied: the format cannot hold a tensor
+    twice."""
+    places: set[int] = set()
+    found = {}
+    for name, value in tensors.items():
+        place = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if place in places else value
+        places.add(place)
+    return found
 
 
 def _save_aligned(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -133,21 +152,40 @@ def load_quantized(path: str | os.PathLike[str]) -> Stored:
             if (version := about.pop("version", "")) != VERSION:
                 fix = "update the pack, or quantise the model again"
                 raise QuantizationError(f"{path.name} has version {version[:20]!r}.", fix)
+            about.pop("padding", None)
+            layers = _layers(about.pop("layers", ""), {name: file.get_slice(name) for name in file.keys()}, path)
             # clone: what lies in the mapped file starts at odd addresses, and a matrix product rounds otherwise there.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except OSError as error:
         raise QuantizationError(f"cannot read {path.name}: {error}", "check the file and its folder") from error
     except SafetensorError as error:
         raise QuantizationError(f"{path.name} is not a safetensors file.", "download or save it again") from error
+    for name, layer in layers.items():
+        if not layer.get("native") and not sound_scales(
+            tensors[f"{name}.weight"], prod(layer["shape"][1:]), _format(layer)
+        ):
+            raise QuantizationError(
+                f"layer {name[:40]} holds scales that are no numbers.", "download or save the file again", name=name
+            )
+    return Stored(tensors, layers, about)
+
+
+def _layers(text: str, tensors: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]]:
+    """The checked list of layers. Of ``tensors`` no more is asked than what the file's header says of them."""
     try:
-        about.pop("padding", None)
-        layers = json.loads(about.pop("layers", ""))
+        layers = json.loads(text)
         for name, layer in layers.items():
             _check(name, layer, tensors[f"{name}.weight"])
             _check_first_token(layer, [tensors.get(f"{name}.{part}") for part in FIRST_TOKEN])
+        for key in tensors:
+            # A layer inside a layer would have its values counted twice.
+            owner = key.rpartition(".")[0]
+            while owner := owner.rpartition(".")[0]:
+                if owner in layers:
+                    raise ValueError(key)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise QuantizationError(f"{path.name}: its list of layers is damaged.", "download or save it again") from error
-    return Stored(tensors, layers, about)
+    return layers
 
 
 def restore(
@@ -160,49 +198,90 @@ def restore(
     take the type that they have in it. ``native(inputs, outputs, values)`` makes a host's layer of its part of a file.
 
     Raises:
-        QuantizationError: the module has other layers or shapes, or native ones where there is no host.
+        QuantizationError: the module has other layers, convolutions, shapes or types, or native layers where there is
+            no host; or a parameter that is not finite.
     """
-    for name, layer in stored.layers.items():
-        try:
-            old = module.get_submodule(name)
-        except AttributeError:
-            old = None
-        kind = next((twin for kind, twin in twins.items() if isinstance(old, kind)), None)
-        if kind is None or tuple(old.weight.shape) != tuple(layer["shape"]):
-            raise QuantizationError(
-                f"layer {name[:60]} does not fit this model.", "use the file's own model", name=name
-            )
+    found = {name: _place_of(name, layer, module, twins) for name, layer in stored.layers.items()}
+    made: dict[int, nn.Module] = {}  # a layer that stands in two places becomes one
+    for name, (old, kind) in found.items():
+        if id(old) not in made:
+            made[id(old)] = _twin(name, old, kind, stored, native)
         parent, _, leaf = name.rpartition(".")
-        if stored.is_native(name):
-            setattr(module.get_submodule(parent), leaf, _native(name, stored, native))
-            continue
-        form, packed = _format(layer), stored.tensors[f"{name}.weight"]
-        bias = None if old.bias is None else torch.empty_like(old.bias)
-        if issubclass(kind, QuantizedConv2d):
-            options = {key: _tuple(layer[key]) for key in _CONVOLUTION}
-            twin = kind(packed, bias, tuple(layer["shape"]), form, **options)
-        else:
-            twin = kind(packed, bias, layer["shape"][1], form)
-            for part in FIRST_TOKEN:
-                twin._buffers[part] = stored.tensors.get(f"{name}.{part}")
-        setattr(module.get_submodule(parent), leaf, twin)
+        setattr(module.get_submodule(parent), leaf, made[id(old)])
+    _put_values(module, stored)
+
+
+def _twin(
+    name: str, old: nn.Module, kind: type[QuantizedLayer], stored: Stored, native: Callable[..., nn.Module] | None
+) -> nn.Module:
+    """The packed layer that takes the place of ``old``."""
+    if stored.is_native(name):
+        return _native(name, stored, native)
+    layer, packed = stored.layers[name], stored.tensors[f"{name}.weight"]
+    form, bias = _format(layer), None if old.bias is None else torch.empty_like(old.bias)
+    if issubclass(kind, QuantizedConv2d):
+        options = {key: getattr(old, key) for key in _CONVOLUTION}
+        return kind(packed, bias, tuple(layer["shape"]), form, **options)
+    twin = kind(packed, bias, layer["shape"][1], form)
+    for part in FIRST_TOKEN:
+        twin._buffers[part] = stored.tensors.get(f"{name}.{part}")
+    return twin
+
+
+def _place_of(
+    name: str, layer: Mapping[str, Any], module: nn.Module, twins: Mapping[type[nn.Module], type[QuantizedLayer]]
+) -> tuple[nn.Module, type[QuantizedLayer]]:
+    """(the float layer that a packed one takes the place of, the class of the packed one)."""
+    try:
+        old = module.get_submodule(name)
+    except AttributeError:
+        old = None
+    kind = next((twin for kind, twin in twins.items() if isinstance(old, kind)), None)
+    fits = kind is not None and tuple(old.weight.shape) == tuple(layer["shape"])
+    if fits and issubclass(kind, QuantizedConv2d):
+        fits = all(getattr(old, key) == _tuple(layer[key]) for key in _CONVOLUTION)
+    if not fits:
+        raise QuantizationError(f"layer {name[:60]} does not fit this model.", "use the file's own model", name=name)
+    return old, kind
+
+
+def _put_values(module: nn.Module, stored: Stored) -> None:
+    """Every value of the file in its place in ``module``, all of them checked first."""
     expected = module.state_dict()
     for name in sorted(expected.keys() ^ stored.tensors.keys()):
         where = "the file" if name in expected else "this model"
         raise _unfit(f"{where} has no {name[:60]}.", name)
+    values = {}
     for name, value in stored.tensors.items():
-        if value.is_floating_point():
-            value = value.to(expected[name].dtype)
         if expected[name].shape != value.shape:
             raise _unfit(f"{name[:60]} has another shape.", name)
         parent, _, leaf = name.rpartition(".")
         if parent in stored.layers and stored.is_native(parent):
             continue  # its maker has read it
-        owner = module.get_submodule(parent)
+        wanted = expected[name].dtype
+        if value.dtype != wanted and not (value.is_floating_point() and wanted.is_floating_point):
+            raise _unfit(f"{name[:50]} holds {_name(value.dtype)}, not {_name(wanted)}.", name)
+        owner, value = module.get_submodule(parent), value.to(wanted)
+        # Buffers may hold infinities: masks do.
+        if leaf in owner._parameters and not _is_finite(value):
+            raise QuantizationError(f"{name[:50]} is not finite.", "download or save the file again", name=name)
+        values[name] = owner, leaf, value
+    for owner, leaf, value in values.values():
         if leaf in owner._parameters:
             owner._parameters[leaf] = nn.Parameter(value, requires_grad=False)
         else:
             owner._buffers[leaf] = value
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _is_finite(value: Tensor) -> bool:
+    if not value.is_floating_point():
+        return True
+    # torch has no isfinite for some of the 8-bit floats.
+    return bool((value if value.element_size() > 1 else value.to(torch.float16)).isfinite().all())
 
 
 def _unfit(what: str, name: str) -> QuantizationError:
@@ -240,8 +319,11 @@ def _record(layer: nn.Module) -> dict[str, Any]:
 
 def _format(layer: Mapping[str, Any]) -> Format:
     record = {"symmetric": True, **layer["format"]}  # records of before there were others say nothing of it
-    if not isinstance(record["symmetric"], bool):
-        raise ValueError(record["symmetric"])
+    sizes = [record[name] for name in ("weight_bits", "activation_bits", "group_size")]
+    # The name goes into presets and messages.
+    named = isinstance(record["name"], str) and 0 < len(record["name"]) <= 40 and record["name"].isprintable()
+    if not named or type(record["symmetric"]) is not bool or not all(type(size) is int for size in sizes):
+        raise ValueError(record["name"])
     return Format(**{item.name: record[item.name] for item in fields(Format)})
 
 
@@ -249,17 +331,18 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _check(name: str, layer: Mapping[str, Any], packed: Tensor) -> None:
-    """Raises ValueError, TypeError or KeyError for a record that cannot be true."""
-    shape = layer["shape"]
-    if len(shape) not in (2, 4) or not all(isinstance(size, int) and 0 < size < 2**31 for size in shape):
+def _check(name: str, layer: Mapping[str, Any], packed: Any) -> None:
+    """Raises ValueError, TypeError or KeyError for a record that cannot be true of ``packed``, a slice of the file."""
+    shape, stored = layer["shape"], packed.get_shape()
+    if not name or len(shape) not in (2, 4) or not all(type(size) is int and 0 < size < 2**31 for size in shape):
         raise ValueError(name)
-    if layer.get("native"):  # its bytes are checked by who makes the layer
-        if len(shape) != 2 or packed.ndim != 2 or len(packed) != shape[0]:
+    if layer.get("native"):
+        # Who makes the layer checks its bytes; the width is what the host makes room for, before it has read one.
+        if len(shape) != 2 or len(stored) != 2 or stored[0] != shape[0] or shape[1] > _MOST_PER_VALUE * stored[1]:
             raise ValueError(name)
         return
     form = _format(layer)
-    if packed.dtype != torch.uint8 or tuple(packed.shape) != (shape[0], row_bytes(prod(shape[1:]), form)):
+    if packed.get_dtype() != "U8" or stored != [shape[0], row_bytes(prod(shape[1:]), form)]:
         raise ValueError(name)
     if len(shape) == 4:
         for key in _CONVOLUTION:
@@ -269,10 +352,10 @@ def _check(name: str, layer: Mapping[str, Any], packed: Tensor) -> None:
                 raise ValueError(name)
 
 
-def _check_first_token(layer: Mapping[str, Any], parts: list[Tensor | None]) -> None:
-    """Raises ValueError for one without the other, or not of the layer's inputs and outputs."""
+def _check_first_token(layer: Mapping[str, Any], parts: list[Any]) -> None:
+    """Raises ValueError for one without the other, or not of the layer's inputs and outputs. ``parts`` are slices."""
     if all(part is None for part in parts):
         return
     for part, size in zip(parts, reversed(layer["shape"]), strict=True):
-        if layer.get("native") or part is None or not part.is_floating_point() or tuple(part.shape) != (size,):
+        if layer.get("native") or part is None or part.get_dtype() not in _FLOATS or part.get_shape() != [size]:
             raise ValueError(size)

@@ -99,6 +99,17 @@ def scales(packed: Tensor, columns: int, form: Format) -> Tensor:
     return torch.where(steps > 127, -sizes, sizes)
 
 
+def sound_scales(packed: Tensor, columns: int, form: Format) -> bool:
+    """Whether every scale and minimum in uint8 (N, ``row_bytes``) is a number that packing could have written: a file's
+    may be NaN, infinite, or a step so high that a layer's output is."""
+    groups, padded = _grouping(columns, form)
+    start = padded * form.storage_bits // 8
+    if _in_steps(form):
+        rows = packed[:, start + groups :].clone(memory_format=torch.contiguous_format).view(torch.int16)
+        return bool((rows <= _LARGEST_STEP).all())
+    return bool(packed[:, start:].clone(memory_format=torch.contiguous_format).view(torch.float16).isfinite().all())
+
+
 def _in_steps(form: Format) -> bool:
     """Whether a group's scale is one byte, relative to its row. Few bits round more coarsely than the steps do."""
     return form.symmetric and form.weight_bits <= 4 and form.group_size > 0

@@ -14,7 +14,7 @@ from .formats import Format
 from .packed import is_packed, packed_weight, stored_bytes
 from .plan import Plan
 from .report import FLOAT_BYTES, LayerReport, QuantReport, module_bytes
-from .select import candidates, reason_to_keep
+from .select import candidates, reason_to_keep, shared_names
 
 CPU = torch.device("cpu")
 
@@ -114,7 +114,8 @@ def quantize(
     plan: Plan | None = None,
     device: torch.device | None = None,
 ) -> QuantReport:
-    """Replace layers of ``module`` in place by packed ones, streaming: one float layer at a time.
+    """Replace layers of ``module`` in place by packed ones, streaming: one float layer at a time. A layer that stands
+    in several places is packed once for all of them.
 
     ``recipe`` "compact" takes Linear layers and convolutions, "stock" Linear layers alone, in a format that ComfyUI's
     own loaders read unless another ``backend`` is named. ``group_size`` None is the backend's own. Layers are packed
@@ -127,12 +128,12 @@ def quantize(
         format, group_size, symmetric, backend, recipe, device or CPU, include=include, exclude=exclude, plan=plan
     )
     before = module_bytes(module)
-    reports = []
+    reports, names = [], shared_names(module)
     with torch.no_grad():
         for twin, report in quantized_layers(module, job):
             reports.append(report)
-            if twin is not None:
-                parent, _, leaf = report.name.rpartition(".")
+            for name in names[report.name] if twin is not None else ():
+                parent, _, leaf = name.rpartition(".")
                 setattr(module.get_submodule(parent), leaf, twin)
     report = QuantReport(tuple(reports), before, module_bytes(module), tuple(job.notes))
     require_some(report)

@@ -36,6 +36,14 @@ def candidates(root: nn.Module, recipe: str = "compact") -> Iterator[tuple[str, 
             yield name, module
 
 
+def shared_names(root: nn.Module) -> dict[str, list[str]]:
+    """Every name of a module below ``root``, by the first of them: a layer may be in two places."""
+    names: dict[int, list[str]] = {}
+    for name, module in root.named_modules(remove_duplicate=False):
+        names.setdefault(id(module), []).append(name)
+    return {every[0]: every for every in names.values()}
+
+
 def reason_to_keep(
     root: nn.Module,
     name: str,

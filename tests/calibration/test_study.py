@@ -367,6 +367,29 @@ def test_scores_may_be_tensors():
     assert calibrate(World().generate, score, N_PROMPTS, N_STEPS, quick()).trace == World().calibrate().trace
 
 
+@pytest.mark.parametrize(
+    ("scores", "told"),
+    [
+        (lambda n: {"tc": np.zeros((n, 1)), "iq": np.zeros(n)}, "'tc' gave shape (6, 1) for 6 pictures"),
+        (lambda n: {"tc": np.zeros(n), "iq": 0.5}, "'iq' gave shape () for 6 pictures"),
+        (lambda n: {"tc": np.zeros(n - 1), "iq": np.zeros(n)}, "'tc' gave shape (5,)"),
+        (lambda n: {"tc": ["good"] * n, "iq": np.zeros(n)}, "'tc' gave list"),
+        (lambda n: {"tc": None, "iq": np.zeros(n)}, "'tc' gave shape ()"),
+        (lambda n: {"tc": np.zeros(n)}, "gave no iq"),
+        (lambda n: np.zeros(n), "a metric gave ndarray"),
+    ],
+)
+def test_metrics_of_a_wrong_shape_are_named(refused, scores, told):
+    """Regression: an error of numpy's, or a mean over the wrong axis."""
+    with refused(CalibrationError, told):
+        calibrate(World().generate, lambda pictures, indices: scores(len(indices)), N_PROMPTS, N_STEPS, quick())
+
+
+def test_a_distance_of_a_wrong_shape_is_named(refused):
+    with refused(CalibrationError, "'hold' gave shape (1,) for 6 pictures"):
+        World().calibrate(hold=lambda pictures, indices: [0.0])
+
+
 # --- progress
 
 

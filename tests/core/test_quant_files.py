@@ -153,12 +153,27 @@ def written(tmp_path):
 CONV, LINEAR = "blocks.0.conv", "blocks.0.mix"
 
 
+def spoil_scales(tensors, name, value: bytes):
+    """The last two bytes of a layer's first row: in w4a8 the row's number of steps."""
+    tensors[f"{name}.weight"][0, -2:] = torch.frombuffer(bytearray(value), dtype=torch.uint8)
+
+
+def bury(tensors, metadata):
+    """A layer below another one: its values are part of both."""
+    tensors[f"{LINEAR}.inner.weight"] = tensors[f"{LINEAR}.weight"].clone()
+    metadata["layers"][f"{LINEAR}.inner"] = metadata["layers"][LINEAR]
+
+
+def make_native(metadata, name, shape):
+    metadata["layers"][name] = {"native": True, "shape": shape}
+
+
 def change(metadata, name, **values):
     metadata["layers"][name] = {**metadata["layers"][name], **values}
 
 
-def alter_format(metadata, name, **values):
-    change(metadata, name, format={**metadata["layers"][name]["format"], **values})
+def alter_format(metadata, layer, /, **values):
+    change(metadata, layer, format={**metadata["layers"][layer]["format"], **values})
 
 
 ATTACKS = {
@@ -190,6 +205,16 @@ ATTACKS = {
     "no stride": (lambda t, m: m["layers"][CONV].pop("stride"), "damaged"),
     "stride of words": (lambda t, m: change(m, CONV, stride="fast"), "damaged"),
     "huge dilation": (lambda t, m: change(m, CONV, dilation=[10**9, 1]), "damaged"),
+    "a layer without a name": (lambda t, m: m["layers"].update({"": m["layers"][LINEAR]}), "damaged"),
+    "a layer in a layer": (bury, "damaged"),
+    "values below a layer": (lambda t, m: t.update({f"{LINEAR}.a.b": torch.zeros(1)}), "damaged"),
+    "a scale of NaN": (lambda t, m: spoil_scales(t, LINEAR, b"\xff\x7f"), "scales that are no numbers"),
+    "a scale that is too large": (lambda t, m: spoil_scales(t, CONV, b"\xc0\0"), "scales that are no numbers"),
+    "native and wider than its bytes": (lambda t, m: make_native(m, LINEAR, [64, 2**30]), "damaged"),
+    "true for one": (lambda t, m: change(m, LINEAR, shape=[64, True]), "damaged"),
+    "a format's name of 5000 letters": (lambda t, m: alter_format(m, LINEAR, name="w" * 5000), "damaged"),
+    "a format's name that is a list": (lambda t, m: alter_format(m, LINEAR, name=["w4a8"]), "damaged"),
+    "half a bit": (lambda t, m: alter_format(m, LINEAR, weight_bits=4.0), "damaged"),
 }  # fmt: skip
 
 
@@ -200,6 +225,80 @@ def test_a_file_that_lies_is_refused(written, refused, attack):
     alter(tensors, metadata)
     with refused(QuantizationError, told):
         load_quantized(write())
+
+
+LIES = {
+    "another stride": (lambda t, m: change(m, CONV, stride=[1, 1]), "does not fit this model"),
+    "another padding": (lambda t, m: change(m, CONV, padding=[0, 1]), "does not fit this model"),
+    "padding by a word": (lambda t, m: change(m, CONV, padding="valid"), "does not fit this model"),
+    "another dilation": (lambda t, m: change(m, CONV, dilation=[2, 2]), "does not fit this model"),
+    "other groups": (lambda t, m: change(m, CONV, groups=2), "does not fit this model"),
+    "a bias of whole numbers": (lambda t, m: t.update({f"{LINEAR}.bias": torch.zeros(64, dtype=torch.int32)}), "int32"),
+    "a buffer of floats": (lambda t, m: t.update(steps=torch.zeros(5)), "steps holds float32, not int64"),
+    "a bias of complex numbers": (
+        lambda t, m: t.update({f"{LINEAR}.bias": torch.zeros(64, dtype=torch.complex64)}),
+        "complex64",
+    ),
+    "a bias of NaN": (lambda t, m: t[f"{LINEAR}.bias"].fill_(float("nan")), "is not finite"),
+    "a bias that is infinite here": (
+        lambda t, m: t.update({f"{LINEAR}.bias": torch.full((64,), 1e300, dtype=torch.float64)}),
+        "is not finite",
+    ),
+    "a bias the wrong way": (lambda t, m: t.update({f"{LINEAR}.bias": torch.zeros(1, 64)}), "another shape"),
+    "one value more": (lambda t, m: t.update({f"{LINEAR}.gain": torch.zeros(64)}), "this model has no"),
+    "one value less": (lambda t, m: t.pop("blocks.1.norm.bias"), "the file has no"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_file_that_does_not_agree_with_the_model_is_refused_before_a_value_is_taken(written, refused, lie):
+    """Regression: a file's stride, padding and groups were believed, and a layer ran as another one."""
+    tensors, metadata, write = written
+    alter, told = LIES[lie]
+    alter(tensors, metadata)
+    stored, net = load_quantized(write()), Net(seed=9)
+    before = {name: value.clone() for name, value in net.state_dict().items() if name.startswith("blocks.1.norm")}
+    with refused(QuantizationError, told):
+        restore(net, stored)
+    assert all(torch.equal(net.state_dict()[name], value) for name, value in before.items())
+
+
+def test_a_layer_in_two_places_comes_back_as_one(tmp_path):
+    """Regression: the second place kept the float layer, and the file could not be written."""
+    net, other = Net(), Net(seed=9)
+    for each in (net, other):
+        each.blocks[1].mix = each.blocks[0].mix
+    qs.quantize(net, "w4a8")
+    assert net.blocks[1].mix is net.blocks[0].mix
+    assert isinstance(net.blocks[1].mix, QuantizedLinear)
+    save_quantized(net, tmp_path / "a.safetensors")
+    restore(other, load_quantized(tmp_path / "a.safetensors"))
+    assert other.blocks[1].mix is other.blocks[0].mix
+    assert torch.equal(picture(other), picture(net))
+
+
+def test_a_mask_of_infinities_comes_back(tmp_path):
+    """Masks are buffers, and infinite on purpose."""
+    net, other = made(), Net(seed=9)
+    mask = torch.full((4, 4), -torch.inf).triu(1)
+    net.register_buffer("mask", mask)
+    other.register_buffer("mask", torch.zeros(4, 4))
+    save_quantized(net, tmp_path / "a.safetensors")
+    restore(other, load_quantized(tmp_path / "a.safetensors"))
+    assert torch.equal(other.mask, mask)
+
+
+@pytest.mark.parametrize("name", ["w4a8", "w6a8", "w8a8", "w3a8"])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_what_packing_writes_is_always_read(tmp_path, name, symmetric, size):
+    net = Net()
+    with torch.no_grad():
+        net.proj_in.weight.mul_(size)
+        net.blocks[0].mix.weight.mul_(size)
+    qs.quantize(net, name, symmetric=symmetric)
+    save_quantized(net, tmp_path / "a.safetensors")
+    restore(Net(seed=9), load_quantized(tmp_path / "a.safetensors"))
 
 
 def test_a_layer_that_says_nothing_of_minimums_is_symmetric(written):
