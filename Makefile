@@ -6,7 +6,7 @@ ARGS ?=
 DEV = $(PYTHON) scripts/dev.py
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test browsers serve train package lint clean
+.PHONY: help env demo test browsers bare serve train package lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ test: ## run all tests, the pure ones and those in a real ComfyUI
 
 browsers: ## run the tests of the page in old and new front ends of ComfyUI
 	@$(DEV) browsers $(ARGS)
+
+bare: ## run the first minute in an environment with ComfyUI's requirements and ours alone
+	@$(DEV) bare $(ARGS)
 
 serve: ## start ComfyUI with the pack, to try it by hand
 	@$(DEV) serve $(ARGS)

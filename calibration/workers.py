@@ -6,6 +6,9 @@ import json
 import os
 import platform
 from dataclasses import asdict, dataclass
+from types import ModuleType
+
+from .core import DependencyError
 
 _PREFIX = "worker:"
 
@@ -20,14 +23,11 @@ class Worker:
 
     @classmethod
     def own(cls) -> Worker:
-        import psutil
-
-        return cls(platform.node(), os.getpid(), psutil.Process().create_time())
+        return cls(platform.node(), os.getpid(), _psutil().Process().create_time())
 
     def is_dead(self) -> bool:
         """For certain. Of other machines nothing is known; this process has no other search of the same study."""
-        import psutil
-
+        psutil = _psutil()
         if self.machine != platform.node():
             return False
         if self.process == os.getpid():
@@ -78,3 +78,12 @@ def dead_trials(study, running, own: str) -> list:
     if len(dead) == len(workers):
         return list(running)
     return [trial for trial in running if trial.user_attrs.get("worker") in dead]
+
+
+def _psutil() -> ModuleType:
+    """ComfyUI brings it; on a command line without ComfyUI it may be missing."""
+    try:
+        import psutil
+    except ImportError as error:
+        raise DependencyError("a study needs the package psutil.", "pip install psutil") from error
+    return psutil

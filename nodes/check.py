@@ -13,6 +13,7 @@ import folder_paths
 from comfy.quant_ops import QUANT_ALGOS
 from comfy_api.latest import io, ui
 
+from ..calibration.metrics.open_clip_network import import_open_clip
 from ..calibration.storage import import_optuna
 from ..qsched_core import environment
 from ..qsched_core.environment import OK, OPTIONAL, TO_DO, Line, Section
@@ -65,6 +66,7 @@ def sections() -> Iterator[Section]:
         yield f"backend {backend.name}", partial(quantiser, backend)
     yield "packages", environment.packages
     yield "optuna", search
+    yield "metrics", metrics
     yield "folders", folders
     yield "studies", studies
 
@@ -108,6 +110,16 @@ def search() -> Iterator[Line]:
         why = " ".join(str(error.__cause__ or error).split())[:120]
         fix = f"Run: {environment.pip_command()} --force-reinstall optuna"
         yield Line(TO_DO, f"optuna cannot be imported ({why}). {fix}")
+
+
+def metrics() -> Iterator[Line]:
+    """Silent where open_clip can be imported: every metric but pyiqa's needs it, and no TC does without."""
+    try:
+        import_open_clip()
+    except Exception as error:  # noqa: BLE001 - a broken install fails in its own ways
+        why = " ".join(str(error.__cause__ or error).split())[:120]
+        fix = f"Run: {environment.pip_command()} --force-reinstall --no-deps open_clip_torch"
+        yield Line(TO_DO, f"no metric can run, and nothing be calibrated: open_clip cannot be imported ({why}). {fix}")
 
 
 def folders() -> Iterator[Line]:

@@ -19,12 +19,18 @@ from .quant.formats import FORMATS
 OK, TO_DO, OPTIONAL = "OK", "TO DO", "OPTIONAL"
 PACK = Path(__file__).resolve().parents[1]
 
+REQUIRED = {
+    "open_clip_torch": "scores pictures: CLIPScore, CLIP-IQA, AQ-Map, HPSv2.1, PickScore and the demo's",
+    "optuna": "the search",
+    "safetensors": "presets",
+}
+"""What requirements.txt installs, as pip calls it, and what each is for."""
+
 EXTRAS = {
-    "open_clip_torch": "the metrics CLIPScore, CLIP-IQA, AQ-Map, HPSv2.1 and PickScore",
     "pyiqa": "some 70 more picture metrics; non-commercial use only",
     "optimum-quanto": "the backend quanto: w4a16 and w8a16",
     "diffusers": "calibrating outside ComfyUI, from a command line",
-    "psutil": "the memory column of that command line",
+    "psutil": "tells on that command line which processes of a study have died; ComfyUI brings it",
     "psycopg": "studies that machines share in a PostgreSQL database",
 }
 """Optional packages, as pip calls them, and what each is for."""
@@ -89,10 +95,10 @@ def versions() -> list[Line]:
 
 
 def packages(pip: str | None = None, version_of: Callable[[str], str] = metadata.version) -> list[Line]:
-    """optuna, which the pack requires, and what is optional. ``pip`` is the command that installs into this Python."""
+    """What the pack requires, and what is optional. ``pip`` is the command that installs into this Python."""
     pip = pip or pip_command()
     lines = []
-    for name, purpose in {"optuna": "the search", "safetensors": "presets", **EXTRAS}.items():
+    for name, purpose in {**REQUIRED, **EXTRAS}.items():
         try:
             lines.append(Line(OK, f"{name} {version_of(name)}: {purpose}"))
         except metadata.PackageNotFoundError:

@@ -52,6 +52,15 @@ def browsers(args: argparse.Namespace) -> int:
     return processes.run(command, cwd=ROOT, env=env)
 
 
+def bare(args: argparse.Namespace) -> int:
+    """run the first minute in an environment with ComfyUI's requirements and ours alone"""
+    bench = environment.prepare()
+    python = environment.bare(bench.host)
+    print(f"Bare:   {python}", flush=True)
+    env = {**os.environ, "QSCHED_BARE_PYTHON": str(python), "QSCHED_HOST_PATH": str(bench.host.path)}
+    return processes.run([bench.python, "-m", "pytest", "tests/host/test_bare.py", *args.rest], cwd=ROOT, env=env)
+
+
 def serve(args: argparse.Namespace) -> int:
     """start ComfyUI with the pack, to try it by hand (arguments after -- go to ComfyUI)"""
     bench = environment.prepare()
@@ -91,8 +100,8 @@ def clean(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (env, demo, test, browsers, serve, train, package, lint, clean)
-FORWARDING = {"test": test, "browsers": browsers, "train": train, "lint": lint}
+COMMANDS = (env, demo, test, browsers, bare, serve, train, package, lint, clean)
+FORWARDING = {"test": test, "browsers": browsers, "bare": bare, "train": train, "lint": lint}
 
 
 def parser() -> argparse.ArgumentParser:

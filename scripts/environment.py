@@ -20,7 +20,7 @@ from pathlib import Path
 from . import processes, requirements
 from .errors import DevError
 from .host import Host, fetch_host, local_host
-from .layout import REQUIREMENTS, VENV
+from .layout import BARE_VENV, REQUIREMENTS, VENV
 
 # Newer torch breaks torchaudio's CUDA check at import, and the CPU-only build of torch breaks torchvision's.
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
@@ -48,6 +48,12 @@ def prepare() -> Workbench:
     bench = Workbench(named or _stamped(VENV, files) or _running_if_complete(files) or _complete(VENV, files), host)
     print(f"Python: {bench.python}\nHost:   {bench.host}", flush=True)
     return bench
+
+
+def bare(host: Host) -> Path:
+    """The interpreter of an environment that has a user's packages alone: ComfyUI's requirements and ours."""
+    files = [file for file in (host.requirements, REQUIREMENTS[0]) if file.is_file()]
+    return _stamped(BARE_VENV, files) or _complete(BARE_VENV, files)
 
 
 def named_interpreter(environ: Mapping[str, str] = os.environ) -> Path | None:

@@ -8,6 +8,7 @@ ROOT = Path(__file__).absolute().parents[1]
 PACK_NAME = "q-sched"
 VENV = ROOT / ".venv"
 CACHE = ROOT / ".cache"
+BARE_VENV = CACHE / "bare-venv"
 DIST = ROOT / "dist"
 DEMO_OUTPUT = ROOT / "output" / "demo"
 SERVE_BASE = ROOT / "output" / "serve"

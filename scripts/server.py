@@ -8,10 +8,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 from . import processes
@@ -64,12 +65,14 @@ def running(
     log_path: Path | None = None,
     port: int | None = None,
     flags: Sequence[str] = CPU,
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Server]:
     """Start `host` with `python` and stop it at the end, whatever happens.
 
     Without `base` everything that the server writes is thrown away at the end. `pack` is linked into its custom_nodes,
     and so are `extra_packs`, under their own names.
-    `flags` are ComfyUI's own. Raises ServerError when the server does not start or the pack does not load.
+    `flags` are ComfyUI's own, `env` is added to the environment.
+    Raises ServerError when the server does not start or the pack does not load.
     """
     with _base_directory(base) as folder:
         if pack is not None:
@@ -79,7 +82,7 @@ def running(
         log = log_path or folder / "server.log"
         chosen = port or _free_port()
         with log.open("wb") as sink:
-            process = _start(host, [python, *_arguments(host, folder, chosen), *flags], sink)
+            process = _start(host, [python, *_arguments(host, folder, chosen), *flags], sink, env)
             try:
                 server = Server(host, folder, log, chosen, process, Client(f"http://127.0.0.1:{chosen}"))
                 _wait_until_ready(server)
@@ -125,10 +128,12 @@ def _arguments(host: Host, base: Path, port: int) -> list[str | Path]:
     return [host.path / "main.py", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", base, *FLAGS]
 
 
-def _start(host: Host, command: Sequence[str | Path], log: BinaryIO) -> subprocess.Popen:
+def _start(
+    host: Host, command: Sequence[str | Path], log: BinaryIO, more: Mapping[str, str]
+) -> subprocess.Popen:
     # Unbuffered, so that the log is complete when the process is stopped; UTF-8 on every system.
     # PASSIVE: threads that wait for work by spinning starve whatever else runs on a small machine.
-    env = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+    env = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **more}
     words = [str(word) for word in command]
     return subprocess.Popen(words, cwd=host.path, env=env, stdout=log, stderr=subprocess.STDOUT)
 

@@ -76,7 +76,7 @@ def open_folder(folder: Path) -> OpenClip:
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if weights is None or not (folder / CONFIG).is_file():
         raise CalibrationError(f"{folder.name} lacks {CONFIG} or {WEIGHTS[0]}.", "copy both from the model's page")
-    open_clip = _library()
+    open_clip = import_open_clip()
 
     def load() -> OpenClip:
         place = f"local-dir:{folder}"
@@ -110,7 +110,7 @@ def open_checkpoint(
     """
     if not file.is_file():
         raise CalibrationError(f"{file.parent.name[:24]} lacks {file.name[:32]}.", where, file=file.name)
-    open_clip = _library()
+    open_clip = import_open_clip()
 
     def load() -> OpenClip:
         config = dict(architecture or open_clip.get_model_config("ViT-H-14"))
@@ -159,7 +159,12 @@ def _tensors(file: Path, where: str) -> dict[str, Tensor]:
     return state
 
 
-def _library() -> ModuleType:
+def import_open_clip() -> ModuleType:
+    """open_clip, with torchvision and timm: seconds at the first call.
+
+    Raises:
+        DependencyError: it is not installed.
+    """
     try:
         import open_clip
     except ImportError as error:

@@ -13,29 +13,13 @@ import pytest
 import torch
 from exactness import near, same_bits
 from PIL import Image
-from safetensors.torch import save_file
+from tiny_clip import CONFIG, DEVIATION, MEAN, write_folder
 
 from calibration.core import CalibrationError, DependencyError
 from calibration.metrics.clip import QUALITY_PAIR, ClipIQA, ClipScore, ClipScorer
 from calibration.metrics.open_clip_network import LONGEST, SHORTEST, SQUASH, open_folder
 
-CONFIG = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "layers": 1, "head_width": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1},
-}
-MEAN, DEVIATION = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 PROMPTS = ["a dog", "two cats on a sofa", "rain"]
-
-
-def write_folder(place: Path, weights: str = "open_clip_model.safetensors") -> Path:
-    place.mkdir()
-    torch.manual_seed(0)
-    state = open_clip.CLIP(**CONFIG).state_dict()
-    save_file(state, place / weights) if weights.endswith("safetensors") else torch.save(state, place / weights)
-    config = {"model_cfg": CONFIG, "preprocess_cfg": {"mean": MEAN, "std": DEVIATION}}
-    (place / "open_clip_config.json").write_text(json.dumps(config))
-    return place
 
 
 @pytest.fixture(scope="module")

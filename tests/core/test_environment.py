@@ -43,7 +43,7 @@ def test_without_anything_to_do_all_is_fine():
 
 def test_a_missing_package_is_told_with_its_use_and_the_command_of_this_python():
     lines = {line.text.split()[0]: line for line in environment.packages(version_of=nothing_installed)}
-    assert {name for name, line in lines.items() if line.state == TO_DO} == {"optuna", "safetensors"}
+    assert {name for name, line in lines.items() if line.state == TO_DO} == set(environment.REQUIRED)
     assert {name for name, line in lines.items() if line.state == OPTIONAL} == set(environment.EXTRAS)
     assert lines["psycopg"].text.endswith('-m pip install "psycopg[binary]"')
     assert environment.pip_command() in lines["pyiqa"].text
@@ -54,6 +54,11 @@ def test_the_optional_packages_are_those_that_pyproject_offers():
     offered = PYPROJECT.read_text("utf-8").split("[project.optional-dependencies]")[1].split("\n[")[0]
     names = {re.split(r"[\[>=]", text)[0] for text in re.findall(r'"([^"]+)"', offered)}
     assert names == set(environment.EXTRAS)
+
+
+def test_the_required_packages_are_those_of_requirements():
+    lines = (environment.PACK / "requirements.txt").read_text("utf-8").split()
+    assert [re.split("[>=]", line)[0] for line in lines] == list(environment.REQUIRED)
 
 
 def test_a_backend_tells_what_it_packs_and_why_not_the_rest():

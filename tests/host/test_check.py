@@ -41,3 +41,10 @@ def test_a_broken_engine_is_something_to_do(pack, monkeypatch):
     assert "TO DO     optuna cannot be imported" in text
     assert "OK        studies are shared at postgresql://host/name" in text
     assert "s3cret" not in text
+
+
+def test_without_open_clip_no_metric_can_run_and_that_is_something_to_do(pack, monkeypatch):
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    (text,) = pack("nodes.check").QSchedCheck.execute().args
+    (line,) = [line for line in text.splitlines() if "no metric can run" in line]
+    assert line.startswith("TO DO     ") and line.endswith("-m pip install --force-reinstall --no-deps open_clip_torch")
