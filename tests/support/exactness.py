@@ -18,7 +18,7 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 
     - one of them is a copy of the other, or the same tensor before and after something that must not write to it;
     - whole numbers, bytes, and floats that hold the exact result (sums of small powers of two);
-    - element by element + − × ÷ √, comparing, rounding and maxima, which IEEE 754 fixes to the last bit in any shape;
+    - element by element: adding, multiplying, dividing, roots, comparing, rounding; and maxima. IEEE 754 fixes them;
     - the same operations in the same order, on tensors of the same shapes, in memory that torch itself allocated
       (aligned to 64 bytes), in this process or in one server: these alone choose the kernel, and it has one result.
 
