@@ -17,7 +17,7 @@ from .errors import (
 )
 from .fit import IF_DIFFERS, Mismatch, fit, mismatches
 from .preset import Binding, Preset, encode_preset, load_preset, parse_preset, save_preset
-from .quant import QuantReport, quantize
+from .quant import Observation, QuantReport, load_observation, observe, quantize
 from .samplers import SAMPLERS, sample
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Coefficients",
     "DependencyError",
     "Mismatch",
+    "Observation",
     "Preset",
     "PresetError",
     "QSchedError",
@@ -38,8 +39,10 @@ __all__ = [
     "VoteError",
     "encode_preset",
     "fit",
+    "load_observation",
     "load_preset",
     "mismatches",
+    "observe",
     "parse_preset",
     "quantize",
     "sample",

@@ -13,12 +13,14 @@ from .backends import (
     ways,
 )
 from .files import Stored, load_quantized, restore, save_quantized, write_checked
+from .fitting import Fit
 from .formats import FORMATS, Format, read_format, resolve_format
 from .layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from .measuring import DEPTHS, FORMATS_TRIED, least_bits, measure_sensitivity, studied_layers
+from .observation import LayerInputs, Observation, load_observation, observe
 from .packed import is_packed
 from .plan import Plan
-from .quantize import Job, quantize, quantized_layers, require_some
+from .quantize import QUALITIES, Job, quantize, quantized_layers, require_some
 from .report import LayerReport, QuantReport, module_bytes, quantization_of
 from .select import RECIPES, candidates
 from .sensitivity import LayerSensitivity, Measure, Sensitivity
@@ -29,13 +31,17 @@ __all__ = [
     "FORMATS",
     "FORMATS_TRIED",
     "RECIPES",
+    "QUALITIES",
     "Backend",
+    "Fit",
     "Format",
     "Job",
     "KitchenBackend",
+    "LayerInputs",
     "LayerReport",
     "LayerSensitivity",
     "Measure",
+    "Observation",
     "Plan",
     "QuantReport",
     "QuantizedConv2d",
@@ -52,9 +58,11 @@ __all__ = [
     "candidates",
     "is_packed",
     "least_bits",
+    "load_observation",
     "load_quantized",
     "measure_sensitivity",
     "module_bytes",
+    "observe",
     "quantization_of",
     "quantize",
     "quantized_layers",

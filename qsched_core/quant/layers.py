@@ -80,11 +80,15 @@ class QuantizedLayer(nn.Module):
 
     def packed(self, weight: Tensor) -> Tensor:
         """The bytes of another float weight (N, …) in our format. ``low_rank`` stays, and the bytes hold the rest."""
+        return self.pack(self.packable(weight), self.format)
+
+    def packable(self, weight: Tensor) -> Tensor:
+        """What is rounded of a float weight (N, …): float32 (N, K), as it meets transformed inputs."""
         if self.low_rank is not None:
             weight = weight.float() - self.low_rank.weight().to(weight.device).reshape(self.shape)
         if self.input_scale is not None:
             weight = weight.float() * self._input_scale_like(weight, torch.float32)
-        return self.pack(self._turned(weight).flatten(1), self.format)
+        return self._turned(weight.float()).flatten(1)
 
     def unpacked(self, packed: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The float weight of bytes packed like ours, ``low_rank`` in it."""
@@ -269,6 +273,14 @@ def same_token(x: Tensor, token: Tensor) -> Tensor:
     tolerance = max(torch.finfo(x.dtype).eps, torch.finfo(token.dtype).eps) ** 0.5
     token = token.to(x.device, torch.float32)
     return (x.float() - token).norm(dim=-1) <= tolerance * token.norm()
+
+
+def rounded_tokens(x: Tensor, bits: int) -> Tensor:
+    """The values that ``quantize_tokens`` gives codes of; 16 bits: ``x``."""
+    if bits == 16:
+        return x
+    codes, scale = quantize_tokens(x, bits)
+    return codes * scale
 
 
 def quantize_tokens(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:

@@ -19,10 +19,12 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
 from ..errors import QuantizationError
-from .backends.torch import TorchBackend
+from .backends import TorchBackend, Way
+from .fitting import fitted_twin
 from .formats import Format, resolve_format
 from .layers import same_token
-from .observe import Calls, Observed, copied, observing
+from .observation import CALLS, LayerInputs, Observation, observe
+from .observe import Calls, copied
 from .packed import packed_weight, stored_bytes
 from .packing import row_bytes
 from .report import FLOAT_BYTES, module_bytes
@@ -31,9 +33,6 @@ from .sensitivity import LayerSensitivity, Measure, Sensitivity
 
 LAYERS, NETWORK = DEPTHS = ("layers", "network")
 FORMATS_TRIED = (resolve_format("w4a8"), resolve_format("w8a8"))
-
-CALLS = 4
-"""Calls of the network that are repeated for each layer and format."""
 
 POOL = 4
 """Places averaged in each direction: below is texture, above is content."""
@@ -53,6 +52,7 @@ def measure_sensitivity(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     calls: int = CALLS,
+    observation: Observation | None = None,
     device: torch.device | None = None,
     weight_of: Callable[[str, Tensor], Tensor] = lambda name, weight: weight,
     on_progress: Callable[[int, int, str], None] = lambda done, total, text: None,
@@ -61,39 +61,45 @@ def measure_sensitivity(
 
     ``drive()`` lets the network run on real inputs, a few prompts and steps, and leaves it where it can be called
     again. ``weight_of`` as for ``quantized_layers``; layers are packed on ``device`` (None: the CPU). With depth
-    "network" that is ``calls`` evaluations of the network per layer and format. ``on_progress(done, total, text)`` may
-    raise to cancel.
+    "network" that is ``calls`` evaluations of the network per layer and format. With an ``observation`` of before
+    nothing is driven, and rounding is fitted to it. ``on_progress(done, total, text)`` may raise to cancel.
 
     Skip connections: where the two halves of a layer's input differ much in scale, one scale per channel rounds the
     smaller weights away, and groups keep the halves apart. Such layers are found by their error: a per-channel format
     is tried with groups too, and where that leaves less than half of the error, it is one more candidate.
 
     Raises:
-        QuantizationError: no formats, an unknown depth or recipe, no layer to study, or a run that reached none.
+        QuantizationError: no formats, an unknown depth or recipe, no layer to study, a run that reached none, or an
+            observation of another network, or without the calls that depth "network" repeats.
     """
     if depth not in DEPTHS:
         raise QuantizationError(f"depth {depth!r} is unknown.", f"use {' or '.join(DEPTHS)}", depth=depth)
     if not formats:
         raise QuantizationError("there is no format to study.", "name one or more, for example w4a8, w8a8")
     layers = studied_layers(root, recipe, include, exclude)
-    meter = _Meter(root, tuple(dict.fromkeys(formats)), device or torch.device("cpu"), weight_of)
+    if observation is not None:
+        observation.check(root, weight_of)
+        if depth == NETWORK and (observation.calls is None or not observation.calls.kept):
+            raise QuantizationError("this observation holds no calls of the network.", "observe it again")
+    meter = _Meter(root, tuple(dict.fromkeys(formats)), device or torch.device("cpu"), weight_of, observation)
     with torch.no_grad():
         on_call = lambda number: on_progress(0, len(layers), f"recording, evaluation {number + 1}")  # noqa: E731
-        with observing(root, layers, calls, on_call) as seen:
-            drive()
-        reached = [name for name in layers if seen.rows[name].values is not None]
+        if (seen := observation) is None:
+            seen = observe(root, drive, recipe=recipe, calls=calls, fit=False, weight_of=weight_of, on_call=on_call)
+        reached = [name for name in layers if name in seen.layers]
         if not reached:
-            raise QuantizationError("the run reached no layer to study.", "let drive() call the module itself")
+            raise QuantizationError("the run reached no layer to study.", "let run() call the module itself")
         found = []
         for number, name in enumerate(reached):
             on_progress(number, len(reached), f"layer {number + 1} of {len(reached)}: {name}")
-            found.append(meter.layer(name, seen))
+            found.append(meter.layer(name, seen.layers[name]))
         if depth == NETWORK:
             found = list(_through_the_network(meter, found, seen.calls, on_progress))
     studied = sum(prod(layer.shape) for layer in found) * FLOAT_BYTES
     tokens = sum(sum(layer.shape) for layer in found if layer.first_token is not None) * FLOAT_BYTES
     idle = tuple(name for name in layers if name not in reached)
-    return Sensitivity(tuple(found), meter.formats, depth, module_bytes(root) - studied + tokens, seen.calls.seen, idle)
+    number = 0 if seen.calls is None else seen.calls.seen
+    return Sensitivity(tuple(found), meter.formats, depth, module_bytes(root) - studied + tokens, number, idle)
 
 
 def studied_layers(
@@ -141,22 +147,29 @@ def kurtosis(weight: Tensor) -> float:
 class _Meter:
     """Packs a layer and compares it with itself."""
 
-    def __init__(self, root: nn.Module, formats: tuple[Format, ...], device: torch.device, weight_of: Callable):
+    def __init__(
+        self,
+        root: nn.Module,
+        formats: tuple[Format, ...],
+        device: torch.device,
+        weight_of: Callable,
+        observation: Observation | None = None,
+    ):
         self.root, self.formats, self.device, self.weight_of = root, formats, device, weight_of
-        self.backend = TorchBackend()
+        self.backend, self.observation = TorchBackend(), observation
 
-    def layer(self, name: str, seen: Observed) -> LayerSensitivity:
-        layer, weight = self.root.get_submodule(name), self.weight(name)
-        token = seen.first_tokens[name].found if name in seen.first_tokens else None
-        rows = seen.rows[name].values.to(self.device).float()
+    def layer(self, name: str, seen: LayerInputs) -> LayerSensitivity:
+        weight = self.weight(name)
+        token = seen.first_token
+        rows = seen.judged.to(self.device).float()
         if token is not None:
             rows = rows[~same_token(rows, token)]
         measures = []
         for form in self.formats:
-            measures.append(self._measured(layer, weight, rows, form))
+            measures.append(self._measured(name, weight, rows, form))
             finer = replace(form, group_size=GROUP)
             if form.group_size == 0 and finer not in self.formats:
-                other = self._measured(layer, weight, rows, finer)
+                other = self._measured(name, weight, rows, finer)
                 if other.error < WORTH * measures[-1].error:
                     measures.append(other)
         measures.append(Measure(None, weight.numel() * FLOAT_BYTES, 0.0))
@@ -167,8 +180,16 @@ class _Meter:
         weight = self.weight_of(f"{name}.weight", self.root.get_submodule(name).weight)
         return weight.detach().to(self.device).float()
 
-    def _measured(self, layer: nn.Module, weight: Tensor, rows: Tensor, form: Format) -> Measure:
-        twin = self.backend.twin(layer, weight, None, form)
+    def twin(self, name: str, weight: Tensor, form: Format) -> nn.Module:
+        """The layer packed without its bias; rounded as the observation wants it, if one was given."""
+        layer = self.root.get_submodule(name)
+        if self.observation is None:
+            return self.backend.twin(layer, weight, None, form)
+        rows, judged = self.observation.rows_to_fit(name), self.observation.layers[name].judged
+        return fitted_twin(Way(self.backend, form), layer, weight, None, rows, judged)[0]
+
+    def _measured(self, name: str, weight: Tensor, rows: Tensor, form: Format) -> Measure:
+        layer, twin = self.root.get_submodule(name), self.twin(name, weight, form)
         if isinstance(layer, nn.Conv2d):
             exact = F.conv2d(rows, weight, groups=layer.groups)
             made = F.conv2d(rows, packed_weight(twin), groups=layer.groups)
@@ -181,7 +202,7 @@ class _Meter:
         """While this is open, the layer's output has the error of its packed twin. The error is added to what the
         layer itself gives: a host may have patched that one's weight in place, or cast it on the way."""
         module, weight = self.root.get_submodule(layer.name), self.weight(layer.name)
-        twin = self.backend.twin(module, weight, None, form)
+        twin = self.twin(layer.name, weight, form)
         if layer.first_token is not None:
             twin.keep_first_token(layer.first_token, weight, None)
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .formats import Format
+from .rounding import IntegerGrid
 
 _SHRINK = torch.linspace(1.0, 0.75, 6)
 """Candidate clipping factors for a group's absolute maximum: a little clipping rounds the many better than it hurts
@@ -84,6 +85,27 @@ def codes(packed: Tensor, columns: int, form: Format) -> Tensor:
     out = torch.empty(packed.shape[0], _grouping(columns, form)[1], dtype=dtype, device=packed.device)
     _read_codes(packed, form, out)
     return out[:, :columns]
+
+
+def recoded(packed: Tensor, codes: Tensor, form: Format) -> Tensor:
+    """``packed`` with other ``codes`` (N, K), numbers as ``codes()`` gives them; scales and padding stay."""
+    columns = codes.shape[1]
+    whole = torch.empty(packed.shape[0], _grouping(columns, form)[1], dtype=torch.int16, device=packed.device)
+    _read_codes(packed, form, whole)
+    whole[:, :columns] = codes.to(torch.int16)
+    if form.symmetric and form.storage_bits < 8:
+        whole += 2 ** (form.storage_bits - 1)
+    made = _code_bytes((whole & 255).to(torch.uint8), form)
+    return torch.cat([made, packed[:, made.shape[1] :]], dim=1)
+
+
+def grid_of(packed: Tensor, columns: int, form: Format) -> IntegerGrid:
+    """The values that weights in uint8 (N, ``row_bytes``) may take with the scales that they have."""
+    groups, padded = _grouping(columns, form)
+    values = scales(packed, columns, form).float()
+    minimums = None if form.symmetric else values[:, groups:]
+    low = -(2 ** (form.weight_bits - 1)) if form.symmetric else 0
+    return IntegerGrid(values[:, :groups], minimums, padded // groups, low, low + 2**form.weight_bits - 1)
 
 
 def scales(packed: Tensor, columns: int, form: Format) -> Tensor:

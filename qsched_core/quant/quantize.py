@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import QuantizationError
 from .backends import AUTO, Backend, Way, default_backends, ways
-from .formats import Format
+from .fitting import Fit, fitted_twin
+from .formats import Format, resolve_format
+from .observation import Observation
 from .packed import is_packed, packed_weight, stored_bytes
 from .plan import Plan
 from .report import FLOAT_BYTES, LayerReport, QuantReport, module_bytes
@@ -18,11 +21,18 @@ from .select import candidates, reason_to_keep, shared_names
 
 CPU = torch.device("cpu")
 
+FAST, FITTED = QUALITIES = ("fast", "fitted")
+"""``fast`` rounds to nearest; ``fitted`` rounds as the observed inputs want it, where that is better."""
+
+ONE_ROW = "sees one row per picture: float activations"
+
 
 @dataclass(frozen=True)
 class Job:
     """What is asked for: ``ways`` to pack a layer, best first; ``notes`` say why other backends are not among them.
-    ``keep`` are names of layers that a host must find as they are. Layers are packed on ``device``."""
+    ``keep`` are names of layers that a host must find as they are. Layers are packed on ``device``. ``observation``
+    tells which layers lie at the network's edges, which see one row per picture, and what rounding is fitted to;
+    ``quality`` None: the best that there is an observation for."""
 
     ways: Sequence[Way]
     notes: Sequence[str] = ()
@@ -32,6 +42,16 @@ class Job:
     keep: Mapping[str, str] | None = None
     plan: Plan | None = None
     device: torch.device = CPU
+    observation: Observation | None = None
+    quality: str | None = None
+
+    @property
+    def fits(self) -> bool:
+        return self.observation is not None and self.quality != FAST
+
+    @cached_property
+    def edges(self) -> Mapping[str, str] | None:
+        return None if self.observation is None else self.observation.edges()
 
     @classmethod
     def of(
@@ -53,6 +73,12 @@ class Job:
         for patterns in (more.get("include", ()), more.get("exclude", ())):
             if isinstance(patterns, str):
                 raise QuantizationError("include and exclude are lists of patterns.", 'write ["*.ff.*"], not "*.ff.*"')
+        quality = more.get("quality")
+        if quality not in (None, *QUALITIES):
+            raise QuantizationError(f"quality {quality!r} is unknown.", f"use one of {', '.join(QUALITIES)}")
+        if quality not in (None, FAST) and more.get("observation") is None:
+            fix = "observe the model first (Observe Layers, qs.observe), or use fast"
+            raise QuantizationError(f"quality {quality} needs an observation.", fix)
         found, notes = ways(backends or default_backends(), backend, format, group_size, symmetric, recipe, device)
         return cls(found, notes, recipe, device=device, **more)
 
@@ -69,34 +95,39 @@ def quantized_layers(
     """
     if any(is_packed(child) for child in module.modules()):
         raise QuantizationError("this model is quantised already.", "plug in the model as it was loaded")
+    if job.observation is not None:
+        job.observation.check(module, weight_of)
     # Names, not layers: whoever walks the modules holds them all, and floats that were replaced must go at once.
-    for name in [name for name, _ in candidates(module, job.recipe)]:
+    names = [name for name, _ in candidates(module, job.recipe)]
+    reasons = {name: reason_to_keep(module, name, module.get_submodule(name), job.include, job.exclude, job.edges)
+               for name in names}  # fmt: skip
+    for name in names:
         layer = module.get_submodule(name)
         before = layer.weight.numel() * FLOAT_BYTES
-        kept = LayerReport(name, tuple(layer.weight.shape), "", before, before, 0.0)
-        reason = reason_to_keep(module, name, layer, job.include, job.exclude) or (job.keep or {}).get(name, "")
+        report = LayerReport(name, tuple(layer.weight.shape), "", before, before, 0.0)
+        reason = reasons[name] or (job.keep or {}).get(name, "")
         way, note = (None, reason) if reason else _way_for(job, name, layer)
         if way is None:
-            yield None, replace(kept, reason=note)
+            yield None, replace(report, reason=note)
             continue
         weight = weight_of(f"{name}.weight", layer.weight).detach()
         bias = None if layer.bias is None else weight_of(f"{name}.bias", layer.bias).detach().clone()
-        twin, device, trouble = _packed(way, layer, weight, bias, job.device)
+        twin, device, trouble, fit = _packed(job, way, name, layer, weight, bias)
         if job.plan is not None and name in job.plan.first_tokens and hasattr(twin, "keep_first_token"):
             twin.keep_first_token(job.plan.first_tokens[name], weight, bias)
-        error = (packed_weight(twin) - weight.to(device).float()).norm() / weight.float().norm().clamp(min=1e-30).to(
-            device
-        )
+        there = weight.to(device).float()
+        error = (packed_weight(twin) - there).norm() / there.norm().clamp(min=1e-30)
         yield (
             twin.to(CPU if layer.weight.is_meta else layer.weight.device),
             replace(
-                kept,
+                report,
                 bytes_after=stored_bytes(twin.weight),
                 error=error.item(),
                 format=str(way.form),
                 backend=way.backend.name,
                 kernel=way.backend.kernel(layer, way.form, job.device),
                 note="; ".join(text for text in (note, trouble) if text),
+                fit=fit,
             ),
         )
 
@@ -112,6 +143,8 @@ def quantize(
     group_size: int | None = None,
     symmetric: bool = True,
     plan: Plan | None = None,
+    observation: Observation | None = None,
+    quality: str | None = None,
     device: torch.device | None = None,
 ) -> QuantReport:
     """Replace layers of ``module`` in place by packed ones, streaming: one float layer at a time. A layer that stands
@@ -121,12 +154,18 @@ def quantize(
     own loaders read unless another ``backend`` is named. ``group_size`` None is the backend's own. Layers are packed
     on ``device`` (None: the CPU) and put back where they were.
 
+    With an ``observation`` (``qs.observe``) each layer is rounded as its inputs want it, unless ``quality`` is "fast";
+    layers at the network's edges are kept, or get 8 bits when ``include`` names them, and layers that see one row per
+    picture round no activations.
+
     Raises:
-        QuantizationError: unknown format, backend or recipe, a module quantised already, or no layer to quantise.
+        QuantizationError: unknown format, backend, recipe or quality, a module quantised already, an observation of
+            another module, or no layer to quantise.
     """
     job = Job.of(
-        format, group_size, symmetric, backend, recipe, device or CPU, include=include, exclude=exclude, plan=plan
-    )
+        format, group_size, symmetric, backend, recipe, device or CPU, include=include, exclude=exclude, plan=plan,
+        observation=observation, quality=quality,
+    )  # fmt: skip
     before = module_bytes(module)
     reports, names = [], shared_names(module)
     with torch.no_grad():
@@ -157,23 +196,56 @@ def _way_for(job: Job, name: str, layer: nn.Module) -> tuple[Way | None, str]:
         if planned is None:
             return None, "the plan keeps it"
     refusals = []
-    for way in job.ways:
-        form = planned or way.form
-        reason = (way.backend.missing(form, job.device) if planned else "") or way.backend.refusal(layer, form)
-        if not reason:
-            return Way(way.backend, form), "; ".join(refusals)
-        refusals.append(reason)
+    for adjust in (_form_at, _form_as_asked):
+        for way in job.ways:
+            form = adjust(job, name, planned or way.form)
+            other = form != way.form
+            reason = (way.backend.missing(form, job.device) if other else "") or way.backend.refusal(layer, form)
+            if not reason:
+                one_row = job.observation is not None and job.observation.one_row(name)
+                notes = refusals if not (one_row and form.activation_bits == 16) else [ONE_ROW]
+                return Way(way.backend, form), "; ".join(dict.fromkeys(notes))
+            refusals.append(reason)
     return None, refusals[-1]
 
 
+def _form_as_asked(job: Job, name: str, form: Format) -> Format:
+    return form
+
+
+def _form_at(job: Job, name: str, form: Format) -> Format:
+    """The format of a layer where an observation says more: 8 bits at the network's edges, and float activations where
+    it sees one row per picture, which costs nothing."""
+    if job.observation is None:
+        return form
+    if name in job.edges and form.weight_bits < 8:
+        form = resolve_format("w8a16" if form.activation_bits == 16 else "w8a8")
+    if job.observation.one_row(name) and form.activation_bits < 16:
+        form = replace(form, name=f"w{form.weight_bits}a16", activation_bits=16)
+    return form
+
+
 def _packed(
-    way: Way, layer: nn.Module, weight: Tensor, bias: Tensor | None, device: torch.device
-) -> tuple[nn.Module, torch.device, str]:
-    """(twin, where it was packed, what went wrong on the way there)."""
+    job: Job, way: Way, name: str, layer: nn.Module, weight: Tensor, bias: Tensor | None
+) -> tuple[nn.Module, torch.device, str, Fit | None]:
+    """(twin, where it was packed, what went wrong on the way there, what fitting it gave)."""
     try:
-        return way.backend.twin(layer, weight.to(device), bias, way.form), device, ""
+        twin, fit = _rounded(job, way, name, layer, weight.to(job.device), bias)
+        return twin, job.device, "", fit
     except torch.OutOfMemoryError:
-        if device.type == "cpu":
+        if job.device.type == "cpu":
             raise
-    twin = way.backend.twin(layer, weight.to(CPU), bias, way.form)
-    return twin, CPU, f"packed on the CPU, {device.type} was out of memory"
+    twin, fit = _rounded(job, way, name, layer, weight.to(CPU), bias)
+    return twin, CPU, f"packed on the CPU, {job.device.type} was out of memory", fit
+
+
+def _rounded(
+    job: Job, way: Way, name: str, layer: nn.Module, weight: Tensor, bias: Tensor | None
+) -> tuple[nn.Module, Fit | None]:
+    if not job.fits:
+        return way.backend.twin(layer, weight, bias, way.form), None
+    seen = job.observation.layers.get(name)
+    if seen is None:
+        return way.backend.twin(layer, weight, bias, way.form), Fit(note="never reached")
+    rows = job.observation.rows_to_fit(name)
+    return fitted_twin(way, layer, weight, bias, rows, seen.judged)

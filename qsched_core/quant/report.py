@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .backends import QuantoLayer
+from .fitting import Fit
 from .layers import QuantizedConv2d, QuantizedLayer
 from .packed import floats_as_half
 
@@ -20,7 +21,8 @@ FLOAT_BYTES = 2
 @dataclass(frozen=True)
 class LayerReport:
     """One layer, its weight's ``shape`` (N, K) or (N, C, kh, kw). ``reason`` is empty when it was quantised; ``error``
-    is the relative L2 error of its weight; ``note`` says why a better backend did not take it."""
+    is the relative L2 error of its weight; ``note`` says why a better backend did not take it; ``fit`` what its output
+    lost, where rounding was fitted to inputs."""
 
     name: str
     shape: tuple[int, ...]
@@ -32,6 +34,7 @@ class LayerReport:
     backend: str = ""
     kernel: str = ""
     note: str = ""
+    fit: Fit | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class QuantReport:
         for (form, backend, kernel, rank, note), count in groups.most_common():
             why = f"; {note}" if note else ""
             lines.append(f"{count} {_KINDS[rank]}{'s' * (count > 1)}: {form}, {backend} ({kernel}){why}.")
+        lines += self._fits()
         lines += self.notes
         if any(len(layer.shape) == 4 for layer in done):
             lines.append("Convolutions round their weights only, activations stay in floating point.")
@@ -74,6 +78,19 @@ class QuantReport:
         if worst is not None:
             lines.append(f"Largest error {worst.error:.3f}: {worst.name} ({'x'.join(map(str, worst.shape))}).")
         return "\n".join(lines)
+
+    def _fits(self) -> list[str]:
+        """What fitting the rounding gave, on inputs that nothing was fitted to."""
+        fits = [layer.fit for layer in self.quantized if layer.fit is not None]
+        if not fits:
+            return []
+        better = [fit for fit in fits if fit.better]
+        lines = [f"Rounding fitted to what the layers see in {len(better)} of {len(fits)} layers."]
+        if better:
+            before, after = (sum(getattr(fit, name) for fit in better) / len(better) for name in ("nearest", "fitted"))
+            lines[0] += f" Mean relative output error on other inputs: nearest {before:.4f}, fitted {after:.4f}."
+        why = Counter(fit.note for fit in fits if not fit.better)
+        return lines + [f"Rounded to nearest {count}: {note}." for note, count in why.most_common()]
 
 
 _KINDS = {2: "Linear layer", 4: "convolution"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -50,11 +50,13 @@ def reason_to_keep(
     layer: nn.Linear | nn.Conv2d,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    edges: Mapping[str, str] | None = None,
 ) -> str:
     """Why this layer stays as it is, or "" when it is to be quantised. Patterns are fnmatch's, on dotted names.
 
     Layers outside the repeated blocks read the input, the text and the time, or write the output: they are a
     few per cent of the weights, carry most of the damage, and the host's model detection reads their shapes.
+    ``edges`` are the layers that an observation found there, with why: then a network without blocks is told by them.
     """
     if any(fnmatchcase(name, pattern) for pattern in exclude):
         return "excluded by the user"
@@ -71,11 +73,24 @@ def reason_to_keep(
         return "it pads with something else than zeros"
     if convolution and not include and min(layer.in_channels, layer.out_channels) <= LATENT:
         return "it reads or writes the latent"
-    if not include and not _inside_repeated_block(root, name):
+    if not include and edges and name in edges:
+        return edges[name]
+    if not include and not _inside_repeated_block(root, name) and (edges is None or has_blocks(root)):
         return "outside the repeated blocks"
     if not torch.isfinite(layer.weight.float()).all():
         return "its weight holds NaN or infinity"
     return ""
+
+
+def has_blocks(root: nn.Module) -> bool:
+    """Whether most weights of the network lie in repeated blocks. Exported graphs have flat names and none."""
+    inside = outside = 0
+    for name, layer in candidates(root):
+        if _inside_repeated_block(root, name):
+            inside += layer.weight.numel()
+        else:
+            outside += layer.weight.numel()
+    return inside > outside
 
 
 def _inside_repeated_block(root: nn.Module, name: str) -> bool:

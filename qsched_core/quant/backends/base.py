@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..formats import Format, resolve_format
+from ..rounding import Fitting
 
 
 class Backend(ABC):
@@ -44,3 +45,8 @@ class Backend(ABC):
     @abstractmethod
     def twin(self, layer: nn.Module, weight: Tensor, bias: Tensor | None, form: Format) -> nn.Module:
         """The packed twin of a float ``layer``, with these values in place of its own."""
+
+    def fitting(self, layer: nn.Module, twin: nn.Module, weight: Tensor, form: Format) -> Fitting | None:
+        """How the ``twin`` of a float ``layer`` with ``weight`` multiplies, so that its codes can be fitted to what it
+        sees; None where this backend's codes cannot be chosen."""
+        return None

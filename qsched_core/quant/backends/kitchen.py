@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..formats import Format, resolve_format
+from ..layers import rounded_tokens
+from ..rotation import rotate, rotate_weight
+from ..rounding import Fitting, Grid, IntegerGrid, TableGrid
 from .base import Backend
 
 ROTATIONS = (256, 64, 16)
@@ -116,6 +120,52 @@ class KitchenBackend(Backend):
 
     def twin(self, layer: nn.Module, weight: Tensor, bias: Tensor | None, form: Format) -> nn.Module:
         return self.make(layer, quantized_weight(weight, form), bias, layout_of(form))
+
+    def fitting(self, layer: nn.Module, twin: nn.Module, weight: Tensor, form: Format) -> Fitting | None:
+        """Their tensors are opened here: where one does not hold what it is known to hold, nothing is fitted."""
+        packed = twin.weight.data
+        grid = grid_of(packed, form)
+        if grid is None:
+            return None
+        size = packed._params.convrot_groupsize
+
+        def inputs(rows: Tensor) -> Tensor:
+            return rotate(rows, size)[None] * size**0.5
+
+        def write(codes: Tensor) -> Callable[[], None]:
+            before = packed._qdata.clone()
+            packed._qdata.copy_(_stored_codes(codes, form).to(before))
+            return lambda: packed._qdata.copy_(before)
+
+        flat = rotate_weight(weight.to(packed.device).float(), size) / size**0.5
+        return Fitting(flat[None], inputs, partial(rounded_tokens, bits=form.activation_bits), [grid], write)
+
+
+def grid_of(packed: Tensor, form: Format) -> Grid | None:
+    """The values that the codes of a comfy-kitchen tensor may stand for, its scales being fixed. None: they are not as
+    this was written for."""
+    params, (rows, columns) = packed._params, packed.shape
+    layout = layout_of(form)
+    if layout is W4A8:
+        table, relative = params.codebook, params.scale
+        if table is None or params.correction is not None or packed._qdata.shape != (rows, columns // 2):
+            return None
+        # Their product computes with levels that are rounded to int8.
+        levels = (table.float() * relative.float()[..., None]).round().clamp(-127, 127)
+        return TableGrid(levels * params.s_channel.float()[:, None, None], columns // relative.shape[1])
+    top = 127 if layout is W8A8 else 7
+    stored = columns if layout is W8A8 else columns // 2
+    if packed._qdata.shape != (rows, stored) or params.scale.numel() != rows:
+        return None
+    return IntegerGrid(params.scale.float().view(rows, 1), None, columns, -top, top)
+
+
+def _stored_codes(codes: Tensor, form: Format) -> Tensor:
+    """Codes (N, K) as their tensors store them: int8, or two per byte, the first in the low nibble."""
+    whole = codes.to(torch.int16)
+    if layout_of(form) is W8A8:
+        return whole.to(torch.int8)
+    return ((whole[:, 0::2] & 15) | ((whole[:, 1::2] & 15) << 4)).to(torch.uint8).view(torch.int8)
 
 
 def quantized_weight(weight: Tensor, form: Format) -> Tensor:

@@ -1,0 +1,246 @@
+"""One observation of a network, shared by all who ask what its layers see: rounding, sensitivity, layer choice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..errors import QuantizationError
+from .files import write_checked
+from .observe import FIT_ROWS, Calls, Observed, Usage, judging_rows, observing
+from .select import SMALLEST, candidates
+
+BUDGET = 2_000_000_000
+"""Bytes of input rows held at once; of a larger network's layers they are gathered in further runs."""
+
+CALLS = 4
+"""Calls of the network that are kept to be repeated."""
+
+FORMAT, VERSION = "qsched-observation", "1"
+
+_PARTS = ("judged", "fitted", "largest", "first_token")
+_FINGERPRINT_VALUES = 16
+
+WeightOf = Callable[[str, Tensor], Tensor]
+
+
+@dataclass
+class LayerInputs:
+    """What one layer saw. ``judged`` are rows (R, K) or patches (R, C, kh, kw) to judge a rounding by, ``fitted``
+    others to fit it to, None where a further run has to gather them; ``first_token`` (K,) is a constant one."""
+
+    usage: Usage
+    judged: Tensor
+    fitted: Tensor | None = None
+    first_token: Tensor | None = None
+
+
+@dataclass
+class Observation:
+    """What ``observe`` recorded. ``layers`` by name in the module's order; ``idle`` were never reached; ``calls`` are
+    whole calls of the network (none after loading from a file); ``fingerprint`` tells the network by its layers."""
+
+    layers: dict[str, LayerInputs]
+    fingerprint: str
+    idle: tuple[str, ...] = ()
+    calls: Calls | None = None
+    key: str = ""
+    budget: int = BUDGET
+    root: nn.Module | None = field(default=None, repr=False)
+    run: Callable[[], None] | None = field(default=None, repr=False)
+    on_call: Callable[[int], None] = field(default=lambda number: None, repr=False)
+
+    def rows_to_fit(self, name: str) -> Tensor | None:
+        """The rows that a layer's rounding is fitted to. Where they are not held, one more run gathers those of this
+        layer and of as many after it as the budget holds; earlier ones are let go. None: there are none to be had."""
+        layer = self.layers.get(name)
+        if layer is None:
+            return None
+        if layer.fitted is None and self.run is not None:
+            self._gather(name)
+        return layer.fitted
+
+    def _gather(self, name: str) -> None:
+        for layer in self.layers.values():
+            layer.fitted = None
+        names = list(self.layers)
+        there = {}
+        for other in names[names.index(name) :]:
+            module = self.root.get_submodule(other)
+            if isinstance(module, (nn.Linear, nn.Conv2d)) and _fits(module):
+                there[other] = module
+        group = _within(there, self.budget)
+        layers = {other: there[other] for other in group}
+        with torch.no_grad(), observing(self.root, layers, 0, self.on_call, group) as seen:
+            self.run()
+        for other in group:
+            rows, layer = seen.rows[other], self.layers[other]
+            if rows.values is not None:
+                layer.fitted, layer.judged = rows.split(judging_rows(there[other]))
+
+    def edges(self) -> dict[str, str]:
+        """The layers that read the network's input and write its output, told from the order of calls, with why."""
+        order = sorted((n for n in self.layers if not self.layers[n].usage.one_row), key=self._order)
+        if len(order) < 3:
+            return {}
+        return {order[0]: "it reads the network's input", order[-1]: "it writes the network's output"}
+
+    def _order(self, name: str) -> int:
+        return self.layers[name].usage.order
+
+    def one_row(self, name: str) -> bool:
+        """Whether a layer sees at most one row per picture."""
+        return name in self.layers and self.layers[name].usage.one_row
+
+    def check(self, module: nn.Module, weight_of: WeightOf = lambda name, weight: weight) -> None:
+        """Raises QuantizationError for another network than the one that was observed."""
+        if fingerprint(module, [*self.layers, *self.idle], weight_of) != self.fingerprint:
+            raise QuantizationError("this observation is of another model.", "observe the model that you quantise")
+
+    def save(self, path: str | os.PathLike[str], about: Mapping[str, str] | None = None) -> None:
+        """Write the rows that are held, and the facts, to a ``.safetensors`` file; it is read back and compared.
+
+        Raises:
+            QuantizationError: it cannot be written.
+        """
+        tensors, facts = {}, {}
+        for name, layer in self.layers.items():
+            values = (layer.judged, layer.fitted, layer.usage.largest, layer.first_token)
+            tensors |= {f"{part}/{name}": v for part, v in zip(_PARTS, values, strict=True) if v is not None}
+            facts[name] = {"order": layer.usage.order, "one_row": layer.usage.one_row}
+        record = {"layers": facts, "idle": list(self.idle), "fingerprint": self.fingerprint, "key": self.key}
+        metadata = {**(about or {}), "format": FORMAT, "version": VERSION, "observation": json.dumps(record)}
+        write_checked(tensors, path, metadata, lambda file: _read(file)[1])
+
+
+def observe(
+    module: nn.Module,
+    run: Callable[[], Any],
+    *,
+    recipe: str = "compact",
+    budget: int = BUDGET,
+    calls: int = CALLS,
+    fit: bool = True,
+    weight_of: WeightOf = lambda name, weight: weight,
+    on_call: Callable[[int], None] = lambda number: None,
+    key: str = "",
+) -> Observation:
+    """Record what the Linear layers and convolutions of ``module`` see while ``run()`` calls it on real inputs.
+
+    At most ``budget`` bytes of input rows are held at once: of a larger network ``run`` is called again, while
+    ``quantize`` reaches the layers whose rows are missing, and must give the same inputs each time. ``module`` is only
+    read. ``fit`` False keeps only what sensitivity needs. ``on_call(number)`` may raise to cancel; ``key`` is whatever
+    the caller compares a saved observation by.
+
+    Raises:
+        QuantizationError: an unknown recipe, or a run that reached no layer.
+    """
+    layers = {name: layer for name, layer in candidates(module, recipe) if _is_plain(layer)}
+    group = _within({name: layer for name, layer in layers.items() if _fits(layer)}, budget) if fit else []
+    with torch.no_grad(), observing(module, layers, calls, on_call, group) as seen:
+        run()
+    reached = {name: _inputs(name, layer, seen, name in group) for name, layer in layers.items() if name in seen.usage}
+    if not reached:
+        raise QuantizationError("the run reached no layer to study.", "let run() call the module itself")
+    idle = tuple(name for name in layers if name not in reached)
+    mark = fingerprint(module, [*reached, *idle], weight_of)
+    return Observation(reached, mark, idle, seen.calls, key, budget, module, run if fit else None, on_call)
+
+
+def _inputs(name: str, layer: nn.Module, seen: Observed, fitted: bool) -> LayerInputs:
+    rows = seen.rows[name]
+    fit, judged = rows.split(judging_rows(layer)) if fitted else (None, rows.values)
+    token = seen.first_tokens[name].found if name in seen.first_tokens else None
+    return LayerInputs(seen.usage[name], judged, fit, token)
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    weight = layer.weight
+    plain = isinstance(weight, Tensor) and type(weight.data) is Tensor and weight.is_floating_point()
+    return plain and getattr(layer, "padding_mode", "zeros") == "zeros"
+
+
+def _fits(layer: nn.Module) -> bool:
+    return layer.weight.numel() >= SMALLEST
+
+
+def _within(layers: Mapping[str, nn.Module], budget: int) -> list[str]:
+    """The first layers whose rows the budget holds, at least one."""
+    names: list[str] = []
+    for name, layer in layers.items():
+        columns = layer.weight[0].numel() * getattr(layer, "groups", 1)
+        budget -= (FIT_ROWS + judging_rows(layer)) * columns * layer.weight.element_size()
+        if budget < 0 and names:
+            break
+        names.append(name)
+    return names
+
+
+def fingerprint(module: nn.Module, names: Iterable[str], weight_of: WeightOf = lambda name, weight: weight) -> str:
+    """A hash of these layers' names, shapes and first weights: another checkpoint of the same kind has another."""
+    found = hashlib.sha256()
+    for name in sorted(names):
+        try:
+            layer = module.get_submodule(name)
+        except AttributeError:
+            return ""
+        weight = layer.weight
+        found.update(f"{name} {tuple(getattr(layer, 'shape', weight.shape))};".encode())
+        if not weight.is_meta and weight.is_floating_point():
+            values = weight_of(f"{name}.weight", weight).detach().flatten()[:_FINGERPRINT_VALUES]
+            found.update(values.float().cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+def load_observation(path: str | os.PathLike[str]) -> Observation:
+    """Read and check a file of ``Observation.save``. Whole calls of the network are not in it, nor is ``run``.
+
+    Raises:
+        QuantizationError: not such a file, another version, or contents that cannot be true.
+    """
+    path = Path(path)
+    try:
+        metadata, tensors = _read(path)
+    except OSError as error:
+        raise QuantizationError(f"cannot read {path.name}: {error}", "check the file and its folder") from error
+    except SafetensorError as error:
+        raise QuantizationError(f"{path.name} is not a safetensors file.", "observe again") from error
+    if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+        raise QuantizationError(f"{path.name} is no observation of ours.", "observe again")
+    try:
+        record = json.loads(metadata["observation"])
+        layers = {str(name): _layer(name, facts, tensors) for name, facts in record["layers"].items()}
+        idle = tuple(str(name) for name in record["idle"])
+        return Observation(layers, str(record["fingerprint"]), idle, key=str(record["key"]))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise QuantizationError(f"{path.name}: its contents are damaged.", "observe again") from error
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}
+
+
+def _layer(name: str, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LayerInputs:
+    """Raises ValueError, KeyError or TypeError for a record that cannot be true."""
+    judged, fitted, largest, token = (tensors.get(f"{part}/{name}") for part in _PARTS)
+    if not isinstance(facts["order"], int) or not isinstance(facts["one_row"], bool):
+        raise ValueError(name)
+    if judged is None or judged.ndim not in (2, 4) or not len(judged):
+        raise ValueError(name)
+    for rows in (judged, fitted):
+        if rows is not None and not (rows.is_floating_point() and rows.shape[1:] == judged.shape[1:]):
+            raise ValueError(name)
+    for values in (largest, token):
+        if values is not None and not (values.is_floating_point() and tuple(values.shape) == tuple(judged.shape[1:2])):
+            raise ValueError(name)
+    return LayerInputs(Usage(facts["order"], facts["one_row"], largest), judged, fitted, token)

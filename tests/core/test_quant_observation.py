@@ -1,0 +1,290 @@
+"""One observation of a network: what is kept, within what memory, and what the quantiser makes of it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import qsched_core as qs
+from qsched_core import QuantizationError
+from qsched_core.quant import measure_sensitivity, resolve_format
+from qsched_core.quant.observe import FIT_ROWS, Sample, judging_rows
+
+WIDTH, TOKENS = 64, 40
+
+
+class Flat(nn.Module):
+    """Flat names, as an exported graph has them: nothing in them says what is a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.time = nn.Linear(WIDTH, WIDTH)
+        self.layer_0 = nn.Linear(WIDTH, WIDTH)
+        self.layer_1 = nn.Linear(WIDTH, WIDTH)
+        self.conv = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
+        self.layer_2 = nn.Linear(WIDTH, WIDTH)
+        self.unused = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        x = self.layer_0(x) + self.time(time)[:, None]
+        x = x + self.layer_1(torch.tanh(x))
+        x = x + self.conv(x.transpose(1, 2).unflatten(2, (8, -1))).flatten(2).transpose(1, 2)
+        return self.layer_2(x)
+
+
+def inputs(generator: torch.Generator, pictures: int = 2) -> tuple[Tensor, Tensor]:
+    """As networks have them: columns that know of each other, and a time that lies on a few axes."""
+    fixed = torch.Generator().manual_seed(9)
+    mixing = torch.randn(WIDTH, WIDTH, generator=fixed) / 8 + torch.eye(WIDTH)
+    axes = torch.randn(4, WIDTH, generator=fixed)
+    x = torch.randn(pictures, TOKENS, WIDTH, generator=generator) @ mixing
+    return x, torch.randn(pictures, 4, generator=generator) @ axes
+
+
+def run_of(net: nn.Module, calls: int = 12):
+    def run() -> None:
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(calls):
+            net(*inputs(generator))
+
+    return run
+
+
+@pytest.fixture
+def net() -> Flat:
+    return Flat().requires_grad_(False)
+
+
+@pytest.fixture
+def seen(net):
+    return qs.observe(net, run_of(net))
+
+
+def output_error(net: nn.Module, packed: nn.Module) -> float:
+    x, time = inputs(torch.Generator().manual_seed(50), pictures=8)
+    exact = net(x, time)
+    return ((packed(x, time) - exact).norm() / exact.norm()).item()
+
+
+# --- what is recorded
+
+
+def test_a_sample_is_uniform_and_the_same_in_pieces():
+    whole, pieces = Sample(10), Sample(10)
+    values, parts = torch.full((10,), -1), torch.full((10,), -1)
+    places, items = whole.offered(100)
+    values[places] = items
+    for start in range(0, 100, 7):
+        places, items = pieces.offered(min(7, 100 - start))
+        parts[places] = items + start
+    assert sorted(values.tolist()) == sorted(parts.tolist())
+    assert len(set(values.tolist())) == 10
+
+
+def test_places_order_and_rows_are_told_from_the_calls(seen):
+    assert seen.edges() == {"layer_0": "it reads the network's input", "layer_2": "it writes the network's output"}
+    assert [name for name in seen.layers if seen.one_row(name)] == ["time"]
+    assert seen.idle == ("unused",)
+    assert seen.calls.seen == 12
+
+
+def test_the_largest_inputs_are_those_of_all_rows(net):
+    largest = []
+    hook = net.layer_1.register_forward_pre_hook(lambda module, args: largest.append(args[0].abs().amax((0, 1))))
+    seen = qs.observe(net, run_of(net))
+    hook.remove()
+    assert torch.equal(seen.layers["layer_1"].usage.largest, torch.stack(largest).amax(0))
+    assert seen.layers["conv"].usage.largest.shape == (WIDTH,)
+
+
+def test_rows_to_judge_are_not_those_to_fit(seen):
+    layer = seen.layers["layer_1"]
+    assert len(layer.fitted) + len(layer.judged) == 12 * 2 * TOKENS
+    both = torch.cat([layer.fitted, layer.judged])
+    assert len(both.unique(dim=0)) == len(both)
+    assert seen.layers["conv"].fitted.shape[1:] == (WIDTH, 3, 3)
+
+
+def test_rows_are_bounded(net):
+    seen = qs.observe(net, run_of(net, calls=120))
+    assert len(seen.layers["layer_1"].fitted) == FIT_ROWS
+    for name, layer in seen.layers.items():
+        assert len(layer.judged) <= judging_rows(net.get_submodule(name))
+        assert len(layer.fitted) <= FIT_ROWS
+
+
+def test_a_small_budget_takes_more_runs_and_gives_the_same_rows(net):
+    runs = []
+
+    def run() -> None:
+        runs.append(1)
+        run_of(net)()
+
+    small = qs.observe(net, run, budget=1)
+    assert sum(layer.fitted is not None for layer in small.layers.values()) == 1
+    one = qs.observe(net, run_of(net))
+    assert len(runs) == 1
+    for name in small.layers:
+        assert torch.equal(small.rows_to_fit(name), one.layers[name].fitted)
+        assert sum(layer.fitted is not None for layer in small.layers.values()) == 1
+    assert len(runs) == len(small.layers)
+
+
+def test_nothing_stays_on_the_network(net):
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    qs.observe(net, run_of(net))
+    assert not any(module._forward_pre_hooks for module in net.modules())
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+def test_a_cancel_leaves_no_hooks(net):
+    def on_call(number: int) -> None:
+        if number == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        qs.observe(net, run_of(net), on_call=on_call)
+    assert not any(module._forward_pre_hooks for module in net.modules())
+
+
+# --- what the quantiser makes of it
+
+
+def test_a_network_of_flat_names_is_quantised_but_for_its_edges(net, seen, refused):
+    with refused(QuantizationError, "nothing to quantise"):
+        qs.quantize(copy.deepcopy(net))
+    packed = copy.deepcopy(net)
+    report = qs.quantize(packed, observation=seen)
+    kept = {layer.name: layer.reason for layer in report.layers if layer.reason}
+    assert kept == seen.edges()
+    formats = {layer.name: layer.format for layer in report.quantized}
+    assert formats == {
+        "time": "w4a16/g32", "layer_1": "w4a8/g32", "conv": "w4a8/g32", "unused": "w4a8/g32",
+    }  # fmt: skip
+    assert "sees one row per picture: float activations" in report.text()
+    assert "Rounding fitted to what the layers see in 3 of 4 layers." in report.text()
+    assert "Rounded to nearest 1: never reached." in report.text()
+
+
+def test_edges_that_are_asked_for_get_eight_bits(net, seen):
+    packed = copy.deepcopy(net)
+    report = qs.quantize(packed, "w4a4", observation=seen, include=["*"])
+    formats = {layer.name: layer.format for layer in report.quantized}
+    assert formats["layer_0"] == formats["layer_2"] == "w8a8/channel"
+    assert formats["layer_1"] == "w4a4/g32"
+
+
+@pytest.mark.parametrize("form", ["w4a8", "w3a8", "w4a4", "w4a16"])
+def test_fitted_networks_are_nearer(net, seen, form):
+    fitted, nearest = copy.deepcopy(net), copy.deepcopy(net)
+    report = qs.quantize(fitted, form, group_size=0, observation=seen)
+    fast = qs.quantize(nearest, form, group_size=0, observation=seen, quality="fast")
+    assert output_error(net, fitted) < 0.9 * output_error(net, nearest)
+    assert report.bytes_after == fast.bytes_after
+    assert "Rounding fitted" not in fast.text()
+
+
+def test_it_is_the_same_every_time_and_survives_a_file(net, seen, tmp_path):
+    seen.save(tmp_path / "seen.safetensors")
+    states = []
+    for observation in (seen, qs.load_observation(tmp_path / "seen.safetensors")):
+        packed = copy.deepcopy(net)
+        qs.quantize(packed, observation=observation)
+        states.append(packed.state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_in_place_within_a_small_budget(net):
+    packed = copy.deepcopy(net)
+    seen = qs.observe(packed, run_of(packed), budget=1)
+    qs.quantize(packed, "w4a8", group_size=0, observation=seen)
+    nearest = copy.deepcopy(net)
+    qs.quantize(nearest, "w4a8", group_size=0, observation=seen, quality="fast")
+    assert output_error(net, packed) < 0.9 * output_error(net, nearest)
+
+
+def test_a_study_of_the_same_observation_is_fitted_and_drives_nothing(net, seen):
+    def drive() -> None:
+        raise AssertionError
+
+    form = resolve_format("w4a16", 0)
+    names = ["layer_1", "conv"]
+    fitted = measure_sensitivity(net, drive, [form], include=names, observation=seen, depth="network")
+    nearest = measure_sensitivity(net, run_of(net), [form], include=names, depth="network")
+    for one, other in zip(fitted.layers, nearest.layers, strict=True):
+        assert one.measure(form).damage < 0.8 * other.measure(form).damage
+
+
+# --- bad input
+
+
+def test_an_observation_of_another_model_is_refused(net, seen, refused):
+    other = copy.deepcopy(net)
+    other.layer_1.weight.data += 1e-3
+    for stranger in (other, nn.Sequential(nn.Linear(WIDTH, WIDTH))):
+        with refused(QuantizationError, "observation is of another model"):
+            qs.quantize(stranger, observation=seen)
+    with refused(QuantizationError, "observation is of another model"):
+        measure_sensitivity(other, lambda: None, include=["*"], observation=seen)
+
+
+def test_a_run_that_reaches_nothing_is_refused(net, refused):
+    with refused(QuantizationError, "reached no layer"):
+        qs.observe(net, lambda: None)
+
+
+def test_quality_needs_an_observation(net, refused):
+    with refused(QuantizationError, "fitted needs an observation"):
+        qs.quantize(net, quality="fitted")
+    with refused(QuantizationError, "'finest' is unknown"):
+        qs.quantize(net, quality="finest")
+
+
+def test_a_saved_observation_has_no_calls(net, seen, tmp_path, refused):
+    seen.save(tmp_path / "seen.safetensors")
+    loaded = qs.load_observation(tmp_path / "seen.safetensors")
+    with refused(QuantizationError, "holds no calls"):
+        measure_sensitivity(net, lambda: None, include=["*"], depth="network", observation=loaded)
+
+
+ATTACKS = {
+    "no rows": lambda t, m: t.pop("judged/layer_1"),
+    "other columns": lambda t, m: t.update({"fitted/layer_1": torch.ones(20, WIDTH + 1)}),
+    "integers": lambda t, m: t.update({"judged/layer_1": torch.ones(20, WIDTH, dtype=torch.int64)}),
+    "a long token": lambda t, m: t.update({"first_token/layer_1": torch.ones(WIDTH + 1)}),
+    "no list": lambda t, m: m.update(observation="[]"),
+    "no JSON": lambda t, m: m.update(observation="{"),
+    "odd order": lambda t, m: m.update(observation=m["observation"].replace('"order": 0', '"order": "a"')),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_strangers_file_is_refused(seen, tmp_path, refused, attack):
+    path = tmp_path / "seen.safetensors"
+    seen.save(path)
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    ATTACKS[attack](tensors, metadata)
+    save_file(tensors, path, metadata)
+    with refused(QuantizationError, "damaged"):
+        qs.load_observation(path)
+
+
+def test_other_files_are_refused(tmp_path, refused):
+    path = tmp_path / "a.safetensors"
+    with refused(QuantizationError, "cannot read"):
+        qs.load_observation(path)
+    path.write_bytes(b"nothing")
+    with refused(QuantizationError, "is not a safetensors"):
+        qs.load_observation(path)
+    save_file({"a": torch.ones(1)}, path)
+    with refused(QuantizationError, "no observation of ours"):
+        qs.load_observation(path)

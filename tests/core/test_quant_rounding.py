@@ -1,0 +1,273 @@
+"""Codes fitted to what a layer sees: the same bytes and scales, a smaller error of the output."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from qsched_core.quant import FORMATS, KitchenBackend, TorchBackend, Way, resolve_format, rounding
+from qsched_core.quant.fitting import fitted_twin, layer_output, output_error
+from qsched_core.quant.packed import packed_weight
+from qsched_core.quant.packing import codes, grid_of, pack, recoded, row_bytes, scales, unpack
+from qsched_core.quant.rounding import IntegerGrid, NotFitted, TableGrid, fitted_codes
+
+CPU = torch.device("cpu")
+FORMS = [
+    resolve_format(name, group, symmetric)
+    for name in ("w3a8", "w4a8", "w6a8", "w8a8")
+    for group in (0, 32)
+    for symmetric in (True, False)
+]
+
+
+def correlated(rows: int, columns: int, seed: int = 0) -> Tensor:
+    """Inputs as layers see them: their columns know of each other, and a few are loud."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(columns, columns, generator=torch.Generator().manual_seed(7)) / columns**0.5 + torch.eye(
+        columns
+    )
+    x = torch.randn(rows, columns, generator=generator) @ mixing
+    x[:, :3] *= 5
+    return x + 0.5
+
+
+def linear(columns: int = 128, outputs: int = 48, bias: bool = True) -> nn.Linear:
+    torch.manual_seed(1)
+    return nn.Linear(columns, outputs, bias).requires_grad_(False)
+
+
+def fit(layer: nn.Module, form, rows: Tensor, judged: Tensor, backend=None):
+    bias = None if layer.bias is None else layer.bias.data
+    return fitted_twin(Way(backend or TorchBackend(), form), layer, layer.weight.data, bias, rows, judged)
+
+
+# --- the arithmetic
+
+
+def test_two_columns_are_rounded_as_worked_out_by_hand(monkeypatch):
+    """Column 0 sees more and is rounded first; column 1 then takes up H01 / H11 of its error."""
+    monkeypatch.setattr(rounding, "DAMPING", 0.0)
+    rows = torch.tensor([[2.0, 1.0], [2.0, 0.0], [0.0, 1.0]])  # H = [[8, 2], [2, 2]] / 3
+    grid = IntegerGrid(torch.ones(1, 1), None, 2, -8, 7)
+    chosen, made = fitted_codes(torch.tensor([[1.4, 2.3]]), rows, grid)
+    assert chosen.tolist() == made.tolist() == [[1.0, 3.0]]  # 2.3 + 0.4 * 2 / 2 = 2.7
+    nearest, _ = fitted_codes(torch.tensor([[1.4, 2.3]]), torch.eye(2), grid)
+    assert nearest.tolist() == [[1.0, 2.0]]
+
+
+def test_inputs_that_know_nothing_of_each_other_leave_nearest():
+    weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
+    form = resolve_format("w4a8", 32)
+    packed = pack(weight, form)
+    chosen, made = fitted_codes(weight, torch.eye(64), grid_of(packed, 64, form))
+    assert torch.equal(chosen.to(torch.int8), codes(packed, 64, form))
+    assert torch.equal(made, unpack(packed, 64, form))
+
+
+def test_blocks_of_columns_change_nothing(monkeypatch):
+    weight, rows = torch.randn(8, 96, generator=torch.Generator().manual_seed(0)), correlated(500, 96)
+    grid = grid_of(pack(weight, FORMATS["w4a8"]), 96, FORMATS["w4a8"])
+    one, _ = fitted_codes(weight, rows, grid)
+    monkeypatch.setattr(rounding, "BLOCK", 7)
+    other, _ = fitted_codes(weight, rows, grid)
+    assert (one != other).float().mean() < 0.01  # sums in another order
+
+
+@pytest.mark.parametrize(("columns", "channel", "widths"), [
+    (4096, 1, [4096]), (5120, 1, [2560, 2560]), (11520, 9, [3843, 3843, 3834]), (23040, 9, [3843] * 5 + [3825]),
+    (8192, 8192, [8192]),
+])  # fmt: skip
+def test_wide_layers_are_cut_between_channels(columns, channel, widths):
+    parts = rounding._parts(columns, channel)
+    assert [part.stop - part.start for part in parts] == widths
+    assert all(part.start % channel == 0 for part in parts)
+    assert parts[-1].stop == columns
+
+
+def test_a_cut_costs_little_and_stays_better_than_nearest(monkeypatch):
+    layer, rows, judged = linear(), correlated(2000, 128), correlated(300, 128, seed=1)
+    form = resolve_format("w4a16", 0)
+    _, whole = fit(layer, form, rows, judged)
+    monkeypatch.setattr(rounding, "MAX_COLUMNS", 64)
+    _, cut = fit(layer, form, rows, judged)
+    assert whole.fitted < cut.fitted < cut.nearest
+
+
+def test_the_levels_of_a_table_are_the_nearest_ones():
+    levels = torch.tensor([[[-3.0, -1.0, 0.0, 2.0]], [[-6.0, -2.0, 0.0, 4.0]]])  # two outputs, one group
+    rounded = TableGrid(levels, 4).block(torch.arange(4))
+    for value in (-9.0, -2.2, -1.9, -0.4, 0.9, 1.1, 9.0):
+        chosen, made = rounded(0, torch.tensor([value, value]))
+        expected = (levels[:, 0] - value).abs().argmin(1)
+        assert chosen.tolist() == expected.tolist()
+        assert torch.equal(made, levels[:, 0].gather(1, expected[:, None])[:, 0])
+
+
+# --- the bytes
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("columns", [128, 100])
+def test_codes_go_into_the_same_bytes(form, columns):
+    weight = torch.randn(12, columns, generator=torch.Generator().manual_seed(3))
+    packed = pack(weight, form)
+    grid = grid_of(packed, columns, form)
+    chosen, made = fitted_codes(weight, correlated(400, columns), grid)
+    other = recoded(packed, chosen, form)
+    assert other.shape == (12, row_bytes(columns, form))
+    assert torch.equal(unpack(other, columns, form), made)
+    assert torch.equal(scales(other, columns, form), scales(packed, columns, form))
+    assert torch.equal(recoded(other, codes(packed, columns, form), form), packed)
+    low, high = (-(2 ** (form.weight_bits - 1)), 0)[not form.symmetric], 2**form.weight_bits - 1
+    assert low <= chosen.min()
+    assert chosen.max() <= high + low
+
+
+@pytest.mark.parametrize("form", [*FORMS, resolve_format("w4a16"), resolve_format("w4a4")], ids=str)
+def test_the_output_is_nearer_on_inputs_that_nothing_was_fitted_to(form):
+    layer, judged = linear(), correlated(500, 128, seed=1)
+    twin, found = fit(layer, form, correlated(3000, 128), judged)
+    nearest = TorchBackend().twin(layer, layer.weight.data, layer.bias.data, form)
+    assert found.nearest == pytest.approx(output_error(layer, nearest, layer.weight.data, layer.bias.data, judged))
+    assert found.fitted == pytest.approx(output_error(layer, twin, layer.weight.data, layer.bias.data, judged))
+    # Rounded activations have an error of their own, which no weight takes back; 8 bits of it are most of W8A8's.
+    assert found.fitted < found.nearest * (0.8 if form.activation_bits > 4 and form.weight_bits < 6 else 1.0)
+    assert twin.weight.shape == nearest.weight.shape
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_convolutions_are_fitted_through_their_patches(groups):
+    torch.manual_seed(2)
+    layer = nn.Conv2d(16, 24, 3, groups=groups).requires_grad_(False)
+    rows = correlated(3000, 16 * 9).view(-1, 16, 3, 3)
+    judged = correlated(400, 16 * 9, seed=1).view(-1, 16, 3, 3)
+    twin, found = fit(layer, resolve_format("w4a16"), rows, judged)
+    assert found.fitted < 0.9 * found.nearest
+    exact = layer(judged)
+    assert (twin(judged) - exact).norm() < 0.91 * found.nearest * (exact - layer.bias[:, None, None]).norm()
+    assert twin.shape == tuple(layer.weight.shape)
+
+
+def test_the_bias_takes_the_mean_error_away():
+    layer, rows = linear(), correlated(3000, 128) + 2.0
+    twin, _ = fit(layer, resolve_format("w3a8", 0), rows, rows[:200])
+    nearest = TorchBackend().twin(layer, layer.weight.data, layer.bias.data, resolve_format("w3a8", 0))
+    exact = layer(rows)
+    assert (twin(rows) - exact).mean(0).abs().max() < 1e-4 * exact.abs().max()
+    assert (nearest(rows) - exact).mean(0).abs().max() > 1e-2 * exact.abs().max()
+    bare = linear(bias=False)
+    assert fit(bare, resolve_format("w3a8", 0), rows, rows[:200])[0].bias is None
+
+
+def test_the_weights_do_not_come_near_only_the_output_does():
+    """GPTQ leaves the weights farther away: it is the output that counts."""
+    layer, rows = linear(), correlated(3000, 128)
+    form = resolve_format("w4a16", 0)
+    twin, _ = fit(layer, form, rows, rows[:200])
+    nearest = TorchBackend().twin(layer, layer.weight.data, layer.bias.data, form)
+    far, near = ((packed_weight(t) - layer.weight).norm() for t in (twin, nearest))
+    assert far > near
+
+
+# --- comfy-kitchen's tensors
+
+
+@pytest.mark.parametrize("name", ["w8a8", "w4a8", "w4a4"])
+def test_native_tensors_are_fitted_in_their_own_bytes(name):
+    backend = KitchenBackend()
+    form = backend.form(name)
+    if reason := backend.missing(form, CPU):
+        pytest.skip(reason)
+    layer = linear(columns=256)
+    nearest = backend.twin(layer, layer.weight.data, layer.bias.data, form)
+    fitting = backend.fitting(layer, nearest, layer.weight.data, form)
+    before = nearest.weight.data._qdata.clone()
+    rounded = fitting.grids[0].block(torch.arange(256))
+    fitting.write(torch.stack([rounded(i, fitting.weight[0][:, i].contiguous())[0] for i in range(256)], 1))
+    # Their rotation sums in another order: a weight halfway between two codes may fall to either side.
+    assert (nearest.weight.data._qdata != before).float().mean() < 1e-3
+    twin, found = fit(layer, form, correlated(3000, 256), correlated(300, 256, 1), backend)
+    assert found.fitted < 0.9 * found.nearest
+    assert {key: (v.shape, v.dtype) for key, v in twin.weight.data.state_dict("weight").items()} == {
+        key: (v.shape, v.dtype) for key, v in nearest.weight.data.state_dict("weight").items()
+    }
+
+
+# --- bad input: nearest, and why
+
+
+def test_dead_columns_are_rounded_to_nearest():
+    layer, rows = linear(), correlated(1000, 128)
+    rows[:, 40:50] = 0
+    form = resolve_format("w4a16")
+    nearest = pack(layer.weight.data, form)
+    chosen, _ = fitted_codes(layer.weight.data, rows, grid_of(nearest, 128, form))
+    assert torch.equal(chosen[:, 40:50].to(torch.int8), codes(nearest, 128, form)[:, 40:50])
+
+
+def test_fewer_rows_than_columns_are_enough_to_be_better():
+    """Of a time embedding every sampling shows the same few points: they lie on few axes."""
+    layer = linear()
+    rows, judged = (correlated(count, 4, seed) @ correlated(4, 128, 3) for count, seed in ((40, 0), (300, 1)))
+    _, found = fit(layer, resolve_format("w4a16", 0), rows, judged)
+    assert found.fitted < found.nearest
+
+
+@pytest.mark.parametrize(("rows", "judged", "note"), [
+    (None, correlated(20, 128), "fewer than 8 inputs seen"),
+    (correlated(7, 128), correlated(20, 128), "fewer than 8 inputs seen"),
+    (correlated(100, 128).fill_(float("nan")), correlated(20, 128), "its inputs hold NaN or infinity"),
+    (correlated(100, 128), correlated(20, 128).fill_(float("inf")), "its inputs hold NaN or infinity"),
+])  # fmt: skip
+def test_inputs_that_tell_nothing_leave_nearest(rows, judged, note):
+    layer, form = linear(), resolve_format("w4a16")
+    twin, found = fit(layer, form, rows, judged)
+    assert (found.fitted, found.note) == (None, note)
+    assert torch.equal(twin.weight, TorchBackend().twin(layer, layer.weight.data, None, form).weight)
+
+
+@pytest.mark.parametrize(("error", "note"), [
+    (torch.OutOfMemoryError("no"), "out of memory for its Hessian"), (NotFitted("it is odd"), "it is odd"),
+])  # fmt: skip
+def test_what_goes_wrong_in_the_factorisation_leaves_nearest(monkeypatch, error, note):
+    def fail(hessian: Tensor) -> Tensor:
+        raise error
+
+    monkeypatch.setattr(rounding, "_inverse_factor", fail)
+    layer, form = linear(), resolve_format("w4a16")
+    twin, found = fit(layer, form, correlated(100, 128), correlated(20, 128))
+    assert found.note == note
+    assert not found.better
+    assert torch.equal(twin.bias, layer.bias)
+
+
+def test_a_hessian_that_has_no_factor_is_refused():
+    with pytest.raises(NotFitted, match="cannot be factored|can be factored"):
+        rounding._inverse_factor(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
+
+
+def test_fitted_to_other_inputs_than_judged_stays_nearest():
+    """Where it got worse on inputs that nothing was fitted to, nearest is kept."""
+    layer, form = linear(), resolve_format("w4a16", 0)
+    rows = torch.zeros(100, 128)
+    rows[:, :4] = correlated(100, 4) * 100
+    rows[:, 4:] = rows[:, :1] * 0.3
+    judged = torch.randn(400, 128, generator=torch.Generator().manual_seed(5))
+    twin, found = fit(layer, form, rows, judged)
+    assert found.fitted > found.nearest
+    assert found.note == "fitted was not better"
+    assert torch.equal(twin.weight, TorchBackend().twin(layer, layer.weight.data, None, form).weight)
+
+
+def test_no_warning_is_given():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(linear(), resolve_format("w4a8"), correlated(100, 128), correlated(20, 128))
+
+
+def test_the_layers_own_product_is_what_is_judged():
+    layer, rows = linear(), correlated(50, 128)
+    assert torch.allclose(layer_output(layer, layer.weight.data, rows), layer(rows) - layer.bias, atol=1e-5)
