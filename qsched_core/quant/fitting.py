@@ -80,12 +80,12 @@ def _fit(way: Way, layer: nn.Module, twin: nn.Module, weight: Tensor, rows: Tens
     undo = fitting.write(torch.cat(codes))
     if twin.bias is None:
         return undo
-    before = twin.bias.data.clone()
-    twin.bias.data.copy_(before.float() + torch.cat(shifts))
+    before = twin.bias.data  # the float layer's own values, perhaps: they are not written into
+    twin.bias.data = (before.float() + torch.cat(shifts).to(before.device)).to(before)
 
     def undo_both() -> None:
         undo()
-        twin.bias.data.copy_(before)
+        twin.bias.data = before
 
     return undo_both
 
