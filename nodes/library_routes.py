@@ -1,4 +1,4 @@
-"""The presets over HTTP, for the page's own tab: list, match, rename, import, and a picture to share.
+"""The presets over HTTP, for the page's own tab: list, rename, delete, undo, import, and a picture to share.
 
 What changes something is taken from the page alone, see page_requests.
 """
@@ -13,14 +13,12 @@ from aiohttp import ClientPayloadError, web
 from aiohttp.http import HttpProcessingError
 
 from ..qsched_core import QSchedError
-from . import library
-from .folders import FOLDER, file_names
-from .matching import match, read_graph
+from . import library, library_page, library_trash
 from .page import page_server
 from .page_requests import post_route, refusal
-from .share import share_picture
 
-MOST_JSON, MOST_FILE = 256 * 1024, 2 * 1024**2
+MOST_JSON, MOST_FILE = 256 * 1024, 4 * 1024**2
+"""Bytes. A preset has 1 MiB of header and some values; a picture that carries one has a third more, and itself."""
 
 
 def add_library_routes() -> None:
@@ -30,52 +28,52 @@ def add_library_routes() -> None:
         return
     routes = server.routes
 
-    @routes.get("/qsched/presets")
+    @post_route(server, "/qsched/presets")
     async def presets(request: web.Request) -> web.Response:
-        return await _answer(lambda: {"presets": library.entries()})
+        question = await _json(request)
+        return await _answer(lambda: library_page.page(question))
 
-    @post_route(server, "/qsched/presets/match")
-    async def matches(request: web.Request) -> web.Response:
-        told = await _json(request)
-        return await _answer(lambda: matched(told))
+    @post_route(server, "/qsched/presets/names")
+    async def names(request: web.Request) -> web.Response:
+        question = await _json(request)
+        return await _answer(lambda: library_page.names_by_fit(question))
 
     @post_route(server, "/qsched/presets/rename")
     async def rename(request: web.Request) -> web.Response:
         told = await _json(request)
-        names = [told.get(key) for key in ("name", "new_name")]
-        if not all(isinstance(name, str) and len(name) <= 1000 for name in names):
-            raise refusal(web.HTTPBadRequest, "name and new_name are texts.")
+        names = [_text(told, key) for key in ("name", "new_name")]
         return await _answer(lambda: {"name": library.rename(*names)})
+
+    @post_route(server, "/qsched/presets/delete")
+    async def delete(request: web.Request) -> web.Response:
+        name = _text(await _json(request), "name")
+        return await _answer(lambda: {"undo": library_trash.delete(name)})
+
+    @post_route(server, "/qsched/presets/undo")
+    async def undo(request: web.Request) -> web.Response:
+        token = _text(await _json(request), "undo")
+        return await _answer(lambda: {"name": library_trash.restore(token)})
 
     @post_route(server, "/qsched/presets/import")
     async def import_file(request: web.Request) -> web.Response:
         name, content = await _file(request)
-        return await _answer(lambda: {"name": library.import_preset(name, content)})
+        return await _answer(lambda: dict(zip(("name", "added"), library.import_preset(name, content), strict=True)))
 
     @routes.get("/qsched/presets/picture")
     async def picture(request: web.Request) -> web.Response:
         name = request.query.get("name", "")
         try:
-            content = await asyncio.to_thread(lambda: share_picture(library.load(name)))
+            content = await asyncio.to_thread(library.picture, name)
         except QSchedError as error:
             return web.json_response({"error": str(error)}, status=404)
         return web.Response(body=content, content_type="image/png")
 
 
-def matched(told: object) -> dict:
-    """What is known of a graph's model, and of every preset whether it fits: ``fits`` is None where that is not known
-    before a run."""
-    graph = read_graph(told)
-    found = {}
-    for name in file_names(FOLDER)[: library.MOST]:
-        try:
-            result = match(library.load(name), graph)
-        except QSchedError:
-            continue  # the list says why
-        differs = [{"what": item.what, "preset": item.preset, "here": item.here} for item in result.differs]
-        found[name] = {"fits": result.fits, "differs": differs, "unknown": list(result.unknown)}
-    families = list(dict.fromkeys(model.family for model in graph.models))
-    return {"models": families, "formats": list(dict.fromkeys(graph.formats)), "presets": found}
+def _text(told: dict, key: str) -> str:
+    value = told.get(key)
+    if not isinstance(value, str) or len(value) > 1000:
+        raise refusal(web.HTTPBadRequest, f"{key} is a text.")
+    return value
 
 
 async def _answer(work: Callable[[], dict]) -> web.Response:

@@ -1,10 +1,14 @@
-"""A preset as one picture to post: what it is for, its curves, its gain. On the canvas it opens the workflow."""
+"""A preset as one picture to post: what it is for, its curves, its gain; with the preset's file in it."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import io
+import re
 
 from ..calibration.canvas import BAND, COLOURS, FAINT, GRID, INK, Canvas, labels, ticks
+from ..qsched_core import PresetError
 from .cards import RECIPE, THUMBNAIL, bound_text, clean, gain_of, notes_of, steps_text, thumbnail_picture
 
 WIDTH, HEIGHT = 1200, 630
@@ -15,8 +19,48 @@ _MOST_SHOWN = 16
 """Steps that get a sigma below them."""
 
 
-def share_picture(preset) -> bytes:
-    """A PNG of 1200 x 630 with the preset's workflow in it, if it has one."""
+CARRIED = "qsched_preset"
+"""The picture's text that is the preset's file in base64: what a chat or a forum leaves in place is the picture."""
+
+PICTURE_SUFFIX = re.compile(r"(\.qsched)?( ?\(\d+\))?\.png$", re.IGNORECASE)
+"""Of the picture's name: what the page adds, and what browsers do where a file of that name is there."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def carried_preset(file_name: str, content: bytes) -> tuple[str, bytes]:
+    """(name, bytes) of the preset's file in a picture to share; of the file itself where it is no picture.
+
+    Raises:
+        PresetError: a picture without a preset.
+    """
+    if not content.startswith(_PNG):
+        return file_name, content
+    keyword = CARRIED.encode() + b"\0"
+    for kind, data in _chunks(content):
+        if kind == b"tEXt" and data.startswith(keyword):
+            try:
+                return PICTURE_SUFFIX.sub("", file_name) + ".safetensors", base64.b64decode(
+                    data[len(keyword) :], validate=True
+                )
+            except binascii.Error:
+                break
+    raise PresetError("there is no preset in this picture.", "import a picture that Q-Sched's sidebar made")
+
+
+def _chunks(content: bytes):
+    """(kind, data) of each part of a PNG; one that is longer than the file ends it. Nothing is decoded."""
+    at = len(_PNG)
+    while at + 12 <= len(content):
+        length = int.from_bytes(content[at : at + 4], "big")
+        if at + 12 + length > len(content):
+            return
+        yield content[at + 4 : at + 8], content[at + 8 : at + 8 + length]
+        at += 12 + length
+
+
+def share_picture(preset, file: bytes = b"") -> bytes:
+    """A PNG of 1200 x 630 with the preset's ``file`` and its workflow in it, if it has one."""
     from PIL import ImageOps
     from PIL.PngImagePlugin import PngInfo
 
@@ -32,9 +76,11 @@ def share_picture(preset) -> bytes:
     for name in RECIPE:
         if (text := preset.card.get(name, "")) and text.isascii():
             info.add_text(name, text)
-    file = io.BytesIO()
-    picture.save(file, "PNG", pnginfo=info)
-    return file.getvalue()
+    if file:
+        info.add_text(CARRIED, base64.b64encode(file).decode())
+    written = io.BytesIO()
+    picture.save(written, "PNG", pnginfo=info)
+    return written.getvalue()
 
 
 def _words(canvas: Canvas, preset, right: float) -> None:

@@ -6,10 +6,14 @@ folder names speak of. Nothing was measured here, and the presets say so.
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from calibration.canvas import COLOURS, FAINT, GRID, Canvas
 from qsched_core import Binding, Coefficients, Preset, save_preset
 
 from .layout import ROOT
@@ -18,6 +22,8 @@ FOLDER = ROOT / "presets"
 WORDS = "published values, not verified here"
 PAPER = "Q-Sched, arXiv 2509.01624, by Frumkin and Marculescu"
 CODE = "github.com/enyac-group/q-sched"
+SIDE = 256
+"""Pixels of a card's picture, as the host shows it."""
 
 
 def presets() -> dict[str, Preset]:
@@ -52,7 +58,32 @@ def presets() -> dict[str, Preset]:
 
 def write(folder: Path = FOLDER) -> None:
     for name, preset in presets().items():
-        save_preset(preset, folder / name)
+        card = {**preset.card, "modelspec.thumbnail": curves_picture(preset)}
+        save_preset(replace(preset, card=card), folder / name)
+
+
+def curves_picture(preset: Preset) -> str:
+    """The preset's curves on a card of 256 x 256, as a data URI: nobody here has run the model that they are for."""
+    canvas, side, (low, high) = Canvas(SIDE, SIDE), SIDE, (0.85, 1.15)
+    canvas.text(16, 28, preset.binding.model, 22)
+    canvas.text(16, 54, f"{preset.steps} steps, published", 15, FAINT)
+
+    def point(step: int, value: float) -> tuple[float, float]:
+        return 28 + 162 * step / (preset.steps - 1), side - 28 - (side - 112) * (value - low) / (high - low)
+
+    canvas.line(point(0, 1), point(preset.steps - 1, 1), GRID, 1)
+    curves = ("c_x", preset.coefficients.c_x), ("c_eps", preset.coefficients.c_eps)
+    for (name, values), colour, shift in zip(curves, COLOURS, (-9, 9), strict=False):
+        points = [point(step, value) for step, value in enumerate(values)]
+        for start, end in zip(points, points[1:], strict=False):
+            canvas.line(start, end, colour, 3)
+        for each in points:
+            canvas.dot(*each, 4.5, colour)
+        x, y = points[-1]
+        canvas.text(x + 12, y + (shift if curves[0][1][-1] == curves[1][1][-1] else 0), name, 15, colour)
+    file = io.BytesIO()
+    canvas.image().save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _card(title: str, file: str, setting: str) -> dict[str, str]:

@@ -1,24 +1,28 @@
 // The sidebar tab with the presets of this installation.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { buttons, element, isFound, makeCard } from "./library_cards.js";
-import { insertPreset, readGraph } from "./library_graph.js";
-import { PAGE_HEADER } from "./page_header.js";
+import { buttons, element, makeCard } from "./library_cards.js";
+import { importFile, pictureOf, post } from "./library_client.js";
+import { addCanvasDrop } from "./library_drop.js";
+import { mayBePreset } from "./library_files.js";
+import { insertPreset, loaders, readGraph, renameInGraph, sortLoaders, usesInGraph } from "./library_graph.js";
 import { addStyles } from "./style.js";
 import { text } from "./texts.js";
 
-const SUFFIX = ".safetensors";
-const MOST_FILE = 2 * 1024 ** 2;
+const SUFFIX = ".safetensors", TYPES = ".safetensors,.png";
+const PAGE = 60, MOST_PAGE = 500; // presets that are asked for at a time, and that the server gives at most
+const TYPING = 250, CHANGING = 400; // milliseconds of quiet after a letter, and after a change of the graph
 
-/** What is shown. `matches` is the server's answer for this graph, `renaming` a preset and what was typed so far. */
-const state = { presets: [], matches: {}, words: "", fitting: false, renaming: null };
-let root, list, notice, asked = 0, waiting = null;
+/** `presets` is what is shown of the server's list, `total` how many are like that, `all` how many there are. */
+const state = { presets: [], total: 0, all: 0, words: "", fitting: false, renaming: null };
+let root, list, notice, foot, end, asked = 0, loading = false, timer = null;
 let silent = false; // the server did not answer, and that is what the notice says
 
 /** To be called once. */
 export function addLibrary() {
   addStyles("library.css");
   build();
+  addCanvasDrop(filesChanged);
   app.extensionManager.registerSidebarTab({
     id: "qsched",
     icon: "pi pi-sliders-h",
@@ -32,24 +36,28 @@ export function addLibrary() {
       loadPresets();
     },
   });
-  for (const event of ["graphChanged", "graphCleared"]) api.addEventListener(event, () => later(loadMatches));
-  for (const event of ["execution_success", "reconnected"]) api.addEventListener(event, () => later(loadPresets));
+  for (const event of ["graphChanged", "graphCleared", "execution_success", "reconnected"]) {
+    api.addEventListener(event, () => refreshLibrary());
+  }
 }
 
-/** After a workflow was loaded. */
-export function refreshLibrary() {
-  later(loadMatches);
+/** After the graph or the files may have changed. */
+export function refreshLibrary(pause = CHANGING) {
+  clearTimeout(timer);
+  timer = setTimeout(() => {
+    if (root?.isConnected) loadPresets(); // else the tab asks when it opens
+    orderLoaders();
+  }, pause);
 }
 
-function later(work) {
-  if (!root?.isConnected) return; // the tab asks when it opens
-  if (waiting?.work === loadPresets) work = loadPresets;
-  clearTimeout(waiting?.timer);
-  const timer = setTimeout(() => {
-    waiting = null;
-    work();
-  }, 400);
-  waiting = { work, timer };
+// What fits comes first in the list of Load Q-Sched Preset too.
+async function orderLoaders() {
+  if (loaders().next().done) return;
+  try {
+    sortLoaders((await post("/names", readGraph())).names);
+  } catch {
+    // Then they stand as the host lists them.
+  }
 }
 
 function build() {
@@ -60,28 +68,31 @@ function build() {
   search.setAttribute("aria-label", text("search"));
   search.addEventListener("input", () => {
     state.words = search.value;
-    draw();
+    refreshLibrary(TYPING);
   });
   const check = element("input");
   check.type = "checkbox";
   check.addEventListener("change", () => {
     state.fitting = check.checked;
-    draw();
+    loadPresets();
   });
   const label = element("label");
   label.append(check, element("span", "", text("only fitting")));
   const chooser = element("input");
   chooser.type = "file";
-  chooser.accept = SUFFIX;
+  chooser.accept = TYPES;
   chooser.multiple = true;
   chooser.hidden = true;
   chooser.addEventListener("change", () => importFiles([...chooser.files]).finally(() => (chooser.value = "")));
   const bar = element("div", "qsched-bar");
-  bar.append(label, buttons([["import", () => chooser.click()], ["refresh", loadPresets]]));
-  notice = element("p", "qsched-notice");
+  bar.append(label, buttons([["import", () => chooser.click()], ["refresh", () => loadPresets()]]));
+  notice = element("div", "qsched-notice");
   list = element("div", "qsched-cards");
-  root.append(search, bar, chooser, notice, list, element("p", "qsched-file", text("drop here")));
+  foot = element("p", "qsched-file");
+  root.append(search, bar, chooser, notice, list, foot, element("p", "qsched-file", text("drop here")));
   for (const event of ["dragover", "drop"]) root.addEventListener(event, takeDrop);
+  // Ahead of the end, so that it is there before it is seen.
+  end = new IntersectionObserver((seen) => seen.at(-1).isIntersecting && loadMore(), { root, rootMargin: "600px" });
 }
 
 // The host would open the file's workflow: on the tab it is a preset.
@@ -96,24 +107,46 @@ async function importFiles(files) {
   const done = [], failed = [];
   for (const file of files) {
     try {
-      if (!file.name.toLowerCase().endsWith(SUFFIX) || file.size > MOST_FILE) throw new Error(text("no preset"));
-      const form = new FormData();
-      form.append("file", file, file.name);
-      done.push((await ask("/import", { method: "POST", headers: PAGE_HEADER, body: form })).name);
+      if (!mayBePreset(file)) throw new Error(text("no preset"));
+      const { name, added } = await importFile(file);
+      done.push(text(added ? "imported" : "there already", { name }));
     } catch (error) {
       failed.push(`${file.name}: ${error.message}`);
     }
   }
-  say([...done.map((name) => text("imported", { name })), ...failed].join("\n"), failed.length > 0);
+  say([...done, ...failed].join("\n"), failed.length > 0);
   if (done.length) await filesChanged();
 }
 
-async function renamePreset(preset, name) {
+async function renamePreset(preset, newName) {
   try {
-    const { name: made } = await post("/rename", { name: preset.name, new_name: name });
+    const { name } = await post("/rename", { name: preset.name, new_name: newName });
     state.renaming = null;
-    say(text("renamed", { name: made }));
     await filesChanged();
+    const count = renameInGraph(preset.name, name);
+    say([text("renamed", { name }), count ? text("renamed in graph", { count }) : ""].filter(Boolean).join("\n"));
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+async function deletePreset(preset) {
+  try {
+    const { undo } = await post("/delete", { name: preset.name });
+    const count = usesInGraph(preset.name);
+    await filesChanged();
+    say([text("deleted", { name: preset.name }), count ? text("deleted in graph", { count }) : ""].filter(Boolean).join("\n"));
+    notice.append(buttons([["undo", () => undoDelete(undo)]]));
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+async function undoDelete(undo) {
+  try {
+    const { name } = await post("/undo", { undo });
+    await filesChanged();
+    say(text("restored", { name }));
   } catch (error) {
     say(error.message, true);
   }
@@ -121,10 +154,10 @@ async function renamePreset(preset, name) {
 
 async function sharePreset(preset) {
   try {
-    const answer = await fetchPresets(`/picture?name=${encodeURIComponent(preset.name)}`);
     const link = element("a");
-    link.href = URL.createObjectURL(await answer.blob());
-    link.download = `${preset.name.split(/[\\/]/).at(-1).slice(0, -SUFFIX.length)}.png`;
+    link.href = URL.createObjectURL(await pictureOf(preset.name));
+    // The canvas knows by this name that the picture is a preset.
+    link.download = `${preset.name.split(/[\\/]/).at(-1).slice(0, -SUFFIX.length)}.qsched.png`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
     say("");
@@ -140,52 +173,53 @@ function insert(preset) {
 
 // Nodes list the files that there are; the host reads that list again.
 async function filesChanged() {
-  await Promise.all([loadPresets(), app.reloadNodeDefs?.().catch(() => {})]);
+  await app.reloadNodeDefs?.().catch(() => {});
+  await Promise.all([root.isConnected ? loadPresets() : null, orderLoaders()]);
 }
 
+// As many as there were, so that the list does not jump.
 async function loadPresets() {
+  await load(0, Math.min(MOST_PAGE, Math.max(PAGE, state.presets.length)));
+}
+
+async function loadMore() {
+  if (!loading && root.isConnected && state.presets.length < state.total) await load(state.presets.length, PAGE);
+}
+
+async function load(offset, limit) {
+  const turn = ++asked;
+  loading = true;
   try {
-    const { presets } = await ask("");
-    state.presets = presets;
+    const { words, fitting } = state;
+    const answer = await post("", { ...readGraph(), words, fitting, offset, limit });
+    if (turn !== asked) return; // a later question is on its way
+    const earlier = state.presets.slice(0, offset), names = new Set(earlier.map(({ name }) => name));
+    const added = answer.presets.filter(({ name }) => !names.has(name));
+    Object.assign(state, { presets: [...earlier, ...added], total: answer.total, all: answer.all });
     if (silent) say("");
     silent = false;
-    draw();
-    await loadMatches();
-  } catch (error) {
-    silent = true;
-    say(error.message, true);
-  }
-}
-
-async function loadMatches() {
-  const turn = ++asked;
-  try {
-    const { presets } = await post("/match", readGraph());
-    if (turn !== asked) return; // a later graph is on its way
-    state.matches = presets;
-    draw();
+    draw(offset ? added : null);
   } catch (error) {
     if (turn !== asked) return;
     silent = true;
     say(error.message, true);
+  } finally {
+    if (turn === asked) loading = false;
   }
 }
 
-function draw() {
-  if (state.renaming?.isConnected) return; // somebody is typing
-  const shown = state.presets.filter((preset) => {
-    const fits = !state.fitting || (!preset.error && state.matches[preset.name]?.fits !== false);
-    return fits && isFound(preset, state.words.trim());
-  });
-  shown.sort((one, other) => rank(one) - rank(other)); // what fits first, names as the server sorts them
-  const actions = { insert, rename: startRenaming, share: sharePreset };
-  list.replaceChildren(...shown.map((preset) => makeCard(preset, state.matches[preset.name] ?? null, actions)));
-  if (!shown.length) list.append(element("p", "qsched-file", text(state.presets.length ? "none found" : "none there")));
-}
-
-function rank(preset) {
-  if (preset.error) return 3;
-  return { true: 0, false: 2 }[state.matches[preset.name]?.fits] ?? 1;
+// All cards anew, or only those that came.
+function draw(added = null) {
+  if (state.renaming?.isConnected && !added) return; // somebody is typing
+  const actions = { insert, rename: startRenaming, share: sharePreset, delete: deletePreset };
+  const cards = (added ?? state.presets).map((preset) => makeCard(preset, actions));
+  if (added) list.append(...cards);
+  else list.replaceChildren(...cards);
+  if (!state.presets.length) list.append(element("p", "qsched-file", text(state.all ? "none found" : "none there")));
+  const { presets, total } = state;
+  foot.textContent = presets.length < total ? text("more", { count: presets.length, total }) : "";
+  end.unobserve(foot);
+  end.observe(foot); // asks again whether the end is in sight
 }
 
 function startRenaming(preset) {
@@ -219,26 +253,4 @@ function say(words, bad = false) {
   notice.textContent = words.slice(0, 2000);
   notice.className = bad ? "qsched-notice qsched-bad" : "qsched-notice";
   notice.setAttribute("role", bad ? "alert" : "status");
-}
-
-const post = (path, told) =>
-  ask(path, {
-    method: "POST", headers: { ...PAGE_HEADER, "Content-Type": "application/json" }, body: JSON.stringify(told),
-  });
-
-async function ask(path, options) {
-  return (await fetchPresets(path, options)).json();
-}
-
-// Rejects with a text for a person.
-async function fetchPresets(path, options) {
-  let answer;
-  try {
-    answer = await api.fetchApi(`/qsched/presets${path}`, options);
-  } catch {
-    throw new Error(text("no server"));
-  }
-  if (answer.ok) return answer;
-  const { error } = await answer.json().catch(() => ({}));
-  throw new Error(typeof error === "string" ? error : `${text("no server")} (${answer.status})`);
 }

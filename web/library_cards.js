@@ -5,22 +5,23 @@ const PICTURE = /^data:image\/jpeg;base64,[A-Za-z0-9+/]+={0,2}$/;
 const MOST = 300_000;
 
 /**
- * @typedef {object} Preset an entry of the server's list; one with `error` has only that and its name
+ * @typedef {object} Preset an entry of the server's list with its `match`; one with `error` has only that and its name
  * @typedef {{fits: ?boolean, differs: object[], unknown: string[]}} Match
  */
 
 /**
  * @param {Preset} preset
- * @param {?Match} match null while it is not known
- * @param {{insert: Function, rename: Function, share: Function}} actions each called with the preset
+ * @param {{insert: Function, rename: Function, share: Function, delete: Function}} actions each called with the preset
  * @returns {HTMLElement}
  */
-export function makeCard(preset, match, actions) {
+export function makeCard(preset, actions) {
+  const { match } = preset;
   const card = element("article", "qsched-card");
   card.dataset.name = preset.name;
   if (preset.error) {
     card.append(element("h3", "", preset.name), element("p", "qsched-bad", preset.error));
-    card.append(buttons(preset.shipped ? [] : [["rename", () => actions.rename(preset)]]));
+    const both = [["rename", () => actions.rename(preset)], ["delete", () => actions.delete(preset)]];
+    card.append(buttons(preset.shipped ? [] : both));
     return card;
   }
   card.dataset.fits = String(match?.fits ?? null);
@@ -41,6 +42,7 @@ export function makeCard(preset, match, actions) {
       ["insert", () => actions.insert(preset)],
       ...(preset.shipped ? [] : [["rename", () => actions.rename(preset)]]),
       ["share", () => actions.share(preset)],
+      ...(preset.shipped ? [] : [["delete", () => actions.delete(preset)]]),
     ]),
   );
   return card;
@@ -65,13 +67,6 @@ export function buttons(pairs) {
     row.append(button);
   }
   return row;
-}
-
-/** Whether a card is among those that a search is for. */
-export function isFound(preset, words) {
-  const all = [preset.name, preset.title, preset.author, preset.description, preset.model, preset.quantization];
-  const found = all.filter(Boolean).join("\n").toLowerCase();
-  return words.toLowerCase().split(/\s+/).every((word) => found.includes(word));
 }
 
 function samplingOf({ steps, sampler, scheduler, cfg }) {

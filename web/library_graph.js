@@ -39,28 +39,75 @@ export function readGraph() {
   return { models: models.slice(0, MOST), quantizers: quantizers.slice(0, MOST), samplers: samplers.slice(0, MOST) };
 }
 
+/** Every Load Q-Sched Preset: [node, its widget]. */
+export function* loaders() {
+  for (const [, node] of allNodes()) {
+    const widget = node.comfyClass === LOADER && node.widgets?.find((one) => one.name === "preset_name");
+    if (widget) yield [node, widget];
+  }
+}
+
+/** The loaders of a preset that has another name now take that one. @returns {number} how many there are */
+export function renameInGraph(name, newName) {
+  let count = 0;
+  for (const [node, widget] of loaders()) {
+    if (widget.value !== name) continue;
+    offer(widget, [newName]);
+    choose(node, widget, newName);
+    count += 1;
+  }
+  return count;
+}
+
+/** How many loaders of a preset there are. */
+export function usesInGraph(name) {
+  return [...loaders()].filter(([, widget]) => widget.value === name).length;
+}
+
+/** The order in which loaders offer presets. @param {string[]} names */
+export function sortLoaders(names) {
+  const places = new Map(names.map((name, place) => [name, place]));
+  const placeOf = (name) => places.get(name) ?? names.length;
+  for (const [, widget] of loaders()) {
+    const { values } = widget.options ?? {};
+    if (!Array.isArray(values)) continue;
+    const sorted = [...values].sort((one, other) => placeOf(one) - placeOf(other));
+    if (sorted.some((name, place) => name !== values[place])) widget.options.values = sorted;
+  }
+}
+
+function offer(widget, names) {
+  const { values } = widget.options ?? {};
+  if (Array.isArray(values)) widget.options.values = [...new Set([...values, ...names])];
+}
+
+function choose(node, widget, name) {
+  widget.value = name;
+  widget.callback?.(name);
+  node.graph?.setDirtyCanvas?.(true, true);
+}
+
 /**
- * Adds Load Q-Sched Preset in the middle of what is seen, and plugs it in where there is one place for it.
+ * Adds Load Q-Sched Preset, and plugs it in where there is one place for it.
  * @param {string} name of the preset
+ * @param {?number[]} place of its top left corner; the middle of what is seen without one
  * @returns {?string} the title of the node it was plugged into
  */
-export function insertPreset(name) {
+export function insertPreset(name, place = null) {
   const { graph } = app.canvas;
   const target = takerOf(graph);
   const node = window.LiteGraph.createNode(LOADER);
   graph.beforeChange?.();
   const { ds, canvas } = app.canvas;
   const { width, height } = canvas.getBoundingClientRect();
-  node.pos = [
+  node.pos = place ?? [
     width / 2 / ds.scale - ds.offset[0] - node.size[0] / 2,
     height / 2 / ds.scale - ds.offset[1] - node.size[1] / 2,
   ];
   graph.add(node);
   const widget = node.widgets.find((one) => one.name === "preset_name");
-  const { values } = widget.options;
-  if (Array.isArray(values) && !values.includes(name)) values.push(name); // imported since the page was loaded
-  widget.value = name;
-  widget.callback?.(name);
+  offer(widget, [name]); // imported since the page was loaded
+  choose(node, widget, name);
   if (target) node.connect(0, target, target.findInputSlot("preset"));
   graph.afterChange?.();
   graph.setDirtyCanvas?.(true, true);

@@ -78,9 +78,7 @@ def test_iq_falls_with_damage(scorer, scene, damage):
 
 def test_iq_does_not_read_the_prompt(scorer, scene):
     pictures, captions = scene
-    assert same_bits(
-        scorer.score(pictures, captions)["iq"], scorer.score(pictures, captions[1:] + captions[:1])["iq"]
-    )
+    assert same_bits(scorer.score(pictures, captions)["iq"], scorer.score(pictures, captions[1:] + captions[:1])["iq"])
 
 
 def test_a_picture_scores_the_same_alone_and_in_a_batch(scorer, scene):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 import qsched_core as qs
-from scripts.client import HttpFailure
+from scripts.client import HttpFailure, PromptRefused
 from scripts.layout import CACHE, ROOT
 from scripts.random_models import write
 
@@ -185,11 +186,48 @@ def test_a_folder_that_is_gone_is_an_empty_one_and_comes_back(library, folder):
     (folder / "one.safetensors").unlink()
     folder.rmdir()
     assert [entry["shipped"] for entry in library.entries()] == [True, True]
-    assert library.import_preset("two.safetensors", content) == "two.safetensors"
+    assert library.import_preset("two.safetensors", content) == ("two.safetensors", True)
     assert len(library.entries()) == 3
 
 
-# --- files: rename and import
+# --- the list, a page at a time
+
+
+def test_more_than_a_thousand_presets_are_listed_page_by_page_those_that_fit_first(pack, folder):
+    """Regression: whatever came after the first 500 was left out without a word."""
+    qs.save_preset(preset(model="SDXL"), folder / "differs 0000.safetensors")
+    qs.save_preset(preset(**BOUND, card={"modelspec.title": "The fitting one"}), folder / "z fits.safetensors")
+    content = (folder / "differs 0000.safetensors").read_bytes()
+    for number in range(1, 1200):
+        (folder / f"differs {number:04}.safetensors").write_bytes(content)
+    (folder / "a broken one.safetensors").write_bytes(b"x")
+    pages, graph = pack("nodes.library_page"), told(DEMO, ["w4a8"], [FOUR])
+    first = pages.page({**graph, "limit": 100})
+    assert (first["total"], first["all"], len(first["presets"])) == (1204, 1204, 100)
+    names = [first["presets"][0]["name"]]
+    assert names == ["z fits.safetensors"]
+    every = [
+        entry["name"]
+        for at in range(0, 1300, 100)
+        for entry in pages.page({**graph, "offset": at, "limit": 100})["presets"]
+    ]
+    assert len(set(every)) == len(every) == 1204
+    assert every[-1] == "a broken one.safetensors"
+    assert pages.names_by_fit(graph)["names"] == every
+    assert [entry["name"] for entry in pages.page({**graph, "fitting": True})["presets"]] == names
+    assert pages.page({**graph, "words": "FITTING one the"})["total"] == 1
+    assert pages.page({**graph, "words": "DIFFERS 0042"})["total"] == 1
+
+
+ODD = {"offset": (-5, 10**30), "limit": ("x", True), "words": ([1], None), "fitting": ("yes",)}
+
+
+@pytest.mark.parametrize("odd", [{key: value} for key, values in ODD.items() for value in values], ids=str)
+def test_a_question_of_the_wrong_type_gets_a_page_all_the_same(pack, folder, odd):
+    assert pack("nodes.library_page").page(odd)["all"] == 2
+
+
+# --- files: rename, import
 
 
 def test_renaming_moves_the_file_and_nothing_else(library, folder):
@@ -246,7 +284,7 @@ def test_an_import_beside_a_link_that_leads_nowhere_gets_another_name(library, f
     folder.mkdir()
     (folder / "mine.safetensors").symlink_to(folder / target)
     content = (tmp_path / "given.safetensors").read_bytes()
-    assert library.import_preset("mine.safetensors", content) == "mine (2).safetensors"
+    assert library.import_preset("mine.safetensors", content) == ("mine (2).safetensors", True)
     assert (folder / "mine.safetensors").is_symlink()
     assert not (folder / "nowhere").exists()
 
@@ -327,14 +365,27 @@ def test_what_came_with_the_pack_keeps_its_name(pack, library, refused):
 def test_an_imported_file_gets_a_name_in_the_folder(library, folder, tmp_path, name, becomes):
     qs.save_preset(preset(), tmp_path / "given.safetensors")
     content = (tmp_path / "given.safetensors").read_bytes()
-    assert library.import_preset(name, content) == becomes
-    assert library.import_preset(name, content) == becomes.replace(".safe", " (2).safe")
-    assert sorted(path.name for path in folder.iterdir()) == sorted({becomes, becomes.replace(".safe", " (2).safe")})
+    qs.save_preset(preset(card={"modelspec.title": "another"}), tmp_path / "other.safetensors")
+    assert library.import_preset(name, content) == (becomes, True)
+    second = becomes.replace(".safe", " (2).safe")
+    assert library.import_preset(name, (tmp_path / "other.safetensors").read_bytes()) == (second, True)
+    assert sorted(path.name for path in folder.iterdir()) == sorted({becomes, second})
 
 
-@pytest.mark.parametrize("content", [b"", b"x" * 100, b"\x80\x04." + b"\0" * 50])
+def test_a_file_that_is_there_already_is_not_added_again(library, folder, tmp_path):
+    """Regression: dropping a file twice made "mine (2)"."""
+    qs.save_preset(preset(), tmp_path / "given.safetensors")
+    content = (tmp_path / "given.safetensors").read_bytes()
+    assert library.import_preset("mine.safetensors", content) == ("mine.safetensors", True)
+    assert library.import_preset("another name.safetensors", content) == ("mine.safetensors", False)
+    (shipped,) = (ROOT / "presets").glob("SDXL*")
+    assert library.import_preset("turbo.safetensors", shipped.read_bytes()) == (shipped.name, False)
+    assert [path.name for path in folder.iterdir()] == ["mine.safetensors"]
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, b"\x89PNG\r\n\x1a\n" + b"\xff" * 40, b"\x80\x04." + b"\0" * 50])
 def test_what_is_no_preset_never_gets_a_name(pack, library, folder, refused, content):
-    with refused(pack("qsched_core").PresetError, "mine.safetensors"):
+    with refused(pack("qsched_core").PresetError, "no preset in this picture" if content[1:4] == b"PNG" else "mine."):
         library.import_preset("mine.safetensors", content)
     assert not folder.exists()
 
@@ -360,6 +411,68 @@ def test_a_rename_that_fails_leaves_no_empty_file(pack, library, folder, refused
     with refused(pack("qsched_core").PresetError, "Permission denied"):
         library.rename("one.safetensors", "two")
     assert [path.name for path in folder.iterdir()] == ["one.safetensors"]
+
+
+# --- deleting, and undoing that
+
+
+@pytest.fixture
+def trash(pack, tmp_path, monkeypatch):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_system_user_directory", lambda name: str(tmp_path / "system" / name))
+    return pack("nodes.library_trash")
+
+
+def test_a_deleted_preset_is_gone_until_that_is_undone(library, trash, folder):
+    qs.save_preset(preset(), folder / "deep" / "mine.safetensors")
+    content = (folder / "deep" / "mine.safetensors").read_bytes()
+    token = trash.delete("deep/mine.safetensors")
+    assert [entry["shipped"] for entry in library.entries()] == [True, True]
+    (folder / "deep").rmdir()
+    assert trash.restore(token) == "deep/mine.safetensors"
+    assert (folder / "deep" / "mine.safetensors").read_bytes() == content
+    assert list(trash._folder().iterdir()) == []
+
+
+def test_a_deletion_cannot_be_undone_twice_nor_over_another_file(pack, trash, folder, refused):
+    error = pack("qsched_core").PresetError
+    qs.save_preset(preset(), folder / "mine.safetensors")
+    token = trash.delete("mine.safetensors")
+    qs.save_preset(preset(card={"modelspec.title": "another"}), folder / "mine.safetensors")
+    with refused(error, "mine.safetensors is there already."):
+        trash.restore(token)
+    assert qs.load_preset(folder / "mine.safetensors").card["modelspec.title"] == "another"
+    (folder / "mine.safetensors").unlink()
+    trash.restore(token)
+    with refused(error, "cannot come back"):
+        trash.restore(token)
+
+
+@pytest.mark.parametrize("token", ["", "..", "../../x", "0" * 32, "g" * 32, "\0" * 32])
+def test_only_what_was_deleted_comes_back(pack, trash, folder, refused, token):
+    with refused(pack("qsched_core").PresetError, "cannot come back"):
+        trash.restore(token)
+
+
+def test_what_came_with_the_pack_and_what_is_no_preset_cannot_be_deleted(pack, library, trash, folder, refused):
+    error, name = pack("qsched_core").PresetError, library.entries()[0]["name"]
+    with refused(error, "came with the pack"):
+        trash.delete(name)
+    with refused(error, "secret.safetensors' is not in "):
+        trash.delete("../../secret.safetensors")
+    assert (ROOT / "presets" / name).exists()
+
+
+def test_the_oldest_deleted_presets_go_for_good(trash, folder, monkeypatch):
+    monkeypatch.setattr(trash, "MOST", 2)
+    tokens = []
+    for number in range(4):
+        qs.save_preset(preset(), folder / f"{number}.safetensors")
+        tokens.append(trash.delete(f"{number}.safetensors"))
+        os.utime(trash._origin(tokens[-1]), (number, number))
+    assert len(list(trash._folder().iterdir())) == 4
+    assert [trash.restore(token) for token in tokens[-2:]] == ["2.safetensors", "3.safetensors"]
 
 
 # --- the card
@@ -418,8 +531,32 @@ def test_the_share_picture_carries_the_workflow_and_no_more(pack, folder, monkey
     written, _ = saved(pack, folder, monkeypatch, name=HTML.replace("/", "").replace("<", "").translate(NO_SIGNS))
     with Image.open(io.BytesIO(pack("nodes.share").share_picture(written))) as picture:
         assert picture.size == (1200, 630)
-        assert set(picture.text) == {"workflow", "prompt"}
+        assert set(picture.text) == {"workflow", "prompt"}  # of a preset that has no file
         assert json.loads(picture.text["workflow"]) == Hidden.extra_pnginfo["workflow"]
+
+
+@pytest.mark.parametrize("name", ["mine.png", "mine.qsched.png", "mine.qsched (3).png", "mine.qsched(3).PNG"])
+def test_the_share_picture_carries_the_preset_byte_for_byte(library, folder, name):
+    qs.save_preset(preset(card={"workflow": json.dumps({"nodes": []})}), folder / "mine.safetensors")
+    content = (folder / "mine.safetensors").read_bytes()
+    shared = library.picture("mine.safetensors")
+    assert library.import_preset(name, shared) == ("mine.safetensors", False)
+    (folder / "mine.safetensors").unlink()
+    assert library.import_preset(name, shared) == ("mine.safetensors", True)
+    assert (folder / "mine.safetensors").read_bytes() == content
+
+
+@pytest.mark.parametrize("cut", [9, 40, 3000])
+def test_a_share_picture_that_is_cut_or_changed_is_refused(pack, library, folder, refused, cut):
+    qs.save_preset(preset(), folder / "mine.safetensors")
+    shared = library.picture("mine.safetensors")
+    at = shared.index(b"qsched_preset")
+    for hostile in (shared[: min(cut, at)], shared[:at] + b"\xff" * len(shared[at:]), shared[: at + 20] + b"!!"):
+        with refused(pack("qsched_core").PresetError, "no preset in this picture"):
+            library.import_preset("mine.png", hostile)
+    text = shared[at + 14 :]
+    with refused(pack("qsched_core").PresetError, ""):
+        library.import_preset("mine.png", shared[: at + 14] + b"AAAA" + text[4:])
 
 
 NO_SIGNS = str.maketrans(dict.fromkeys('">|:?*', ""))
@@ -555,34 +692,61 @@ def uploaded(server, name: str, content: bytes, page: bool = True, **headers) ->
 def test_import_list_match_picture_and_rename_over_http(server, tmp_path):
     qs.save_preset(preset(card={"modelspec.title": HTML}, **BOUND), tmp_path / "given.safetensors")
     status, answer = uploaded(server, "../../../shared.safetensors", (tmp_path / "given.safetensors").read_bytes())
-    assert (status, answer) == (200, {"name": "shared.safetensors"})
-    names = {entry["name"]: entry for entry in server.client.get("/qsched/presets")["presets"]}
+    assert (status, answer) == (200, {"name": "shared.safetensors", "added": True})
+    found = server.client.post("/qsched/presets", told(DEMO, ["w4a8"], [FOUR]))
+    names = {entry["name"]: entry for entry in found["presets"]}
     assert names["shared.safetensors"]["title"] == HTML
     assert [entry["shipped"] for entry in names.values()].count(True) == 2
-    found = server.client.post("/qsched/presets/match", told(DEMO, ["w4a8"], [FOUR]))
     assert found["models"] == ["FluxSchnell"]
-    assert found["presets"]["shared.safetensors"] == {"fits": True, "differs": [], "unknown": []}
-    turbo = found["presets"]["SDXL-Turbo W4A4 (published).safetensors"]
+    assert names["shared.safetensors"]["match"] == {"fits": True, "differs": [], "unknown": []}
+    turbo = names["SDXL-Turbo W4A4 (published).safetensors"]["match"]
     assert turbo["differs"][0] == {"what": "model", "preset": "SDXL", "here": "FluxSchnell"}
+    assert next(iter(names)) == "shared.safetensors"
+    ordered = server.client.post("/qsched/presets/names", told(DEMO, ["w4a8"], [FOUR]))["names"]
+    assert ordered == list(names)
     picture = server.client.read("/qsched/presets/picture?name=shared.safetensors")
     assert Image.open(io.BytesIO(picture)).size == (1200, 630)
     renamed = server.client.post("/qsched/presets/rename", {"name": "shared.safetensors", "new_name": "theirs"})
     assert renamed == {"name": "theirs.safetensors"}
-    assert (server.folder("models") / "qsched_presets" / "theirs.safetensors").exists()
+    path = server.folder("models") / "qsched_presets" / "theirs.safetensors"
+    assert path.exists()
+    undo = server.client.post("/qsched/presets/delete", {"name": "theirs.safetensors"})
+    assert not path.exists()
+    assert server.client.post("/qsched/presets/undo", undo) == {"name": "theirs.safetensors"}
+    assert path.exists()
+
+
+def test_a_preset_that_is_deleted_while_a_graph_uses_it_is_named_by_the_next_run(server, tmp_path):
+    qs.save_preset(preset(), tmp_path / "given.safetensors")
+    uploaded(server, "soon gone.safetensors", (tmp_path / "given.safetensors").read_bytes())
+    graph = {
+        "1": {"class_type": "QSchedLoadPreset", "inputs": {"preset_name": "soon gone.safetensors"}},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 1]}},
+    }
+    server.client.run(graph, timeout=60)
+    undo = server.client.post("/qsched/presets/delete", {"name": "soon gone.safetensors"})
+    with pytest.raises(PromptRefused) as caught:
+        server.client.run(graph, timeout=60)
+    assert "'soon gone.safetensors' is not in models/qsched_presets." in str(caught.value)
+    server.client.post("/qsched/presets/undo", undo)
+    server.client.run(graph, timeout=60)
 
 
 def test_bad_requests_are_answered_with_a_reason(server):
-    rename, match, json_type = "/qsched/presets/rename", "/qsched/presets/match", "application/json"
+    rename, listing, json_type = "/qsched/presets/rename", "/qsched/presets", "application/json"
     cases = [
         (posted(server, rename, b'{"name":"a","new_name":"b"}', "text/plain"), 415),
         (posted(server, rename, b"{", json_type), 400),
         (posted(server, rename, b"[" * 100_000, json_type), 400),
         (posted(server, rename, b'{"name":["a"],"new_name":"b"}', json_type), 400),
         (posted(server, rename, b'{"name":"../../x.safetensors","new_name":"b"}', json_type), 400),
-        (posted(server, match, b'"' + b"x" * 300_000 + b'"', json_type), 413),
+        (posted(server, listing, b'"' + b"x" * 300_000 + b'"', json_type), 413),
+        (posted(server, "/qsched/presets/delete", b'{"name":"../../x.safetensors"}', json_type), 400),
+        (posted(server, "/qsched/presets/delete", b'{"name":null}', json_type), 400),
+        (posted(server, "/qsched/presets/undo", b'{"undo":"../../x"}', json_type), 400),
         (posted(server, "/qsched/presets/import", b"{}", json_type), 415),
         (posted(server, "/qsched/presets/import", b"no parts", "multipart/form-data; boundary=x"), 400),
-        (uploaded(server, "big.safetensors", b"\0" * 2_200_000), 413),
+        (uploaded(server, "big.safetensors", b"\0" * 4_300_000), 413),
         (uploaded(server, "page.safetensors", b"<html>"), 400),
     ]
     assert [status for (status, _), _ in cases] == [expected for _, expected in cases]

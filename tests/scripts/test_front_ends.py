@@ -60,5 +60,3 @@ def test_the_newest_is_asked_for_again_and_without_a_network_the_newest_that_is_
 def test_what_cannot_be_downloaded_is_named(tmp_path, pip):
     with pytest.raises(FrontEndError, match="comfyui-frontend-package==2.0.0:\nno "):
         front_end("2.0.0", PYTHON, tmp_path)
-
-

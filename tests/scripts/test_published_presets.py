@@ -1,15 +1,36 @@
 """The presets that come with the pack are what the script writes, and what was published."""
 
+import base64
+import io
+
 import pytest
+from PIL import Image, ImageChops, ImageStat
 
 import qsched_core as qs
 from scripts import published_presets
 
+THUMBNAIL = "modelspec.thumbnail"
+
+
+def decoded(uri: str) -> Image.Image:
+    kind, _, data = uri.partition(",")
+    assert kind == "data:image/png;base64"
+    return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+
 
 def test_the_shipped_files_are_what_the_script_writes(tmp_path):
     published_presets.write(tmp_path)
-    written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert {path.name: path.read_bytes() for path in published_presets.FOLDER.iterdir()} == written
+    written, shipped = (
+        {path.name: qs.load_preset(path) for path in folder.iterdir()}
+        for folder in (tmp_path, published_presets.FOLDER)
+    )
+    assert set(written) == set(shipped)
+    for name, preset in shipped.items():
+        pictures = [decoded(one.card.pop(THUMBNAIL)) for one in (preset, written[name])]
+        assert preset == written[name]
+        assert pictures[0].size == (256, 256)
+        # Text is drawn, and packed, a little differently by other versions of Pillow.
+        assert ImageStat.Stat(ImageChops.difference(*pictures)).mean == pytest.approx([0, 0, 0], abs=2)
 
 
 def test_they_hold_the_published_numbers_and_say_where_from():

@@ -143,17 +143,20 @@ def test_the_tab_lists_what_there_is_and_says_what_fits_and_why_not(open_page, f
     assert "published values, not verified here" in page.locator(".qsched-cards").inner_text().lower()
     page.screenshot(path=tmp_path / "dark.png")
     page.get_by_label("Fits this graph").check()
+    page.wait_for_function("() => document.querySelectorAll('.qsched-card').length === 2")
     shown = page.locator(".qsched-card").evaluate_all("cards => cards.map(c => c.dataset.name)")
     assert shown == ["evil.safetensors", "fits.safetensors"]
     page.get_by_label("Search presets").fill("fits RED circles")
-    assert page.locator(".qsched-card").count() == 1
+    page.wait_for_function("() => document.querySelectorAll('.qsched-card').length === 1")
     page.get_by_label("Search presets").fill("")
+    page.wait_for_function("() => document.querySelectorAll('.qsched-card').length === 2")
     steps = (
         "() => { app.graph.nodes.find(n => n.type === 'QSchedSampler').widgets.find(w => w.name === 'steps').value = 8;"
     )
     page.evaluate(steps + " app.api.dispatchCustomEvent('graphChanged', app.graph.serialize()); }")
     page.wait_for_function("() => !document.querySelector('.qsched-card')")
     page.get_by_label("Fits this graph").uncheck()
+    card(page, "fits").wait_for()
     assert "steps: preset 4, here 8" in card(page, "fits").inner_text()
     page.evaluate("() => app.extensionManager.setting.set('Comfy.ColorPalette', 'light')")
     page.wait_for_timeout(1500)
@@ -184,6 +187,12 @@ def test_insert_rename_share_and_import(open_page, folder, tmp_path, nodes_2):
     page.wait_for_timeout(1000)
     page.screenshot(path=tmp_path / "inserted.png")
 
+    drop(page, ".qsched-cards", tmp_path / "theirs.safetensors")  # again: nothing is added
+    page.wait_for_function(
+        "() => document.querySelector('.qsched-notice').textContent.startsWith('It is there already')"
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["mine.safetensors", "theirs.safetensors"]
+
     card(page, "mine").get_by_role("button", name="Rename").click()
     page.get_by_label("New name").fill("theirs")
     page.get_by_label("New name").press("Enter")
@@ -197,11 +206,101 @@ def test_insert_rename_share_and_import(open_page, folder, tmp_path, nodes_2):
 
     with page.expect_download() as download:
         card(page, "theirs").get_by_role("button", name="Share picture").click()
-    assert download.value.suggested_filename == "theirs.png"
-    picture = tmp_path / "theirs.png"
+    assert download.value.suggested_filename == "theirs.qsched.png"
+    picture = tmp_path / "theirs.qsched.png"
     download.value.save_as(picture)
     drop(page, "#graph-canvas", picture)
     page.wait_for_function("() => app.graph.nodes.length === 1 && app.graph.nodes[0].type === 'QSchedDemoModel'")
+
+
+@RENDERERS
+def test_a_rename_is_followed_by_the_graph_and_a_deletion_can_be_undone(open_page, folder, tmp_path, nodes_2):
+    """Regression: nodes went on naming the old file, and the next run failed."""
+    for name in ("mine", "other"):
+        qs.save_preset(preset(name), folder / f"{name}.safetensors")
+    page = open_page(nodes_2=nodes_2)
+    load(page)
+    open_tab(page)
+    card(page, "mine").get_by_role("button", name="Insert").click()
+    card(page, "mine").get_by_role("button", name="Rename").click()
+    page.get_by_label("New name").fill("renamed")
+    page.get_by_role("button", name="OK").click()
+    card(page, "renamed").wait_for()
+    assert page.evaluate(LINKED) == ["QSchedLoadPreset", "renamed.safetensors"]
+    assert "Loader nodes that follow: 1" in page.locator(".qsched-notice").inner_text()
+    page.wait_for_timeout(500)
+    page.screenshot(path=tmp_path / "renamed.png")
+
+    card(page, "renamed").get_by_role("button", name="Delete").click()
+    card(page, "renamed").wait_for(state="detached")
+    assert not (folder / "renamed.safetensors").exists()
+    notice = page.locator(".qsched-notice")
+    assert "Loader nodes that still name it: 1" in notice.inner_text()
+    page.screenshot(path=tmp_path / "deleted.png")
+    notice.get_by_role("button", name="Undo").click()
+    card(page, "renamed").wait_for()
+    assert (folder / "renamed.safetensors").exists()
+    assert page.evaluate(LINKED) == ["QSchedLoadPreset", "renamed.safetensors"]
+    assert page.locator('.qsched-card:has-text("came with Q-Sched") [data-action=delete]').count() == 0
+
+
+@RENDERERS
+def test_a_preset_without_a_workflow_becomes_a_loader_where_it_is_dropped(open_page, folder, tmp_path, nodes_2):
+    """Regression: the host said "unable to find workflow" and threw the file away."""
+    qs.save_preset(preset(), tmp_path / "plain.safetensors")
+    page = open_page(nodes_2=nodes_2)
+    load(page)
+    drop(page, "#graph-canvas", tmp_path / "plain.safetensors")
+    page.wait_for_function("() => app.graph.nodes.length === 4")
+    assert page.evaluate(LINKED) == ["QSchedLoadPreset", "plain.safetensors"]
+    assert (folder / "plain.safetensors").exists()
+    page.wait_for_timeout(500)
+    page.screenshot(path=tmp_path / "dropped.png")
+
+    answer = page.request.get(f"{page.url.rstrip('/')}/api/qsched/presets/picture?name=plain.safetensors")
+    picture = tmp_path / "plain.qsched (2).png"
+    picture.write_bytes(answer.body())
+    (folder / "plain.safetensors").unlink()
+    drop(page, "#graph-canvas", picture)
+    page.wait_for_function("() => app.graph.nodes.length === 5")
+    assert (folder / "plain.safetensors").read_bytes() == (tmp_path / "plain.safetensors").read_bytes()
+
+    (tmp_path / "no preset.safetensors").write_bytes(b"\x10" + b"\0" * 60)  # is the host's business
+    drop(page, "#graph-canvas", tmp_path / "no preset.safetensors")
+    page.get_by_text("Unable to find workflow").first.wait_for()
+    assert page.evaluate("() => app.graph.nodes.length") == 5
+
+
+def test_every_preset_is_reached_by_scrolling_and_what_fits_comes_first_everywhere(open_page, folder, tmp_path):
+    """Regression: the tab ended at 500 presets without a word, and the loader's list was the alphabet's."""
+    qs.save_preset(preset("Another model", model="SDXL"), folder / "a 000.safetensors")
+    content = (folder / "a 000.safetensors").read_bytes()
+    for number in range(1, 620):
+        (folder / f"a {number:03}.safetensors").write_bytes(content)
+    qs.save_preset(preset("The fitting one"), folder / "z.safetensors")
+    page = open_page(nodes_2=False)
+    load(page)
+    open_tab(page)
+    page.wait_for_selector('.qsched-card[data-fits="true"]')
+    names = "() => [...document.querySelectorAll('.qsched-card')].map(card => card.dataset.name)"
+    assert page.evaluate(names)[0] == "z.safetensors"
+    assert 60 <= len(page.evaluate(names)) < 400, "a page at a time"
+    page.screenshot(path=tmp_path / "many.png")
+    page.evaluate(
+        """() => new Promise(resolve => {
+          const tab = document.querySelector(".qsched-library");
+          const timer = setInterval(() => {
+            tab.scrollTop = tab.scrollHeight;
+            if (document.querySelectorAll(".qsched-card").length === 623) resolve(clearInterval(timer));
+          }, 50);
+        })"""
+    )
+    shown = page.evaluate(names)
+    assert len(set(shown)) == len(shown) == 623
+    card(page, "a 600").get_by_role("button", name="Insert").click()
+    first = "() => app.graph.nodes.find(n => n.type === 'QSchedLoadPreset').widgets[0].options.values[0]"
+    page.evaluate("() => app.api.dispatchCustomEvent('graphChanged', app.graph.serialize())")
+    page.wait_for_function(f"({first})() === 'z.safetensors'")
 
 
 @RENDERERS
