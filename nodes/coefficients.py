@@ -8,6 +8,7 @@ import re
 from comfy_api.latest import io, ui
 
 from ..qsched_core import CoefficientError, Coefficients, Preset, PresetError
+from ..qsched_core.schedule import check_schedule
 from .curves import curve
 from .presets import describe_preset
 from .progress import node_id, say
@@ -85,7 +86,8 @@ def make(form: dict, strength: float, sigmas, preset) -> Preset:
     """The preset that the node's inputs describe.
 
     Raises:
-        PresetError: nothing to take a schedule from, sigmas that are no schedule, or no preset to keep.
+        PresetError: nothing to take a schedule from, or no preset to keep.
+        SamplingError: sigmas that are no schedule.
         CoefficientError: a table that is not one number per step, or a value out of its range.
     """
     if sigmas is not None:
@@ -96,6 +98,7 @@ def make(form: dict, strength: float, sigmas, preset) -> Preset:
         raise PresetError("no schedule is plugged in.", "plug in SIGMAS, BasicScheduler's for example, or a preset")
     if len(own) < 2:
         raise PresetError(f"the schedule has {len(own)} sigmas.", "use at least one step", sigmas=own)
+    check_schedule(own, "the SIGMAS input", strict=True)
     if form["form"] == KEEP and preset is None:
         raise PresetError("no preset is plugged in to keep.", "plug one in, or choose another form")
     steps = len(own) - 1

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,8 +25,14 @@ OFF_SCHEDULE = 0.02
 MOST_EVALUATIONS = 8
 """Per step; no sampler of a fixed schedule needs more than three."""
 
-_NEAREST = {"unipc": "dpmpp_2m", "unipc_bh2": "dpmpp_2m", "dpm_fast": "dpmpp_2m", "dpm_adaptive": "dpmpp_2m"}
+_MENU = {"unipc": "uni_pc", "unipc_bh2": "uni_pc_bh2"}
+"""Functions that menus call otherwise."""
+
+_NEAREST = {"uni_pc": "dpmpp_2m", "uni_pc_bh2": "dpmpp_2m", "dpm_fast": "dpmpp_2m", "dpm_adaptive": "dpmpp_2m"}
 _NEAREST |= {"sa_solver": "er_sde", "sa_solver_pece": "er_sde"}
+
+_NAMELESS = {"<lambda>", "sample", "sampler", "sampler_function", "wrapped", "wrapper", "inner", "_"}
+"""What functions inside functions are called: the outer one has the sampler's name."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +54,14 @@ class Rehearsal:
 
 
 def name_of(function: Callable) -> str:
-    """The host's name of a sampler function, as menus and presets spell it."""
+    """The host's name of a sampler function, as menus and presets spell it; of other packs' what they call it."""
+    while isinstance(function, partial):
+        function = function.func
     name = getattr(function, "__name__", type(function).__name__)
-    return name.removeprefix("sample_").removesuffix("_function")
+    outer, inside, _ = getattr(function, "__qualname__", name).rpartition(".<locals>.")
+    if inside and name in _NAMELESS:
+        name = outer.rpartition(".")[2]
+    return _MENU.get(name := name.removeprefix("sample_").removesuffix("_function"), name)
 
 
 _kept: dict[tuple, Rehearsal] = {}
@@ -100,15 +112,15 @@ def _rehearse(function, model, x: Tensor, sigmas: Tensor, extra_args, options) -
         first = play(ones, {})
         opening = _openings(first, run)
         spoiled = {evaluation: step for step, evaluation in enumerate(opening)}
-        kept = opening and _keeps_a_copy(play(ones, spoiled), play(-2 * ones, spoiled), opening)
+        kept = _keeps_a_copy(play(ones, spoiled), play(-2 * ones, spoiled), opening)
+    except _NoSteps as reason:
+        raise _refused(name, str(reason)) from None
     except _TooMany:
         raise _refused(name, "takes steps of its own choice") from None
     except SamplingError:
         raise
     except Exception as error:  # noqa: BLE001  it may be anybody's code; whatever it raised, it cannot be driven
         raise _refused(name, f"failed in rehearsal ({type(error).__name__}: {error})") from error
-    if not opening:
-        raise _refused(name, "does not take the schedule's steps one by one")
     if kept:
         raise _refused(name, "keeps a copy of the latent, which c_x cannot reach")
     steps = dict.fromkeys(range(len(first.sigmas))) | spoiled
@@ -133,21 +145,23 @@ def _refused(name: str, reason: str) -> SamplingError:
 
 
 def _openings(stand: _Stand, run: list[float]) -> list[int]:
-    """The evaluation that opens each step: the last before the sampler reports the step. [] if there is no such order.
+    """The evaluation that opens each step: the last before the sampler reports the step. Raises _NoSteps.
 
-    A sampler that never reports must evaluate exactly once at each sigma.
+    A sampler that never reports must evaluate exactly once at each sigma. One that shows the model other sigmas than
+    it reports (to add detail, for one) must evaluate once per step: which of several is which could not be told.
     """
     reports = stand.reports or [(k, k, sigma, sigma) for k, sigma in enumerate(stand.sigmas)]
     openings = [evaluation for evaluation, *_ in reports]
     in_order = [step for _, step, *_ in reports] == list(range(len(run) - 1)) and openings == sorted(set(openings))
-    if not in_order or openings[0] < 0:
-        return []
-    near = all(
-        math.isclose(sigma, run[step], rel_tol=OFF_SCHEDULE)
-        and math.isclose(stand.sigmas[evaluation], seen, rel_tol=OFF_SCHEDULE)
-        for evaluation, step, sigma, seen in reports
+    on_schedule = in_order and all(
+        math.isclose(sigma, run[step], rel_tol=OFF_SCHEDULE) for _, step, sigma, _ in reports
     )
-    return openings if near else []
+    if not on_schedule or openings[0] < 0:
+        raise _NoSteps("does not take the schedule's steps one by one")
+    shifted = not all(math.isclose(stand.sigmas[at], seen, rel_tol=OFF_SCHEDULE) for at, _, _, seen in reports)
+    if shifted and (len(stand.sigmas) != len(openings) or not stand.reports):
+        raise _NoSteps("shows the model other sigmas than the schedule's, more than once a step")
+    return openings
 
 
 def _keeps_a_copy(one: _Stand, other: _Stand, opening: list[int]) -> bool:
@@ -157,6 +171,10 @@ def _keeps_a_copy(one: _Stand, other: _Stand, opening: list[int]) -> bool:
             if not (mine[step].isnan() | (mine[step] == theirs[step])).all():
                 return True
     return False
+
+
+class _NoSteps(Exception):
+    """Evaluations that cannot be told apart by the schedule's steps. The text follows the sampler's name."""
 
 
 class _TooMany(Exception):

@@ -11,7 +11,8 @@ from comfy_extras.nodes_custom_sampler import SamplerCustom
 
 import nodes as host_nodes
 
-from ..qsched_core import SamplingError
+from ..qsched_core import CalibrationError, SamplingError
+from ..qsched_core.schedule import check_schedule
 from .samplers import REFUSED, sampler_names, sampler_object
 
 
@@ -41,6 +42,16 @@ class Recipe:
         )
         return tuple(float(sigma) for sigma in sampler.sigmas)
 
+    def falling_sigmas(self, model) -> tuple[float, ...]:
+        """The same, for what needs a schedule that falls at every step.
+
+        Raises:
+            SamplingError: it does not: kl_optimal, for one, gives NaN for a single step.
+        """
+        sigmas = self.sigmas(model)
+        check_schedule(sigmas, f"{self.scheduler} at {self.steps} step{'s' * (self.steps > 1)}", strict=True)
+        return sigmas
+
 
 def sample_latent(model, recipe: Recipe, seed: int, positive, negative, latent: dict) -> dict:
     """KSampler's work on a LATENT; where the host has no sampler of the name, its SamplerCustom's with ours."""
@@ -54,12 +65,42 @@ def sample_latent(model, recipe: Recipe, seed: int, positive, negative, latent: 
     return SamplerCustom.execute(model, True, seed, recipe.cfg, positive, negative, sampler, sigmas, latent).args[0]
 
 
+def single_latent(model, latent: dict) -> torch.Tensor:
+    """As ``check_latent``, for work that cannot be done on several latents in one.
+
+    Raises:
+        SamplingError: several latents in one, or a latent with content and another channel count.
+    """
+    samples = check_latent(model, latent)
+    if getattr(samples, "is_nested", False):
+        raise SamplingError(
+            "this latent holds several: a video and its sound, for example.", "plug in one for pictures or video alone"
+        )
+    return samples
+
+
+def empty_latent(model, latent: dict) -> torch.Tensor:
+    """The samples of an empty LATENT, for work that makes its own noise.
+
+    Raises:
+        SamplingError: several latents in one, or another channel count.
+        CalibrationError: a latent with content.
+    """
+    samples = single_latent(model, latent)
+    if torch.count_nonzero(samples):
+        raise CalibrationError("the latent is not empty.", "plug in an empty latent: calibration makes its own noise")
+    return samples
+
+
 def check_latent(model, latent: dict) -> torch.Tensor:
-    """The samples of a LATENT as the model takes them: empty ones are given the model's channels and its scale.
+    """The samples of a LATENT as the model takes them: empty ones are given the model's channels and its scale. What
+    holds several latents (a video and its sound) is handed through as it is.
 
     Raises:
         SamplingError: a latent with content and another channel count.
     """
+    if getattr(latent["samples"], "is_nested", False):
+        return latent["samples"]
     ratios = (latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal"))
     fitted = comfy.sample.fix_empty_latent_channels(model, latent["samples"], *ratios)
     wanted = model.get_model_object("latent_format").latent_channels

@@ -17,7 +17,7 @@ from ..qsched_core.quant.measuring import studied_layers
 from .plot import sensitivity_plot
 from .progress import NodeProgress, node_id, say
 from .samplers import sampler_names, sampler_object
-from .sampling import Recipe, check_latent
+from .sampling import Recipe, single_latent
 from .sockets import CATEGORY, PlanSocket
 from .twin import ROOT, Originals, refuse_quantized
 
@@ -151,7 +151,7 @@ class Prompts:
             raise QuantizationError(f"cfg {recipe.cfg:g} needs a negative prompt.", "plug one in, or set cfg to 1")
         self.model, self.recipe = model, recipe
         self.positive, self.negative = positive, positive[:1] if negative is None else negative
-        self.latent = check_latent(model, latent)[:1]
+        self.latent = single_latent(model, latent)[:1]
 
     def __len__(self) -> int:
         return len(self.positive)
@@ -160,7 +160,7 @@ class Prompts:
         """Samples every prompt with a noise of its own, and leaves the model loaded."""
 
         def drive() -> None:
-            sigmas, sampler = torch.tensor(self.recipe.sigmas(self.model)), sampler_object(self.recipe.sampler)
+            sigmas, sampler = torch.tensor(self.recipe.falling_sigmas(self.model)), sampler_object(self.recipe.sampler)
             for number, entry in enumerate(self.positive):
                 noise = comfy.sample.prepare_noise(self.latent, seed + number)
                 comfy.sample.sample_custom(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from comfy.samplers import CFGGuider
 
 from ..qsched_core import SamplingError
+from ..qsched_core.schedule import check_schedule
 from .patch import guidance_scale
 from .rehearsal import name_of
 from .samplers import sampler_object
@@ -59,7 +59,7 @@ def way_of(model, recipe: Recipe, sampler=None, sigmas=None, guider=None) -> Way
     sampler = getattr(sampler, "qsched_inner", sampler)
     name = recipe.sampler if sampler is None else name_of(getattr(sampler, "sampler_function", sampler))
     return Way(
-        recipe.sigmas(model) if sigmas is None else read_sigmas(sigmas),
+        recipe.falling_sigmas(model) if sigmas is None else read_sigmas(sigmas),
         sampler_object(recipe.sampler) if sampler is None else sampler,
         name,
         recipe.scheduler if sigmas is None else "",
@@ -70,10 +70,6 @@ def way_of(model, recipe: Recipe, sampler=None, sigmas=None, guider=None) -> Way
 
 def read_sigmas(sigmas: torch.Tensor) -> tuple[float, ...]:
     """Raises SamplingError for sigmas that are no schedule."""
-    values = tuple(float(sigma) for sigma in sigmas)
-    falling = all(after < before for before, after in zip(values, values[1:], strict=False))
-    if len(values) < 2 or not falling or not all(map(math.isfinite, values)) or values[-1] < 0:
-        raise SamplingError(
-            f"{len(values)} sigmas that do not fall cannot be calibrated.", "give one schedule, from noise to picture"
-        )
+    values = tuple(float(sigma) for sigma in sigmas.flatten())
+    check_schedule(values, "the SIGMAS input", strict=True)
     return values

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from .coefficients import Coefficients, same_sigma
 from .errors import PresetError
 from .preset import Binding, Preset, short
+from .schedule import check_schedule
 
 IF_DIFFERS = ("resample", "use as is", "refuse")
 """Give each range of sigma the effect it had, however many steps are in it; take the coefficients in order, whatever
@@ -55,10 +56,12 @@ def fit(
 
     Raises:
         PresetError: something differs and the choice is to refuse; or an unknown choice.
+        SamplingError: sigmas that are not finite, or that rise.
         CoefficientError: a strength that is not finite, or that takes a coefficient out of its range.
     """
     if if_differs not in IF_DIFFERS:
         raise PresetError(f"if_differs is {short(if_differs)}.", f"use one of {', '.join(IF_DIFFERS)}")
+    check_schedule(sigmas, f"{here.scheduler} at {len(sigmas) - 1} steps" if here.scheduler else "the schedule")
     found = mismatches(preset, here, sigmas)
     if found and if_differs == "refuse":
         text = "; ".join(str(item) for item in found)

@@ -328,6 +328,109 @@ def test_samplers_of_other_packs_are_tried_not_trusted(pack, tiny, flow, name):
     assert same_bits(torch.random.get_rng_state(), state), "a rehearsal must leave the random state alone"
 
 
+def shifting(inner: str):
+    """A SAMPLER as detail daemons write them: another one, whose model is shown a lower sigma than the schedule's."""
+    import comfy.samplers
+
+    wrapped = comfy.samplers.sampler_object(inner)
+
+    def detail_sampler(model, x, sigmas, *, amount, **more):
+        last = float(sigmas[0])
+
+        class Shifted:
+            def __getattr__(self, name):
+                return getattr(model, name)
+
+            def __call__(self, x, sigma, **extra):
+                middle = 4 * float(sigma[0]) / last * (1 - float(sigma[0]) / last)
+                return model(x, sigma * (1 - amount * middle), **extra)
+
+        return wrapped.sampler_function(Shifted(), x, sigmas, **more)
+
+    return comfy.samplers.KSAMPLER(detail_sampler, {"amount": 0.15})
+
+
+def test_a_sampler_that_shows_the_model_other_sigmas_is_driven(pack, tiny, model):
+    """Detail daemon and its kin. Regression: refused, as if it took other steps."""
+    patch, coefficients = pack("nodes.patch"), pack("qsched_core").Coefficients(*COEFFICIENTS)
+    sigmas, sampling = tiny.schedule(model), model.get_model_object("model_sampling")
+
+    def reference(model_k, x, sigmas, extra_args=None, callback=None, disable=None):
+        """Euler by hand, the two lines at the sigma that the model sees."""
+        for i in range(len(sigmas) - 1):
+            middle = 4 * sigmas[i] / sigmas[0] * (1 - sigmas[i] / sigmas[0])
+            seen = (sigmas[i] * (1 - 0.15 * middle)).expand(len(x))
+            denoised = model_k(x, seen, **extra_args)
+            c_x, c_eps = coefficients.at(i)
+            zero = sampling.calculate_denoised(seen, torch.zeros_like(x), x)
+            denoised, x = (c_x - c_eps) * zero + c_eps * denoised, c_x * x
+            x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
+        return x
+
+    import comfy.samplers
+
+    ours = tiny.run(patch.apply_coefficients(model, coefficients, sigmas.tolist()), shifting("euler"), sigmas)
+    wanted = tiny.run(model, comfy.samplers.KSAMPLER(reference), sigmas)
+    # float32, four steps: the two differ only in the order of a few roundings.
+    assert torch.linalg.norm(ours - wanted) <= 5e-6 * torch.linalg.norm(wanted)
+    assert differ(ours, tiny.run(model, shifting("euler"), sigmas), 1e-2)
+
+
+def test_shifted_sigmas_of_several_evaluations_a_step_are_refused_by_name_and_reason(pack, tiny, flow, refused):
+    core = pack("qsched_core")
+    sigmas = tiny.schedule(flow)
+    driven = pack("nodes.patch").apply_coefficients(flow, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
+    with refused(core.SamplingError, "sampler detail_sampler shows the model other sigmas than the schedule's"):
+        tiny.run(driven, shifting("heun"), sigmas)
+
+
+def test_a_sampler_is_called_what_its_pack_calls_it(pack):
+    from functools import partial
+
+    import comfy.samplers
+
+    name_of = pack("nodes.rehearsal").name_of
+
+    def sample_sharp(model, x):
+        pass
+
+    def soft_focus():
+        def sampler(model, x):
+            pass
+
+        return sampler, lambda model, x: None
+
+    assert [name_of(sample_sharp), name_of(partial(partial(sample_sharp, 1), 2))] == ["sharp", "sharp"]
+    assert [name_of(function) for function in soft_focus()] == ["soft_focus", "soft_focus"]
+    names = [name for name in comfy.samplers.SAMPLER_NAMES if name != "ddim"]
+    assert [name_of(comfy.samplers.sampler_object(name).sampler_function) for name in names] == names
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "told"),
+    [
+        ([1.0, float("nan"), 0.0], "sigma 2 of 3 is nan"),
+        ([1.0, 0.5, 0.7, 0.0], "rises at step 2, from sigma 0.5 to 0.7"),
+        ([1.0, 0.5, -0.1], "sigma 3 of 3 is -0.1"),
+    ],
+)
+def test_what_is_no_schedule_is_named_as_that(pack, tiny, flow, preset, refused, sigmas, told):
+    core, patch = pack("qsched_core"), pack("nodes.patch")
+    for driven, sampler in (
+        (patch.apply_preset(flow, patch.PresetUse(preset)), stock("euler")),
+        (flow, patch.sampler_with(stock("euler"), patch.PresetUse(preset))),
+    ):
+        with refused(core.SamplingError, told):
+            tiny.run(driven, sampler, torch.tensor(sigmas))
+
+
+def test_two_equal_sigmas_are_a_schedule(pack, tiny, flow, preset):
+    """Long schedules repeat some: stock samplers pass over them."""
+    patch = pack("nodes.patch")
+    driven = patch.apply_preset(flow, patch.PresetUse(preset))
+    assert tiny.run(driven, stock("euler"), torch.tensor([1.0, 0.5, 0.5, 0.0])).isfinite().all()
+
+
 def test_a_cancel_in_rehearsal_is_a_cancel(pack, tiny, flow):
     import comfy.samplers
     from comfy.model_management import InterruptProcessingException
