@@ -29,11 +29,12 @@ from qsched_core import Preset, QSchedError, quantize, save_preset
 from . import report
 from .arguments import add_run_arguments
 from .core import CalibrationError, Coefficients, DependencyError
-from .metrics.base import IQ, TC, Pair
+from .metrics.base import IQ, TC, Pair, too_long
 from .metrics.catalog import catalog
 from .metrics.clip import ClipScorer
 from .metrics.pixels import pixel_statistics
 from .pipelines import PipelineGenerator, fingerprint, network
+from .prompt_syntax import plain_text
 from .prompts import Prompts, parse_file, parse_sets, select
 from .settings import Settings
 from .show import INPUTS, show_study
@@ -65,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     prompts = _prompts(args.prompts, args.verdict_prompts, args.seed)
     metric, pair = load_metric(args.metric, args.metrics)
     score, judge = scoring(pair.to(args.device), prompts.texts)
+    if cut := too_long(pair, [plain_text(prompt) for prompt in prompts.texts]):
+        print(f"{cut} of {len(prompts)} prompts are longer than the metric reads: it scores their beginnings.")
     pipe = load_pipeline(args.model, args.device, args.scheduler)
     inputs = _inputs(args, settings, prompts, metric, pipe)
     if args.format != "none":
@@ -201,8 +204,10 @@ def load_metric(wanted: str, folder: Path) -> tuple[str, Pair]:
 def scoring(pair: Pair, prompts: Sequence[str]) -> tuple[Callable, Callable]:
     """(score, judge) as ``calibrate`` calls them; pixel statistics are for the verdict alone."""
 
+    plain = [plain_text(prompt) for prompt in prompts]
+
     def score(pictures: torch.Tensor, indices: Sequence[int]) -> dict[str, np.ndarray]:
-        texts = [prompts[i % len(prompts)] for i in indices]
+        texts = [plain[i % len(plain)] for i in indices]
         parts = [pair.score(pictures[i : i + SCORED], texts[i : i + SCORED]) for i in range(0, len(texts), SCORED)]
         return {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
 

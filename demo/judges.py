@@ -12,7 +12,7 @@ from .files import ATTRIBUTES, DUAL_ENCODER, QUALITY, read
 from .networks import AttributeNet, QualityNet
 from .scenes import ATTRIBUTES as FIELDS
 from .scenes import PICTURE_SIZE, draw, parse_caption, relevant_attributes, sample_scenes
-from .vocabulary import compact_ids
+from .vocabulary import CONTEXT_LENGTH, caption_words, compact_ids
 
 DRAWN = 512
 """Scenes that a set of pictures is compared with."""
@@ -37,6 +37,10 @@ class DemoScorer(nn.Module):
         image = self.dual.encode_image(pictures * 2 - 1, normalize=True)
         text = self.dual.encode_text(compact_ids(list(prompts)).to(image.device), normalize=True)
         return {"tc": (image * text).sum(-1).cpu(), "iq": self.quality(pictures).cpu()}
+
+    def is_too_long(self, prompt: str) -> bool:
+        """Whether its text encoder reads the prompt's beginning alone."""
+        return len(caption_words(prompt)) > CONTEXT_LENGTH - 2
 
 
 class DemoJudge(nn.Module):

@@ -46,10 +46,13 @@ def compact_ids(captions: list[str]) -> Tensor:
     """Token ids (B, 16): begin, one id per word, then end up to the full length; longer captions are cut."""
     rows = []
     for caption in captions:
-        words = [_INDEX.get(word, UNKNOWN) for word in caption.lower().replace(",", " ").replace(".", " ").split()]
-        words = words[: CONTEXT_LENGTH - 2]
+        words = [_INDEX.get(word, UNKNOWN) for word in caption_words(caption)][: CONTEXT_LENGTH - 2]
         rows.append([BEGIN, *words] + [END] * (CONTEXT_LENGTH - 1 - len(words)))
     return torch.tensor(rows)
+
+
+def caption_words(caption: str) -> list[str]:
+    return caption.lower().replace(",", " ").replace(".", " ").split()
 
 
 def clip_spelling(text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import comfy.samplers
-import torch
 from comfy_api.latest import io, ui
 
 from ..calibration import Settings
@@ -17,7 +16,7 @@ from .metrics import load_scorer, metric_names
 from .prompts import read_input
 from .run import Run
 from .samplers import sampler_names
-from .sampling import Recipe, check_latent
+from .sampling import Recipe, empty_latent
 from .sockets import CATEGORY, MetricSocket, PresetSocket, PromptsSocket
 from .way import way_of
 
@@ -274,11 +273,7 @@ class QSchedCalibrate(io.ComfyNode):
                 read_prompts(prompts, search_seed) if not prompt_file.strip() else from_file(prompt_file, search_seed)
             )
         way = way_of(model, Recipe(steps, cfg, sampler_name, scheduler), sampler, sigmas, guider)
-        latent = check_latent(model, latent_image)
-        if torch.count_nonzero(latent):
-            raise CalibrationError(
-                "the latent is not empty.", "plug in an empty latent: calibration makes its own noise"
-            )
+        latent = empty_latent(model, latent_image)
         scorer = load_scorer(metric) if jaq_metric is None else jaq_metric
         positives, negatives = conditionings(clip, prompt_set, negative, way)
         run = Run(cls.hidden.unique_id, prompt_set, settings, scorer, full_model is not None)

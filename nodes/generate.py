@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..qsched_core import Coefficients
+from .frames import decoded_pictures
 from .memory import Batches
 from .patch import apply_coefficients
 from .way import Way
@@ -43,6 +44,15 @@ class HostGenerator:
         self.on_batch = on_batch
         self._decoded = Batches(batch_size)
         self._seconds, self._made = 0.0, 0
+        self._frames: tuple[int, int] | None = None
+
+    @property
+    def note(self) -> str:
+        """What a reader of the report must know of the pictures; most often nothing."""
+        if self._frames is None:
+            return ""
+        scored, all_of_them = self._frames
+        return f"Videos: {scored} of {all_of_them} frames of each are scored, and their scores averaged."
 
     @property
     def sigmas(self) -> tuple[float, ...]:
@@ -60,7 +70,11 @@ class HostGenerator:
         return other
 
     def __call__(self, coefficients: Coefficients, indices: Sequence[int]) -> Tensor:
-        """Pictures (B, H, W, 3) in [0, 1] on the CPU."""
+        """Pictures (B, H, W, 3) in [0, 1] on the CPU, of a video model (B, F, H, W, 3): see ``frames``.
+
+        Raises:
+            CalibrationError: the VAE makes no pictures of these latents.
+        """
         patched = apply_coefficients(self.model, coefficients, self.sigmas)
         pictures = []
         for start in range(0, len(indices), self.batch_size):
@@ -92,8 +106,11 @@ class HostGenerator:
 
     def _decode(self, samples: Tensor) -> Tensor:
         def decode(start: int, end: int) -> Tensor:
-            pictures = self.vae.decode(samples[start:end])
-            return pictures.reshape(-1, *pictures.shape[-3:])[..., :3].float().cpu()
+            decoded = self.vae.decode(samples[start:end])
+            pictures = decoded_pictures(decoded, end - start)
+            if pictures.ndim == 5:
+                self._frames = pictures.shape[1], decoded[..., 0, 0, 0].numel() // (end - start)
+            return pictures.float().cpu()
 
         return torch.cat(self._decoded.run(decode, len(samples)))
 

@@ -11,15 +11,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..calibration.metrics.alignment import AQMap
-from ..calibration.metrics.base import Metric, Pair
+from ..calibration.metrics.base import Metric, Pair, too_long
 from ..calibration.metrics.catalog import Entry, catalog
 from ..calibration.metrics.clip import ClipScorer
 from ..calibration.metrics.embeddings import CosineScore
 from ..calibration.metrics.pixels import pixel_statistics
 from ..calibration.metrics.preference import HPSv21
 from ..calibration.metrics.reference import distance
+from ..calibration.prompt_syntax import plain_text
 from ..qsched_core import CalibrationError, Coefficients, DependencyError
 from .folders import metric_folders, metric_roots, shown_folder
+from .frames import over_frames
 from .memory import Batches
 
 DEMO = "demo"
@@ -68,18 +70,31 @@ class Scorer:
         ``reference(indices)`` gives the thumbnails (B, h, w, 3) of the full-precision pictures.
         """
 
+        texts = [plain_text(prompt) for prompt in prompts]
+
         def score(pictures: torch.Tensor, indices: Sequence[int]) -> dict:
-            return _numbers(self._run(self._scorer, pictures, [prompts[i % len(prompts)] for i in indices]))
+            return _numbers(self._run(self._scorer, pictures, [texts[i % len(texts)] for i in indices]))
 
         def judge(pictures: torch.Tensor, indices: Sequence[int]) -> dict:
-            texts = [prompts[i % len(prompts)] for i in indices]
-            own = self._run(self._judge, pictures, texts) if self._judge is not None else {}
+            wanted = [texts[i % len(texts)] for i in indices]
+            own = self._run(self._judge, pictures, wanted) if self._judge is not None else {}
             if hasattr(getattr(self._judge, "model", None), "score_set"):
-                own |= self._judge.model.score_set(pictures)
-            far = distance(thumbnails(pictures), reference(indices)) if reference is not None else {}
-            return _numbers({**own, **pixel_statistics(pictures), **far})
+                own |= over_frames(self._judge.model.score_set, pictures)
+            far = over_frames(distance, thumbnails(pictures), reference(indices)) if reference is not None else {}
+            return _numbers({**own, **over_frames(pixel_statistics, pictures), **far})
 
         return score, judge
+
+    def reading(self, prompts: Sequence[str]) -> list[str]:
+        """What a reader of the report must know of how the prompts are read; most often nothing."""
+        texts = [plain_text(prompt) for prompt in prompts]
+        plain = sum(text != prompt for text, prompt in zip(texts, prompts, strict=True))
+        cut = too_long(self._scorer.model, texts)
+        lines = {
+            f"{plain} of {len(texts)} prompts were scored without their weights, embeddings and tags.": plain,
+            f"{cut} of {len(texts)} prompts are longer than the metric reads: it scored their beginnings.": cut,
+        }
+        return [line for line, count in lines.items() if count]
 
     def release(self) -> None:
         """Gives the device's memory back at once; scorers that are asked again are loaded again."""
@@ -90,10 +105,16 @@ class Scorer:
 
     def _run(self, patcher, pictures: torch.Tensor, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
         comfy.model_management.load_models_gpu([patcher])
-        parts = self._batches.run(
-            lambda start, end: patcher.model.score(pictures[start:end], prompts[start:end]), len(pictures)
-        )
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        frames = 1 if pictures.ndim == 4 else pictures.shape[1]
+        texts = [prompt for prompt in prompts for _ in range(frames)]
+
+        def all_frames(pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+            parts = self._batches.run(
+                lambda start, end: patcher.model.score(pictures[start:end], texts[start:end]), len(pictures)
+            )
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+        return over_frames(all_frames, pictures)
 
 
 class FullPictures:
@@ -115,19 +136,21 @@ def distance_from(reference: Callable) -> Callable:
     """(pictures, indices) -> (B,), how far they are from the pictures of a FullPictures."""
 
     def held(pictures: torch.Tensor, indices: Sequence[int]):
-        far = distance(thumbnails(pictures), reference(indices))
+        far = over_frames(distance, thumbnails(pictures), reference(indices))
         return far["distance to full"].double().numpy()
 
     return held
 
 
 def thumbnails(pictures: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, 3) -> the same shape, at most THUMBNAIL on the longer side."""
-    scale = THUMBNAIL / max(pictures.shape[1:3])
+    """(B, H, W, 3) or (B, F, H, W, 3) -> the same shape, at most THUMBNAIL on the longer side."""
+    sides = pictures.shape[-3:-1]
+    scale = THUMBNAIL / max(sides)
     if scale >= 1:
         return pictures
-    size = [max(1, round(side * scale)) for side in pictures.shape[1:3]]
-    return F.interpolate(pictures.movedim(-1, 1), size=size, mode="area").movedim(1, -1)
+    size = [max(1, round(side * scale)) for side in sides]
+    flat = pictures.flatten(0, -4)
+    return F.interpolate(flat.movedim(-1, 1), size=size, mode="area").movedim(1, -1).unflatten(0, pictures.shape[:-3])
 
 
 class Watched(nn.Module):
@@ -179,17 +202,21 @@ def make_scorer(tc: str, iq: str, watch: str, clip=None, clip_vision=None) -> Sc
     return Scorer(name, Pair(text, image), Watched(metrics[2:]) if metrics[2:] else None, _note(*metrics))
 
 
-def host_encoders(clip, clip_vision) -> tuple[Callable, Callable]:
-    """(encode_image, encode_text) of the host's own objects, which its memory manager already knows."""
+def host_encoders(clip, clip_vision) -> tuple[Callable, Callable, Callable]:
+    """(encode_image, encode_text, too_long) of the host's own objects, which its memory manager already knows."""
 
     def encode_image(pictures: torch.Tensor) -> torch.Tensor:
         return clip_vision.encode_image(pictures)["image_embeds"]
+
+    def too_long(text: str) -> bool:
+        # The host reads a long text in chunks; the one vector that a score takes is of the first.
+        return any(len(chunks) > 1 for chunks in clip.tokenize(text).values())
 
     def encode_text(prompts: Sequence[str]) -> torch.Tensor:
         pooled = [clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)[1] for text in prompts]
         return torch.cat([vector.reshape(1, -1) for vector in pooled])
 
-    return encode_image, encode_text
+    return encode_image, encode_text, too_long
 
 
 def _loaded(role: str, name: str) -> Metric:

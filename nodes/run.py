@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..calibration import Progress, Result, Settings, calibrate
 from ..calibration.plots import jaq_map, paired_plot
+from ..calibration.prompt_syntax import plain_text
 from ..calibration.report import Control, Row, as_json, table, verdict
 from ..calibration.space import Space
 from ..calibration.split import split
@@ -23,6 +24,7 @@ from ..qsched_core import CalibrationError, Coefficients, Preset, save_preset
 from ..qsched_core.quant import module_bytes
 from .describe import describe, sums
 from .folders import FOLDER, journal_path, unused_path
+from .frames import stills
 from .gallery import gallery, mosaic, picture_tensor
 from .generate import HostGenerator
 from .history import keep
@@ -168,7 +170,7 @@ class Run:
         """The stock sampler's pictures above those of the candidate of the moment: a few of each, the same prompts."""
         if progress.pictures is None:
             return None
-        shown, place = mosaic(progress.pictures), (study, progress.indices)
+        shown, place = mosaic(stills(progress.pictures)), (study, progress.indices)
         if place not in self.before:
             # The first to be sampled in every group is the identity.
             self.before[place] = shown
@@ -188,7 +190,12 @@ class Run:
             list(generator.latent.shape),
             self.prompts.digest,
             list(self.verdict_prompts),
-            [self.scorer.name, self.scorer.note],
+            # Older studies, whose prompts were scored with their syntax, go on where there is none.
+            [
+                self.scorer.name,
+                self.scorer.note,
+                *sorted({plain_text(text) for text in self.prompts.texts} - set(self.prompts.texts)),
+            ],
             self.beside,
             _weights(generator.model),
             sums(shared),
@@ -215,6 +222,7 @@ class Run:
         lines += [
             f"{what}: {note}." for what, note in (("Prompts", self.prompts.note), ("Metric", self.scorer.note)) if note
         ]
+        lines += [*self.scorer.reading(self.prompts.texts), *filter(None, [generator.note])]
         objective = result.objective
         record = {
             "metric": self.scorer.name,
@@ -267,11 +275,11 @@ class Run:
         indices = self.parts.held_out[:SHOWN]
         identity = Coefficients.identity(generator.way.steps)
         rows = [
-            ("quantised", generator(identity, indices)),
-            ("quantised + Q-Sched", generator(result.coefficients, indices)),
+            ("quantised", stills(generator(identity, indices))),
+            ("quantised + Q-Sched", stills(generator(result.coefficients, indices))),
         ]
         if full is not None:
-            rows.insert(0, ("full precision", full(identity, indices)))
+            rows.insert(0, ("full precision", stills(full(identity, indices))))
         return gallery(rows)
 
 

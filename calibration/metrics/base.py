@@ -42,12 +42,24 @@ class Metric(nn.Module):
         """As ``score``, of pictures that are checked, float32 and on the metric's device."""
         raise NotImplementedError
 
+    def is_too_long(self, prompt: str) -> bool:
+        """Whether the metric reads a prompt's beginning alone."""
+        return False
+
+
+def too_long(scorer: nn.Module, prompts: Sequence[str]) -> int:
+    """Prompts that a metric in ``scorer`` reads the beginning of alone."""
+    metrics = [module for module in scorer.modules() if hasattr(module, "is_too_long")]
+    return sum(any(metric.is_too_long(prompt) for metric in metrics) for prompt in prompts)
+
 
 class FeatureMetric(Metric):
     """A metric that asks no more of a picture than its features in an image–text network (see ``OpenClip``)."""
 
     fit: str | None = None
     """How pictures are brought to the network's size; None: the network's own way."""
+
+    reads_prompts = True
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -59,6 +71,9 @@ class FeatureMetric(Metric):
     def judge(self, image: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores (B,) of picture features (B, D) of length 1."""
         raise NotImplementedError
+
+    def is_too_long(self, prompt: str) -> bool:
+        return self.reads_prompts and self.network.exceeds_context(prompt)
 
     def measure(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
         return self.judge(self.features(pictures), prompts)

@@ -44,6 +44,7 @@ class ClipIQA(FeatureMetric):
 
     name = "CLIP-IQA"
     role = IQ
+    reads_prompts = False
 
     @classmethod
     def open(cls, folder: Path) -> ClipIQA:

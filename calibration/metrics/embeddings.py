@@ -24,9 +24,14 @@ class CosineScore(Metric):
     name = "CLIPScore (loaded encoders)"
     role = TC
 
-    def __init__(self, encode_image: EncodeImage, encode_text: EncodeText):
+    def __init__(
+        self,
+        encode_image: EncodeImage,
+        encode_text: EncodeText,
+        too_long: Callable[[str], bool] = lambda prompt: False,
+    ):
         super().__init__()
-        self._encode_image, self._encode_text = encode_image, encode_text
+        self._encode_image, self._encode_text, self.is_too_long = encode_image, encode_text, too_long
 
     def measure(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
         image = self._encode_image(pictures).float()

@@ -44,6 +44,15 @@ class OpenClip(nn.Module):
         encoded = [self.clip.encode_text(self._tokenize(list(part)).to(device), normalize=True) for part in parts]
         return torch.cat(encoded).float()
 
+    def exceeds_context(self, text: str) -> bool:
+        """Whether ``encode_text`` cuts it: the model's context counts tokens, a begin and an end among them."""
+        length, tokenizer = getattr(self._tokenize, "context_length", None), self._tokenize
+        if length and hasattr(tokenizer, "encode"):  # open_clip's own
+            return len(tokenizer.encode(text)) + 2 > length
+        if length and hasattr(tokenizer, "tokenizer"):  # one of the transformers package
+            return len(tokenizer.tokenizer(text)["input_ids"]) > length
+        return False
+
     def prepared(self, pictures: Tensor, fit: str | None = None) -> Tensor:
         """(B, 3, h, w) as open_clip's preprocessing makes it: resized, cropped or padded, normalised."""
         from torchvision.transforms import InterpolationMode

@@ -16,6 +16,7 @@ from PIL import Image
 from tiny_clip import CONFIG, DEVIATION, MEAN, write_folder
 
 from calibration.core import CalibrationError, DependencyError
+from calibration.metrics.base import too_long
 from calibration.metrics.clip import QUALITY_PAIR, ClipIQA, ClipScore, ClipScorer
 from calibration.metrics.open_clip_network import LONGEST, SHORTEST, SQUASH, open_folder
 
@@ -45,6 +46,16 @@ def test_scores_are_the_published_formulas(folder, pictures):
     # The picture is already 32 px: resizing changes nothing, so only float32 rounding is left.
     torch.testing.assert_close(scores["tc"], (100 * cosine).log(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(scores["iq"], (100 * image @ pair.T).softmax(-1)[:, 0], rtol=1e-4, atol=1e-4)
+
+
+def test_prompts_that_are_cut_are_counted(folder):
+    """75 words of one token each fit beside the begin and the end. CLIP-IQA reads no prompts."""
+    fits, cut = " ".join(["dog"] * 75), " ".join(["dog"] * 76)
+    assert too_long(ClipScorer(folder), [fits, cut, "a dog", cut]) == 2
+    assert too_long(ClipIQA(open_folder(folder)), [cut]) == 0
+    pictures = torch.rand(2, 32, 32, 3)
+    score = ClipScore(open_folder(folder))
+    assert same_bits(score.score(pictures, [fits + " cat"] * 2), score.score(pictures, [fits + " dog"] * 2))
 
 
 def test_any_size_is_brought_to_the_models(folder):

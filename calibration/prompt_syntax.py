@@ -1,0 +1,51 @@
+"""What a prompt says, without the host's syntax: a scorer's text encoder reads words, no weights, files or tags."""
+
+from __future__ import annotations
+
+import re
+
+EMPHASIS = 1.1
+"""What a pair of parentheses multiplies the weight by in the host."""
+
+_EMBEDDING = re.compile(r"(?:(?<=\s)|(?<=^)|(?<=,))embedding:[^\s,)]+")
+_TAG = re.compile(r"<\s*(?:lora|lyco|locon|hypernet)\s*:[^<>]*>", re.IGNORECASE)
+_WEIGHT = re.compile(r"(.+):\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*", re.DOTALL)
+_ESCAPED = {"\\(": "\0", "\\)": "\1"}
+
+
+def plain_text(prompt: str) -> str:
+    """The words of a prompt: parentheses and weights of the host, "embedding:…" and "<lora:…>" are taken out, as is
+    what has a weight of 0 or less. A prompt that is nothing else stays as it is.
+
+    "(a red fox:1.2) in snow, embedding:detail, <lora:oil:0.8>" is "a red fox in snow".
+    """
+    text = _TAG.sub("", prompt)
+    for sequence, mark in _ESCAPED.items():
+        text = text.replace(sequence, mark)
+    text = _EMBEDDING.sub("", _without_weights(text))
+    for sequence, mark in _ESCAPED.items():
+        text = text.replace(mark, sequence[1])
+    if text == prompt:
+        return prompt
+    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"\s*,(?:\s*,)+", ",", text)
+    return re.sub(r"\s+,", ",", text).strip(" ,") or prompt
+
+
+def _without_weights(text: str) -> str:
+    """As the host reads them: the innermost weight of a word counts, an unmatched parenthesis is a character."""
+    words: list[str] = []
+    opened: list[int] = []  # where, in ``words``, each open parenthesis stands
+    for character in text:
+        if character == "(":
+            opened.append(len(words))
+        elif character == ")" and opened:
+            start = opened.pop()
+            inside = "".join(words[start + 1 :])
+            weighted = _WEIGHT.fullmatch(inside)
+            if weighted:
+                inside = weighted[1] if float(weighted[2]) > 0 else ""
+            words[start:] = [inside]
+            continue
+        words.append(character)
+    return "".join(words)

@@ -1,0 +1,139 @@
+"""Latents that are no pictures: videos are calibrated, their scores averaged over frames; the rest is refused."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from exactness import near
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TEXTS = tuple(f"a {size} {colour} circle" for size in ("small", "large") for colour in ("red", "blue", "green"))
+WIDTH = 32
+"""Of the text that the small video model reads."""
+
+
+@pytest.fixture(scope="module")
+def video_model():
+    """A Wan of two blocks with random weights: latents (B, 16, T, h, w)."""
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    config = comfy.supported_models.WAN21_T2V(
+        {"image_model": "wan2.1", "model_type": "t2v", "dim": 128, "ffn_dim": 128, "freq_dim": 32, "text_dim": WIDTH,
+         "in_dim": 16, "out_dim": 16, "num_heads": 1, "num_layers": 2, "dtype": torch.float32}
+    )  # fmt: skip
+    config.set_inference_dtype(torch.float32, None)
+    torch.manual_seed(0)
+    base = config.get_model({}, "")
+    for parameter in base.parameters():
+        torch.nn.init.normal_(parameter, std=0.08 if parameter.ndim > 1 else 0.02)
+    return comfy.model_patcher.ModelPatcher(base, torch.device("cpu"), torch.device("cpu"))
+
+
+class VideoVAE:
+    """Decodes as the host's video VAEs do: (B, 16, T, h, w) -> (B, 4·T - 3, 8·h, 8·w, 3)."""
+
+    first_stage_model = torch.nn.Linear(1, 1)
+
+    def decode(self, samples):
+        frames = samples[:, :3].repeat_interleave(4, dim=2)[:, :, 3:]
+        return frames.sigmoid().repeat_interleave(8, dim=-1).repeat_interleave(8, dim=-2).movedim(1, -1)
+
+
+@pytest.fixture
+def prompts(pack):
+    generator = torch.Generator().manual_seed(1)
+    conditionings = [[[torch.randn(1, 5, WIDTH, generator=generator), {}]] for _ in TEXTS]
+    return pack("nodes.prompts").PromptList(TEXTS, "", "digest", conditionings=conditionings)
+
+
+@pytest.fixture
+def run(pack, tmp_path, monkeypatch, video_model, prompts):
+    import folder_paths
+
+    for name in ("user", "temp", "input", "output"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
+    pack("nodes.folders").register_folders()
+    node = pack("nodes.calibrate").QSchedCalibrate
+    monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None, extra_pnginfo=None), raising=False)
+
+    def run(latent, **changed):
+        inputs = {
+            "model": video_model, "vae": VideoVAE(), "latent_image": {"samples": latent}, "prompts": "",
+            "prompt_file": "", "search_seed": 0, "steps": 2, "cfg": 1.0, "sampler_name": "euler",
+            "scheduler": "simple", "trials": 2, "metric": "demo", "space": "constant", "radius": 0.2, "k": 2.0,
+            "verdict_seeds": 1, "batch_size": 2, "negative": "", "prompt_set": prompts, "strategy": "random",
+        }  # fmt: skip
+        return node.execute(**{**inputs, **changed}).args
+
+    return run
+
+
+def generator_of(pack, model, vae, latent, prompts):
+    way = pack("nodes.way").way_of(model, pack("nodes.sampling").Recipe(2, 1.0, "euler", "simple"))
+    positives = prompts.conditionings
+    return pack("nodes.generate").HostGenerator(model, vae, positives, positives[0], latent, way, 0, 2)
+
+
+def test_a_video_latent_is_calibrated_and_the_report_says_how(run):
+    """Regression: frames were taken for pictures of other prompts."""
+    preset, report, before_after, *_ = run(torch.zeros(1, 16, 6, 8, 8))
+    assert preset.steps == 2
+    assert "Videos: 8 of 21 frames of each are scored, and their scores averaged." in report
+    assert before_after.ndim == 4
+
+
+def test_frames_belong_to_their_prompt_and_are_averaged(pack, video_model, prompts):
+    core, frames, metrics = pack("qsched_core"), pack("nodes.frames"), pack("nodes.metrics")
+    generator = generator_of(pack, video_model, VideoVAE(), torch.zeros(1, 16, 3, 8, 8), prompts)
+    identity = core.Coefficients.identity(2)
+    videos = generator(identity, [0, 4, 7])
+    assert videos.shape == (3, 8, 64, 64, 3)
+    # Other batches take other kernels.
+    assert near(generator(identity, [4])[0], videos[1])
+    assert torch.equal(frames.stills(videos), videos[:, 4])
+
+    score, judge = metrics.load_scorer("demo").bind(TEXTS)
+    averaged = {**score(videos, [0, 4, 7]), **judge(videos, [0, 4, 7])}
+    for place, index in enumerate([0, 4, 7]):
+        single = {**score(videos[place], [index] * 8), **judge(videos[place], [index] * 8)}
+        for name in ("tc", "iq", "contrast", "saturation"):
+            # 1e-5: float32 sums in other batches.
+            assert averaged[name][place] == pytest.approx(single[name].mean(), abs=1e-5), name
+
+
+def test_a_short_video_keeps_all_its_frames_and_one_frame_is_a_picture(pack):
+    decoded = pack("nodes.frames").decoded_pictures
+    assert decoded(torch.rand(2, 5, 8, 8, 3), 2).shape == (2, 5, 8, 8, 3)
+    assert decoded(torch.rand(2, 33, 8, 8, 4), 2).shape == (2, 8, 8, 8, 3)
+    assert decoded(torch.rand(2, 1, 8, 8, 3), 2).shape == (2, 8, 8, 3)
+    assert decoded(torch.rand(10, 8, 8, 3), 2).shape == (2, 5, 8, 8, 3)
+
+
+def test_distances_and_thumbnails_of_videos(pack):
+    metrics = pack("nodes.metrics")
+    videos = torch.rand(2, 3, 512, 512, 3)
+    small = metrics.thumbnails(videos)
+    assert small.shape == (2, 3, 256, 256, 3)
+    assert torch.equal(small[1], metrics.thumbnails(videos[1]))
+    far = metrics.distance_from(lambda indices: torch.zeros_like(small))(videos, [0, 1])
+    assert far.shape == (2,)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 4000), (2, 8, 8, 1), (3, 8, 8, 3)], ids=str)
+def test_what_is_no_picture_is_refused(pack, refused, shape):
+    """Sound, for example."""
+    with refused(pack("qsched_core").CalibrationError, "these are no pictures"):
+        pack("nodes.frames").decoded_pictures(torch.rand(shape), 2)
+
+
+def test_several_latents_in_one_are_refused_where_they_are_read(pack, run, refused):
+    import comfy.nested_tensor
+
+    nested = comfy.nested_tensor.NestedTensor([torch.zeros(1, 16, 3, 8, 8), torch.zeros(1, 8, 20)])
+    with refused(pack("qsched_core").SamplingError, "this latent holds several"):
+        run(nested)
