@@ -20,6 +20,7 @@ from ..qsched_core.quant import is_packed, load_quantized, restore, save_quantiz
 from .backends import NativeLinears
 from .describe import fingerprint, quantization
 from .layers import TWINS
+from .model_size import check_size
 
 _SETTINGS = "sampling_settings"
 
@@ -104,6 +105,7 @@ def load_model(path: Path):
     dtype = management.unet_dtype(model_params=count, supported_dtypes=supported, weight_dtype=kept)
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, supported))
     config.sampling_settings = {**config.sampling_settings, **_settings(stored.about)}
+    check_size(config, shapes, path.name)
     base = config.get_model(shapes, "")
     _set_model_type(base, stored.about.get("model_type", ""))
     # Not the streaming patcher: it casts weights itself and knows no packed ones.

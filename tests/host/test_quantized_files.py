@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 from exactness import ROUNDED_ACTIVATIONS, differ, near, same_bits
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from scripts.client import PromptFailed, PromptRefused
@@ -61,6 +62,23 @@ def test_there_and_back_bit_for_bit(pack, tmp_path, name):
     first, second = (load_file(file) for file in (path, again))
     assert first.keys() == second.keys()
     assert all(same_bits(first[key], second[key]) for key in first)
+
+
+def test_a_file_whose_few_tensors_claim_a_giant_is_refused_before_memory_is_taken(pack, tmp_path, refused, demo):
+    """Regression: the host made a network of 100 GB for a file of 30 MB that said so in two tensors."""
+    files, core = pack("nodes.quantized_files"), pack("qsched_core")
+    path = tmp_path / "giant.safetensors"
+    files.save_model(quantised(pack, demo[0]), path)
+    assert files.load_model(path).model_size() > 0
+    with safe_open(path, framework="pt") as file:
+        about, tensors = dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}
+    wide = 128 * 256
+    for name in ("img_in", "txt_in"):
+        tensors[f"{name}.weight"] = torch.zeros(wide, tensors[f"{name}.weight"].shape[1])
+        tensors[f"{name}.bias"] = torch.zeros(wide)
+    save_file(tensors, path, about)
+    with refused(core.QuantizationError, "weights of a network of"):
+        files.load_model(path)
 
 
 def test_a_lora_is_merged_and_another_can_follow(pack, tmp_path):
