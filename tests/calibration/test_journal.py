@@ -18,25 +18,13 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from benchmarks.attack.journals import KINDS, N_PROMPTS, N_STEPS, figures, mutant, score
 from calibration import Result, Settings, calibrate
 from calibration.show import show_study
 from calibration.storage import import_optuna, open_storage
-from qsched_core import CalibrationError, Coefficients
-
-N_PROMPTS, N_STEPS = 12, 4
-
-
-def score(pictures, indices) -> dict[str, np.ndarray]:
-    def value(coefficients: Coefficients, index: int) -> float:
-        c_x, c_eps = coefficients.at(N_STEPS - 1)
-        hill = -40 * ((c_x - 0.95) ** 2 + (c_eps - 1.1) ** 2)
-        return math.sin(12.9898 * index + 1.0) + hill * (1 + 0.3 * math.cos(index % N_PROMPTS))
-
-    values = np.array([value(*picture) for picture in pictures])
-    return {"tc": values / 2, "iq": values / 4}
+from qsched_core import CalibrationError
 
 
 class World:
@@ -64,10 +52,6 @@ class Stopped(BaseException):
     """As the host's cancel: not an Exception."""
 
 
-def figures(result: Result) -> tuple:
-    return result.trace, result.coefficients, result.gain, result.jaq, result.nfe, result.accepted
-
-
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory) -> tuple[tuple, bytes]:
     """(What a study finds that nothing happens to, its journal)"""
@@ -77,41 +61,8 @@ def calm(tmp_path_factory) -> tuple[tuple, bytes]:
 
 # --- damage
 
-BYTES = "flip", "insert", "remove", "zero"
-LINES = "lose", "double", "swap", "cut", "shuffle", "glue"
 
-
-def mutant(content: bytes, kind: str, draw: random.Random) -> bytes:
-    """A journal that was harmed in one place."""
-    place = draw.randrange(len(content))
-    rest = content[place + 1 :]
-    if kind in BYTES:
-        length = draw.choice([1, 16, 512])
-        middle = {
-            "flip": bytes([content[place] ^ (1 << draw.randrange(8))]),
-            "insert": content[place : place + 1] + draw.randbytes(length),
-            "remove": b"",
-            "zero": bytes(length),
-        }[kind]
-        return content[:place] + middle + (content[place + length :] if kind == "zero" else rest)
-    lines = content.splitlines(keepends=True)
-    one, other = draw.randrange(len(lines)), draw.randrange(len(lines))
-    if kind == "lose":
-        del lines[one]
-    elif kind == "double":
-        lines.insert(other, lines[one])
-    elif kind == "swap":
-        lines[one], lines[other] = lines[other], lines[one]
-    elif kind == "cut":
-        return content[:place] + bytes(draw.choice([0, 100, 4096]))
-    elif kind == "shuffle":
-        draw.shuffle(lines)
-    elif kind == "glue":
-        lines[one] = lines[one].rstrip(b"\n")
-    return b"".join(lines)
-
-
-@pytest.mark.parametrize("kind", BYTES + LINES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_journal_comes_to_the_same_end_or_names_the_way_out(tmp_path, calm, kind, refused):
     """Regression: 335 of 5200 such journals ended in another result, and others in a JSON error."""
     wanted, content = calm
@@ -207,7 +158,7 @@ def test_show_tells_of_damage_and_writes_nothing(tmp_path, calm):
     assert "7 trials finished" in show_study(str(journal))
 
 
-@pytest.mark.parametrize("kind", BYTES + LINES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_show_never_ends_in_an_error_that_is_not_ours(tmp_path, calm, kind):
     draw = random.Random(kind)
     for number in range(30):
