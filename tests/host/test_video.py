@@ -87,6 +87,15 @@ def test_a_video_latent_is_calibrated_and_the_report_says_how(run):
     assert before_after.ndim == 4
 
 
+def test_a_quantised_video_model_is_held_to_the_full_ones_videos(pack, run, video_model):
+    """Warm start, control and distances, all of them of videos."""
+    job = pack("nodes.backends").job_for(video_model, "w4a8", backend="torch")
+    twin, _ = pack("nodes.twin").quantized_twin(video_model, job)
+    preset, report, before_after, *_ = run(torch.zeros(1, 16, 3, 8, 8), model=twin, full_model=video_model, trials=1)
+    assert "Videos: 8 of 9 frames of each are scored" in report
+    assert "distance to full" in preset.record["gains"]
+
+
 def test_frames_belong_to_their_prompt_and_are_averaged(pack, video_model, prompts):
     core, frames, metrics = pack("qsched_core"), pack("nodes.frames"), pack("nodes.metrics")
     generator = generator_of(pack, video_model, VideoVAE(), torch.zeros(1, 16, 3, 8, 8), prompts)
