@@ -219,7 +219,8 @@ def test_a_changed_preset_loses_its_verdict_and_keeps_what_it_is_bound_to(pack):
     assert half.coefficients.c_eps == pytest.approx((0.95, 0.9833333, 1.0166667, 1.05))
     assert (half.verdict, dict(half.record), half.binding) == ("made by hand", {}, preset.binding)
     other = make({"form": "as plugged in"}, 1.0, torch.tensor([1.0, 0.5, 0.0]), preset)
-    assert other.coefficients.c_eps == pytest.approx((0.9, 1.0333333), abs=1e-6)
+    # Each step of the run does what its two own ones do: c_eps is their mean.
+    assert other.coefficients.c_eps == pytest.approx((0.9333333, 1.0666667), abs=1e-6)
 
 
 BAD_COEFFICIENTS = {
