@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from types import ModuleType
 
 from .core import DependencyError
@@ -15,15 +15,22 @@ _PREFIX = "worker:"
 
 @dataclass(frozen=True)
 class Worker:
-    """A process. A number alone would be mistaken for the next process that gets it."""
+    """A process. A number alone would be mistaken for the next process that gets it.
+
+    ``started`` and ``boot`` are seconds since 1970 by the clock of then. Where a clock is set, Linux moves both, and
+    Windows the boot alone: a process is the same whose start, or start after the boot, is the same.
+    """
 
     machine: str
     process: int
     started: float
+    boot: float = 0.0
 
     @classmethod
     def own(cls) -> Worker:
-        return cls(platform.node(), os.getpid(), _psutil().Process().create_time())
+        psutil = _psutil()
+        boot = psutil.boot_time()  # first: older versions of psutil count a process's start from the last one asked for
+        return cls(platform.node(), os.getpid(), psutil.Process().create_time(), boot)
 
     def is_dead(self) -> bool:
         """For certain. Of other machines nothing is known; this process has no other search of the same study."""
@@ -33,9 +40,12 @@ class Worker:
         if self.process == os.getpid():
             return True
         try:
-            found = psutil.Process(self.process)
+            boot, found = psutil.boot_time(), psutil.Process(self.process)
             # A killed process keeps its number until its parent asks for it; in a container nobody may.
-            return found.status() == psutil.STATUS_ZOMBIE or abs(found.create_time() - self.started) > 1
+            if found.status() == psutil.STATUS_ZOMBIE:
+                return True
+            moved = found.create_time() - self.started
+            return abs(moved) > 1 and not (self.boot and abs(moved - (boot - self.boot)) <= 1)
         except psutil.NoSuchProcess:
             return True
         except psutil.AccessDenied:
@@ -46,7 +56,9 @@ class Worker:
 
     @classmethod
     def read(cls, text: str) -> Worker:
-        return cls(**json.loads(text))
+        """Of a later version, too: what is not known here is left out."""
+        values = json.loads(text)
+        return cls(**{item.name: values[item.name] for item in fields(cls) if item.name in values})
 
 
 def enlist(study) -> str:

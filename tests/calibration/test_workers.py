@@ -179,6 +179,31 @@ def test_a_worker_whose_parent_has_not_looked_yet_is_dead_all_the_same():
         process.wait()
 
 
+@pytest.mark.parametrize("hours", [-3, 3])
+@pytest.mark.parametrize("system", ["Linux", "Windows"])
+def test_a_clock_that_is_set_does_not_kill_a_worker(monkeypatch, hours, system):
+    """Regression: Linux counts a process's start from the boot by the clock of now, and all others were taken for
+    dead. Windows keeps the start, and moves the boot."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        started, boot = psutil.Process(process.pid).create_time(), psutil.boot_time()
+        worker = Worker.read(Worker(platform.node(), process.pid, started, boot).text())
+        monkeypatch.setattr(psutil, "boot_time", lambda: boot + 3600 * hours)
+        moved = 3600 * hours if system == "Linux" else 0
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: started + moved)
+        assert not worker.is_dead()
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: started + moved + 100)
+        assert worker.is_dead(), "another process with the same number"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_worker_of_another_version_is_read():
+    old = '{"machine": "a", "process": 3, "started": 5.0}'
+    assert Worker.read(old) == Worker.read(old[:-1] + ', "colour": "red"}') == Worker("a", 3, 5.0)
+
+
 def test_own_process_is_not_mistaken_for_a_dead_one():
     own = Worker.own()
     assert own.started <= time.time()
