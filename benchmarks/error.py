@@ -21,6 +21,7 @@ from .in_host import ROOT, import_host, import_pack
 from .record import record
 
 CAPTIONS, STEPS, TOKENS = 4, 4, 256
+CPU = torch.device("cpu")
 OURS = [
     ("w8a8", 0, True), ("w6a8", 32, True), ("w4a8", 16, True), ("w4a8", 32, True), ("w4a8", 32, False),
     ("w4a8", 64, True), ("w4a8", 128, True), ("w4a8", 0, True), ("w4a4", 32, True), ("w4a4", 0, True),
@@ -85,7 +86,7 @@ def methods() -> Iterator[tuple[str, Callable[[nn.Linear], Packed]]]:
 
     def through(backend, form) -> Callable[[nn.Linear], Packed]:
         def packed(layer: nn.Linear) -> Packed:
-            if reason := backend.missing(form, torch.device("cpu")) or backend.refusal(layer, form):
+            if reason := backend.missing(form, CPU) or backend.refusal(layer, form, CPU):
                 raise NotImplementedError(reason)
             twin = backend.twin(layer, layer.weight.data, layer.bias, form)
             bits = 8 * inside.stored_bytes(twin.weight) / layer.weight.numel()
@@ -102,7 +103,7 @@ def methods() -> Iterator[tuple[str, Callable[[nn.Linear], Packed]]]:
     for name, group in QUANTO:
         for symmetric in (True, False):
             form = quant.resolve_format(name, group, symmetric)
-            if not backends["quanto"].missing(form, torch.device("cpu")):
+            if not backends["quanto"].missing(form, CPU):
                 yield f"quanto {form}", through(backends["quanto"], form)
     yield "torchao w8a8/channel", _torchao("w8a8", 0)
     for group in (32, 64, 128):

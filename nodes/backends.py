@@ -11,15 +11,17 @@ from comfy.quant_ops import QUANT_ALGOS
 from torch import Tensor, nn
 
 from ..qsched_core.quant import AUTO, Backend, Job, KitchenBackend, QuantoBackend, TorchBackend
-from ..qsched_core.quant.backends.kitchen import Layout
+from ..qsched_core.quant.backends.kitchen import EagerAfterFailure, Layout
 from .detection import layers_read
 from .layers import QUANTO_TWINS, TWINS
 
 
 def host_backends(model) -> dict[str, Backend]:
     """Backends by name, for layers of a MODEL."""
-    native = KitchenBackend(NativeLinears(model), QUANT_ALGOS.keys())
-    return {backend.name: backend for backend in (native, TorchBackend(TWINS), QuantoBackend(QUANTO_TWINS))}
+    linears = NativeLinears(model)
+    native = KitchenBackend(linears, QUANT_ALGOS.keys(), linears.dtype)
+    ours = (TorchBackend(TWINS, linears.dtype), QuantoBackend(QUANTO_TWINS))
+    return {backend.name: backend for backend in (native, *ours)}
 
 
 def job_for(
@@ -51,9 +53,10 @@ class NativeLinears:
     def __init__(self, model):
         config = SimpleNamespace(quant_config={"mixed_ops": True})
         self.dtype = model.model.get_dtype_inference()
-        self.linear = comfy.ops.pick_operations(
+        linear = comfy.ops.pick_operations(
             model.model.get_dtype(), self.dtype, load_device=model.load_device, model_config=config
         ).Linear
+        self.linear = type("Linear", (EagerAfterFailure, linear), {"__doc__": "The host's, and eager after a failure."})
 
     def __call__(self, layer: nn.Linear, weight: Tensor, bias: Tensor | None, layout: Layout) -> nn.Module:
         params = weight._params

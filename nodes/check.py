@@ -64,6 +64,7 @@ def sections() -> Iterator[Section]:
     yield "the native layout", native_layout
     for backend in (KitchenBackend(known=QUANT_ALGOS.keys()), TorchBackend(TWINS), QuantoBackend(QUANTO_TWINS)):
         yield f"backend {backend.name}", partial(quantiser, backend)
+    yield "kernels", environment.kernels
     yield "packages", environment.packages
     yield "optuna", search
     yield "metrics", metrics

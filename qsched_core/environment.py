@@ -15,6 +15,7 @@ import torch
 
 from .quant.backends import Backend
 from .quant.formats import FORMATS
+from .quant.trial import failures
 
 OK, TO_DO, OPTIONAL = "OK", "TO DO", "OPTIONAL"
 PACK = Path(__file__).resolve().parents[1]
@@ -113,11 +114,11 @@ def pip_command() -> str:
 
 
 def quantiser(backend: Backend, device: torch.device) -> list[Line]:
-    """The formats that a backend packs here, and why not the others."""
+    """The formats that a backend packs here, each tried with a small product, and why not the others."""
     able, unable = [], {}
     for format in FORMATS:
         form = backend.form(format)
-        reason = backend.missing(form, device)
+        reason = backend.missing(form, device) or backend.trial(form, device)
         if reason:
             unable.setdefault(re.sub(rf"\b{format}\b", "them", reason), []).append(format)
         else:
@@ -125,6 +126,12 @@ def quantiser(backend: Backend, device: torch.device) -> list[Line]:
     parts = [", ".join(able) or "no format"]
     parts += [f"not {', '.join(formats)}: {reason}" for reason, formats in unable.items()]
     return [Line(OK if able else OPTIONAL, f"backend {backend.name} on {device.type}: {'; '.join(parts)}")]
+
+
+def kernels() -> list[Line]:
+    """Kernels that passed their trial and failed later, in a run of this process."""
+    text = "{} failed in a run ({}) and is computed the slow way"
+    return [Line(OPTIONAL, text.format(*item)) for item in failures().items()]
 
 
 def kitchen() -> list[Line]:

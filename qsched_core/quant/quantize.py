@@ -185,7 +185,10 @@ def require_some(report: QuantReport) -> None:
         return
     reasons = [layer.reason for layer in report.layers]
     why = max(set(reasons), key=reasons.count) if reasons else "it has no layer of the kind"
-    raise QuantizationError(f"nothing to quantise: {why}.", "plug in the FP16 model, or set include patterns")
+    fix = "plug in the FP16 model, or set include patterns"
+    if len(why) > 60:  # a kernel's own words; the first line of an error is short
+        raise QuantizationError("nothing to quantise, no layer can be packed.", f"{fix}. Most layers: {why}")
+    raise QuantizationError(f"nothing to quantise: {why}.", fix)
 
 
 def _way_for(job: Job, name: str, layer: nn.Module) -> tuple[Way | None, str]:
@@ -198,9 +201,11 @@ def _way_for(job: Job, name: str, layer: nn.Module) -> tuple[Way | None, str]:
     refusals = []
     for adjust in (_form_at, _form_as_asked):
         for way in job.ways:
-            form = adjust(job, name, planned or way.form)
-            other = form != way.form
-            reason = (way.backend.missing(form, job.device) if other else "") or way.backend.refusal(layer, form)
+            if way.fixed and adjust is not _form_as_asked:
+                continue  # the last resort is for what no other way takes
+            form = way.form if way.fixed else adjust(job, name, planned or way.form)
+            reason = way.backend.missing(form, job.device) if form != way.form else ""
+            reason = reason or way.backend.refusal(layer, form, job.device)
             if not reason:
                 one_row = job.observation is not None and job.observation.one_row(name)
                 notes = refusals if not (one_row and form.activation_bits == 16) else [ONE_ROW]

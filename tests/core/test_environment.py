@@ -11,7 +11,8 @@ import torch
 
 from qsched_core import environment
 from qsched_core.environment import OK, OPTIONAL, TO_DO, Line
-from qsched_core.quant.backends import default_backends
+from qsched_core.quant import trial
+from qsched_core.quant.backends import TorchBackend, default_backends
 
 PYPROJECT = environment.PACK / "pyproject.toml"
 
@@ -104,3 +105,21 @@ def test_a_database_is_shown_without_its_password(address, shown):
 def test_what_is_no_address_is_not_repeated():
     line = environment.storage("s3cret", "QSCHED_STUDIES")
     assert (line.state, "s3cret" in line.text) == (TO_DO, False)
+
+
+def test_a_kernel_that_fails_its_trial_is_told_with_its_reason(monkeypatch):
+    monkeypatch.setattr(TorchBackend, "trial", lambda *_: "it fails here (no such kernel image)")
+    (line,) = environment.quantiser(TorchBackend(), torch.device("cpu"))
+    assert line.state == OPTIONAL
+    assert line.text.startswith("backend torch on cpu: no format; not w4a8, ")
+    assert line.text.endswith(": it fails here (no such kernel image)")
+
+
+def test_a_kernel_that_failed_in_a_run_is_told():
+    trial.forget()
+    assert environment.kernels() == []
+    trial.failed_in_run("the product", RuntimeError("too many rows"))
+    assert environment.kernels() == [
+        Line(OPTIONAL, "the product failed in a run (too many rows) and is computed the slow way")
+    ]
+    trial.forget()

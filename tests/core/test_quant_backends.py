@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import qsched_core as qs
 from qsched_core import QuantizationError
 from qsched_core.quant import FORMATS, Backend, Job, KitchenBackend, Plan, QuantizedLinear, TorchBackend, resolve_format
-from qsched_core.quant.backends.kitchen import rotation
+from qsched_core.quant.backends.kitchen import W4A8, W8A8, rotation
 from qsched_core.quant.packed import packed_weight, stored_bytes
 from qsched_core.quant.quantize import quantized_layers
 
@@ -37,7 +37,7 @@ class Quick(TorchBackend):
     def kernel(self, layer, form, device) -> str:
         return "lightning"
 
-    def refusal(self, layer, form) -> str:
+    def refusal(self, layer, form, device) -> str:
         return "" if getattr(layer, "in_features", 0) == 64 else "it is not 64 wide"
 
 
@@ -122,8 +122,10 @@ def test_a_plan_decides_layer_by_layer():
     ("columns", "size"), [(1280, 256), (640, 64), (320, 64), (2816, 256), (48, 16), (100, 0), (8, 0)]
 )
 def test_a_rotation_divides_the_width(columns, size):
-    assert rotation(columns) == size
+    assert rotation(columns, W8A8) == size
     assert size == 0 or columns % size == 0
+    # Regression: 64 and 16 were written for W4A8, and CUDA's kernel threw at the model's first layer.
+    assert rotation(columns, W4A8) == (256 if columns % 256 == 0 else 0)
 
 
 @pytest.mark.parametrize(("name", "bits", "most"), [("w8a8", 8, 0.02), ("w4a4", 4, 0.25)])
@@ -155,9 +157,14 @@ def test_what_no_layout_holds(arguments, reason):
 
 def test_widths_that_no_rotation_divides_are_refused_by_name():
     backend = KitchenBackend()
-    assert backend.refusal(nn.Linear(100, 8), backend.form("w8a8")) == "100 inputs are no multiple of 16"
-    assert backend.refusal(nn.Linear(48, 8), backend.form("w4a4")) == "48 inputs are no multiple of 64"
-    assert "Linear layers only" in backend.refusal(nn.Conv2d(8, 8, 3), backend.form("w8a8"))
+
+    def refusal(layer: nn.Module, name: str) -> str:
+        return backend.refusal(layer, backend.form(name), CPU)
+
+    assert refusal(nn.Linear(100, 8), "w8a8") == "100 inputs are no multiple of 16, as int8_tensorwise needs"
+    assert refusal(nn.Linear(48, 8), "w4a4") == "48 inputs are no multiple of 64"
+    assert refusal(nn.Linear(640, 8), "w4a8") == "640 inputs are no multiple of 256, as asym_w4a8_int8 needs"
+    assert "Linear layers only" in refusal(nn.Conv2d(8, 8, 3), "w8a8")
 
 
 def test_a_missing_kitchen_is_a_reason_and_no_crash(monkeypatch):

@@ -31,8 +31,12 @@ class Backend(ABC):
         """Why no layer at all can be packed so, here."""
 
     @abstractmethod
-    def refusal(self, layer: nn.Module, form: Format) -> str:
-        """Why this layer cannot."""
+    def refusal(self, layer: nn.Module, form: Format, device: torch.device) -> str:
+        """Why this layer cannot, for a model that runs on ``device``."""
+
+    def trial(self, form: Format, device: torch.device) -> str:
+        """Why its kernels for a format that is not ``missing`` are not trusted on the device, after trying them."""
+        return ""
 
     @abstractmethod
     def kernel(self, layer: nn.Module, form: Format, device: torch.device) -> str:

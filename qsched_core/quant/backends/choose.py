@@ -13,13 +13,17 @@ from .base import Backend
 
 AUTO = "auto"
 
+_STOCK_FALLBACK = "w8a8"
+"""What a layer gets whose width no native layout of its format takes: this one takes all widths in sixteens."""
+
 
 @dataclass(frozen=True)
 class Way:
-    """A backend and the format it packs into."""
+    """A backend and the format it packs into; ``fixed``: in this format, whatever a plan says of a layer."""
 
     backend: Backend
     form: Format
+    fixed: bool = False
 
 
 def ways(
@@ -34,7 +38,8 @@ def ways(
     """(ways to pack a layer, best first; why others are not among them, for the report).
 
     ``auto`` with recipe "stock" takes what stock loaders read, with "compact" that too where it is faster than
-    unpacking. Layers that the first way does not take go to the next one.
+    unpacking. Layers that the first way does not take go to the next one; under "stock" that is eight bits in a native
+    layout: half of the float weight, where four bits have no layout that every device computes.
 
     Raises:
         QuantizationError: unknown backend, or one that cannot do the format here.
@@ -63,4 +68,9 @@ def ways(
             raise QuantizationError(f"{name} cannot do {form.name} here: {reason}.", fix, backend=name)
         else:
             notes.append(f"Not {name}: {reason}.")
+    if recipe == "stock" and found[0].backend.stock and format != _STOCK_FALLBACK:
+        backend = found[0].backend
+        form = backend.form(_STOCK_FALLBACK)
+        if not backend.missing(form, device):
+            found.append(Way(backend, form, fixed=True))
     return found, notes

@@ -114,7 +114,7 @@ class QuantoBackend(TorchBackend):
             return f"it cannot be imported ({error})"
         return ""
 
-    def refusal(self, layer: nn.Module, form: Format) -> str:
+    def refusal(self, layer: nn.Module, form: Format, device: torch.device) -> str:
         if self._kind(layer) is None:
             return f"quanto packs no {type(layer).__name__}"
         rows, columns = layer.weight.shape[0], layer.weight[0].numel()
@@ -122,4 +122,4 @@ class QuantoBackend(TorchBackend):
             return "quanto packs no single output channel"
         if form.group_size and columns % form.group_size:
             return f"{columns} inputs are no multiple of the group, {form.group_size}"
-        return ""
+        return self.trial(form, device)

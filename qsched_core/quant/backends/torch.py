@@ -12,24 +12,37 @@ from ..formats import Format
 from ..layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear, multiplies_integers, rounded_tokens
 from ..packing import grid_of, recoded
 from ..rounding import Fitting
+from ..trial import ROWS, numbers, relative_error, trial
 from .base import Backend
 
 TWINS: Mapping[type[nn.Module], type[QuantizedLayer]] = {nn.Linear: QuantizedLinear, nn.Conv2d: QuantizedConv2d}
 
 
 class TorchBackend(Backend):
-    """``twins`` maps float layers to the packed classes that stand in for them."""
+    """``twins`` maps float layers to the packed classes that stand in for them. ``dtype`` is what they will compute in,
+    None: what is usual on the device."""
 
     name = "torch"
 
-    def __init__(self, twins: Mapping[type[nn.Module], type[QuantizedLayer]] = TWINS):
-        self.twins = twins
+    def __init__(
+        self, twins: Mapping[type[nn.Module], type[QuantizedLayer]] = TWINS, dtype: torch.dtype | None = None
+    ):
+        self.twins, self.dtype = twins, dtype
 
     def missing(self, form: Format, device: torch.device) -> str:
         return ""
 
-    def refusal(self, layer: nn.Module, form: Format) -> str:
-        return "" if self._kind(layer) else f"torch packs no {type(layer).__name__}"
+    def refusal(self, layer: nn.Module, form: Format, device: torch.device) -> str:
+        if self._kind(layer) is None:
+            return f"torch packs no {type(layer).__name__}"
+        return self.trial(form, device)
+
+    def trial(self, form: Format, device: torch.device) -> str:
+        if device.type == "meta":  # torch only plans there, nothing is computed
+            return ""
+        dtype = self.dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+        key = (self.name, str(form), dtype, str(device))
+        return trial(key, lambda: _try(self.twins[nn.Linear], form, device, dtype))
 
     def kernel(self, layer: nn.Module, form: Format, device: torch.device) -> str:
         integers = isinstance(layer, nn.Linear) and multiplies_integers(form, device)
@@ -65,3 +78,24 @@ class TorchBackend(Backend):
 
     def _kind(self, layer: nn.Module) -> type[QuantizedLayer] | None:
         return next((twin for kind, twin in self.twins.items() if isinstance(layer, kind)), None)
+
+
+def _try(kind: type[QuantizedLayer], form: Format, device: torch.device, dtype: torch.dtype) -> str:
+    """Pack a small Linear and multiply with it on the device; "" or how it differs from the same bytes on the CPU."""
+    columns = max(64, form.group_size)
+    weight, bias = numbers(48, columns, seed=1), numbers(1, 48, seed=3)[0]
+    layer = nn.Linear(columns, 48, device="meta")
+    twin = kind.like(layer, weight.to(device), bias.to(device), form)
+    slow = kind.like(layer, weight, bias, form)
+    slow.weight.data = twin.weight.detach().cpu()
+    least = torch.finfo(dtype).eps
+    for rows in ROWS:
+        x = numbers(rows, columns, seed=2).to(dtype)
+        product = twin(x.to(device))
+        # A token's codes may differ by one where a value lies between two: up to 1/127 of it, or 1/7.
+        bits = min(form.activation_bits, 12)
+        if relative_error(product, slow(x.float())) > 2.0 ** (1 - bits) + 8 * least:
+            return f"its product of {rows} rows is not that of the CPU"
+    if relative_error(twin.dequantized(), weight) > 2.0 ** (1 - form.weight_bits):
+        return "its packed weight is not the one that was packed"
+    return ""
