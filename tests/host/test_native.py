@@ -73,9 +73,9 @@ def test_layers_are_the_hosts_own_and_the_source_is_untouched(pack, sd15, form):
     made = picture(twin, *how)
     assert 0 < relative(made, drawn) < {"w8a8": 0.05, "w4a8": 0.4, "w4a4": 0.8}[form]
     assert {(layer.backend, layer.kernel) for layer in report.quantized} == {("kitchen", "eager")}
-    assert {layer.quant_format for layer in map(twin.model.diffusion_model.get_submodule, names(report))} == {
-        BITS[form]
-    }
+    kinds = {layer.quant_format for layer in map(twin.model.diffusion_model.get_submodule, names(report))}
+    # Four bits hold widths in 256 alone: others get eight.
+    assert kinds == {BITS[form]} | ({BITS["w8a8"]} if form == "w4a8" else set())
     assert twin.model_size() == comfy.model_management.module_size(twin.model) < source.model_size()
     after = source.model.state_dict()
     assert all(same_bits(value, after[name]) for name, value in before.items())
