@@ -6,7 +6,7 @@ ARGS ?=
 DEV = $(PYTHON) scripts/dev.py
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test browsers bare serve train package lint clean
+.PHONY: help env demo test browsers bare hosts serve train package lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ browsers: ## run the tests of the page in old and new front ends of ComfyUI
 
 bare: ## run the first minute in an environment with ComfyUI's requirements and ours alone
 	@$(DEV) bare $(ARGS)
+
+hosts: ## try the pack in old and new versions of ComfyUI and its kernels
+	@$(DEV) hosts $(ARGS)
 
 serve: ## start ComfyUI with the pack, to try it by hand
 	@$(DEV) serve $(ARGS)

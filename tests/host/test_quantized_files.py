@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 from exactness import ROUNDED_ACTIVATIONS, differ, near, same_bits
+from layouts import need_layout
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -197,7 +198,8 @@ def test_a_graph_saves_and_another_loads(server):
     )
 
 
-def test_native_formats_are_saved_for_the_stock_loader(server):
+def test_native_formats_are_saved_for_the_stock_loader(server, pack):
+    need_layout("w8a8")
     graph = saving("demo native")
     graph["2"]["inputs"] |= {"format": "w8a8", "group_size": "format's own", "recipe": "stock"}
     outputs = server.client.run(graph, timeout=120)
