@@ -34,7 +34,7 @@ NEWEST = ("comfy-kitchen==0.2.40", "comfy-aimdo==0.6.0")
 """The registry's newest on 2026-11-28: what a user gets who updates packages by hand."""
 
 FILES = (
-    "pack", "check", "core_samplers", "patch", "native", "formats", "twin", "twin_unet", "quantized_files", "sampling",
+    "pack", "check", "sampling", "core_samplers", "native", "formats", "twin",
 )  # fmt: skip
 """Test files that depend most on the host's inside: nodes, samplers, model patcher, layouts, loaders."""
 
