@@ -109,14 +109,13 @@ class Coefficients:
         of a part of it (start or end step, split sampling): both get their own values, bit for bit.
 
         All else (other steps, denoise < 1, a second pass) gets the same *effect over the same range of sigma*, however
-        many steps lie in it. A step from sigma a to b does x to s·x + m·(b - a)·f, with s = c_x, m = c_eps, f the
-        network's output, and the sigmas as the variable that every sampler of the host integrates over (the sigma of a
-        noise model, the time of a flow). In a part of the step, of the share w of its length, f counts as constant,
-        as the step itself takes it. The part is then the w-th power of the map x to s·x + m·(b - a)·f:
+        many steps lie in it. The published update from sigma a to b makes s·x + m·(b - a)·f of x, with s = c_x, m =
+        c_eps and f the network's output: a straight line in sigma (of a flow: in time), along which f counts as
+        constant. A part of the step, of the share w of its length, is then the w-th power of that map:
 
             s_w = s^w,    m_w = m · (1 - s^w) / ((1 - s) · w),    (m where s = 1)
 
-        for these maps, one after the other, are the whole step: a jump is divided, a rate stays. Equal steps keep
+        for the parts, one after the other, are the whole step: a jump is divided, a rate stays. Equal steps keep
         their values, and a step of the run that covers several own ones gets their product. Outside of the own
         sigmas c_x is 1, and c_eps that of the nearest step.
         """
@@ -143,8 +142,9 @@ class Coefficients:
             share = length / (above - below)
             if length == start - end and share == 1:
                 return s, m
-            power = s**share
-            rate = m if s == 1 else m * (1 - power) / ((1 - s) * share)
+            power, log = s**share, math.log(s)
+            # expm1: the differences from 1 of factors near 1 would be rounding alone.
+            rate = m * math.expm1(share * log) / (share * math.expm1(log)) if log else m
             excess = power * excess + (power - 1) * passed + (rate - 1) * length
             scale, passed = scale * power, passed + length
         return scale, 1 + excess / (start - end) if start > end else 1.0

@@ -65,6 +65,26 @@ def blind(monkeypatch):
     monkeypatch.setattr(ClipScorer, "score", score)
 
 
+def test_the_metric_is_given_the_words_of_a_prompt():
+    seen = []
+
+    class Listening:
+        def score(self, pictures, prompts):
+            seen.extend(prompts)
+            return {"tc": torch.zeros(len(prompts)), "iq": torch.zeros(len(prompts))}
+
+    score, _ = cli.scoring(Listening(), ["(a dog:1.3), <lora:fur:1>", "rain"])
+    score(torch.zeros(3, 4, 4, 3), [0, 1, 2])
+    assert seen == ["a dog", "rain", "a dog"]
+
+
+def test_prompts_that_the_metric_cuts_are_said(place, tmp_path, blind, capsys):
+    long = tmp_path / "long.txt"
+    long.write_text("\n".join([*PROMPTS, "a very long dog " * 40]))
+    cli.main(command(place, tmp_path / "a.safetensors", "--prompts", str(long)))
+    assert capsys.readouterr().out.count("1 of 7 prompts are longer than the metric reads: it scores") == 1
+
+
 def test_an_accepted_calibration_writes_its_preset_and_draws(place, tmp_path, bright, capsys):
     output, plots = tmp_path / "out" / "mine.safetensors", tmp_path / "plots"
     code = cli.main(command(place, output, "--trials", "6", "--plots", str(plots)))

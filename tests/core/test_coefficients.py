@@ -318,6 +318,14 @@ def test_the_effect_over_a_range_of_sigma_does_not_grow_with_the_steps_in_it(own
     assert jumps == pytest.approx([4 * math.log(c_x)] * 5, abs=1e-13)
 
 
+@pytest.mark.parametrize("c_x", [1 + 2**-52, 1 - 2**-53, 1 + 1e-12, 1 + 1e-7])
+def test_a_jump_of_next_to_nothing_leaves_the_rate_alone(c_x):
+    """Regression: 1 - s^w was 0 where 1 - s was not, and c_eps became 0."""
+    made = Coefficients.constant(4, c_x=c_x, c_eps=1.05).for_sigmas(SIGMAS, parted(SIGMAS, 3))
+    # 1e-7: what the largest of these jumps does to the rate.
+    assert made.c_eps == pytest.approx((1.05,) * 12, abs=1e-7)
+
+
 def test_a_rate_is_not_divided():
     """c_eps multiplies how far a step goes, and short steps go less far by themselves."""
     made = Coefficients.constant(4, c_eps=1.05)
