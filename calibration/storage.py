@@ -87,9 +87,8 @@ def _database_errors() -> tuple[type[Exception], ...]:
     found = [import_optuna().exceptions.StorageInternalError]
     # Only what was imported can have been raised; optuna wraps most of it, not all.
     for module, name in (("sqlalchemy.exc", "SQLAlchemyError"), ("grpc", "RpcError")):
-        if module in sys.modules:
-            found.append(getattr(sys.modules[module], name))
-    return tuple(found)
+        found.append(getattr(sys.modules.get(module), name, None))
+    return tuple(filter(None, found))
 
 
 def _address(where: object) -> str:
