@@ -190,8 +190,9 @@ class CheckedJournal:
     def _write(self, end: int, data: bytes) -> None:
         """At ``end``: half a line of a worker that was killed may stand there. Unbuffered: closing writes no rest."""
         with self._path.open("r+b", buffering=0) as file:
-            file.seek(end)
-            file.truncate()
+            if file.seek(0, os.SEEK_END) != end:
+                file.truncate(end)
+                file.seek(end)
             written = 0
             while written < len(data):
                 written += file.write(data[written:])
