@@ -244,7 +244,8 @@ def test_inverted_sigmas_are_read_the_other_way_round(diffusers):
     stock = case.make(diffusers)
     stock.set_timesteps(sigmas=[1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
     wanted = FOUR.for_sigmas(preset.sigmas, [i / 8 for i in range(8, -1, -1)])
-    assert wanted.at(2) == FOUR.at(1)
+    # Steps 3 and 4 are halves of the preset's second: 1e-15, a few roundings of numbers near 1.
+    assert wanted.c_x[2] * wanted.c_x[3] == pytest.approx(FOUR.c_x[1], abs=1e-15)
     # 1e-5: 1 - sigma in float32 on one side, exact eighths on the other.
     torch.testing.assert_close(case.walk(scheduler), case.by_hand(stock, wanted), rtol=1e-5, atol=1e-5)
 
@@ -359,7 +360,7 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @FAMILIES
-def test_other_steps_are_looked_up_by_sigma_and_told_once(diffusers, case, caplog):
+def test_other_steps_get_the_effect_of_their_range_of_sigma_and_it_is_told_once(diffusers, case, caplog):
     preset = case.preset(case.make(diffusers))
     scheduler = case.make(diffusers, steps=6)
     applied = put(scheduler, preset)
@@ -368,7 +369,9 @@ def test_other_steps_are_looked_up_by_sigma_and_told_once(diffusers, case, caplo
     assert wanted != FOUR.resample(6)
     for _ in range(2):
         scheduler.set_timesteps(6)
-        assert same_bits(case.walk(scheduler), case.by_hand(case.make(diffusers, steps=6), wanted))
+        by_hand = case.by_hand(case.make(diffusers, steps=6), wanted)
+        # 1e-12: sigmas that were computed in another order decide how long a part of a step is.
+        torch.testing.assert_close(case.walk(scheduler), by_hand, rtol=1e-12, atol=1e-12)
     assert applied.differences == ["steps: preset 4, here 6"]
     (warning,) = warnings_in(caplog)
     assert "each range of sigma gets its effect" in warning
