@@ -34,8 +34,9 @@ from .metrics.catalog import catalog
 from .metrics.clip import ClipScorer
 from .metrics.pixels import pixel_statistics
 from .pipelines import PipelineGenerator, fingerprint, network
+from .prompt_files import LARGEST, parse_file, parse_sets
 from .prompt_syntax import plain_text
-from .prompts import Prompts, parse_file, parse_sets, select
+from .prompts import Prompts, select
 from .settings import Settings
 from .show import INPUTS, show_study
 from .storage import STUDY, close_storage, open_storage, open_study, storage_errors
@@ -236,15 +237,17 @@ def _generator(pipe: Any, prompts: Prompts, args: argparse.Namespace) -> Pipelin
 
 
 def _prompts(first: Path, second: Path | None, seed: int) -> Prompts:
-    search, verdict = parse_sets(first.name, _content(first))
-    if second is not None:
-        verdict = parse_file(second.name, _content(second))
-    return select(search, verdict, seed)
+    search = parse_sets(first.name, _content(first))
+    if second is None:
+        return select(search.texts, search.verdict, seed, [search.note])
+    verdict = parse_file(second.name, _content(second))
+    return select(search.texts, verdict.texts, seed, [search.note, verdict.note])
 
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(LARGEST + 1)
     except OSError as error:
         raise CalibrationError(f"cannot read {path.name}: {error.strerror}.", "check the path") from error
 

@@ -8,7 +8,8 @@ import comfy.samplers
 from comfy_api.latest import io, ui
 
 from ..calibration import Settings
-from ..calibration.prompts import parse_sets, read_prompts, select
+from ..calibration.prompt_files import parse_sets
+from ..calibration.prompts import read_prompts, select
 from ..calibration.settings import SPACES, STRATEGIES
 from ..qsched_core import CalibrationError
 from .generate import HostGenerator, encode
@@ -293,7 +294,8 @@ class QSchedCalibrate(io.ComfyNode):
 
 def from_file(name: str, seed: int):
     """Prompts of a file in the host's input folder, with its second set if it has one."""
-    return select(*parse_sets(name, read_input(name)), seed)
+    texts, verdict, note = parse_sets(name, read_input(name))
+    return select(texts, verdict, seed, [note])
 
 
 def conditionings(clip, prompt_set, negative: str, way) -> tuple[list, list]:

@@ -12,7 +12,8 @@ import folder_paths
 import torch
 from comfy_api.latest import io, ui
 
-from ..calibration.prompts import LARGEST, Prompts, parse_file, parse_sets, read_lines, select, select_as_given
+from ..calibration.prompt_files import LARGEST, parse_file, parse_sets, read_lines
+from ..calibration.prompts import Prompts, select, select_as_given
 from ..qsched_core import CalibrationError
 from .progress import node_id, say
 from .sockets import CATEGORY, PromptsSocket
@@ -125,18 +126,19 @@ class QSchedPrompts(io.ComfyNode):
         texts=(),
         conditionings=(),
     ) -> io.NodeOutput:
-        first = [line for text in _flat("prompts", prompts) for line in read_lines(text)]
-        second = [line for text in _flat("verdict_prompts", verdict_prompts) for line in read_lines(text)]
-        for name in _names("prompt_file", prompt_file):
-            both = parse_sets(name, read_input(name))
-            first, second = first + both[0], second + both[1]
-        for name in _names("verdict_file", verdict_file):
-            second += parse_file(name, read_input(name))
-        first += _flat("texts", texts)
+        boxes = [read_lines(text) for text in _flat("prompts", prompts)]
+        files = [parse_sets(name, read_input(name)) for name in _names("prompt_file", prompt_file)]
+        verdict_boxes = [read_lines(text) for text in _flat("verdict_prompts", verdict_prompts)]
+        verdict_files = [parse_file(name, read_input(name)) for name in _names("verdict_file", verdict_file)]
+        first = [text for source in (*boxes, *files) for text in source.texts] + _flat("texts", texts)
+        second = [text for source in verdict_boxes for text in source.texts]
+        second += [text for source in files for text in source.verdict]
+        second += [text for source in verdict_files for text in source.texts]
+        notes = [source.note for source in (*boxes, *files, *verdict_boxes, *verdict_files)]
         if conditionings:
-            made = conditioned(first, second, list(conditionings))
+            made = conditioned(first, second, list(conditionings), notes)
         else:
-            made = plain(select(first, second, draw_seed[0]))
+            made = plain(select(first, second, draw_seed[0], notes))
         text = report(made)
         say(node_id(cls), text)
         return io.NodeOutput(made, text, ui=ui.PreviewText(text))
@@ -147,7 +149,9 @@ def plain(prompts: Prompts) -> PromptList:
     return PromptList(prompts.texts, prompts.note, prompts.digest, prompts.verdict)
 
 
-def conditioned(texts: Sequence[str], second: Sequence[str], conditionings: list) -> PromptList:
+def conditioned(
+    texts: Sequence[str], second: Sequence[str], conditionings: list, read_notes: Sequence[str] = ()
+) -> PromptList:
     """Prompts with the user's own conditionings, as many as texts; without texts they are named "conditioning 1" ….
     ``second`` are those of the texts, or of the names, that are kept for the verdict.
 
@@ -165,7 +169,7 @@ def conditioned(texts: Sequence[str], second: Sequence[str], conditionings: list
     for number, conditioning in enumerate(conditionings, 1):
         if not _is_conditioning(conditioning):
             raise CalibrationError(f"conditioning {number} is empty.", "check the node it comes from", number=number)
-    chosen = select_as_given(texts or [f"conditioning {number}" for number in range(1, count + 1)], second)
+    chosen = select_as_given(texts or [f"conditioning {number}" for number in range(1, count + 1)], second, read_notes)
     digest = hashlib.sha256(chosen.digest.encode())
     _tell(digest, conditionings)
     return PromptList(chosen.texts, chosen.note, digest.hexdigest(), chosen.verdict, conditionings, bool(texts))

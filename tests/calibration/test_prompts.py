@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 
 import pytest
 
-from calibration.prompts import parse_file, parse_sets, read_prompts, select, select_as_given
-from qsched_core import CalibrationError, DependencyError
+from calibration.prompts import read_prompts, select, select_as_given
+from qsched_core import CalibrationError
 
 FOUR = "a cat\na dog\na hen\na cow"
 
@@ -31,7 +30,39 @@ def test_every_kind_of_line_end(end):
 def test_blank_lines_comments_and_stray_spaces_are_left_out():
     text = f"\n# animals\n   \n{FOUR}\n\t# more\n  a   red\tfox  \n#\n"
     assert read_prompts(text).texts == ("a cat", "a dog", "a hen", "a cow", "a red fox")
-    assert read_prompts(text).note == ""
+    assert read_prompts(text).note == "3 comment lines skipped"
+
+
+@pytest.mark.parametrize(
+    "prompt", ["#1 fan of cats", "#12", "#ff0000 car", "#FFF dress", "#fff", "#abc123, a wall", "#aaaaaa sky", "#0f0"]
+)
+def test_a_number_or_a_colour_begins_a_prompt(prompt):
+    """Regression: the line was taken for a comment, and vanished without a word."""
+    made = read_prompts(f"{FOUR}\n{prompt}")
+    assert made.texts[-1] == prompt
+    assert made.note == ""
+
+
+@pytest.mark.parametrize(
+    "comment", ["# a cat", "#a cat", "#", "##", "#!x", "#facade of a house", "#add more", "#bad one"]
+)
+def test_other_lines_that_begin_with_a_hash_are_comments_and_counted(comment):
+    made = read_prompts(f"{FOUR}\n{comment}")
+    assert len(made) == 4
+    assert made.note == "1 comment line skipped"
+
+
+@pytest.mark.parametrize("letter", [*"\u2028\u2029\x85\v\f\x1c\x1d\x1e"], ids=ascii)
+def test_only_line_ends_end_a_prompt(letter):
+    """Regression: Python's splitlines splits a prompt at eight more characters, which are pasted with texts."""
+    made = read_prompts(f"a cat,{letter}sitting\n{FOUR}")
+    assert made.texts[0] == "a cat, sitting"
+    assert len(made) == 5
+
+
+def test_more_lines_than_any_list_of_prompts_has_are_refused(refused):
+    with refused(CalibrationError, "there are more than 100000 lines of prompts."):
+        read_prompts("#\n" * 100_001)
 
 
 def test_a_hash_inside_a_prompt_is_part_of_it():
@@ -192,118 +223,3 @@ def test_prompts_with_something_of_their_own_keep_their_places():
 def test_prompts_that_cannot_be_used_as_given_are_refused(refused, texts, second, text):
     with refused(CalibrationError, text):
         select_as_given(texts, second)
-
-
-FILES = {
-    "one.txt": "# animals\na cat\n\n a  dog, sitting\n",
-    "one.TXT": "a cat\r\na dog, sitting",
-    "only.csv": 'Beschreibung\na cat\n"a dog, sitting"\n',
-    "comma.csv": '\n# animals\nid,Prompt,seed\n1,a cat,7\n2,"a dog,\nsitting",8\n\n3, ,9\n4\n',
-    "semicolon.csv": "id;TEXT\r\n1;a cat\r\n2;a dog, sitting\r\n",
-    "spaces.csv": 'id, "caption"\n1, a cat\n2, "a dog, sitting"',
-    "tab.csv": "a\tpositive\n\ta cat\n\ta dog, sitting",
-    "two.csv": 'text,prompt\nno,a cat\nno,"a dog, sitting"',
-    "number.csv": "#;prompt\n1;a cat\n2;a dog, sitting",
-    "one.tsv": "id\tprompt\n1\ta cat\n2\ta dog, sitting",
-    "list.yaml": "# animals\n- a cat\n- 'a dog,\n  sitting'\n- ''\n",
-    "flow.yml": "[a cat, 'a dog, sitting']",
-    "mappings.yaml": "- prompt: a cat\n  seed: 3\n- Caption: |\n    a dog,\n    sitting\n",
-    "prompts.yaml": "author: me\nprompts:\n- text: a cat\n- a dog, sitting\nverdict:\n",
-    "list.json": '["a cat", "a dog, sitting"]',
-    "mappings.json": '{"prompts":\t[{"positive": "a cat"}, {"text": "a\\n\\u0064og, sitting", "caption": "no"}]}',
-}
-
-
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_files_as_people_keep_them(name, encoding):
-    assert parse_file(name, FILES[name].encode(encoding)) == ["a cat", "a dog, sitting"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text"), [("a.txt", "{}"), ("a.csv", "prompt\n{}"), ("a.yaml", "- {}"), ("a.json", '["{}"]')]
-)
-def test_any_script_survives_a_file(name, text):
-    for prompt in ("ein Käse", "\u4e00\u53ea\u732b", "\U0001f98a in snow", "\u0642\u0637\u0629"):
-        assert parse_file(name, text.format(prompt).encode()) == [prompt]
-        assert parse_file(name, b"\xfe\xff" + text.format(prompt).encode("utf-16-be")) == [prompt]
-    assert parse_file("a.json", b'["\\ud83e\\udd8a in snow"]') == ["\U0001f98a in snow"]
-
-
-def test_repeated_prompts_of_a_file_are_kept_for_the_selection_to_tell():
-    assert parse_file("a.txt", b"a\nb\na") == parse_file("a.json", b'["a", "b", "a"]') == ["a", "b", "a"]
-
-
-@pytest.mark.parametrize("key", ["verdict", "held_out"])
-def test_a_list_file_may_hold_both_sets(refused, key):
-    text = f"prompts: [a, b]\n{key}: [{{prompt: c}}, d]"
-    assert parse_sets("a.yaml", text.encode()) == (["a", "b"], ["c", "d"])
-    assert parse_sets("a.json", f'{{"prompts": ["a"], "{key}": ["c"]}}'.encode()) == (["a"], ["c"])
-    with refused(CalibrationError, "'a.yaml' has a second set, too."):
-        parse_file("a.yaml", text.encode())
-
-
-LAUGHS = "a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]\n" + "".join(
-    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
-)
-MERGES = "a0: &a0 {ha: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 12))
-BAD_FILES = {
-    "another kind": ("a.docx", b"PK", "'a.docx' is no list of prompts."),
-    "no suffix": ("prompts", b"a", "'prompts' is no list of prompts."),
-    "a long name": ("x" * 200 + ".exe", b"a", "xxx.exe' is no list of prompts."),
-    "large": ("a.txt", b"a" * (4 * 1024**2 + 1), "'a.txt' is larger than 4 MiB."),
-    "latin": ("a.txt", "Käse".encode("latin-1"), "'a.txt' is no UTF-8 text."),
-    "a picture": ("a.txt", b"a\0b", "'a.txt' is no text."),
-    "half a utf-16": ("a.csv", b"\xff\xfea", "'a.csv' is no UTF-8 text."),
-    "no column": ("a.csv", b"id,words\n1,a", "rename one of its columns: id, words"),
-    "no header": ("a.csv", b"a cat, sitting\na dog, running", "rename one of its columns: a cat, sitting"),
-    "unquoted comma": ("a.csv", b"# x\nprompt\na cat\na dog, sitting", "more cells than columns in line 4."),
-    "open quote": ("a.csv", b'prompt\n"a cat\na dog', "'a.csv' is no table in line 3"),
-    "endless cell": ("a.csv", b"prompt\n" + b"x" * 200_000, "is no table in line 2"),
-    "text, no list": ("a.yaml", b"a cat", "the file holds a text, not a list."),
-    "empty yaml": ("a.yaml", b"", "the file holds nothing, not a list."),
-    "other keys": ("a.yaml", b"words: [a]\nseed: 3", "rename one of these: words, seed"),
-    "text as prompts": ("a.yaml", b"prompts: a cat", "prompts holds a text, not a list."),
-    "text as verdict": ("a.yaml", b"prompts: [a]\nverdict: b", "verdict holds a text, not a list."),
-    "a colon": ("a.yaml", b"- a\n- photo: a cat", "entry 2 of the file is a mapping, not a prompt."),
-    "yes": ("a.yaml", b"- yes", "entry 1 of the file is yes or no"),
-    "a number": ("a.json", b'[{"prompt": 3}]', "entry 1 of the file is a number"),
-    "a date": ("a.yaml", b"- 2024-01-01", "entry 1 of the file is no text"),
-    "no date": ("a.yaml", b"- 2024-99-99", "'a.yaml' is no YAML"),
-    "lists in lists": ("a.yaml", b"- [a, b]", "entry 1 of the file is a list"),
-    "broken yaml": ("a.yaml", b"- a\n- 'b\n", "'a.yaml' is no YAML in line"),
-    "two documents": ("a.yaml", b"- a\n---\n- b", "'a.yaml' is no YAML in line 2"),
-    "broken json": ("a.json", b'["a",\n"b"', "'a.json' is no JSON in line 2."),
-    "deep json": ("a.json", b"[" * 1_000_000, "'a.json' is no JSON"),
-    "endless number": ("a.json", b"[" + b"1" * 10_000 + b"]", "'a.json' "),
-    "deep yaml": ("a.yaml", b"[" * 1_000_000, "'a.yaml' is no plain list in line 1."),
-    "deep yaml blocks": ("a.yaml", b"- " * 1_000_000, "'a.yaml' is no plain list in line 1."),
-    "a billion laughs": ("a.yaml", LAUGHS.encode(), "'a.yaml' is no plain list in line 2."),
-    "merged laughs": ("a.yaml", MERGES.encode(), "'a.yaml' is no plain list in line 2."),
-    "itself": ("a.yaml", b"&a [*a]", "'a.yaml' is no plain list in line 1."),
-    "an object": ("a.yaml", b"- !!python/object/apply:os.system ['true']", "'a.yaml' is no plain list in line 1."),
-    "an empty int": ("a.yaml", b"- !!int ''", "'a.yaml' is no plain list in line 1."),
-}
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize("case", BAD_FILES)
-def test_files_that_cannot_be_read_are_refused(refused, case):
-    name, content, text = BAD_FILES[case]
-    with refused(CalibrationError, text):
-        parse_sets(name, content)
-
-
-def test_a_yaml_file_of_too_many_values_is_refused_early(refused, monkeypatch):
-    """PyYAML would take minutes for 4 MiB of short ones."""
-    monkeypatch.setattr("calibration.prompts.MANY", 20)
-    assert len(parse_file("a.yaml", b"- a\n" * 10)) == 10
-    with refused(CalibrationError, "'a.yaml' holds more than 20 values."):
-        parse_file("a.yaml", b"- a\n" * 20)
-
-
-def test_json_and_text_need_no_yaml(refused, monkeypatch):
-    monkeypatch.setitem(sys.modules, "yaml", None)
-    assert parse_file("a.json", b'["a"]') == parse_file("a.txt", b"a") == ["a"]
-    with refused(DependencyError, "YAML files need PyYAML.", "pip install pyyaml"):
-        parse_file("a.yml", b"- a")
