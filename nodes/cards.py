@@ -9,6 +9,7 @@ import re
 import unicodedata
 
 import numpy as np
+from comfy.cli_args import args
 
 from ..calibration.votes import Votes
 
@@ -94,9 +95,16 @@ def notes_of(preset) -> str:
     return clean(" ".join(line for line in lines if line not in (facts(preset), bound_text(preset))), 600)
 
 
+def recipe_allowed() -> bool:
+    """Whether files may say how they were made: not where the host was started with --disable-metadata."""
+    return not getattr(args, "disable_metadata", False)
+
+
 def recipe(workflow: object, prompt: object) -> dict[str, str]:
-    """The workflow of the page and the prompt that ran, as the host writes them into pictures."""
+    """The workflow of the page and the prompt that ran, as the host writes them into pictures, if it does."""
     found = {}
+    if not recipe_allowed():
+        return found
     for name, value in zip(RECIPE, (workflow, prompt), strict=True):
         try:
             if value:

@@ -48,7 +48,8 @@ def register_folders() -> None:
 def sweep_folders() -> None:
     """Deletes what processes of ours that were killed have left, see ``sweep``."""
     user = Path(folder_paths.get_system_user_directory("qsched"))
-    for folder in {*map(home, (FOLDER, MODELS_FOLDER, STOCK_FOLDER)), user / "votes", user / "studies"}:
+    presets = [Path(folder) for folder, _, _ in os.walk(home(FOLDER))]
+    for folder in (*presets, home(MODELS_FOLDER), home(STOCK_FOLDER), user / "votes", user / "studies"):
         sweep(folder)
 
 

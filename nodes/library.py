@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..qsched_core import Binding, Preset, PresetError, encode_preset, load_preset, parse_preset
 from ..qsched_core.atomic import creating, move_new, write_new
-from .cards import THUMBNAIL, clean, gain_of, safe_thumbnail
+from .cards import RECIPE, THUMBNAIL, clean, gain_of, recipe_allowed, safe_thumbnail
 from .folders import (
     FOLDER,
     SUFFIX,
@@ -102,13 +102,15 @@ def load(name: str) -> Preset:
 
 
 def picture(name: str) -> bytes:
-    """A listed preset as a picture to share. Raises PresetError."""
-    path = file_path(FOLDER, name)
-    preset = load_preset(path)
-    try:
-        return share_picture(preset, path.read_bytes())
-    except OSError as error:
-        raise PresetError(f"cannot read {path.name}: {error.strerror or error}.", "refresh the list") from error
+    """A listed preset as a picture to share, with its file and, if files may say it, its workflow in it.
+
+    Raises:
+        PresetError: no such preset.
+    """
+    preset = load_preset(file_path(FOLDER, name))
+    if not recipe_allowed():
+        preset = replace(preset, card={key: text for key, text in preset.card.items() if key not in RECIPE})
+    return share_picture(preset, encode_preset(preset))
 
 
 def rename(name: str, new_name: str) -> str:

@@ -130,7 +130,7 @@ def known_model(loader: str, name: str) -> Known:
 
 @lru_cache(maxsize=64)
 def _read(path: Path, _modified: int, stock: bool) -> Known:
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
         return Known()
     try:
         with safe_open(path, framework="pt") as file:

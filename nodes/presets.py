@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from comfy_api.latest import io, ui
 
 from ..qsched_core import Preset, PresetError, load_preset, save_preset
-from .cards import RECIPE, bound_text, clean, gain_text, make_card, notes_of, recipe, thumbnail_uri, votes_text
+from .cards import (
+    RECIPE,
+    bound_text,
+    clean,
+    gain_text,
+    make_card,
+    notes_of,
+    recipe,
+    recipe_allowed,
+    thumbnail_uri,
+    votes_text,
+)
 from .folders import FOLDER, file_names, file_path, shown_folder, unused_path
 from .progress import node_id, say
 from .sockets import CATEGORY, PresetSocket
@@ -33,9 +45,10 @@ class QSchedLoadPreset(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, preset_name) -> bool | str:
+    async def validate_inputs(cls, preset_name) -> bool | str:
         try:
-            load_preset(file_path(FOLDER, preset_name))
+            # The host asks in the thread of its server, and a stranger's megabyte takes a part of a second.
+            await asyncio.to_thread(lambda: load_preset(file_path(FOLDER, preset_name)))
         except ValueError as error:
             return str(error)
         return True
@@ -99,6 +112,8 @@ class QSchedSavePreset(io.ComfyNode):
             added = recipe((cls.hidden.extra_pnginfo or {}).get("workflow"), cls.hidden.prompt)
         path = unused_path(FOLDER, name)
         left_out = _save(preset, card, added, path)
+        if with_workflow and not recipe_allowed():
+            left_out = "\nThe workflow is not in it: ComfyUI was started with --disable-metadata."
         text = f"Saved {shown_folder(path.parent)}/{path.name}{left_out}"
         say(node_id(cls), text)
         return io.NodeOutput(path.name, ui=ui.PreviewText(text))

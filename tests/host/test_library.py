@@ -527,6 +527,22 @@ def test_a_workflow_that_is_too_large_is_left_out_and_that_is_said(pack, folder,
     assert "The workflow is not in it" in said
 
 
+def test_with_disable_metadata_no_file_says_how_it_was_made(pack, folder, monkeypatch):
+    """Regression: pictures obeyed the host's flag, presets carried prompts and workflow all the same."""
+    first, _ = saved(pack, folder, monkeypatch)
+    monkeypatch.setattr(pack("nodes.cards").args, "disable_metadata", True)
+    again, said = saved(pack, folder, monkeypatch, first)
+    assert not {"workflow", "prompt"} & set(again.card)
+    assert again.card["modelspec.title"] == "mine"
+    assert "--disable-metadata" in said
+    content = pack("nodes.library").picture("mine.safetensors")
+    with Image.open(io.BytesIO(content)) as picture:
+        assert set(picture.text) == {"qsched_preset"}
+    assert not {"workflow", "prompt"} & set(
+        qs.parse_preset(pack("nodes.share").carried_preset("a.png", content)[1], "a").card
+    )
+
+
 def test_the_share_picture_carries_the_workflow_and_no_more(pack, folder, monkeypatch):
     written, _ = saved(pack, folder, monkeypatch, name=HTML.replace("/", "").replace("<", "").translate(NO_SIGNS))
     with Image.open(io.BytesIO(pack("nodes.share").share_picture(written))) as picture:
@@ -837,3 +853,18 @@ def test_a_preset_saved_by_a_run_holds_the_workflow_it_came_from(server):
     told_by_host = server.client.get(f"/view_metadata/qsched_presets?filename={quote(path.name)}")
     assert told_by_host["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
     assert not list((ROOT / "presets").glob("with recipe*"))
+
+
+def test_a_preset_is_checked_off_the_servers_thread(pack, folder, monkeypatch):
+    """The host validates a graph in the thread that answers every page."""
+    import asyncio
+    import threading
+
+    presets = pack("nodes.presets")
+    qs.save_preset(preset(), folder / "one.safetensors")
+    threads = []
+    load = presets.load_preset
+    monkeypatch.setattr(presets, "load_preset", lambda path: [load(path), threads.append(threading.get_ident())])
+    assert asyncio.run(presets.QSchedLoadPreset.validate_inputs("one.safetensors")) is True
+    assert threads != [threading.get_ident()]
+    assert "is not in" in asyncio.run(presets.QSchedLoadPreset.validate_inputs("gone.safetensors"))
