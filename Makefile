@@ -35,6 +35,9 @@ serve: ## start ComfyUI with the pack, to try it by hand
 train: ## train the demo model anew
 	@$(DEV) train $(ARGS)
 
+attack: ## attack the pack with hostile files, names, kills and scripts, and count what comes of it
+	@$(DEV) attack $(ARGS)
+
 package: ## build the package as the registry gets it, check it, and load it in a clean ComfyUI
 	@$(DEV) package $(ARGS)
 

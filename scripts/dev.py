@@ -83,6 +83,12 @@ def train(args: argparse.Namespace) -> int:
     return processes.run([environment.prepare().python, "-m", "demo.train", *args.rest], cwd=ROOT)
 
 
+def attack(args: argparse.Namespace) -> int:
+    """attack the pack with hostile files, names, kills and scripts (arguments name kinds, such as soak)"""
+    bench = environment.prepare()
+    return processes.run([bench.python, "-m", "benchmarks.attack", *args.rest], cwd=ROOT)
+
+
 def package(args: argparse.Namespace) -> int:
     """build the package as the registry gets it, check it, and load it in a clean ComfyUI"""
     bench = environment.prepare()
