@@ -6,7 +6,6 @@ import copy
 import json
 import random
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,18 @@ import qsched_core as qs
 from qsched_core import QuantizationError
 from qsched_core.quant import load_quantized, restore, save_quantized
 
+from .tally import Tally
+
 POOL = (None, True, -1, 0, 1, 3, 64, 2**31, 2**62, 0.5, float("nan"), "", "same", "w4a8", [], [1], [1, 1], [64, 64], {})
 """What a value of the record is changed into."""
 
 KINDS = ("record", "name", "dtype", "shape", "value", "lose", "add", "bytes")
+
+
+ATTACKS = 2000
+
+REFUSED, RUNS = "refused", "loads and runs"
+RIGHT = (REFUSED, RUNS)
 
 
 class Net(nn.Module):
@@ -50,10 +57,8 @@ class Net(nn.Module):
         return x
 
 
-def attack(count: int, seed: int = 0) -> dict[str, int]:
-    """{outcome: how many} of ``count`` files; "raw error", "not finite" and "another layer" are faults."""
-    draw, outcomes = random.Random(seed), Counter()
-    net = Net()
+def run(attacks: int = ATTACKS, seed: int = 0) -> Tally:
+    tally, draw, net = Tally(), random.Random(seed), Net()
     qs.quantize(net, "w4a8")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "good.safetensors")
@@ -62,7 +67,7 @@ def attack(count: int, seed: int = 0) -> dict[str, int]:
         tensors = load_file(path)
         header = json.loads(good[8 : 8 + int.from_bytes(good[:8], "little")])["__metadata__"]
         bad = Path(folder, "bad.safetensors")
-        for number in range(count):
+        for number in range(attacks):
             kind = KINDS[number % len(KINDS)]
             if kind == "bytes":
                 bad.write_bytes(_flipped(good, draw))
@@ -71,8 +76,9 @@ def attack(count: int, seed: int = 0) -> dict[str, int]:
                 _change(kind, changed, metadata["layers"], draw)
                 metadata["layers"] = json.dumps(metadata["layers"])
                 save_file({name: value.contiguous() for name, value in changed.items()}, bad, metadata)
-            outcomes[_outcome(bad)] += 1
-    return dict(outcomes)
+            outcome = _outcome(bad)
+            tally.count(outcome) if outcome in RIGHT else tally.hurt(f"{kind}, file {number}: {outcome}")
+    return tally
 
 
 def _flipped(good: bytes, draw: random.Random) -> bytes:
@@ -117,7 +123,7 @@ def _outcome(path: Path) -> str:
     try:
         restore(net, load_quantized(path))
     except QuantizationError:
-        return "refused"
+        return REFUSED
     except Exception as error:  # noqa: BLE001 - counted, whatever it is
         return f"raw error: {type(error).__name__}"
     for name, layer in plain.named_modules():
@@ -129,4 +135,4 @@ def _outcome(path: Path) -> str:
         picture = net(torch.randn(1, 64, 16, 16, generator=torch.Generator().manual_seed(0)))
     except Exception as error:  # noqa: BLE001 - counted, whatever it is
         return f"raw error: {type(error).__name__} when it runs"
-    return "loads and runs" if picture.isfinite().all() else "not finite"
+    return RUNS if picture.isfinite().all() else "not finite"
