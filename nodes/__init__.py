@@ -14,6 +14,7 @@ from . import (
     demo_model,
     doors,
     jaq_metric,
+    observe,
     presets,
     prompts,
     quantize_model,
@@ -41,6 +42,7 @@ class QSchedExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         files = (
             quantize_model,
+            observe,
             sensitivity,
             sampler,
             doors,

@@ -5,15 +5,18 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..qsched_core import PresetError
-from ..qsched_core.quant import AUTO, FORMATS, RECIPES
+from ..qsched_core.quant import AUTO, FORMATS, QUALITIES, RECIPES
 from .backends import job_for
 from .folders import MODELS_FOLDER, STOCK_FOLDER, file_names, file_path, shown_folder, unused_path
 from .progress import NodeProgress, node_id, say
 from .quantized_files import is_stock, load_model, save_model, save_stock
-from .sockets import CATEGORY, PlanSocket
+from .sockets import CATEGORY, ObservationSocket, PlanSocket
 from .twin import quantized_twin
 
 GROUPS = {"format's own": None, "16": 16, "32": 32, "64": 64, "128": 128, "per channel": 0}
+
+BEST_POSSIBLE = "auto"
+"""The best quality that the plugged inputs allow."""
 
 
 class QSchedQuantizeModel(io.ComfyNode):
@@ -99,6 +102,19 @@ class QSchedQuantizeModel(io.ComfyNode):
                     optional=True,
                     tooltip="From Quantization Sensitivity: which layer gets which format. Others get the one above.",
                 ),
+                ObservationSocket.Input(
+                    "observation",
+                    optional=True,
+                    tooltip="From Observe Layers: weights are rounded so that what the layers see keeps its output.",
+                ),
+                io.Combo.Input(
+                    "quality",
+                    options=[BEST_POSSIBLE, *QUALITIES],
+                    default=BEST_POSSIBLE,
+                    optional=True,
+                    tooltip="fast: rounds to nearest. fitted: rounds by the observation. auto: fitted where an "
+                    "observation is plugged in, else fast.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The quantised model."),
@@ -121,8 +137,10 @@ class QSchedQuantizeModel(io.ComfyNode):
         backend=AUTO,
         scales="symmetric",
         plan=None,
+        observation=None,
+        quality=BEST_POSSIBLE,
     ) -> io.NodeOutput:
-        progress = NodeProgress(cls.hidden.unique_id, 1)
+        progress = NodeProgress(node_id(cls), 1)
 
         def on_layer(done: int, total: int) -> None:
             progress.total = total
@@ -138,9 +156,11 @@ class QSchedQuantizeModel(io.ComfyNode):
             include=_patterns(include),
             exclude=_patterns(exclude),
             plan=plan,
+            observation=observation,
+            quality=None if quality == BEST_POSSIBLE else quality,
         )
         twin, report = quantized_twin(model, job, on_layer)
-        say(cls.hidden.unique_id, report.text())
+        say(node_id(cls), report.text())
         return io.NodeOutput(twin, report.text(), ui=ui.PreviewText(report.text()))
 
 

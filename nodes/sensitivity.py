@@ -11,14 +11,14 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..qsched_core import QuantizationError
-from ..qsched_core.quant import DEPTHS, Format, Sensitivity, least_bits, measure_sensitivity, read_format
+from ..qsched_core.quant import DEPTHS, Format, Observation, Sensitivity, least_bits, measure_sensitivity, read_format
 from ..qsched_core.quant.budget import check_bits
 from ..qsched_core.quant.measuring import studied_layers
 from .plot import sensitivity_plot
 from .progress import NodeProgress, node_id, say
 from .samplers import sampler_names, sampler_object
 from .sampling import Recipe, single_latent
-from .sockets import CATEGORY, PlanSocket
+from .sockets import CATEGORY, ObservationSocket, PlanSocket
 from .twin import ROOT, Originals, refuse_quantized
 
 
@@ -91,6 +91,12 @@ class QSchedSensitivity(io.ComfyNode):
                     "scale), w8a8/channel. It may always stay as it is.",
                 ),
                 io.Conditioning.Input("negative", optional=True, tooltip="As you will sample; unused at cfg 1."),
+                ObservationSocket.Input(
+                    "observation",
+                    optional=True,
+                    tooltip="From Observe Layers: nothing is sampled here then, and formats are rounded as Quantize "
+                    "Model W4A8 rounds them.",
+                ),
             ],
             outputs=[
                 PlanSocket.Output(display_name="plan", tooltip="For Quantize Model W4A8."),
@@ -117,6 +123,7 @@ class QSchedSensitivity(io.ComfyNode):
         study_seed,
         formats,
         negative=None,
+        observation=None,
     ) -> io.NodeOutput:
         progress = NodeProgress(node_id(cls), 1)
 
@@ -127,7 +134,9 @@ class QSchedSensitivity(io.ComfyNode):
         prompts = Prompts(model, positive, negative, latent_image, Recipe(steps, cfg, sampler_name, scheduler))
         forms = read_formats(formats)
         check_budget(model, forms, average_bits)
-        found = study(model, prompts.sampled(study_seed), forms, depth, told)
+        if observation is not None:
+            comfy.model_management.load_models_gpu([model])  # where its calls can be repeated
+        found = study(model, prompts.sampled(study_seed), forms, depth, told, observation)
         plan = found.plan(average_bits=average_bits)
         text, plot = found.text(plan), sensitivity_plot(found, plan)
         if len(prompts) == 1:
@@ -178,12 +187,14 @@ def study(
     formats: Sequence[Format],
     depth: str,
     on_progress: Callable[[int, int, str], None],
+    observation: Observation | None = None,
 ) -> Sensitivity:
     """The study of a MODEL. What a format loses is told from the weights as they were loaded; inputs are those of the
-    MODEL with its LoRAs.
+    MODEL with its LoRAs, or those of an ``observation``: then it is not driven.
 
     Raises:
-        QuantizationError: a model that is quantised already, or without a layer to study.
+        QuantizationError: a model that is quantised already, or without a layer to study, or another one than that of
+            the observation.
     """
     network, original = model.model.diffusion_model, Originals(model)
     refuse_quantized(network)
@@ -194,6 +205,7 @@ def study(
         depth=depth,
         device=model.load_device,
         weight_of=lambda name, _: original(f"{ROOT}.{name}"),
+        observation=observation,
         on_progress=on_progress,
     )
 

@@ -9,5 +9,6 @@ CATEGORY = "Q-Sched"
 
 PresetSocket = io.Custom("QSCHED_PRESET")
 PlanSocket = io.Custom("QSCHED_PLAN")
+ObservationSocket = io.Custom("QSCHED_OBSERVATION")
 PromptsSocket = io.Custom("QSCHED_PROMPTS")
 MetricSocket = io.Custom("QSCHED_METRIC")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import uuid
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 
 import comfy.utils
 import torch
@@ -42,12 +44,23 @@ def quantized_twin(source, job: Job, on_layer: Callable[[int, int], None] = lamb
     require_some(report)
     patcher = _patcher_for(source, base, all(_is_native(layer) for layer in packed.values()))
     if source.cached_patcher_init is not None:
-        patcher.cached_patcher_init = (_made_again, (source.cached_patcher_init, job))
+        # An observation holds inputs and the model it was made of: a twin does not keep it alive.
+        seen = None if job.observation is None else weakref.ref(job.observation)
+        patcher.cached_patcher_init = (_made_again, (source.cached_patcher_init, replace(job, observation=None), seen))
     return patcher, report
 
 
-def _made_again(init: tuple, job: Job, disable_dynamic: bool = False):
-    """The host loads a model once more for another GPU, by the loader's recipe: ours goes on from there."""
+def _made_again(init: tuple, job: Job, seen: weakref.ref | None = None, disable_dynamic: bool = False):
+    """The host loads a model once more for another GPU, by the loader's recipe: ours goes on from there.
+
+    Raises:
+        QuantizationError: it was rounded by an observation that is gone.
+    """
+    if seen is not None:
+        if (observation := seen()) is None:
+            fix = "run the workflow again from Observe Layers"
+            raise QuantizationError("the observation that rounded this model is gone.", fix)
+        job = replace(job, observation=observation)
     loader, arguments, *index = init
     source = loader(*arguments, disable_dynamic=disable_dynamic)
     return quantized_twin(source[index[0]] if index else source, job)[0]

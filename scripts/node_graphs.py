@@ -147,6 +147,13 @@ def sensitivity() -> Picture:
     return Picture(graph, (("7",),), sizes={"7": (420, 0)})
 
 
+def observe() -> Picture:
+    texts = {"30": ("CLIPTextEncode", {"clip": ["1", 1], "text": SCENE})}
+    observed = {"model": ["1", 0], "positive": ["30", 0], "latent_image": ["4", 0], "steps": 4}
+    graph = _demo() | texts | {"7": ("QSchedObserve", observed), "8": ("PreviewAny", {"source": ["7", 1]})}
+    return Picture(graph, (("7",),), sizes={"7": (360, 0)})
+
+
 def calibrate() -> Picture:
     lines = [line for line in DEMO_PROMPTS.read_text("utf-8").splitlines() if line and not line.startswith("#")]
     damaged = {"model": ["1", 0], "format": "w4a4", "group_size": "per channel", "include": "*"}
@@ -215,6 +222,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "QSchedLoadPreset": load_preset,
     "QSchedLoadQuantized": load_quantized,
     "QSchedMetric": metric,
+    "QSchedObserve": observe,
     "QSchedPrompts": prompts,
     "QSchedQuantizeModel": quantize_model,
     "QSchedSampler": sampler,

@@ -69,6 +69,10 @@ class Observation:
             self._gather(name)
         return layer.fitted
 
+    def missing_rows(self) -> int:
+        """How many layers' rows another run has to gather."""
+        return 0 if self.run is None else sum(layer.fitted is None for layer in self.layers.values())
+
     def _gather(self, name: str) -> None:
         for layer in self.layers.values():
             layer.fitted = None
@@ -85,7 +89,7 @@ class Observation:
         for other in group:
             rows, layer = seen.rows[other], self.layers[other]
             if rows.values is not None:
-                layer.fitted, layer.judged = rows.split(judging_rows(there[other]))
+                layer.fitted, layer.judged = rows.split(judging_rows(there[other]), seen.calls.seen)
 
     def edges(self) -> dict[str, str]:
         """The layers that read the network's input and write its output, told from the order of calls, with why."""
@@ -158,7 +162,7 @@ def observe(
 
 def _inputs(name: str, layer: nn.Module, seen: Observed, fitted: bool) -> LayerInputs:
     rows = seen.rows[name]
-    fit, judged = rows.split(judging_rows(layer)) if fitted else (None, rows.values)
+    fit, judged = rows.split(judging_rows(layer), seen.calls.seen) if fitted else (None, rows.values)
     token = seen.first_tokens[name].found if name in seen.first_tokens else None
     return LayerInputs(seen.usage[name], judged, fit, token)
 

@@ -22,8 +22,9 @@ VALUES, FEWEST_ROWS = 2**17, 16
 """Input values that judge a layer, and rows at least: 0.3 MB a layer in half precision, 0.2 GB for SDXL's 800 layers.
 They are not among the rows that rounding is fitted to."""
 
-JUDGED_SHARE = 8
-"""Where a layer sees few rows in all, one in so many judges."""
+JUDGED_SHARE = 4
+"""One in so many calls of the network judges, the last ones: they are other prompts. Rows of the same pictures would
+praise every rounding that was fitted to those pictures."""
 
 
 class Sample:
@@ -55,9 +56,10 @@ class Rows:
 
     sample: Sample
     values: Tensor | None = None
+    calls: Tensor | None = None
 
-    def take(self, layer: nn.Module, x: Tensor) -> None:
-        """Raises nothing for inputs of other kinds of call: they are passed by."""
+    def take(self, layer: nn.Module, x: Tensor, call: int = 0) -> None:
+        """Inputs of the network's call of that number."""
         pick = _patches if isinstance(layer, nn.Conv2d) else _tokens
         count, at = pick(layer, x)
         places, items = self.sample.offered(count)
@@ -67,14 +69,19 @@ class Rows:
         if len(self.sample.lots) > (0 if self.values is None else len(self.values)):
             missing = len(self.sample.lots) - (0 if self.values is None else len(self.values))
             room = new.new_empty(missing, *new.shape[1:])
+            numbers = torch.zeros(missing, dtype=torch.int64)
             self.values = room if self.values is None else torch.cat([self.values, room])
-        self.values[places] = new.to(self.values.dtype)
+            self.calls = numbers if self.calls is None else torch.cat([self.calls, numbers])
+        self.values[places], self.calls[places] = new.to(self.values.dtype), call
 
-    def split(self, judges: int) -> tuple[Tensor, Tensor]:
-        """(rows to fit to, ``judges`` others drawn at random; of few rows, one in ``JUDGED_SHARE``)."""
-        count = min(judges, max(1, len(self.values) // JUDGED_SHARE))
+    def split(self, judges: int, calls: int) -> tuple[Tensor, Tensor]:
+        """(rows to fit to, at most ``judges`` that judge: those of the last of the network's ``calls``; where these
+        were too few to tell, others drawn at random)."""
         order = self.sample.lots.argsort()
-        return self.values[order[count:][:FIT_ROWS]], self.values[order[:count]]
+        last = self.calls[order] >= calls - calls // JUDGED_SHARE
+        if not last.any() or last.all():
+            last = torch.arange(len(order)) < max(1, len(order) // JUDGED_SHARE)
+        return self.values[order[~last][:FIT_ROWS]], self.values[order[last][:judges]]
 
 
 def judging_rows(layer: nn.Module) -> int:
@@ -219,7 +226,7 @@ def observing(
             if not args or not isinstance(args[0], Tensor) or not args[0].numel():
                 return
             x = args[0]
-            found.rows[name].take(layer, x)
+            found.rows[name].take(layer, x, max(0, found.calls.seen - 1))
             usage = found.usage.setdefault(name, Usage(len(found.usage)))
             usage.see(layer, x, found.calls.batch)
             if name in found.first_tokens:

@@ -105,10 +105,20 @@ def test_the_largest_inputs_are_those_of_all_rows(net):
 
 def test_rows_to_judge_are_not_those_to_fit(seen):
     layer = seen.layers["layer_1"]
-    assert len(layer.fitted) + len(layer.judged) == 12 * 2 * TOKENS
+    assert (len(layer.fitted), len(layer.judged)) == (9 * 2 * TOKENS, 3 * 2 * TOKENS)
     both = torch.cat([layer.fitted, layer.judged])
     assert len(both.unique(dim=0)) == len(both)
     assert seen.layers["conv"].fitted.shape[1:] == (WIDTH, 3, 3)
+
+
+def test_the_last_calls_judge(net):
+    """They are other prompts: rows of the same pictures would praise every rounding that was fitted to these."""
+    inputs = []
+    hook = net.layer_1.register_forward_pre_hook(lambda module, args: inputs.append(args[0].flatten(0, 1)))
+    seen = qs.observe(net, run_of(net))
+    hook.remove()
+    judged = seen.layers["layer_1"].judged
+    assert torch.equal(judged.sort(0).values, torch.cat(inputs[9:]).sort(0).values)
 
 
 def test_rows_are_bounded(net):

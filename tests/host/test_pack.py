@@ -24,6 +24,7 @@ NODES = (
     "QSchedLoadPreset",
     "QSchedLoadQuantized",
     "QSchedMetric",
+    "QSchedObserve",
     "QSchedPrompts",
     "QSchedQuantizeModel",
     "QSchedSampler",
