@@ -1,9 +1,13 @@
-"""Definitions of the nets that score the demo's pictures, and of the sizes that training and use must share."""
+"""Definitions of the nets that score the demo's pictures, and of the sizes that training and use must share.
+
+Layers are torch's own, not the host's: training knows no host, and nets of 2 MB are never offloaded in parts.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import Conv2d, Linear
 
 from .scenes import ATTRIBUTES, CARDINALITY
 from .vocabulary import CONTEXT_LENGTH, VOCABULARY_SIZE
@@ -50,24 +54,24 @@ class _Trunk(nn.Sequential):
 
     def __init__(self) -> None:
         super().__init__(
-            nn.Conv2d(3, 32, 5, stride=2, padding=2),
+            Conv2d(3, 32, 5, stride=2, padding=2),
             nn.GELU(),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            Conv2d(32, 64, 3, stride=2, padding=1),
             nn.GELU(),
-            nn.Conv2d(64, 64, 3, padding=1),
+            Conv2d(64, 64, 3, padding=1),
             nn.GELU(),
-            nn.Conv2d(64, 128, 3, stride=2, padding=1),
+            Conv2d(64, 128, 3, stride=2, padding=1),
             nn.GELU(),
-            nn.Conv2d(128, 128, 3, stride=2, padding=1),
+            Conv2d(128, 128, 3, stride=2, padding=1),
             nn.GELU(),
             nn.Flatten(),
-            nn.Linear(128 * 16, 128),
+            Linear(128 * 16, 128),
             nn.GELU(),
         )
 
 
 def _convolution(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:
-    convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+    convolution = Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
     return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
 
 
@@ -82,7 +86,7 @@ class QualityNet(nn.Module):
         self.texture = nn.Sequential(
             *_convolution(3, 24, 1), *_convolution(24, 48, 2), *_convolution(48, 64, 2), *_convolution(64, 64, 1)
         )
-        self.head = nn.Sequential(nn.BatchNorm1d(128), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 1))
+        self.head = nn.Sequential(nn.BatchNorm1d(128), Linear(128, 64), nn.ReLU(), Linear(64, 1))
 
     def forward(self, pictures: Tensor) -> Tensor:
         features = self.texture(pictures * 2 - 1).flatten(2)
@@ -96,7 +100,7 @@ class AttributeNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.trunk = _Trunk()
-        self.heads = nn.ModuleList(nn.Linear(128, CARDINALITY[i]) for i in range(len(ATTRIBUTES)))
+        self.heads = nn.ModuleList(Linear(128, CARDINALITY[i]) for i in range(len(ATTRIBUTES)))
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
         features = self.trunk(pictures * 2 - 1)

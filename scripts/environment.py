@@ -20,7 +20,7 @@ from pathlib import Path
 from . import processes, requirements
 from .errors import DevError
 from .host import Host, fetch_host, local_host
-from .layout import BARE_VENV, REQUIREMENTS, VENV
+from .layout import BARE_VENV, REQUIREMENTS, TOOL_REQUIREMENTS, TOOLS_VENV, VENV
 
 # Newer torch breaks torchaudio's CUDA check at import, and the CPU-only build of torch breaks torchvision's.
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
@@ -54,6 +54,16 @@ def bare(host: Host) -> Path:
     """The interpreter of an environment that has a user's packages alone: ComfyUI's requirements and ours."""
     files = [file for file in (host.requirements, REQUIREMENTS[0]) if file.is_file()]
     return _stamped(BARE_VENV, files) or _complete(BARE_VENV, files)
+
+
+def tools() -> Path:
+    """The interpreter of an environment with the programs that the registry and its clients run on a pack."""
+    wanted = digest([TOOL_REQUIREMENTS], torch=())
+    if not is_stamped(TOOLS_VENV, wanted):
+        python = _made(TOOLS_VENV)
+        _pip_install(python, ["-r", TOOL_REQUIREMENTS], "--quiet")
+        write_stamp(TOOLS_VENV, wanted)
+    return interpreter_of(TOOLS_VENV)
 
 
 def named_interpreter(environ: Mapping[str, str] = os.environ) -> Path | None:

@@ -11,7 +11,10 @@ import { text } from "./texts.js";
  * @param {function(): Promise} imported is called when there is a new file
  */
 export function addCanvasDrop(imported) {
-  document.addEventListener("drop", (event) => takeDrop(event, imported), true);
+  // The element around the canvas and its nodes, not the document: other packs' drops elsewhere are none of ours. While
+  // the event goes down to its target, so that it comes before the host's own listener.
+  const place = app.canvas.canvas.closest("#graph-canvas-container") ?? app.canvas.canvas.parentElement;
+  place.addEventListener("drop", (event) => takeDrop(event, imported), true);
 }
 
 function takeDrop(event, imported) {

@@ -6,6 +6,7 @@ export const MOST_FILE = 4 * 1024 ** 2;
 const SUFFIX = ".safetensors", PICTURE = /\.png$/i, SHARED = /\.qsched ?(\(\d+\))?\.png$/i;
 const FORMAT = "qsched-preset", CARRIED = "qsched_preset", RECIPE = ["workflow", "prompt"];
 const MOST_HEADER = 1024 ** 2;
+const latin1 = new TextDecoder("latin1"); // a PNG's names
 
 /** Whether a file's name is one that a preset may have on our tab: its own, or a picture's that carries it. */
 export function mayBePreset({ name, size }) {
@@ -43,10 +44,10 @@ function namesInHeader(bytes) {
 function textsOfPicture(bytes) {
   const view = new DataView(bytes.buffer), names = new Set();
   for (let at = 8; at + 12 <= bytes.length; at += 12 + view.getUint32(at)) {
-    const kind = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
+    const kind = latin1.decode(bytes.subarray(at + 4, at + 8));
     if (kind !== "tEXt") continue;
     const data = bytes.subarray(at + 8, at + 8 + 80), end = data.indexOf(0);
-    if (end > 0) names.add(String.fromCharCode(...data.subarray(0, end)));
+    if (end > 0) names.add(latin1.decode(data.subarray(0, end)));
   }
   return names;
 }

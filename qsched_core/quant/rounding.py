@@ -26,7 +26,7 @@ FEWEST_ROWS = 8
 """Rows below which nothing is fitted: a layer that saw so few has not shown what it sees."""
 
 ColumnRounding = Callable[[int, Tensor], tuple[Tensor, Tensor]]
-"""(place in the block, weights (N,)) → (codes (N,), the weights that they stand for)."""
+"""(place in the block, weights (N,)) -> (codes (N,), the weights that they stand for)."""
 
 
 class Grid(Protocol):

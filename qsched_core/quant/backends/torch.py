@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import Linear
 
 from ..formats import Format
 from ..layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear, multiplies_integers, rounded_tokens
@@ -84,7 +85,7 @@ def _try(kind: type[QuantizedLayer], form: Format, device: torch.device, dtype: 
     """Pack a small Linear and multiply with it on the device; "" or how it differs from the same bytes on the CPU."""
     columns = max(64, form.group_size)
     weight, bias = numbers(48, columns, seed=1), numbers(1, 48, seed=3)[0]
-    layer = nn.Linear(columns, 48, device="meta")
+    layer = Linear(columns, 48, device="meta")  # only its shape is used
     twin = kind.like(layer, weight.to(device), bias.to(device), form)
     slow = kind.like(layer, weight, bias, form)
     slow.weight.data = twin.weight.detach().cpu()
