@@ -35,6 +35,13 @@ def test_names_that_the_registry_accepts(metadata):
     assert re.fullmatch(r"\d+\.\d+\.\d+", metadata["project"]["version"])
 
 
+def test_addresses_that_nobody_has_registered_stand_in_one_place():
+    """Whoever publishes changes them there; nothing that a user sees may lead to them."""
+    git = ["git", "grep", "-lE", r"github(usercontent)?\.com/q-sched"]
+    found = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert found == ["pyproject.toml"]
+
+
 def test_the_licence_is_there_in_full(metadata):
     text = (ROOT / metadata["project"]["license"]["file"]).read_text("utf-8")
     assert "Apache License" in text
