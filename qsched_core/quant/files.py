@@ -25,9 +25,10 @@ from ..errors import QuantizationError
 from .backends.quanto import QuantoLayer
 from .backends.torch import TWINS
 from .formats import Format
-from .layers import FIRST_TOKEN, QuantizedConv2d, QuantizedLayer
+from .layers import FIRST_TOKEN, INPUT_SCALE, QuantizedConv2d, QuantizedLayer
 from .packed import is_packed
 from .packing import row_bytes, sound_scales
+from .rotation import SIZES, rotation_of
 
 FORMAT, VERSION = "qsched-quantized", "2"
 _ALIGNMENT = 64
@@ -56,7 +57,7 @@ class Stored:
                 if part != "bias":
                     del found[f"{name}.{part}"]
         for name in self.layers:
-            for part in FIRST_TOKEN:
+            for part in (*FIRST_TOKEN, INPUT_SCALE):
                 found.pop(f"{name}.{part}", None)
         return found | {f"{name}.weight": tuple(layer["shape"]) for name, layer in self.layers.items()}
 
@@ -177,6 +178,7 @@ def _layers(text: str, tensors: Mapping[str, Any], path: Path) -> dict[str, dict
         for name, layer in layers.items():
             _check(name, layer, tensors[f"{name}.weight"])
             _check_first_token(layer, [tensors.get(f"{name}.{part}") for part in FIRST_TOKEN])
+            _check_input_scale(layer, tensors.get(f"{name}.{INPUT_SCALE}"))
         for key in tensors:
             # A layer inside a layer would have its values counted twice.
             owner = key.rpartition(".")[0]
@@ -223,7 +225,8 @@ def _twin(
         options = {key: getattr(old, key) for key in _CONVOLUTION}
         return kind(packed, bias, tuple(layer["shape"]), form, **options)
     twin = kind(packed, bias, layer["shape"][1], form)
-    for part in FIRST_TOKEN:
+    twin.rotation = layer.get("rotation", twin.rotation)
+    for part in (*FIRST_TOKEN, INPUT_SCALE):
         twin._buffers[part] = stored.tensors.get(f"{name}.{part}")
     return twin
 
@@ -314,6 +317,8 @@ def _record(layer: nn.Module) -> dict[str, Any]:
     found = {"format": asdict(layer.format), "shape": list(layer.shape)}
     if isinstance(layer, QuantizedConv2d):
         found |= {key: getattr(layer, key) for key in _CONVOLUTION}
+    elif layer.rotation != rotation_of(layer.in_features):
+        found["rotation"] = layer.rotation
     return found
 
 
@@ -350,6 +355,18 @@ def _check(name: str, layer: Mapping[str, Any], packed: Any) -> None:
             known = values == ["same"] or values == ["valid"]
             if not (known and key == "padding") and not all(isinstance(v, int) and 0 <= v < 4096 for v in values):
                 raise ValueError(name)
+
+
+def _check_input_scale(layer: Mapping[str, Any], part: Any) -> None:
+    """Raises ValueError for a scale of other inputs, or a rotation that does not fit them. ``part`` is a slice."""
+    if part is not None and (
+        layer.get("native") or len(layer["shape"]) != 2 or part.get_dtype() not in _FLOATS
+        or part.get_shape() != layer["shape"][1:]
+    ):  # fmt: skip
+        raise ValueError(INPUT_SCALE)
+    size = layer.get("rotation", 0)
+    if type(size) is not int or size not in (0, *SIZES) or (size and layer["shape"][1] % size):
+        raise ValueError("rotation")
 
 
 def _check_first_token(layer: Mapping[str, Any], parts: list[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backends import Way
+from .backends import QuantoLayer, Way
+from .layers import QuantizedLinear
 from .observe import FIT_ROWS
 from .packed import packed_weight
 from .rounding import FEWEST_ROWS, NotFitted, fitted_codes
@@ -28,11 +30,26 @@ class Fit:
         return self.fitted is not None and self.fitted < self.nearest
 
 
+TRIED_OUTPUTS, TRIED_ROWS = 256, 1024
+"""Output channels and input rows that a layer's rotation and smoothing are chosen by: packing SDXL's layers once more
+for each choice would take minutes."""
+
+MOST_SMOOTHING = 100.0
+"""What an input column may be divided or multiplied by."""
+
+
 def fitted_twin(
-    way: Way, layer: nn.Module, weight: Tensor, bias: Tensor | None, rows: Tensor | None, judged: Tensor
+    way: Way,
+    layer: nn.Module,
+    weight: Tensor,
+    bias: Tensor | None,
+    rows: Tensor | None,
+    judged: Tensor,
+    largest: Tensor | None = None,
 ) -> tuple[nn.Module, Fit]:
     """The packed twin of a float ``layer``, its codes fitted to ``rows`` of its inputs where that is better on
-    ``judged`` ones: (R, K), or patches (R, C, kh, kw). It is packed on the weight's device.
+    ``judged`` ones: (R, K), or patches (R, C, kh, kw). It is packed on the weight's device. ``largest`` (K,) are the
+    magnitudes of its input columns, for smoothing.
 
     Raises:
         torch.OutOfMemoryError: not even rounding to nearest fits the device.
@@ -45,17 +62,56 @@ def fitted_twin(
     nearest = output_error(layer, twin, weight, bias, judged)
     if rows is None or len(rows) < FEWEST_ROWS:
         return twin, Fit(nearest, note=f"fewer than {FEWEST_ROWS} inputs seen")
+    rows = rows[:FIT_ROWS].to(device).float()
     try:
-        undo = _fit(way, layer, twin, weight, rows[:FIT_ROWS].to(device).float())
+        other = _prepared(twin, weight, rows[:TRIED_ROWS], largest)
+        undo = _fit(way, layer, other, weight, rows)
     except NotFitted as reason:
         return twin, Fit(nearest, note=str(reason))
     except torch.OutOfMemoryError:
         return twin, Fit(nearest, note="out of memory for its Hessian")
-    fit = Fit(nearest, output_error(layer, twin, weight, bias, judged))
+    fit = Fit(nearest, output_error(layer, other, weight, bias, judged))
     if fit.better:
-        return twin, fit
+        return other, fit
     undo()
     return twin, replace(fit, note="fitted was not better")
+
+
+def _prepared(twin: nn.Module, weight: Tensor, rows: Tensor, largest: Tensor | None) -> nn.Module:
+    """``twin``, or one of the same weight with the rotation and the smoothing that round it best on ``rows``."""
+    if not isinstance(twin, QuantizedLinear) or isinstance(twin, QuantoLayer):
+        return twin
+    scales = [None]
+    if twin.format.activation_bits == 4 and largest is not None:
+        scales.append(smoothing(weight.float(), largest.to(weight.device)))
+    choices = [(size, scale) for size in dict.fromkeys((twin.rotation, 0)) for scale in scales]
+    if len(choices) == 1:
+        return twin
+    some = weight[:: -(-len(weight) // TRIED_OUTPUTS)].float()
+    exact, errors = F.linear(rows, some), []
+    for size, scale in choices:
+        small = _with(type(twin).from_float(some, None, twin.format), some, size, scale)
+        errors.append((small(rows) - exact).norm().item())
+    best = min(range(len(choices)), key=errors.__getitem__)
+    return twin if best == 0 else _with(copy.deepcopy(twin), weight, *choices[best])
+
+
+def _with(twin: QuantizedLinear, weight: Tensor, rotation: int, scale: Tensor | None) -> QuantizedLinear:
+    twin.rotation, twin.input_scale = rotation, scale
+    twin.weight.data = twin.packed(weight)
+    return twin
+
+
+def smoothing(weight: Tensor, largest: Tensor) -> Tensor:
+    """(K,): what the inputs are divided by and the weight's columns multiplied with, so that loud inputs do not take
+    the few levels of 4-bit activations from the others (SmoothQuant, arXiv 2211.10438, with alpha 0.5). Geometric mean
+    1; columns that never see anything, or have no weight, stay."""
+    heavy = weight.abs().amax(0)
+    scale = (largest.float() / heavy.clamp(min=1e-12)).sqrt()
+    alive = (largest > 0) & (heavy > 0)
+    scale = torch.where(alive, scale, torch.ones_like(scale))
+    scale = scale / scale[alive].log().mean().exp() if alive.any() else scale
+    return torch.where(alive, scale.clamp(1 / MOST_SMOOTHING, MOST_SMOOTHING), torch.ones_like(scale))
 
 
 def _fit(way: Way, layer: nn.Module, twin: nn.Module, weight: Tensor, rows: Tensor) -> Callable[[], None]:

@@ -17,6 +17,9 @@ from .rotation import rotate, rotate_weight, rotation_of
 FIRST_TOKEN = ("first_token", "first_residual")
 """Buffers of a Linear with a constant first token: (K,) and (N,)."""
 
+INPUT_SCALE = "input_scale"
+"""Buffer of a layer whose inputs are divided by it: (K,)."""
+
 
 class QuantizedLayer(nn.Module):
     """A layer whose float weight, ``shape`` (N, …), lies in memory as ``weight`` uint8 (N, row bytes).
@@ -44,7 +47,7 @@ class QuantizedLayer(nn.Module):
         self.activation_bits = form.activation_bits
         self.weight = nn.Parameter(packed, requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
-        self.register_buffer("input_scale", None)
+        self.register_buffer(INPUT_SCALE, None)
         self.low_rank: LowRank | None = None
         self.branches: tuple[Branch, ...] = ()
 

@@ -185,8 +185,8 @@ class _Meter:
         layer = self.root.get_submodule(name)
         if self.observation is None:
             return self.backend.twin(layer, weight, None, form)
-        rows, judged = self.observation.rows_to_fit(name), self.observation.layers[name].judged
-        return fitted_twin(Way(self.backend, form), layer, weight, None, rows, judged)[0]
+        rows, seen = self.observation.rows_to_fit(name), self.observation.layers[name]
+        return fitted_twin(Way(self.backend, form), layer, weight, None, rows, seen.judged, seen.usage.largest)[0]
 
     def _measured(self, name: str, weight: Tensor, rows: Tensor, form: Format) -> Measure:
         layer, twin = self.root.get_submodule(name), self.twin(name, weight, form)

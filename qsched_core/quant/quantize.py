@@ -253,4 +253,4 @@ def _rounded(
     if seen is None:
         return way.backend.twin(layer, weight, bias, way.form), Fit(note="never reached")
     rows = job.observation.rows_to_fit(name)
-    return fitted_twin(way, layer, weight, bias, rows, seen.judged)
+    return fitted_twin(way, layer, weight, bias, rows, seen.judged, seen.usage.largest)

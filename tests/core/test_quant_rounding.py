@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from qsched_core.quant import FORMATS, KitchenBackend, TorchBackend, Way, resolve_format, rounding
-from qsched_core.quant.fitting import fitted_twin, layer_output, output_error
+from qsched_core.quant.files import load_quantized, restore, save_quantized
+from qsched_core.quant.fitting import MOST_SMOOTHING, fitted_twin, layer_output, output_error, smoothing
 from qsched_core.quant.packed import packed_weight
 from qsched_core.quant.packing import codes, grid_of, pack, recoded, row_bytes, scales, unpack
 from qsched_core.quant.rounding import IntegerGrid, NotFitted, TableGrid, fitted_codes
@@ -271,3 +275,110 @@ def test_no_warning_is_given():
 def test_the_layers_own_product_is_what_is_judged():
     layer, rows = linear(), correlated(50, 128)
     assert torch.allclose(layer_output(layer, layer.weight.data, rows), layer(rows) - layer.bias, atol=1e-5)
+
+
+# --- rotation and smoothing, chosen by what they do to the output
+
+
+def loud(rows: int, seed: int = 0) -> Tensor:
+    """A few input columns are a hundred times the others."""
+    x = torch.randn(rows, 128, generator=torch.Generator().manual_seed(seed))
+    x[:, ::40] *= 100
+    return x
+
+
+def exact_in_four_bits(weight: Tensor) -> Tensor:
+    """Whole numbers from -8 to 7, the least one in each row."""
+    whole = torch.randint(-8, 8, weight.shape, generator=torch.Generator().manual_seed(0)).float()
+    whole[:, 0] = -8.0
+    return whole
+
+
+def test_smoothing_evens_inputs_and_weights_out():
+    weight = torch.tensor([[1.0, 4.0, 0.0, 1.0], [-2.0, 1.0, 0.0, 1.0]])
+    scale = smoothing(weight, torch.tensor([8.0, 1.0, 5.0, 0.0]))
+    assert torch.equal(scale[2:], torch.ones(2))  # no weight, and never anything seen
+    assert scale[:2].prod().item() == pytest.approx(1.0)
+    assert (scale[0] / scale[1]).item() == pytest.approx(4.0)  # sqrt(8 / 2) / sqrt(1 / 4)
+    assert smoothing(weight, torch.tensor([1e9, 1e-9, 1.0, 1.0])).max() == MOST_SMOOTHING
+
+
+def test_four_bit_activations_of_loud_columns_are_smoothed():
+    layer, rows, judged = linear(), loud(3000), loud(400, seed=1)
+    form = resolve_format("w4a4", 0)
+    bias = layer.bias.data
+    twin, found = fitted_twin(
+        Way(TorchBackend(), form), layer, layer.weight.data, bias, rows, judged, rows.abs().amax(0)
+    )
+    _, plain = fit(layer, form, rows, judged)
+    assert twin.input_scale is not None
+    assert found.fitted < 0.9 * plain.fitted
+    assert output_error(layer, twin, layer.weight.data, bias, judged) == pytest.approx(found.fitted)
+    # A host's LoRA goes through these: the weight is still the layer's own.
+    near = (twin.dequantized() - layer.weight).norm() / layer.weight.norm()
+    assert near < 0.5
+    wide, _ = fitted_twin(
+        Way(TorchBackend(), resolve_format("w4a8")), layer, layer.weight.data, bias, rows, judged, rows.abs().amax(0)
+    )
+    assert wide.input_scale is None
+
+
+def test_a_rotation_that_harms_is_left_out():
+    """Weights that four bits hold exactly: rotated, they would be rounded."""
+    layer = linear(bias=False)
+    layer.weight.data = exact_in_four_bits(layer.weight.data)
+    rows, judged = correlated(1000, 128), correlated(200, 128, seed=1)
+    twin, found = fit(layer, resolve_format("w4a16", 0), rows, judged)
+    assert twin.rotation == 0
+    assert found.fitted < 1e-3 < found.nearest
+
+
+@pytest.mark.parametrize("name", ["w4a4", "w4a16"])
+def test_both_survive_a_file_bit_for_bit(tmp_path, name):
+    layer, rows = linear(), loud(2000)
+    if name == "w4a16":
+        layer.weight.data = exact_in_four_bits(layer.weight.data)
+        rows = correlated(1000, 128)
+    twin, _ = fitted_twin(
+        Way(TorchBackend(), resolve_format(name, 0)), layer, layer.weight.data, layer.bias.data, rows, rows[:200],
+        rows.abs().amax(0),
+    )  # fmt: skip
+    assert twin.rotation == 0 or twin.input_scale is not None
+    path = tmp_path / "a.safetensors"
+    save_quantized(nn.ModuleDict({"a": twin}), path)
+    stored = load_quantized(path)
+    other = nn.ModuleDict({"a": linear()})
+    assert stored.shapes() == {key: tuple(value.shape) for key, value in other.state_dict().items()}
+    restore(other, stored)
+    assert other["a"].rotation == twin.rotation
+    assert torch.equal(other["a"](rows[:50]), twin(rows[:50]))
+
+
+@pytest.mark.parametrize("change", [{"rotation": 7}, {"rotation": True}, {"rotation": "64"}, {"rotation": -64}])
+def test_a_strangers_rotation_is_refused(tmp_path, refused, change):
+    from qsched_core import QuantizationError
+
+    layer, path = linear(), tmp_path / "a.safetensors"
+    twin = TorchBackend().twin(layer, layer.weight.data, None, resolve_format("w4a16"))
+    save_quantized(nn.ModuleDict({"a": twin}), path)
+    with safe_open(path, "pt") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}
+    layers = json.loads(metadata["layers"])
+    layers["a"] |= change
+    save_file(tensors, path, {**metadata, "layers": json.dumps(layers)})
+    with refused(QuantizationError, "damaged"):
+        load_quantized(path)
+
+
+@pytest.mark.parametrize("scale", [torch.ones(127), torch.ones(128, dtype=torch.int64), torch.ones(1, 128)])
+def test_a_strangers_input_scale_is_refused(tmp_path, refused, scale):
+    from qsched_core import QuantizationError
+
+    layer, path = linear(), tmp_path / "a.safetensors"
+    twin = TorchBackend().twin(layer, layer.weight.data, None, resolve_format("w4a16"))
+    save_quantized(nn.ModuleDict({"a": twin}), path)
+    with safe_open(path, "pt") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}
+    save_file({**tensors, "a.input_scale": scale}, path, metadata)
+    with refused(QuantizationError, "damaged"):
+        load_quantized(path)

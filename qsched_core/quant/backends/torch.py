@@ -25,9 +25,7 @@ class TorchBackend(Backend):
 
     name = "torch"
 
-    def __init__(
-        self, twins: Mapping[type[nn.Module], type[QuantizedLayer]] = TWINS, dtype: torch.dtype | None = None
-    ):
+    def __init__(self, twins: Mapping[type[nn.Module], type[QuantizedLayer]] = TWINS, dtype: torch.dtype | None = None):
         self.twins, self.dtype = twins, dtype
 
     def missing(self, form: Format, device: torch.device) -> str:
