@@ -128,9 +128,7 @@ def _arguments(host: Host, base: Path, port: int) -> list[str | Path]:
     return [host.path / "main.py", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", base, *FLAGS]
 
 
-def _start(
-    host: Host, command: Sequence[str | Path], log: BinaryIO, more: Mapping[str, str]
-) -> subprocess.Popen:
+def _start(host: Host, command: Sequence[str | Path], log: BinaryIO, more: Mapping[str, str]) -> subprocess.Popen:
     # Unbuffered, so that the log is complete when the process is stopped; UTF-8 on every system.
     # PASSIVE: threads that wait for work by spinning starve whatever else runs on a small machine.
     env = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **more}

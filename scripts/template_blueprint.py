@@ -15,10 +15,10 @@ _ROW = (
     Node(5, "QSchedSampler", "Sample", {**_SAMPLER, "seed": 0, **EULER, **PLAIN}),
     Node(6, "VAEDecode", "Decode", {"samples": [5, 0]}),
 )
-BLUEPRINT = Template(NAME, "", (0, 0), ((Group("", (_ROW,)),),))
+BLUEPRINT = Template(NAME, (0, 0), ((Group("", (_ROW,)),),))
 
 # A blueprint is a workflow that holds one subgraph node. What is exposed: [inner node, its input, the name shown].
-BUILD_BLUEPRINT = """({ name, titles }) => {
+BUILD_BLUEPRINT = """({ name, kinds }) => {
   const SOCKETS = [[1, "model"], [2, "clip"], [6, "vae"], [5, "preset"]];
   const WIDGETS = [[2, "text", "prompt"], [1, "format"], [4, "width"], [4, "height"], [5, "seed"], [5, "steps"],
     [5, "cfg"], [5, "sampler_name"], [5, "scheduler"], [5, "strength"]];
@@ -32,7 +32,7 @@ BUILD_BLUEPRINT = """({ name, titles }) => {
   const { subgraph, node } = app.graph.convertToSubgraph(new Set(app.graph.nodes));
   subgraph.name = node.title = name;
   for (const [id, socket, shown] of [...SOCKETS, ...WIDGETS]) {
-    const inner = subgraph.nodes.find(n => n.title === titles[id]), slot = inner.findInputSlot(socket);
+    const inner = subgraph.nodes.find(n => n.type === kinds[id]), slot = inner.findInputSlot(socket);
     if (slot < 0) throw new Error(`${inner.title} has no input ${socket}`);
     subgraph.addInput(shown ?? socket, inner.inputs[slot].type).connect(inner.inputs[slot], inner);
   }
@@ -54,4 +54,4 @@ BUILD_BLUEPRINT = """({ name, titles }) => {
   };
   return saved;
 }"""
-EXPOSED = {"name": NAME, "titles": {node.id: node.title for node in _ROW}}
+EXPOSED = {"name": NAME, "kinds": {node.id: node.kind for node in _ROW}}

@@ -1,11 +1,20 @@
-"""What the example workflows hold: nodes, values, groups, notes. ``scripts/templates.py`` makes the files of it."""
+"""What the example workflows hold: nodes, values, groups. ``scripts/templates.py`` makes the files of it.
+
+The page's languages are five: group titles are numbers and names of the field, nodes keep their own titles, which the
+host translates, and the notes are in ``web/notes``, where web/translate_notes.js finds them.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from .layout import DEMO_PROMPTS
+from .layout import DEMO_PROMPTS, ROOT
+
+NOTES = ROOT / "web" / "notes"
+LANGUAGES = ("en", "zh", "ja", "ko", "fr")
 
 LIVE, MUTED, BYPASSED = 0, 2, 4
 """The front end's own numbers of a node's mode."""
@@ -37,6 +46,7 @@ class Node:
     id: int
     kind: str
     title: str
+    """For the API's form and for readers of this file."""
     inputs: dict[str, Any] = field(default_factory=dict)
     files: tuple[File, ...] = ()
     mode: int = LIVE
@@ -44,6 +54,8 @@ class Node:
     """At least, in pixels."""
     room: int = 0
     """The height that the node has after a run, where it grows by itself."""
+    shown: str = ""
+    """Its title on the page, a name that needs no translation; without one the host's own for its kind."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +71,29 @@ class Template:
     """A workflow. `bands` stand side by side, the groups of a band below each other."""
 
     name: str
-    note: str
     note_size: tuple[int, int]
     bands: tuple[tuple[Group, ...], ...]
+    note_band: int | None = None
+    """Which band the note stands below; left of all without one. Below it saves width."""
+
+    @property
+    def number(self) -> str:
+        return self.name.partition(" ")[0]
+
+    @property
+    def note(self) -> str:
+        return note_text(self.number)
 
     @property
     def nodes(self) -> list[Node]:
         return [n for band in self.bands for group in band for column in group.columns for n in column]
+
+
+def note_text(key: str, language: str = "en") -> str:
+    """A note of ``web/notes``; "" where there is none."""
+    texts, parts = (json.loads((NOTES / f"{name}.json").read_text("utf-8")) for name in (language, "parts"))
+    lines = "\n".join(texts.get(key, []))
+    return re.sub(r"\{(\w+)\}", lambda found: "\n".join(parts[found[1]]), lines)
 
 
 SCHNELL = File("flux1-schnell.safetensors", "diffusion_models", "Comfy-Org/flux1-schnell:")
@@ -91,14 +119,8 @@ SEARCH = {
     "batch_size": 16,
     "negative": "",
 }
-FOUND = {  # by `make demo`, on the demo model in W4A4
-    "form": "ramp",
-    "form.c_x_first": 0.855,
-    "form.c_x_last": 1.2,
-    "form.c_eps_first": 1.2,
-    "form.c_eps_last": 1.184,
-    "strength": 1.0,
-}
+DEMO_PRESET = "Demo model W4A4.safetensors"
+"""Comes with the pack: what JAQ Calibrate found for the demo model (``scripts/demo_preset.py``)."""
 
 
 def _captions() -> list[str]:
@@ -110,8 +132,8 @@ def _demo() -> Node:
     return Node(1, "QSchedDemoModel", "Demo model")
 
 
-def _damage(title: str = "Quantize: W4A4, all layers") -> Node:
-    return Node(2, "QSchedQuantizeModel", title, {"model": [1, 0], **DAMAGE}, size=(320, 330))
+def _damage() -> Node:
+    return Node(2, "QSchedQuantizeModel", "Quantize: W4A4, all layers", {"model": [1, 0], **DAMAGE}, size=(320, 230))
 
 
 def _latent(id: int, title: str, side: int, count: int = 1, kind: str = "EmptySD3LatentImage") -> Node:
@@ -121,7 +143,7 @@ def _latent(id: int, title: str, side: int, count: int = 1, kind: str = "EmptySD
 def _shown(id: int, title: str, samples: list, vae: list, prefix: str = "") -> tuple[Node, Node]:
     """A decoder and, below it, the picture; saved under `prefix`."""
     kind, saved = ("SaveImage", {"filename_prefix": prefix}) if prefix else ("PreviewImage", {})
-    picture = Node(id + 1, kind, title, {"images": [id, 0], **saved}, size=PICTURE)
+    picture = Node(id + 1, kind, title, {"images": [id, 0], **saved}, size=PICTURE, shown=title)
     return Node(id, "VAEDecode", "Decode", {"samples": samples, "vae": vae}), picture
 
 
@@ -132,56 +154,45 @@ def _sampler(id: int, title: str, model: list, conditioning: tuple, latent: list
     return Node(id, "QSchedSampler", title, inputs, room=470 if preset else 0)
 
 
+def _load_preset(id: int) -> Node:
+    return Node(id, "QSchedLoadPreset", "Load the preset", {"preset_name": DEMO_PRESET}, size=(340, 60), room=420)
+
+
 def try_it_now() -> Template:
-    words = ([7, 0], [7, 0])
-    prompt = Node(7, "CLIPTextEncode", "Prompt", {"clip": [1, 1], "text": SCENE}, size=(320, 140))
+    sockets = {"model": [2, 0], "clip": [1, 1], "vae": [1, 2], "latent_image": [3, 0], "full_model": [1, 0]}
+    texts = {"prompts": "\n".join(_captions()[:20]), "prompt_file": ""}
     calibrate = Node(
         4,
         "QSchedCalibrate",
-        "2 · Calibrate",
-        {"model": [2, 0], "clip": [1, 1], "vae": [1, 2], "latent_image": [3, 0]}
-        | {"prompts": "\n".join(_captions()[:20]), "prompt_file": "", **SEARCH},
-        size=(440, 960),
+        "Calibrate",
+        {**sockets, **texts, **SEARCH, "trials": 12, "verdict_seeds": 2},
+        size=(440, 560),
+        room=740,
     )
-    without = _sampler(10, "3 · Sample without a preset", [2, 0], words, [8, 0])
-    repaired = _sampler(13, "3 · Sample with the preset", [2, 0], words, [8, 0], [4, 0])
+    pictures = Node(
+        5,
+        "PreviewImage",
+        "Full, quantised, repaired",
+        {"images": [4, 2]},
+        size=(580, 380),
+        shown="FP16 | W4A4 | W4A4 + Q-Sched",
+    )
     return Template(
         "01 Try it now",
-        """# Q-Sched: try it now
-
-Press **Run**. It needs no download and takes about a minute on a CPU.
-
-1. **Quantize** packs a toy model into 4 bits.
-2. **Calibrate** searches coefficients on half of the prompts, and judges them on the other half. Watch the line and \
-the picture in the node; *cancel* keeps the best so far.
-3. **Sample** without and with the preset, same seed.
-
-The verdict says what was gained, what fell, and what drifts. Select a node and press *i* for its help.
-
-**Change first**: the *Prompt*, the *format* of Quantize, *trials* of Calibrate.
-
-**To do the same with your own model**: replace *Demo model* by your loaders, choose your steps, cfg, sampler and \
-size, and put an open_clip model into `models/qsched_metrics` to score with (see the help of *JAQ Calibrate*). \
-Template *02* does it with FLUX.1-schnell, *04* shows all that Calibrate can be given.""",
-        (400, 460),
+        (580, 230),
         (
-            (
-                Group("1 Load and quantize", ((_demo(), _damage("1 · Quantize")),)),
-                Group("Prompt and size", ((prompt, _latent(8, "Four pictures", 64, 4)),)),
-            ),
-            (Group("2 Calibrate", ((_latent(3, "Picture size", 64), calibrate),)),),
-            (
-                Group("3 Sample without a preset", ((without,), _shown(11, "Quantised", [10, 0], [1, 2]))),
-                Group("3 Sample with the preset", ((repaired,), _shown(14, "Quantised + Q-Sched", [13, 0], [1, 2]))),
-            ),
+            (Group("1", ((_demo(), _latent(3, "Picture size", 64), _damage()),)),),
+            (Group("2", ((calibrate,),)),),
+            (Group("3", ((pictures,),)),),
         ),
+        note_band=2,
     )
 
 
 def _flux_files(weights: Node) -> Group:
     texts = {"clip_name1": CLIP_L.name, "clip_name2": T5.name, "type": "flux", "device": "default"}
     return Group(
-        "1 Load",
+        "1",
         (
             (
                 weights,
@@ -194,7 +205,7 @@ def _flux_files(weights: Node) -> Group:
 
 def _flux_words() -> Group:
     return Group(
-        "Prompt and size",
+        "1024 px",
         (
             (
                 Node(7, "CLIPTextEncode", "Prompt", {"clip": [2, 0], "text": PROMPT}, size=(320, 140)),
@@ -210,58 +221,23 @@ def _published(title: str, strength: float) -> Node:
     return Node(6, "QSchedCoefficients", title, {"sigmas": [5, 0], **values}, room=420)
 
 
-FLUX_FILES = f"""| folder in `models` | file |
-|---|---|
-| diffusion_models | [{SCHNELL.name}]({SCHNELL.url}) |
-| text_encoders | [{CLIP_L.name}]({CLIP_L.url}) |
-| text_encoders | [{T5.name}]({T5.url}) |
-| vae | [{AE.name}]({AE.url}) |"""
-
-
 def flux_schnell() -> Template:
     words = ([7, 0], [8, 0])
     weights = Node(
         1, "UNETLoader", "FLUX.1-schnell", {"unet_name": SCHNELL.name, "weight_dtype": "default"}, (SCHNELL,)
     )
-    quantize = Node(4, "QSchedQuantizeModel", "Quantize to W4A8", {"model": [1, 0], **W4A8}, size=(320, 330))
+    quantize = Node(4, "QSchedQuantizeModel", "Quantize to W4A8", {"model": [1, 0], **W4A8}, size=(320, 230))
     keep = {"model": [4, 0], "name": "flux1-schnell w4a8"}
     schedule = {"model": [4, 0], "scheduler": "simple", "steps": 4, "denoise": 1.0}
     return Template(
         "02 Quantize and repair FLUX-schnell",
-        f"""# FLUX.1-schnell in 4 bits, and the repair
-
-{FLUX_FILES}
-
-1. **Load** the model as it was published, in 16 bit.
-2. **Quantize** packs its layers into W4A8 while it is loaded: about a quarter of the bytes. *Keep the file* is muted \
-(Ctrl+M unmutes it): it writes a file, and the next time there is nothing to quantise.
-3. **Preset**: the values published for this model with SVDQuant INT4 ([arXiv 2509.01624]\
-(https://arxiv.org/abs/2509.01624)). Yours is quantised differently: they are a start.
-4. **Sample** the same seed without and with it.
-
-**Change first**: the *Prompt*, then *strength* of the preset: 0 is the plain sampler, 1 the values as they are.
-
-**For values of your own** calibrate as in template *04*, and put *Load Q-Sched Preset* in place of the coefficients.
-
-**What goes wrong**
-- *Quantised already*: the file is fp8, int8 or GGUF. Use template *06*.
-- Other steps or another scheduler than the preset's: it is resampled, and the log says so.
-- Slower than 16 bit: 4 bits save memory first. The report of *Quantize* names the backend.""",
-        (440, 600),
+        (440, 560),
         (
-            (
-                _flux_files(weights),
-                _flux_words(),
-            ),
+            (_flux_files(weights), _flux_words()),
+            (Group("2 W4A8", ((quantize, Node(16, "QSchedSaveQuantized", "Keep the file", keep, mode=MUTED)),)),),
             (
                 Group(
-                    "2 Quantize",
-                    ((quantize, Node(16, "QSchedSaveQuantized", "Keep the file", keep, mode=MUTED)),),
-                ),
-            ),
-            (
-                Group(
-                    "3 Preset",
+                    "3 Q-Sched",
                     (
                         (
                             Node(5, "BasicScheduler", "The sampler's own schedule", schedule),
@@ -272,14 +248,14 @@ def flux_schnell() -> Template:
             ),
             (
                 Group(
-                    "4 Sample without a preset",
+                    "4 W4A8",
                     (
                         (_sampler(10, "Without a preset", [4, 0], words, [9, 0]),),
                         _shown(11, "W4A8", [10, 0], [3, 0], "FLUX.1-schnell W4A8"),
                     ),
                 ),
                 Group(
-                    "4 Sample with the preset",
+                    "4 W4A8 + Q-Sched",
                     (
                         (_sampler(13, "Q-Sched Sampler", [4, 0], words, [9, 0], [6, 0]),),
                         _shown(14, "W4A8 + Q-Sched", [13, 0], [3, 0], "FLUX.1-schnell W4A8 Q-Sched"),
@@ -296,6 +272,55 @@ def _custom(id: int, title: str, sampler: list) -> Node:
     return Node(id, "SamplerCustom", title, {**sockets, "latent_image": [13, 0], **values})
 
 
+def _few_step_files() -> tuple[Group, Group]:
+    lora = {"model": [1, 0], "lora_name": "lcm-lora-sdv1-5.safetensors", "strength_model": 1.0}
+    words = {"clip": [1, 1], "text": PROMPT}
+    unwanted = {"clip": [1, 1], "text": "text, watermark"}
+    return (
+        Group(
+            "1",
+            (
+                (
+                    Node(1, "CheckpointLoaderSimple", "SDXL-Turbo", {"ckpt_name": TURBO.name}, (TURBO,)),
+                    Node(2, "LoraLoaderModelOnly", "LoRA of LCM or PCM (off)", lora, mode=BYPASSED),
+                ),
+            ),
+        ),
+        Group(
+            "512 px",
+            (
+                (
+                    Node(11, "CLIPTextEncode", "Prompt", words, size=(320, 120)),
+                    Node(12, "CLIPTextEncode", "Negative prompt (unused at cfg 1)", unwanted, size=(320, 100)),
+                    _latent(13, "Picture size", 512, kind="EmptyLatentImage"),
+                ),
+            ),
+        ),
+    )
+
+
+def _few_step_schedules() -> tuple[Group, Group]:
+    quantize = Node(3, "QSchedQuantizeModel", "Quantize to W4A8", {"model": [2, 0], **W4A8}, size=(320, 230))
+    lcm = {"model": [3, 0], "sampling": "lcm", "zsnr": False}
+    plain = {"model": [4, 0], "scheduler": "sgm_uniform", "steps": 4, "denoise": 1.0}
+    turbo = {"model": [4, 0], "steps": 4, "denoise": 1.0}
+    return (
+        Group(
+            "2 W4A8",
+            ((quantize, Node(4, "ModelSamplingDiscrete", "Sample as LCM (off)", lcm, mode=BYPASSED)),),
+        ),
+        Group(
+            "3 sigmas",
+            (
+                (
+                    Node(5, "SDTurboScheduler", "SD Turbo", turbo, shown="SDTurboScheduler: Turbo"),
+                    Node(6, "BasicScheduler", "The others", plain, shown="BasicScheduler: Lightning, LCM, PCM"),
+                ),
+            ),
+        ),
+    )
+
+
 def few_steps() -> Template:
     published = {
         "form": "ramp",
@@ -305,110 +330,22 @@ def few_steps() -> Template:
         "form.c_eps_last": 1.099,
         "strength": 1.0,
     }
-    lora = {"model": [1, 0], "lora_name": "lcm-lora-sdv1-5.safetensors", "strength_model": 1.0}
-    lcm = {"model": [4, 0], "sampling": "lcm", "zsnr": False}
-    plain = {"model": [4, 0], "scheduler": "sgm_uniform", "steps": 4, "denoise": 1.0}
     driven = {"sampler": [8, 0], "preset": [7, 0], "strength": 1.0, "if_preset_differs": "resample"}
+    preset = Node(7, "QSchedCoefficients", "Published, 4 steps", {"sigmas": [5, 0], **published}, room=480)
     return Template(
         "03 SDXL-Turbo, Lightning, LCM, PCM",
-        f"""# Few-step models: SDXL-Turbo, Lightning, LCM, PCM
-
-As it stands this is **SDXL-Turbo**: put [{TURBO.name}]({TURBO.url}) into `models/checkpoints`.
-
-For another model change these, from left to right:
-
-| | checkpoint | LoRA | sampler | scheduler | cfg | size |
-|---|---|---|---|---|---|---|
-| Turbo | sd_xl_turbo_1.0_fp16 | – | euler_ancestral | SD Turbo | 1 | 512 |
-| [Lightning]({HUB}/ByteDance/SDXL-Lightning) | sdxl_lightning_4step | – | euler | sgm_uniform | 1 | 1024 |
-| [LCM]({HUB}/latent-consistency/lcm-lora-sdv1-5) | [v1-5-pruned-emaonly-fp16]\
-({HUB}/Comfy-Org/stable-diffusion-v1-5-archive) | lcm-lora-sdv1-5 | lcm | sgm_uniform | 1.5 | 512 |
-| [PCM]({HUB}/wangfuyun/PCM_Weights) | v1-5-pruned-emaonly-fp16 | pcm_sd15_smallcfg_4step_converted \
-| Sampler TCD | sgm_uniform | 1 | 512 |
-
-- **LoRA**: bypassed; Ctrl+B switches it on. The LCM file is called `pytorch_lora_weights` on its page: rename it.
-- **sgm_uniform** and **Sampler TCD** stand ready: connect them in place of *SD Turbo* and of *the sampler*.
-- **LCM** also wants *Sample as LCM* switched on, between *Quantize* and all that follows.
-- **Preset**: the values are published for SDXL-Turbo at W4A4. For the others set *form* to `identity`, and \
-calibrate (template *04*).
-
-**Change first**: the *Prompt*, then *steps* (1 to 4 for Turbo; the number in its file name for Lightning).
-
-**What goes wrong**
-- Grey or burnt pictures: cfg too high for a distilled model.
-- Noise after a change of model: *Sample as LCM* is on where it should be off, or a LoRA of SD1.5 on SDXL.
-- Other steps or sigmas than the preset's: it is resampled, and the log says so.""",
-        (700, 500),
+        (700, 480),
         (
+            _few_step_files(),
+            _few_step_schedules(),
             (
                 Group(
-                    "1 Load",
-                    (
-                        (
-                            Node(1, "CheckpointLoaderSimple", "SDXL-Turbo", {"ckpt_name": TURBO.name}, (TURBO,)),
-                            Node(2, "LoraLoaderModelOnly", "LoRA of LCM or PCM (off)", lora, mode=BYPASSED),
-                        ),
-                    ),
-                ),
-                Group(
-                    "Prompt and size",
-                    (
-                        (
-                            Node(11, "CLIPTextEncode", "Prompt", {"clip": [1, 1], "text": PROMPT}, size=(320, 120)),
-                            Node(
-                                12,
-                                "CLIPTextEncode",
-                                "Negative prompt (unused at cfg 1)",
-                                {"clip": [1, 1], "text": "text, watermark"},
-                                size=(320, 100),
-                            ),
-                            _latent(13, "Picture size", 512, kind="EmptyLatentImage"),
-                        ),
-                    ),
-                ),
-            ),
-            (
-                Group(
-                    "2 Quantize",
-                    (
-                        (
-                            Node(
-                                3, "QSchedQuantizeModel", "Quantize to W4A8", {"model": [2, 0], **W4A8}, size=(320, 330)
-                            ),
-                            Node(
-                                4,
-                                "ModelSamplingDiscrete",
-                                "Sample as LCM (off)",
-                                lcm | {"model": [3, 0]},
-                                mode=BYPASSED,
-                            ),
-                        ),
-                    ),
-                ),
-                Group(
-                    "3 Schedule",
-                    (
-                        (
-                            Node(5, "SDTurboScheduler", "SD Turbo", {"model": [4, 0], "steps": 4, "denoise": 1.0}),
-                            Node(6, "BasicScheduler", "sgm_uniform: Lightning, LCM, PCM", plain),
-                        ),
-                    ),
-                ),
-            ),
-            (
-                Group(
-                    "4 Sampler and preset",
+                    "4 Q-Sched",
                     (
                         (
                             Node(8, "KSamplerSelect", "The sampler", {"sampler_name": "euler_ancestral"}),
-                            Node(9, "QSchedSamplerTCD", "Sampler TCD: PCM", {"eta": 0.3}),
-                            Node(
-                                7,
-                                "QSchedCoefficients",
-                                "Published for SDXL-Turbo, 4 steps",
-                                {"sigmas": [5, 0], **published},
-                                room=480,
-                            ),
+                            Node(9, "QSchedSamplerTCD", "Sampler TCD: PCM", {"eta": 0.3}, shown="Sampler TCD: PCM"),
+                            preset,
                             Node(10, "QSchedSamplerSelect", "Q-Sched on the sampler", driven, room=240),
                         ),
                     ),
@@ -416,17 +353,17 @@ calibrate (template *04*).
             ),
             (
                 Group(
-                    "5 Sample without a preset",
+                    "5 W4A8",
                     (
                         (_custom(14, "Without a preset", [8, 0]),),
-                        _shown(15, "Quantised", [14, 0], [1, 2], "SDXL-Turbo W4A8"),
+                        _shown(15, "W4A8", [14, 0], [1, 2], "SDXL-Turbo W4A8"),
                     ),
                 ),
                 Group(
-                    "5 Sample with the preset",
+                    "5 W4A8 + Q-Sched",
                     (
                         (_custom(17, "With the preset", [10, 0]),),
-                        _shown(18, "Quantised + Q-Sched", [17, 0], [1, 2], "SDXL-Turbo W4A8 Q-Sched"),
+                        _shown(18, "W4A8 + Q-Sched", [17, 0], [1, 2], "SDXL-Turbo W4A8 Q-Sched"),
                     ),
                 ),
             ),
@@ -450,75 +387,37 @@ def calibrate() -> Template:
         "JAQ Calibrate",
         {**sockets, "prompt_set": [5, 0], "jaq_metric": [6, 0], "prompts": "", "prompt_file": "", **SEARCH}
         | {"trials": 12, "verdict_seeds": 2},
-        size=(440, 960),
+        size=(520, 640),
     )
     card = {"author": "", "license": "CC0-1.0", "notes": "Made with template 04."}
-    pictures = (("before / after", 2), ("map", 3), ("per prompt", 4))
+    scores = {"tc": "demo", "iq": "demo", "watch": "none"}
+    save = {"preset": [4, 0], "thumbnail": [4, 2], "name": "my demo preset", **card}
+    pictures = (("FP16 | W4A4 | W4A4 + Q-Sched", 2), ("c_x | c_eps", 3), ("JAQ", 4))
     return Template(
         "04 Calibrate on your prompts",
-        """# Calibrate on your prompts
-
-Press **Run** to see it on the demo model: about two minutes on a CPU, no download. Then make it yours:
-
-1. **Load**: put your loaders in place of *Demo model*, and set *Picture size*.
-2. **Quantize**: any quantised MODEL will do, ours or not. The unquantised one goes into *full_model*: it is the \
-control that tells repair from mere re-tuning. Leave it out if it does not fit.
-3. **Prompts**: one per line, as you really write them. The search sees *prompts* only, the verdict *verdict_prompts* \
-only. A dozen each will do, two dozen are better. **Metric**: `demo` knows the demo's pictures only; for yours put an \
-open_clip model into `models/qsched_metrics` and choose it.
-4. **Calibrate** with the steps, cfg, sampler and scheduler that you will sample with. *Cancel* keeps the best so \
-far; *Run* with the same inputs goes on where it stopped.
-5. **Keep**: the preset is written to `models/qsched_presets`, for *Load Q-Sched Preset*, with its pictures and this \
-workflow in it (switch *with_workflow* off to keep your texts to yourself).
-
-**Read the verdict**: *accepted* means that the gain on unseen prompts is beyond chance. *Drifts* is what changed \
-without being asked. *On the border* means the optimum may lie outside: look at the pictures before you raise \
-*radius*. *per prompt* shows who lost.
-
-**Change first**: the prompts; then *trials*.
-
-**What goes wrong**
-- *3 prompts*: the verdict needs prompts of its own.
-- Out of memory: lower *batch_size*, or take *full_model* off.
-- Higher scores, worse pictures: the metric is being gamed. Lower *radius*, add *watch* in *JAQ Metric*.""",
-        (460, 600),
+        (460, 560),
         (
-            (
-                Group("1 Load", ((_demo(), _latent(3, "Picture size", 64)),)),
-                Group("2 Quantize", ((_damage(),),)),
-            ),
+            (Group("1", ((_demo(), _latent(3, "Picture size", 64)),)), Group("2 W4A4", ((_damage(),),))),
             (
                 Group(
-                    "3 Prompts and metric",
+                    "3",
                     (
                         (
-                            Node(5, "QSchedPrompts", "Your prompts", lists, size=(440, 560)),
-                            Node(
-                                6,
-                                "QSchedMetric",
-                                "What is scored",
-                                {"tc": "demo", "iq": "demo", "watch": "none"},
-                                size=(440, 220),
-                            ),
+                            Node(5, "QSchedPrompts", "Your prompts", lists, size=(440, 460)),
+                            Node(6, "QSchedMetric", "What is scored", scores, size=(440, 160)),
                         ),
                     ),
                 ),
             ),
-            (Group("4 Calibrate", ((search,),)),),
+            (Group("4", ((search,),)),),
             (
                 Group(
-                    "5 Keep and look",
+                    "5",
                     (
                         (
-                            Node(
-                                7,
-                                "QSchedSavePreset",
-                                "Save the preset",
-                                {"preset": [4, 0], "thumbnail": [4, 2], "name": "my demo preset", **card},
-                                size=(320, 200),
-                            ),
+                            Node(7, "QSchedSavePreset", "Save the preset", save, size=(320, 160)),
                             *(
-                                Node(8 + i, "PreviewImage", title, {"images": [4, slot]}, size=(380, 300))
+                                Node(8 + i, "PreviewImage", title, {"images": [4, slot]}, size=(420, 340), shown=title)
                                 for i, (title, slot) in enumerate(pictures)
                             ),
                         ),
@@ -534,6 +433,11 @@ def _stock(id: int, title: str, model: list) -> Node:
     return Node(id, "KSampler", title, {**sockets, "seed": 0, **EULER, "denoise": 1.0})
 
 
+def _scene(latent: Node) -> Group:
+    prompt = Node(6, "CLIPTextEncode", "Prompt", {"clip": [1, 1], "text": SCENE}, size=(320, 140))
+    return Group("64 px", ((prompt, latent),))
+
+
 def any_sampler() -> Template:
     schedule = {"model": [2, 0], "scheduler": "simple", "steps": 4, "denoise": 1.0}
     words = ([6, 0], [6, 0])
@@ -541,56 +445,20 @@ def any_sampler() -> Template:
     use = {"preset": [5, 0], "strength": 1.0, "if_preset_differs": "resample"}
     parts = {"noise": [15, 0], "guider": [16, 0], "sampler": [18, 0], "sigmas": [4, 0], "latent_image": [3, 0]}
     guided = {"model": [2, 0], "positive": [6, 0], "negative": [6, 0], "cfg": 1.0}
-    found = Node(5, "QSchedCoefficients", "The preset", {"sigmas": [4, 0], **FOUND}, room=480)
+    driven = {"sampler": [17, 0], **use}
     return Template(
         "05 Use a preset with any sampler node",
-        """# One preset, three ways to sample
-
-Press **Run**: no download, some seconds on a CPU. All three give the same pictures.
-
-- **A · Q-Sched Sampler** is KSampler with a preset socket. The shortest way.
-- **B · Apply Q-Sched** patches the MODEL. Whatever samples it afterwards is driven: KSampler, KSampler Advanced, \
-upscalers, samplers of other packs that use the host's own functions.
-- **C · Q-Sched Sampler Select** wraps a SAMPLER, for *SamplerCustom* and *SamplerCustomAdvanced*: custom sigmas, \
-guiders, noises.
-
-Use **one** of them at a time.
-
-**The preset** is written into *Q-Sched Coefficients* here, so that nothing need be on your disk: what *JAQ Calibrate* \
-found for this model. For a file from `models/qsched_presets`, yours or somebody's, put **Load Q-Sched Preset** in \
-its place. Such a file dropped on the canvas opens the workflow it was made with.
-
-**Change first**: *strength*: 0 is the plain sampler to the bit, 1 the preset, between and beyond as you like.
-
-**What goes wrong**
-- Other steps, sampler or schedule than the preset's: *if_preset_differs* resamples it (default), uses it as is, or \
-refuses. The log names what differs.
-- A sampler that cannot be driven (dpm_fast, dpm_adaptive, sa_solver, uni_pc) is refused by its name.""",
-        (420, 480),
+        (420, 460),
         (
-            (
-                Group("1 Load and quantize", ((_demo(), _damage()),)),
-                Group(
-                    "Prompt and size",
-                    (
-                        (
-                            Node(6, "CLIPTextEncode", "Prompt", {"clip": [1, 1], "text": SCENE}, size=(320, 140)),
-                            _latent(3, "Four pictures", 64, 4),
-                        ),
-                    ),
-                ),
-            ),
-            (Group("2 Preset", ((Node(4, "BasicScheduler", "The schedule", schedule), found),)),),
+            (Group("1 W4A4", ((_demo(), _damage()),)), _scene(_latent(3, "Four pictures", 64, 4))),
+            (Group("2 Q-Sched", ((_load_preset(5),),)),),
             (
                 Group(
-                    "A Q-Sched Sampler",
-                    (
-                        (_sampler(7, "Q-Sched Sampler", [2, 0], words, [3, 0], [5, 0]),),
-                        _shown(8, "A", [7, 0], [1, 2]),
-                    ),
+                    "A · Q-Sched Sampler",
+                    ((_sampler(7, "Q-Sched Sampler", [2, 0], words, [3, 0], [5, 0]),), _shown(8, "A", [7, 0], [1, 2])),
                 ),
                 Group(
-                    "B Apply Q-Sched + KSampler",
+                    "B · Apply Q-Sched + KSampler",
                     (
                         (
                             Node(10, "QSchedApply", "Apply Q-Sched", {"model": [2, 0], **use}, room=240),
@@ -602,19 +470,14 @@ refuses. The log names what differs.
             ),
             (
                 Group(
-                    "C Q-Sched Sampler Select + SamplerCustomAdvanced",
+                    "C · Q-Sched Sampler Select + SamplerCustomAdvanced",
                     (
                         (
                             Node(15, "RandomNoise", "Noise", {"noise_seed": 7}),
                             Node(16, "CFGGuider", "Guider", guided),
                             Node(17, "KSamplerSelect", "Sampler", {"sampler_name": "euler"}),
-                            Node(
-                                18,
-                                "QSchedSamplerSelect",
-                                "Q-Sched Sampler Select",
-                                {"sampler": [17, 0], **use},
-                                room=240,
-                            ),
+                            Node(4, "BasicScheduler", "The schedule", schedule),
+                            Node(18, "QSchedSamplerSelect", "Q-Sched Sampler Select", driven, room=240),
                         ),
                         (
                             Node(19, "SamplerCustomAdvanced", "SamplerCustomAdvanced", parts),
@@ -623,11 +486,8 @@ refuses. The log names what differs.
                     ),
                 ),
                 Group(
-                    "Without a preset, to compare",
-                    (
-                        (_sampler(22, "Without a preset", [2, 0], words, [3, 0]),),
-                        _shown(23, "Without", [22, 0], [1, 2]),
-                    ),
+                    "W4A4",
+                    ((_sampler(22, "Without a preset", [2, 0], words, [3, 0]),), _shown(23, "W4A4", [22, 0], [1, 2])),
                 ),
             ),
         ),
@@ -641,39 +501,12 @@ def over_quantized() -> Template:
     use = {"model": [1, 0], "preset": [6, 0], "strength": 1.0, "if_preset_differs": "resample"}
     return Template(
         "06 Over GGUF, fp8 and int8 models",
-        f"""# Over a model that is quantised already
-
-Q-Sched corrects the sampling, not the weights: it works over **any** quantised MODEL. Leave *Quantize* out, and \
-choose the loader:
-
-| your file | loader in place of *1 Load* |
-|---|---|
-| 16 bit, cast while loading | *Load Diffusion Model*, `weight_dtype` fp8 (as here) |
-| fp8 scaled, int8_convrot, nvfp4 | *Load Diffusion Model*, `weight_dtype` default |
-| W4A8 of ours or of ComfyUI (0.31 or newer) | *Load Diffusion Model*, default |
-| W4A8 saved in *compact* recipe | *Load Quantized Model* |
-| GGUF | *Unet Loader (GGUF)* of the pack [ComfyUI-GGUF](https://github.com/city96/ComfyUI-GGUF); e.g. \
-[FLUX.1-schnell]({HUB}/city96/FLUX.1-schnell-gguf) |
-| fp8 checkpoint | *Load Checkpoint* |
-
-{FLUX_FILES}
-
-**The preset**: values published for this model with SVDQuant INT4, at half strength. Nobody has published any for \
-fp8, and 8 bit lose little: expect little. For a 4-bit GGUF start at strength 1. For values that are yours calibrate \
-(template *04*): plug the loader's MODEL straight into *JAQ Calibrate*.
-
-**Change first**: the loader, then *strength*.
-
-**What goes wrong**
-- *Quantised already*: *Quantize Model* does not take these models, and need not.
-- A preset of another quantisation: the log says so; the gain was measured for the other one.
-- A preset does not make a model smaller or faster.""",
-        (480, 640),
+        (480, 600),
         (
             (_flux_files(weights), _flux_words()),
             (
                 Group(
-                    "2 Preset",
+                    "2 Q-Sched",
                     (
                         (
                             Node(5, "BasicScheduler", "The sampler's own schedule", schedule),
@@ -685,14 +518,14 @@ fp8, and 8 bit lose little: expect little. For a 4-bit GGUF start at strength 1.
             ),
             (
                 Group(
-                    "3 Sample without a preset",
+                    "3 fp8",
                     (
                         (_stock(11, "Without a preset", [1, 0]),),
                         _shown(12, "fp8", [11, 0], [3, 0], "FLUX.1-schnell fp8"),
                     ),
                 ),
                 Group(
-                    "3 Sample with the preset",
+                    "3 fp8 + Q-Sched",
                     (
                         (_stock(14, "With the preset", [10, 0]),),
                         _shown(15, "fp8 + Q-Sched", [14, 0], [3, 0], "FLUX.1-schnell fp8 Q-Sched"),
@@ -703,4 +536,81 @@ fp8, and 8 bit lose little: expect little. For a 4-bit GGUF start at strength 1.
     )
 
 
-TEMPLATES = (try_it_now, flux_schnell, few_steps, calibrate, any_sampler, over_quantized)
+def blind_vote() -> Template:
+    words = ([6, 0], [6, 0])
+    vote = {"without": [8, 0], "with_preset": [10, 0], "preset": [5, 0], "keep_in_preset": False, "ballot": 1}
+    return Template(
+        "07 Blind vote",
+        (400, 400),
+        (
+            (Group("1 W4A4", ((_demo(), _damage()),)), _scene(_latent(3, "Twelve pictures", 64, 12))),
+            (
+                Group("2 Q-Sched", ((_load_preset(5),),)),
+                Group(
+                    "3 W4A4 | W4A4 + Q-Sched",
+                    (
+                        (
+                            _sampler(7, "Without a preset", [2, 0], words, [3, 0]),
+                            Node(8, "VAEDecode", "Decode", {"samples": [7, 0], "vae": [1, 2]}),
+                        ),
+                        (
+                            _sampler(9, "With the preset", [2, 0], words, [3, 0], [5, 0]),
+                            Node(10, "VAEDecode", "Decode", {"samples": [9, 0], "vae": [1, 2]}),
+                        ),
+                    ),
+                ),
+            ),
+            (Group("4 A/B", ((Node(11, "QSchedArena", "Vote", vote, size=(620, 620)),),)),),
+        ),
+    )
+
+
+def plan_layers() -> Template:
+    second = "a small green square above a large yellow triangle on a white background"
+    texts = [
+        Node(id, "CLIPTextEncode", "Prompt", {"clip": [1, 1], "text": text}, size=(320, 110))
+        for id, text in ((6, SCENE), (7, second))
+    ]
+    both = Node(8, "ConditioningCombine", "Both prompts", {"conditioning_1": [6, 0], "conditioning_2": [7, 0]})
+    study = {
+        "model": [1, 0],
+        "positive": [8, 0],
+        "latent_image": [3, 0],
+        "average_bits": 5.0,
+        "depth": "layers",
+        **EULER,
+        "study_seed": 0,
+        "formats": "w4a4, w4a8, w8a8",
+    }
+    quantize = Node(2, "QSchedQuantizeModel", "Quantize as planned", {"model": [1, 0], "plan": [4, 0], **W4A8})
+    stock = {"model": [2, 0], "positive": [6, 0], "negative": [6, 0], "latent_image": [3, 0]}
+    return Template(
+        "08 Plan the bits of each layer",
+        (400, 400),
+        (
+            (Group("1", ((_demo(),),)), Group("2 × 64 px", ((*texts, both, _latent(3, "Picture size", 64)),))),
+            (Group("2", ((Node(4, "QSchedSensitivity", "Sensitivity", study, size=(420, 560), room=760),),)),),
+            (
+                Group("3", ((quantize,),)),
+                Group(
+                    "4",
+                    (
+                        (Node(9, "KSampler", "Sample", {**stock, "seed": 7, **EULER, "denoise": 1.0}),),
+                        _shown(10, "5 bit", [9, 0], [1, 2]),
+                    ),
+                ),
+            ),
+        ),
+    )
+
+
+TEMPLATES = (
+    try_it_now,
+    flux_schnell,
+    few_steps,
+    calibrate,
+    any_sampler,
+    over_quantized,
+    blind_vote,
+    plan_layers,
+)

@@ -30,7 +30,7 @@ BUILD = """async ({ nodes, note }) => {
   for (const spec of [...nodes, note]) {
     const node = LiteGraph.createNode(spec.kind);
     node.id = spec.id;
-    node.title = spec.title;
+    if (spec.title) node.title = spec.title;
     app.graph.add(node);
     for (const [name, value] of Object.entries(spec.values)) {
       const widget = name ? node.widgets.find(w => w.name === name) : node.widgets[0];
@@ -41,18 +41,19 @@ BUILD = """async ({ nodes, note }) => {
     const control = node.widgets?.find(w => w.name === "control_after_generate");
     if (control) control.value = "fixed";
     if (spec.files.length) node.properties.models = spec.files;
+    if (spec.note) node.properties.qsched_note = spec.note;
     node.mode = spec.mode;
   }
   for (const spec of nodes) for (const [name, [from, slot]] of Object.entries(spec.links)) {
     const to = app.graph.getNodeById(spec.id);
-    if (!app.graph.getNodeById(from).connect(slot, to, to.findInputSlot(name))) throw new Error(spec.title + name);
+    if (!app.graph.getNodeById(from).connect(slot, to, to.findInputSlot(name))) throw new Error(spec.kind + name);
   }
 }"""
 
 TALL = """() => Object.fromEntries([...document.querySelectorAll("[data-node-id]")].map(
   element => [element.dataset.nodeId, element.offsetHeight]))"""
 
-LAY_OUT = """({ nodes, note, bands, noteId, tall }) => {
+LAY_OUT = """({ nodes, note, noteBand, bands, noteId, tall }) => {
   const TITLE = 30, GAP = 40, PAD = 20, HEAD = 80;
   const place = (id, x, y, [width, height]) => {
     const node = app.graph.getNodeById(id), least = node.computeSize();
@@ -64,7 +65,7 @@ LAY_OUT = """({ nodes, note, bands, noteId, tall }) => {
   const shown = app.graph.getNodeById(noteId);
   Object.assign(shown, { pos: [-note.size[0] - 60, HEAD - TITLE - PAD], color: "#222", bgcolor: "#000" });
   shown.setSize(note.size);
-  let left = 0;
+  let left = 0, deep = 0;
   for (const band of bands) {
     let top = 0, right = left;
     const frames = [];
@@ -84,6 +85,12 @@ LAY_OUT = """({ nodes, note, bands, noteId, tall }) => {
       frames.push({ title, y: top, height: bottom + PAD - top });
       top = bottom + PAD + GAP;
     }
+    if (bands.indexOf(band) === noteBand) {
+      shown.pos = [left, top + TITLE];
+      shown.setSize([right - left, note.size[1]]);
+      top = shown.pos[1] + note.size[1];
+    }
+    deep = Math.max(deep, top);
     for (const { title, y, height } of frames) {
       const group = new LiteGraph.LGraphGroup(title);
       Object.assign(group, { pos: [left, y], size: [right - left, height], color: "#3f789e" });
@@ -94,8 +101,10 @@ LAY_OUT = """({ nodes, note, bands, noteId, tall }) => {
   app.graph.updateExecutionOrder?.();
   const saved = app.graph.serialize();
   // Not smaller than what the classic canvas still writes texts at, nor wider than a window.
-  const start = shown.pos[0], scale = Math.min(0.8, Math.max(0.6, 1700 / (left - start)));
-  saved.extra = { ...saved.extra, ds: { scale, offset: [90 / scale - start, 110 / scale] } };
+  // A window of 1280 x 720 leaves so much for the graph.
+  const start = Math.min(0, shown.pos[0]), wide = 1180, high = 600;
+  const scale = Math.min(0.8, Math.max(0.6, Math.min(wide / (left - start), high / deep)));
+  saved.extra = { ...saved.extra, ds: { scale, offset: [80 / scale - start, 90 / scale] } };
   return saved;
 }"""
 
@@ -126,12 +135,18 @@ def _source(value: Any, nodes: dict[int, Node]) -> Any:
 def page_spec(template: Template) -> dict[str, Any]:
     """What ``BUILD`` and ``LAY_OUT`` take."""
     nodes = [_node_spec(node) for node in template.nodes]
-    note = Node(NOTE, "MarkdownNote", "Read me", {"": template.note}, size=template.note_size)
+    note = _node_spec(Node(NOTE, "MarkdownNote", "Read me", {"": template.note}, size=template.note_size))
     bands = [
         [{"title": g.title, "columns": [[n.id for n in column] for column in g.columns]} for g in band]
         for band in template.bands
     ]
-    return {"nodes": nodes, "note": _node_spec(note), "bands": bands, "noteId": NOTE}
+    return {
+        "nodes": nodes,
+        "note": {**note, "note": template.number},
+        "noteBand": template.note_band,
+        "bands": bands,
+        "noteId": NOTE,
+    }
 
 
 def _node_spec(node: Node) -> dict[str, Any]:
@@ -139,7 +154,7 @@ def _node_spec(node: Node) -> dict[str, Any]:
     return {
         "id": node.id,
         "kind": node.kind,
-        "title": node.title,
+        "title": node.shown,
         "links": links,
         "values": {name: value for name, value in node.inputs.items() if name not in links},
         "files": [{"name": file.name, "url": file.url, "directory": file.folder} for file in node.files],

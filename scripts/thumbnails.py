@@ -1,7 +1,8 @@
 """The pictures of the example workflows: ``python -m scripts.thumbnails``. Every one shows what a run gave.
 
-01, 04 and 05 are run as they are in a real ComfyUI; 02, 03 and 06 need models of many gigabytes, so their pictures are
-of a toy of the same family (``benchmarks/toys``), with what ``benchmarks/recovery.py`` found for it, and say so.
+01, 04, 05, 07 and 08 are run as they are in a real ComfyUI; 02, 03 and 06 need models of many gigabytes, so their
+pictures are of a toy of the same family (``benchmarks/toys``), with what ``benchmarks/recovery.py`` found for it, and
+say so. The host's badge covers the top left of a thumbnail: no words stand there.
 """
 
 from __future__ import annotations
@@ -30,35 +31,35 @@ from .layout import ROOT
 
 WORKFLOWS = ROOT / "example_workflows"
 RECOVERY = ROOT / "benchmarks" / "results" / "recovery.json"
-SIDE, BAND, PAD = 512, 64, 12
+SIDE, FOOT, LABEL, PAD = 512, 74, 26, 12
 INK, PAPER, ACCENT, FAINT = "#f2f2f2", "#17191d", "#00bfa5", "#9aa0a6"
 SCENES = (
     "a large purple circle above a small cyan square on a white background",
     "a small red triangle right of a small cyan ring on a white background",
     "a large red circle left of a small blue star on a sand background",
 )
-RUN = ("01", "04", "05")
+RUN = ("01", "04", "05", "07", "08")
 FP8 = torch.float8_e4m3fn
 
 Rows = Sequence[tuple[str, Sequence[Image.Image]]]
 
 
 def card(title: str, rows: Rows, foot: str) -> Image.Image:
-    """512 × 512: a title, rows of pictures each under its name, and where they come from."""
+    """512 × 512: rows of pictures, each above its name, then a title and where the pictures come from."""
     sheet = Image.new("RGB", (SIDE, SIDE), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.rectangle((0, 0, 6, BAND - 1), fill=ACCENT)
-    draw.text((PAD + 8, 10), title, INK, ImageFont.load_default(30))
-    draw.text((PAD, SIDE - 26), foot, FAINT, ImageFont.load_default(16))
-    top, height = BAND, (SIDE - BAND - 32) // len(rows)
+    draw.rectangle((0, SIDE - FOOT + 8, 6, SIDE - PAD), fill=ACCENT)
+    draw.text((PAD + 8, SIDE - FOOT + 2), title, INK, ImageFont.load_default(28))
+    draw.text((PAD + 8, SIDE - 32), foot, FAINT, ImageFont.load_default(16))
+    height = (SIDE - FOOT - PAD) // len(rows)
     for number, (name, pictures) in enumerate(rows):
-        y = top + number * height
-        draw.text((PAD, y), name, ACCENT if "Q-Sched" in name else INK, ImageFont.load_default(18))
+        top = PAD + number * height
         wide = (SIDE - PAD * (len(pictures) + 1)) // len(pictures)
-        for column, picture in enumerate(pictures):
-            fitted = _fitted(picture, wide, height - 34)
-            left = PAD + column * (wide + PAD) + (wide - fitted.width) // 2
-            sheet.paste(fitted, (left, y + 26))
+        fitted = [_fitted(picture, wide, height - LABEL - 4) for picture in pictures]
+        for column, picture in enumerate(fitted):
+            sheet.paste(picture, (PAD + column * (wide + PAD) + (wide - picture.width) // 2, top))
+        below = top + max(picture.height for picture in fitted) + 1
+        draw.text((PAD, below), name, ACCENT if "Q-Sched" in name else INK, ImageFont.load_default(18))
     return sheet
 
 
@@ -107,7 +108,11 @@ def _in_fp8(toy: toys.Toy) -> toys.Toy:
 def of_run(comfy: server.Server, number: str) -> Image.Image:
     shown = _run(comfy, number)
     if number == "01":
-        title, rows = "Try it now", [("W4A4", shown["12"][:3]), ("W4A4 + Q-Sched", shown["15"][:3])]
+        title, rows = "Try it now", _gallery_rows(shown["5"][0], ("FP16", "W4A4", "W4A4 + Q-Sched"), 4)
+    elif number == "07":
+        title, rows = "Blind vote", [("A ?", shown["without"][2:5]), ("B ?", shown["with_preset"][2:5])]
+    elif number == "08":
+        title, rows = "Bits for each layer", [("Errors of each layer, and the plan", shown["4"])]
     elif number == "04":
         title, rows = "Calibrate on your prompts", [("The search", shown["9"]), ("The verdict", shown["8"])]
     else:
@@ -117,10 +122,25 @@ def of_run(comfy: server.Server, number: str) -> Image.Image:
     return card(title, rows, "the demo model, on a CPU")
 
 
+def _gallery_rows(sheet: Image.Image, names: Sequence[str], count: int) -> Rows:
+    """The first `count` pictures of each row of a sheet that ``nodes/gallery.py`` has drawn."""
+    side, gap, label = 160, 6, 22
+    rows = []
+    for row, name in enumerate(names):
+        top = gap + row * (side + label + gap) + label
+        lefts = [gap + column * (side + gap) for column in range(count)]
+        rows.append((name, [sheet.crop((left, top, left + side, top + side)) for left in lefts]))
+    return rows
+
+
 def _run(comfy: server.Server, number: str) -> dict[str, list[Image.Image]]:
-    """The pictures that each node of a workflow shows."""
+    """The pictures that each node of a workflow shows, and those that an arena is given, by its inputs."""
     (path,) = (WORKFLOWS / "api").glob(f"{number} *.json")
-    outputs: dict[str, Any] = comfy.client.run(json.loads(path.read_text("utf-8")))
+    graph = json.loads(path.read_text("utf-8"))
+    (vote,) = [node["inputs"] for node in graph.values() if node["class_type"] == "QSchedArena"] or [{}]
+    for name in ("without", "with_preset") if vote else ():  # the arena tells nobody which is which
+        graph[name] = {"class_type": "PreviewImage", "inputs": {"images": vote[name]}}
+    outputs: dict[str, Any] = comfy.client.run(graph)
     return {
         node: [Image.open(io.BytesIO(comfy.client.view(**file))).convert("RGB") for file in output["images"]]
         for node, output in outputs.items()

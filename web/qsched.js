@@ -10,12 +10,14 @@ import { redrawPanels } from "./panel.js";
 import { addReport, restoreReports } from "./report.js";
 import { colourSockets } from "./sockets.js";
 import { addStyles } from "./style.js";
+import { translateNotes } from "./translate_notes.js";
 
 app.registerExtension({
   name: "qsched",
 
   setup() {
     addStyles("qsched.css");
+    addStyles("templates.css");
     addLibrary();
     listen();
     listenErrors();
@@ -41,6 +43,10 @@ app.registerExtension({
     addCurve(node);
     addReport(node);
     addArena(node);
+  },
+
+  beforeConfigureGraph(workflow) {
+    return translateNotes(workflow);
   },
 
   afterConfigureGraph() {

@@ -63,10 +63,12 @@ def library(pack, folder):
 
 
 def test_presets_that_came_with_the_pack_say_that_nobody_verified_them(library):
-    shipped = library.entries()
-    assert [entry["steps"] for entry in shipped] == [4, 4]
-    for entry in shipped:
+    ours, *published = library.entries()
+    assert (ours["verdict"], ours["author"], ours["workflow"]) == ("accepted", "Q-Sched", False)
+    assert [entry["steps"] for entry in published] == [4, 4]
+    for entry in published:
         assert entry["shipped"]
+        assert entry["thumbnail"]
         assert entry["description"].startswith("Published values, not verified here.")
         assert "2509.01624" in entry["description"]
         assert (entry["verdict"], entry["gain"]) == ("not validated", None)
@@ -181,13 +183,13 @@ def test_files_that_are_refused_are_listed_with_the_reason_beside_the_others(lib
 
 def test_a_folder_that_is_gone_is_an_empty_one_and_comes_back(library, folder):
     qs.save_preset(preset(), folder / "one.safetensors")
-    assert len(library.entries()) == 3
+    assert len(library.entries()) == 4
     content = (folder / "one.safetensors").read_bytes()
     (folder / "one.safetensors").unlink()
     folder.rmdir()
-    assert [entry["shipped"] for entry in library.entries()] == [True, True]
+    assert [entry["shipped"] for entry in library.entries()] == [True, True, True]
     assert library.import_preset("two.safetensors", content) == ("two.safetensors", True)
-    assert len(library.entries()) == 3
+    assert len(library.entries()) == 4
 
 
 # --- the list, a page at a time
@@ -203,7 +205,7 @@ def test_more_than_a_thousand_presets_are_listed_page_by_page_those_that_fit_fir
     (folder / "a broken one.safetensors").write_bytes(b"x")
     pages, graph = pack("nodes.library_page"), told(DEMO, ["w4a8"], [FOUR])
     first = pages.page({**graph, "limit": 100})
-    assert (first["total"], first["all"], len(first["presets"])) == (1204, 1204, 100)
+    assert (first["total"], first["all"], len(first["presets"])) == (1205, 1205, 100)
     names = [first["presets"][0]["name"]]
     assert names == ["z fits.safetensors"]
     every = [
@@ -211,7 +213,7 @@ def test_more_than_a_thousand_presets_are_listed_page_by_page_those_that_fit_fir
         for at in range(0, 1300, 100)
         for entry in pages.page({**graph, "offset": at, "limit": 100})["presets"]
     ]
-    assert len(set(every)) == len(every) == 1204
+    assert len(set(every)) == len(every) == 1205
     assert every[-1] == "a broken one.safetensors"
     assert pages.names_by_fit(graph)["names"] == every
     assert [entry["name"] for entry in pages.page({**graph, "fitting": True})["presets"]] == names
@@ -224,7 +226,7 @@ ODD = {"offset": (-5, 10**30), "limit": ("x", True), "words": ([1], None), "fitt
 
 @pytest.mark.parametrize("odd", [{key: value} for key, values in ODD.items() for value in values], ids=str)
 def test_a_question_of_the_wrong_type_gets_a_page_all_the_same(pack, folder, odd):
-    assert pack("nodes.library_page").page(odd)["all"] == 2
+    assert pack("nodes.library_page").page(odd)["all"] == 3
 
 
 # --- files: rename, import
@@ -429,7 +431,7 @@ def test_a_deleted_preset_is_gone_until_that_is_undone(library, trash, folder):
     qs.save_preset(preset(), folder / "deep" / "mine.safetensors")
     content = (folder / "deep" / "mine.safetensors").read_bytes()
     token = trash.delete("deep/mine.safetensors")
-    assert [entry["shipped"] for entry in library.entries()] == [True, True]
+    assert [entry["shipped"] for entry in library.entries()] == [True, True, True]
     (folder / "deep").rmdir()
     assert trash.restore(token) == "deep/mine.safetensors"
     assert (folder / "deep" / "mine.safetensors").read_bytes() == content
@@ -514,7 +516,7 @@ def test_without_workflow_none_is_in_the_file_not_even_an_earlier_one(pack, fold
 
 
 def test_what_an_author_said_is_kept_when_somebody_else_saves_it(pack, library, folder, monkeypatch):
-    shipped = library.load(library.entries()[0]["name"])
+    shipped = library.load(library.entries()[1]["name"])
     again, _ = saved(pack, folder, monkeypatch, shipped)
     assert again.card["modelspec.description"].startswith("Published values, not verified here.")
     twice, _ = saved(pack, folder, monkeypatch, again)
@@ -713,7 +715,7 @@ def test_import_list_match_picture_and_rename_over_http(server, tmp_path):
     found = server.client.post("/qsched/presets", told(DEMO, ["w4a8"], [FOUR]))
     names = {entry["name"]: entry for entry in found["presets"]}
     assert names["shared.safetensors"]["title"] == HTML
-    assert [entry["shipped"] for entry in names.values()].count(True) == 2
+    assert [entry["shipped"] for entry in names.values()].count(True) == 3
     assert found["models"] == ["FluxSchnell"]
     assert names["shared.safetensors"]["match"] == {"fits": True, "differs": [], "unknown": []}
     turbo = names["SDXL-Turbo W4A4 (published).safetensors"]["match"]

@@ -77,21 +77,35 @@ def test_the_three_ways_to_use_a_preset_give_the_same_picture(server):
     found = pictures(server, written("05"))
     assert same_bits(found["A"], found["B"])
     assert same_bits(found["A"], found["C"])
-    assert differ(found["A"], found["Without"])
+    assert differ(found["A"], found["W4A4"])
 
 
 def test_the_calibration_shows_its_pictures_and_saves_its_preset(server):
     graph = written("04")
     graph["4"]["inputs"].update(trials=2, verdict_seeds=1)
-    assert set(pictures(server, graph)) >= {"before / after", "map", "per prompt"}
+    assert set(pictures(server, graph)) >= {"FP16 | W4A4 | W4A4 + Q-Sched", "c_x | c_eps", "JAQ"}
     assert (server.base / "models" / "qsched_presets" / "my demo preset.safetensors").exists()
 
 
-def test_try_it_now_shows_the_pictures_without_and_with_the_preset(server):
+def test_try_it_now_shows_full_quantised_and_repaired(server):
     graph = written("01")
     graph["4"]["inputs"].update(trials=8, verdict_seeds=1)
-    found = pictures(server, graph)
-    assert differ(found["Quantised"], found["Quantised + Q-Sched"])
+    (picture,) = (found for title, found in pictures(server, graph).items() if title.startswith("Full"))
+    rows = picture.shape[1] // 3
+    assert differ(picture[:, rows : 2 * rows], picture[:, 2 * rows : 3 * rows])
+
+
+def test_a_vote_is_offered_on_the_preset_that_comes_with_the_pack(server):
+    graph = written("07")
+    outputs = server.client.run(graph, timeout=300)
+    (node,) = (id for id, one in graph.items() if one["class_type"] == "QSchedArena")
+    assert len(outputs[node]["qsched_arena"]) == 1
+
+
+def test_the_plan_of_the_layers_is_quantised_and_sampled(server):
+    found = pictures(server, written("08"))
+    assert set(found) == {"Sensitivity", "5 bit"}
+    assert found["5 bit"].float().std() > 0
 
 
 def test_the_host_offers_the_templates_and_the_blueprint(server):

@@ -8,6 +8,7 @@ from PIL import Image, ImageChops, ImageStat
 
 import qsched_core as qs
 from scripts import published_presets
+from scripts.template_graphs import DEMO_PRESET
 
 THUMBNAIL = "modelspec.thumbnail"
 
@@ -24,7 +25,11 @@ def test_the_shipped_files_are_what_the_script_writes(tmp_path):
         {path.name: qs.load_preset(path) for path in folder.iterdir()}
         for folder in (tmp_path, published_presets.FOLDER)
     )
+    ours = shipped.pop(DEMO_PRESET)
     assert set(written) == set(shipped)
+    assert ours.verdict == "accepted"
+    assert ours.record["gain"]["low"] > 0
+    assert not {"workflow", "prompt"} & set(ours.card)
     for name, preset in shipped.items():
         pictures = [decoded(one.card.pop(THUMBNAIL)) for one in (preset, written[name])]
         assert preset == written[name]

@@ -244,6 +244,7 @@ def test_a_rename_is_followed_by_the_graph_and_a_deletion_can_be_undone(open_pag
     assert page.locator('.qsched-card:has-text("came with Q-Sched") [data-action=delete]').count() == 0
 
 
+@pytest.mark.front_ends
 @RENDERERS
 def test_a_preset_without_a_workflow_becomes_a_loader_where_it_is_dropped(open_page, folder, tmp_path, nodes_2):
     """Regression: the host said "unable to find workflow" and threw the file away."""
@@ -291,16 +292,32 @@ def test_every_preset_is_reached_by_scrolling_and_what_fits_comes_first_everywhe
           const tab = document.querySelector(".qsched-library");
           const timer = setInterval(() => {
             tab.scrollTop = tab.scrollHeight;
-            if (document.querySelectorAll(".qsched-card").length === 623) resolve(clearInterval(timer));
+            if (document.querySelectorAll(".qsched-card").length === 624) resolve(clearInterval(timer));
           }, 50);
         })"""
     )
     shown = page.evaluate(names)
-    assert len(set(shown)) == len(shown) == 623
+    assert len(set(shown)) == len(shown) == 624
     card(page, "a 600").get_by_role("button", name="Insert").click()
     first = "() => app.graph.nodes.find(n => n.type === 'QSchedLoadPreset').widgets[0].options.values[0]"
     page.evaluate("() => app.api.dispatchCustomEvent('graphChanged', app.graph.serialize())")
     page.wait_for_function(f"({first})() === 'z.safetensors'")
+
+
+def test_the_loader_of_nodes_2_shows_what_fits_first(open_page, folder, tmp_path):
+    qs.save_preset(preset("Another model", model="SDXL"), folder / "a.safetensors")
+    qs.save_preset(preset("The fitting one"), folder / "z.safetensors")
+    page = open_page(nodes_2=True)
+    load(page)
+    open_tab(page)
+    card(page, "a").get_by_role("button", name="Insert").click()
+    first = "() => app.graph.nodes.find(n => n.type === 'QSchedLoadPreset').widgets[0].options.values[0]"
+    page.wait_for_function(f"({first})() === 'z.safetensors'")
+    loader = page.evaluate("() => app.graph.nodes.find(n => n.type === 'QSchedLoadPreset').id")
+    page.locator(f'[data-node-id="{loader}"] [role=combobox]').first.click()
+    page.locator("[role=option]:visible").first.wait_for()
+    page.screenshot(path=tmp_path / "list.png")
+    assert "z.safetensors" in page.locator("[role=option]:visible").first.inner_text()
 
 
 @RENDERERS

@@ -1,0 +1,51 @@
+"""The preset of the demo model that comes with the pack: ``python -m scripts.demo_preset``, some minutes on a CPU.
+
+It is what JAQ Calibrate finds and saves in a real ComfyUI, with its verdict; the workflow is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from . import server
+from .client import Prompt
+from .demo import PRESET_FOLDER
+from .host import host_at, local_host
+from .layout import ROOT
+from .template_graphs import DEMO_PRESET, SEARCH, try_it_now
+from .templates import api_of
+
+CARD = {
+    "author": "Q-Sched",
+    "license": "CC0-1.0",
+    "notes": "For the Q-Sched Demo Model in W4A4, all layers, one scale per channel.",
+    "with_workflow": False,
+}
+
+
+def graph() -> Prompt:
+    """Template 01 with a longer search, and a node that saves what it finds."""
+    prompt = api_of(try_it_now())
+    prompt["4"]["inputs"].update({key: SEARCH[key] for key in ("trials", "verdict_seeds")})
+    save = {"preset": ["4", 0], "thumbnail": ["4", 2], "name": Path(DEMO_PRESET).stem, **CARD}
+    return {**prompt, "6": {"class_type": "QSchedSavePreset", "inputs": save}}
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts.demo_preset", description=__doc__.splitlines()[0])
+    parser.add_argument("--host", type=Path, help="the ComfyUI folder; default: the one at hand")
+    arguments = parser.parse_args()
+    host = host_at(arguments.host, "--host") if arguments.host else local_host()
+    (ROOT / "presets" / DEMO_PRESET).unlink(missing_ok=True)
+    with server.running(host, Path(sys.executable)) as comfy:
+        comfy.client.run(graph())
+        shutil.copyfile(comfy.base / PRESET_FOLDER / DEMO_PRESET, ROOT / "presets" / DEMO_PRESET)
+    print(ROOT / "presets" / DEMO_PRESET)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
