@@ -24,6 +24,7 @@ from ..atomic import replacing
 from ..errors import QuantizationError
 from .backends.quanto import QuantoLayer
 from .backends.torch import TWINS
+from .branch import LowRank
 from .formats import Format
 from .layers import FIRST_TOKEN, INPUT_SCALE, QuantizedConv2d, QuantizedLayer
 from .packed import is_packed
@@ -32,6 +33,7 @@ from .rotation import SIZES, rotation_of
 
 FORMAT, VERSION = "qsched-quantized", "2"
 _ALIGNMENT = 64
+LOW_RANK = ("low_rank.up", "low_rank.down")
 _CONVOLUTION = ("stride", "padding", "dilation", "groups")
 
 _FLOATS = ("F16", "BF16", "F32", "F64")
@@ -57,7 +59,7 @@ class Stored:
                 if part != "bias":
                     del found[f"{name}.{part}"]
         for name in self.layers:
-            for part in (*FIRST_TOKEN, INPUT_SCALE):
+            for part in (*FIRST_TOKEN, INPUT_SCALE, *LOW_RANK):
                 found.pop(f"{name}.{part}", None)
         return found | {f"{name}.weight": tuple(layer["shape"]) for name, layer in self.layers.items()}
 
@@ -179,9 +181,11 @@ def _layers(text: str, tensors: Mapping[str, Any], path: Path) -> dict[str, dict
             _check(name, layer, tensors[f"{name}.weight"])
             _check_first_token(layer, [tensors.get(f"{name}.{part}") for part in FIRST_TOKEN])
             _check_input_scale(layer, tensors.get(f"{name}.{INPUT_SCALE}"))
+            _check_low_rank(layer, [tensors.get(f"{name}.{part}") for part in LOW_RANK])
         for key in tensors:
             # A layer inside a layer would have its values counted twice.
-            owner = key.rpartition(".")[0]
+            owner = next((key.removesuffix(f".{part}") for part in LOW_RANK if key.endswith(f".{part}")), key)
+            owner = owner if owner != key else key.rpartition(".")[0]
             while owner := owner.rpartition(".")[0]:
                 if owner in layers:
                     raise ValueError(key)
@@ -228,6 +232,8 @@ def _twin(
     twin.rotation = layer.get("rotation", twin.rotation)
     for part in (*FIRST_TOKEN, INPUT_SCALE):
         twin._buffers[part] = stored.tensors.get(f"{name}.{part}")
+    if f"{name}.{LOW_RANK[0]}" in stored.tensors:
+        twin.low_rank = LowRank(*(stored.tensors[f"{name}.{part}"] for part in LOW_RANK))
     return twin
 
 
@@ -355,6 +361,20 @@ def _check(name: str, layer: Mapping[str, Any], packed: Any) -> None:
             known = values == ["same"] or values == ["valid"]
             if not (known and key == "padding") and not all(isinstance(v, int) and 0 <= v < 4096 for v in values):
                 raise ValueError(name)
+
+
+def _check_low_rank(layer: Mapping[str, Any], parts: list[Any]) -> None:
+    """Raises ValueError for one without the other, or not of the layer's outputs and inputs. ``parts`` are slices."""
+    if all(part is None for part in parts):
+        return
+    up, down = parts
+    if layer.get("native") or len(layer["shape"]) != 2 or any(part is None for part in parts):
+        raise ValueError("low rank")
+    rank = up.get_shape()[-1]
+    if any(part.get_dtype() not in _FLOATS for part in parts) or not 0 < rank <= min(layer["shape"]):
+        raise ValueError("low rank")
+    if up.get_shape() != [layer["shape"][0], rank] or down.get_shape() != [rank, layer["shape"][1]]:
+        raise ValueError("low rank")
 
 
 def _check_input_scale(layer: Mapping[str, Any], part: Any) -> None:

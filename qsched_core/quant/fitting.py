@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .backends import QuantoLayer, Way
+from .branch import LowRank
 from .layers import QuantizedLinear
 from .observe import FIT_ROWS
 from .packed import packed_weight
@@ -34,6 +35,9 @@ TRIED_OUTPUTS, TRIED_ROWS = 256, 1024
 """Output channels and input rows that a layer's rotation and smoothing are chosen by: packing SDXL's layers once more
 for each choice would take minutes."""
 
+OVERSAMPLED, POWER_STEPS = 8, 4
+"""Of the subspace iteration: more leave the same part to three digits."""
+
 MOST_SMOOTHING = 100.0
 """What an input column may be divided or multiplied by."""
 
@@ -46,10 +50,12 @@ def fitted_twin(
     rows: Tensor | None,
     judged: Tensor,
     largest: Tensor | None = None,
+    rank: int = 0,
 ) -> tuple[nn.Module, Fit]:
     """The packed twin of a float ``layer``, its codes fitted to ``rows`` of its inputs where that is better on
     ``judged`` ones: (R, K), or patches (R, C, kh, kw). It is packed on the weight's device. ``largest`` (K,) are the
-    magnitudes of its input columns, for smoothing.
+    magnitudes of its input columns, for smoothing. Of one of our Linear layers a part of ``rank`` is kept in float16,
+    and the rest of its weight is rounded (SVDQuant, arXiv 2411.05007).
 
     Raises:
         torch.OutOfMemoryError: not even rounding to nearest fits the device.
@@ -64,7 +70,7 @@ def fitted_twin(
         return twin, Fit(nearest, note=f"fewer than {FEWEST_ROWS} inputs seen")
     rows = rows[:FIT_ROWS].to(device).float()
     try:
-        other = _prepared(twin, weight, rows[:TRIED_ROWS], largest)
+        other = _prepared(twin, weight, rows[:TRIED_ROWS], largest, rank)
         undo = _fit(way, layer, other, weight, rows)
     except NotFitted as reason:
         return twin, Fit(nearest, note=str(reason))
@@ -77,29 +83,57 @@ def fitted_twin(
     return twin, replace(fit, note="fitted was not better")
 
 
-def _prepared(twin: nn.Module, weight: Tensor, rows: Tensor, largest: Tensor | None) -> nn.Module:
-    """``twin``, or one of the same weight with the rotation and the smoothing that round it best on ``rows``."""
+def _prepared(twin: nn.Module, weight: Tensor, rows: Tensor, largest: Tensor | None, rank: int) -> nn.Module:
+    """``twin``, or one of the same weight with the rotation and the smoothing that round it best on ``rows``, and with
+    a part of ``rank``."""
     if not isinstance(twin, QuantizedLinear) or isinstance(twin, QuantoLayer):
         return twin
     scales = [None]
     if twin.format.activation_bits == 4 and largest is not None:
         scales.append(smoothing(weight.float(), largest.to(weight.device)))
     choices = [(size, scale) for size in dict.fromkeys((twin.rotation, 0)) for scale in scales]
-    if len(choices) == 1:
+    size, scale = choices[0] if len(choices) == 1 else _best(twin, weight, rows, choices)
+    if rank == 0 and (size, scale) == choices[0]:
         return twin
+    return _with(copy.deepcopy(twin), weight, size, scale, rank)
+
+
+def _best(
+    twin: QuantizedLinear, weight: Tensor, rows: Tensor, choices: list[tuple[int, Tensor | None]]
+) -> tuple[int, Tensor | None]:
+    """The rotation and smoothing with the least error of the output on ``rows``, told from some of the outputs."""
     some = weight[:: -(-len(weight) // TRIED_OUTPUTS)].float()
     exact, errors = F.linear(rows, some), []
     for size, scale in choices:
         small = _with(type(twin).from_float(some, None, twin.format), some, size, scale)
         errors.append((small(rows) - exact).norm().item())
-    best = min(range(len(choices)), key=errors.__getitem__)
-    return twin if best == 0 else _with(copy.deepcopy(twin), weight, *choices[best])
+    return choices[min(range(len(choices)), key=errors.__getitem__)]
 
 
-def _with(twin: QuantizedLinear, weight: Tensor, rotation: int, scale: Tensor | None) -> QuantizedLinear:
+def _with(twin: QuantizedLinear, weight: Tensor, rotation: int, scale: Tensor | None, rank: int = 0) -> QuantizedLinear:
     twin.rotation, twin.input_scale = rotation, scale
+    if rank:
+        twin.low_rank = leading_part(weight, scale, rank)
     twin.weight.data = twin.packed(weight)
     return twin
+
+
+def leading_part(weight: Tensor, scale: Tensor | None, rank: int) -> LowRank:
+    """The part of ``rank`` of a weight (N, K) that holds most of it as smoothed inputs meet it, in float16. By subspace
+    iteration (Halko et al., arXiv 0909.4061): a whole decomposition of a wide weight takes minutes."""
+    smoothed = weight.float() if scale is None else weight.float() * scale
+    rank = min(rank, *weight.shape)
+    width = min(rank + OVERSAMPLED, *weight.shape)
+    start = torch.randn(weight.shape[1], width, generator=torch.Generator().manual_seed(0)).to(smoothed)
+    basis = torch.linalg.qr(smoothed @ start).Q
+    for _ in range(POWER_STEPS):
+        basis = torch.linalg.qr(smoothed @ torch.linalg.qr(smoothed.t() @ basis).Q).Q
+    left, sizes, right = torch.linalg.svd(basis.t() @ smoothed, full_matrices=False)
+    halves = sizes[:rank].sqrt()
+    down = halves[:, None] * right[:rank]
+    up, down = basis @ left[:, :rank] * halves, down if scale is None else down / scale
+    # contiguous, as a file gives them back: a product over other strides rounds otherwise.
+    return LowRank(up.half().contiguous(), down.half().contiguous())
 
 
 def smoothing(weight: Tensor, largest: Tensor) -> Tensor:

@@ -200,6 +200,23 @@ def test_fitted_networks_are_nearer(net, seen, form):
     assert "Rounding fitted" not in fast.text()
 
 
+def test_a_rank_is_kept_beside_the_linear_layers(net, seen, refused):
+    plain, ranked = copy.deepcopy(net), copy.deepcopy(net)
+    before = qs.quantize(plain, "w4a4", group_size=0, observation=seen)
+    after = qs.quantize(ranked, "w4a4", group_size=0, observation=seen, rank=8)
+    assert output_error(net, ranked) < output_error(net, plain)
+    found = {layer.name: layer.bytes_after for layer in after.quantized}
+    for layer in before.quantized:
+        branch = 2 * 8 * 2 * WIDTH if layer.name in ("time", "layer_1") else 0
+        assert found[layer.name] - layer.bytes_after == branch
+    assert after.bytes_after > before.bytes_after
+    for options in ({"rank": 8}, {"rank": 8, "observation": seen, "quality": "fast"}):
+        with refused(QuantizationError, "a rank needs an observation"):
+            qs.quantize(copy.deepcopy(net), **options)
+    with refused(QuantizationError, "rank 1000"):
+        qs.quantize(copy.deepcopy(net), rank=1000, observation=seen)
+
+
 def test_it_is_the_same_every_time_and_survives_a_file(net, seen, tmp_path):
     seen.save(tmp_path / "seen.safetensors")
     states = []

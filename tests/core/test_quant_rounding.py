@@ -11,9 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from qsched_core.quant import FORMATS, KitchenBackend, TorchBackend, Way, resolve_format, rounding
+from qsched_core import QuantizationError
+from qsched_core.quant import FORMATS, KitchenBackend, TorchBackend, Way, module_bytes, resolve_format, rounding
 from qsched_core.quant.files import load_quantized, restore, save_quantized
-from qsched_core.quant.fitting import MOST_SMOOTHING, fitted_twin, layer_output, output_error, smoothing
+from qsched_core.quant.fitting import MOST_SMOOTHING, fitted_twin, layer_output, leading_part, output_error, smoothing
 from qsched_core.quant.packed import packed_weight
 from qsched_core.quant.packing import codes, grid_of, pack, recoded, row_bytes, scales, unpack
 from qsched_core.quant.rounding import IntegerGrid, NotFitted, TableGrid, fitted_codes
@@ -356,8 +357,6 @@ def test_both_survive_a_file_bit_for_bit(tmp_path, name):
 
 @pytest.mark.parametrize("change", [{"rotation": 7}, {"rotation": True}, {"rotation": "64"}, {"rotation": -64}])
 def test_a_strangers_rotation_is_refused(tmp_path, refused, change):
-    from qsched_core import QuantizationError
-
     layer, path = linear(), tmp_path / "a.safetensors"
     twin = TorchBackend().twin(layer, layer.weight.data, None, resolve_format("w4a16"))
     save_quantized(nn.ModuleDict({"a": twin}), path)
@@ -372,13 +371,81 @@ def test_a_strangers_rotation_is_refused(tmp_path, refused, change):
 
 @pytest.mark.parametrize("scale", [torch.ones(127), torch.ones(128, dtype=torch.int64), torch.ones(1, 128)])
 def test_a_strangers_input_scale_is_refused(tmp_path, refused, scale):
-    from qsched_core import QuantizationError
-
     layer, path = linear(), tmp_path / "a.safetensors"
     twin = TorchBackend().twin(layer, layer.weight.data, None, resolve_format("w4a16"))
     save_quantized(nn.ModuleDict({"a": twin}), path)
     with safe_open(path, "pt") as file:
         metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}
     save_file({**tensors, "a.input_scale": scale}, path, metadata)
+    with refused(QuantizationError, "damaged"):
+        load_quantized(path)
+
+
+# --- a part of low rank
+
+
+def test_the_leading_part_is_that_of_a_whole_decomposition():
+    weight = torch.randn(96, 128, generator=torch.Generator().manual_seed(0))
+    weight += torch.randn(96, 4, generator=torch.Generator().manual_seed(1)) @ torch.ones(4, 128)
+    scale = torch.linspace(0.5, 2.0, 128)
+    for factor in (None, scale):
+        smoothed = weight if factor is None else weight * factor
+        left, sizes, right = torch.linalg.svd(smoothed, full_matrices=False)
+        exact = (left[:, :8] * sizes[:8]) @ right[:8]
+        made = leading_part(weight, factor, 8).weight() * (1.0 if factor is None else factor)
+        least = (smoothed - exact).norm()
+        assert (smoothed - made).norm() < 1.01 * least  # no part of that rank leaves less
+    before = torch.random.get_rng_state()
+    leading_part(weight, None, 8)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def ranked(form_name: str, rank: int):
+    """A layer with a few directions of large weights, as real ones have them."""
+    layer, rows, judged = linear(), loud(3000), loud(400, seed=1)
+    few = torch.randn(48, 4, generator=torch.Generator().manual_seed(1))
+    layer.weight.data += 0.3 * few @ torch.randn(4, 128, generator=torch.Generator().manual_seed(2))
+    way = Way(TorchBackend(), resolve_format(form_name, 0))
+    twin, found = fitted_twin(
+        way, layer, layer.weight.data, layer.bias.data, rows, judged, rows.abs().amax(0), rank
+    )  # fmt: skip
+    return layer, twin, found, judged
+
+
+@pytest.mark.parametrize("name", ["w4a4", "w4a8"])
+def test_a_branch_brings_the_output_nearer(name):
+    _, plain, without, _ = ranked(name, 0)
+    layer, twin, found, judged = ranked(name, 8)
+    assert plain.low_rank is None
+    assert twin.low_rank.up.shape == (48, 8)
+    assert twin.low_rank.down.dtype == torch.float16
+    assert found.fitted < 0.8 * without.fitted
+    assert output_error(layer, twin, layer.weight.data, layer.bias.data, judged) == pytest.approx(found.fitted)
+
+
+def test_a_branch_survives_a_file_bit_for_bit(tmp_path):
+    _, twin, _, judged = ranked("w4a4", 8)
+    path, net = tmp_path / "a.safetensors", nn.ModuleDict({"a": twin})
+    save_quantized(net, path)
+    stored, other = load_quantized(path), nn.ModuleDict({"a": linear()})
+    assert stored.shapes() == {key: tuple(value.shape) for key, value in other.state_dict().items()}
+    restore(other, stored)
+    assert torch.equal(other["a"](judged), twin(judged))
+    assert module_bytes(other) == module_bytes(net)
+
+
+@pytest.mark.parametrize("parts", [
+    {"up": torch.ones(48, 8)}, {"up": torch.ones(48, 8), "down": torch.ones(9, 128)},
+    {"up": torch.ones(47, 8), "down": torch.ones(8, 128)}, {"up": torch.ones(48, 60), "down": torch.ones(60, 128)},
+    {"up": torch.ones(48, 8, dtype=torch.int8), "down": torch.ones(8, 128)},
+    {"up": torch.ones(8), "down": torch.ones(8)},
+])  # fmt: skip
+def test_a_strangers_branch_is_refused(tmp_path, refused, parts):
+    layer, path = linear(), tmp_path / "a.safetensors"
+    twin = TorchBackend().twin(layer, layer.weight.data, None, resolve_format("w4a16"))
+    save_quantized(nn.ModuleDict({"a": twin}), path)
+    with safe_open(path, "pt") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}
+    save_file({**tensors, **{f"a.low_rank.{key}": value for key, value in parts.items()}}, path, metadata)
     with refused(QuantizationError, "damaged"):
         load_quantized(path)
