@@ -67,6 +67,8 @@ def reason_to_keep(
         return "its weight is not a plain float matrix"
     if isinstance(layer, NonDynamicallyQuantizableLinear):
         return "torch's attention reads its weight directly"
+    if own := _own_calls(layer):
+        return f"another node has changed its {own}"
     if layer.weight.numel() < SMALLEST:
         return f"fewer than {SMALLEST} weights"
     if convolution and layer.padding_mode != "zeros":
@@ -91,6 +93,15 @@ def has_blocks(root: nn.Module) -> bool:
         else:
             outside += layer.weight.numel()
     return inside > outside
+
+
+def _own_calls(layer: nn.Module) -> str:
+    """What of this one layer's call is not its class's: seamless tiling and the like replace it on the object."""
+    own = [name for name in ("forward", "_conv_forward") if name in vars(layer)]
+    # What was put back by who replaced it is the class's again, bound to the layer.
+    changed = [name for name in own if getattr(vars(layer)[name], "__func__", None) is not getattr(type(layer), name)]
+    hooks = layer._forward_hooks or layer._forward_pre_hooks
+    return ", ".join([*changed, *(["hooks"] if hooks else [])])
 
 
 def _inside_repeated_block(root: nn.Module, name: str) -> bool:
