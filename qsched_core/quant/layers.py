@@ -241,6 +241,9 @@ class QuantizedConv2d(QuantizedLayer):
     ):
         super().__init__(packed, bias, shape, form)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        # What other packs read of a convolution: of torch's own class, with the same meaning.
+        self.out_channels, self.in_channels, self.kernel_size = shape[0], shape[1] * groups, tuple(shape[2:])
+        self.padding_mode, self.transposed, self.output_padding = "zeros", False, (0, 0)
 
     @classmethod
     def like(cls, layer: nn.Conv2d, weight: Tensor, bias: Tensor | None, form: Format) -> QuantizedConv2d:
