@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..qsched_core.quant import AUTO, Backend, Job, KitchenBackend, QuantoBackend, TorchBackend
 from ..qsched_core.quant.backends.kitchen import EagerAfterFailure, Layout
 from .detection import layers_read
-from .layers import QUANTO_TWINS, TWINS
+from .layers import QUANTO_TWINS, TWINS, patched_at_output
 
 
 def host_backends(model) -> dict[str, Backend]:
@@ -56,7 +56,8 @@ class NativeLinears:
         linear = comfy.ops.pick_operations(
             model.model.get_dtype(), self.dtype, load_device=model.load_device, model_config=config
         ).Linear
-        self.linear = type("Linear", (EagerAfterFailure, linear), {"__doc__": "The host's, and eager after a failure."})
+        safe = type("Linear", (EagerAfterFailure, linear), {"__doc__": "The host's, and eager after a failure."})
+        self.linear = patched_at_output(safe)
 
     def __call__(self, layer: nn.Linear, weight: Tensor, bias: Tensor | None, layout: Layout) -> nn.Module:
         params = weight._params

@@ -9,7 +9,7 @@ from ..qsched_core.quant import AUTO, FORMATS, QUALITIES, RECIPES
 from .backends import job_for
 from .folders import MODELS_FOLDER, STOCK_FOLDER, file_names, file_path, shown_folder, unused_path
 from .progress import NodeProgress, node_id, say
-from .quantized_files import is_stock, load_model, save_model, save_stock
+from .quantized_files import is_native, is_stock, load_model, save_model, save_stock
 from .sockets import CATEGORY, ObservationSocket, PlanSocket
 from .twin import quantized_twin
 
@@ -175,9 +175,9 @@ class QSchedSaveQuantized(io.ComfyNode):
             node_id="QSchedSaveQuantized",
             display_name="Save Quantized Model",
             category=CATEGORY,
-            description="Writes a quantised model, LoRAs merged in, a quarter of the size. If it is in ComfyUI's own "
-            f"formats alone, to models/{STOCK_FOLDER}, and it loads without this pack; else to models/{MODELS_FOLDER}, "
-            "for Load Quantized Model. The file is loaded again and compared before it is called saved.",
+            description="Writes a quantised model and its LoRAs, a quarter of the size. If it is in ComfyUI's own "
+            f"formats alone, without LoRAs, to models/{STOCK_FOLDER}, and it loads without this pack; else to "
+            f"models/{MODELS_FOLDER}, for Load Quantized Model. The file is loaded again and compared before it is called saved.",
             search_aliases=["save model", "export", "quantize", "int4", "w4a8", "checkpoint"],
             is_output_node=True,
             inputs=[
@@ -198,7 +198,10 @@ class QSchedSaveQuantized(io.ComfyNode):
         folder, reader = (STOCK_FOLDER, "Load Diffusion Model") if stock else (MODELS_FOLDER, "Load Quantized Model")
         path = unused_path(folder, name)
         (save_stock if stock else save_model)(model, path)
-        text = f"Saved {shown_folder(path.parent)}/{path.name}, {path.stat().st_size / 1e6:.1f} MB, for {reader}."
+        why = ""
+        if is_native(model) and not stock:
+            why = " ComfyUI's own formats have no place for the LoRAs on it."
+        text = f"Saved {shown_folder(path.parent)}/{path.name}, {path.stat().st_size / 1e6:.1f} MB, for {reader}.{why}"
         say(node_id(cls), text)
         return io.NodeOutput(path.name, ui=ui.PreviewText(text))
 

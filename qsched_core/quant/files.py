@@ -72,8 +72,15 @@ class Stored:
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
 
-def save_quantized(module: nn.Module, path: str | os.PathLike[str], about: Mapping[str, str] | None = None) -> None:
+def save_quantized(
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    about: Mapping[str, str] | None = None,
+    values: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write a quantised module atomically: beside the target, read back and compared, then renamed over it.
+
+    ``values`` stand in for the module's state dict, where a host has more to write, or patches its weights in place.
 
     Raises:
         QuantizationError: nothing in it is quantised, or the file cannot be written (nothing is left behind).
@@ -83,7 +90,8 @@ def save_quantized(module: nn.Module, path: str | os.PathLike[str], about: Mappi
     if not layers:
         raise QuantizationError("this model is not quantised.", "plug in Quantize Model W4A8's model")
     metadata = {**(about or {}), "format": FORMAT, "version": VERSION, "layers": json.dumps(layers)}
-    write_checked(module.state_dict(), path, metadata, lambda file: load_quantized(file).tensors)
+    values = module.state_dict() if values is None else values
+    write_checked(values, path, metadata, lambda file: load_quantized(file).tensors)
 
 
 def write_checked(

@@ -109,30 +109,6 @@ def test_a_twin_made_while_a_lora_clone_is_loaded_does_not_inherit_it(pack, sour
     assert same_bits(picture(twin_of(pack, source, "w8a8")[0], conditioning), expected)
 
 
-def test_partial_loading_runs_the_lora_at_the_layer(pack, source, conditioning):
-    """Low memory: the host leaves packed weights where they are and hands the LoRA to ``weight_function``."""
-    import comfy.model_management
-
-    patched = with_lora(twin_of(pack, source, "w8a8")[0])
-    expected = picture(patched, conditioning)
-    comfy.model_management.unload_all_models()
-    patched.model_patches_to(patched.load_device)
-    patched.patch_model(patched.load_device, lowvram_model_memory=1)
-    try:
-        layer = patched.model.get_submodule(LAYER)
-        assert layer.weight_function, "the host did not take the low-memory path"
-        weight = layer.dequantized()
-        merged = layer.weight_function[0](weight.clone())
-        up, down, _ = lora(0.1).values()
-        direct = weight + up @ down
-        assert relative(merged, direct) < 1e-5
-        x = torch.randn(3, 128, generator=torch.Generator().manual_seed(4))
-        assert same_bits(layer(x), layer.apply_weight(x, merged))
-    finally:
-        patched.unpatch_model(patched.offload_device)
-    assert same_bits(picture(patched, conditioning), expected)
-
-
 def test_quantising_twice_is_refused(pack, source):
     twin, _ = twin_of(pack, source)
     with pytest.raises(pack("qsched_core").QuantizationError, match="quantised already"):

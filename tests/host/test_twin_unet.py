@@ -77,25 +77,3 @@ def test_a_lora_on_a_packed_convolution_moves_the_picture_as_it_does_before(pack
     assert relative(after, full) < 0.25 * moved
     assert relative(before, full) < 0.25 * moved
     assert same_bits(picture(tiny, twin), plain), "the LoRA stayed behind in the twin"
-
-
-def test_partial_loading_runs_the_lora_at_the_convolution(pack, tiny, source):
-    import comfy.model_management
-
-    patched = with_lora(twin_of(pack, source)[0])
-    expected = picture(tiny, patched)
-    comfy.model_management.unload_all_models()
-    patched.model_patches_to(patched.load_device)
-    patched.patch_model(patched.load_device, lowvram_model_memory=1)
-    try:
-        layer = patched.model.get_submodule(CONV)
-        assert layer.weight_function, "the host did not take the low-memory path"
-        weight = layer.dequantized()
-        merged = layer.weight_function[0](weight.clone())
-        assert merged.shape == weight.shape == (32, 32, 3, 3)
-        assert relative(merged, weight) > 0.1
-        x = torch.randn(1, 32, 8, 8, generator=torch.Generator().manual_seed(4))
-        assert same_bits(layer(x), layer.apply_weight(x, merged))
-    finally:
-        patched.unpatch_model(patched.offload_device)
-    assert same_bits(picture(tiny, patched), expected)

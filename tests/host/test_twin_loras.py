@@ -1,0 +1,461 @@
+"""Patches of packed layers: LoRAs and their kin act as they do on the float model, in every state of loading.
+
+A packed weight was once unpacked, patched and packed again: a LoRA of 1 % of its norm moved a w4a8 picture by exactly
+0, and whether it worked depended on free memory.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from exactness import same_bits
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks.adapters import ADAPTERS, patch_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+LINEAR = "diffusion_model.double_blocks.0.img_attn.qkv"
+
+
+def twin_of(pack, model, name: str = "w4a8", backend: str = "torch", recipe: str = "compact"):
+    job = pack("nodes.backends").job_for(model, name, None, backend, recipe)
+    return pack("nodes.twin").quantized_twin(model, job)[0]
+
+
+def clone_with(model, patches: dict, strength: float = 1.0):
+    clone = model.clone()
+    assert len(clone.add_patches(patches, strength)) == len(patches)
+    return clone
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return (torch.linalg.norm(a - b) / torch.linalg.norm(b)).item()
+
+
+def loaded(model):
+    import comfy.model_management
+
+    comfy.model_management.load_models_gpu([model])
+    return model
+
+
+class Loaded:
+    """A MODEL loaded to the last layer, or not one layer of it."""
+
+    def __init__(self, model, fully: bool):
+        self.model, self.memory = model, 0 if fully else 1
+
+    def __enter__(self):
+        import comfy.model_management
+
+        comfy.model_management.unload_all_models()
+        self.model.patch_model(self.model.load_device, lowvram_model_memory=self.memory)
+        assert self.model.model.model_lowvram is bool(self.memory)
+        return self.model
+
+    def __exit__(self, *_):
+        self.model.unpatch_model(self.model.offload_device)
+
+
+def in_every_state(model, call) -> torch.Tensor:
+    """What ``call`` gives, which must not depend on how much of the MODEL is loaded."""
+    found = []
+    for fully in (True, False):
+        with Loaded(model, fully):
+            found.append(call(model))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-5)
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def source(demo):
+    return demo[0]
+
+
+@pytest.fixture(scope="module")
+def unet(tiny):
+    return tiny.model("FLOW")
+
+
+def layers_of(pack, source, unet) -> dict:
+    """(MODEL, name of a layer in it, inputs of the layer) for each kind of packed layer."""
+    tokens = torch.randn(2, 5, 128, generator=torch.Generator().manual_seed(1))
+    picture = torch.randn(2, 32, 8, 8, generator=torch.Generator().manual_seed(1))
+    conv = "diffusion_model.input_blocks.1.0.in_layers.2"
+    return {
+        "Linear w4a8": (twin_of(pack, source), LINEAR, tokens),
+        "Linear w3a8": (twin_of(pack, source, "w3a8"), LINEAR, tokens),
+        "Linear w6a8": (twin_of(pack, source, "w6a8"), LINEAR, tokens),
+        "Linear w8a16": (twin_of(pack, source, "w8a16"), LINEAR, tokens),
+        "Conv2d w4a8": (twin_of(pack, unet), conv, picture),
+        "the host's Linear": (twin_of(pack, source, "w8a8", "kitchen", "stock"), LINEAR, tokens),
+    }
+
+
+KINDS = ("Linear w4a8", "Linear w3a8", "Linear w6a8", "Linear w8a16", "Conv2d w4a8", "the host's Linear")
+
+
+@pytest.fixture(scope="module")
+def packed(pack, source, unet):
+    return layers_of(pack, source, unet)
+
+
+def output_of(name: str, x: torch.Tensor):
+    return lambda model: model.model.get_submodule(name)(x).clone()
+
+
+def float_output(layer, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    if weight.ndim == 2:
+        return F.linear(x, weight)
+    return F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def unpacked(layer) -> torch.Tensor:
+    return layer.float_weight(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_an_adapter_changes_the_output_by_what_it_does_to_the_float_weight(packed, kind, adapter):
+    import comfy.lora
+
+    model, name, x = packed[kind]
+    layer, key = model.model.get_submodule(name), f"{name}.weight"
+    weight = unpacked(layer)
+    plain, codes = in_every_state(model, output_of(name, x)), layer.state_dict()["weight"].clone()
+    patched = clone_with(model, {key: patch_of(adapter, weight, 0.01)}, 0.8)
+    change = in_every_state(patched, output_of(name, x)) - plain
+    after = comfy.lora.calculate_weight(patched.patches[key], weight.clone(), key)
+    # float32: two sums of the same numbers in another order.
+    assert relative(change, float_output(layer, x, after - weight)) < 1e-4
+    assert same_bits(layer.state_dict()["weight"], codes), "the patch was packed"
+    assert same_bits(in_every_state(model, output_of(name, x)), plain), "the patch stayed behind"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bias_patch_acts_in_every_state(packed, kind):
+    """Partially loaded, the host leaves it in ``bias_function``, which was never read."""
+    model, name, x = packed[kind]
+    bias = torch.randn(model.model.get_submodule(name).bias.shape, generator=torch.Generator().manual_seed(2))
+    plain = in_every_state(model, output_of(name, x))
+    change = in_every_state(clone_with(model, {f"{name}.bias": ("diff", (bias,))}), output_of(name, x)) - plain
+    wide = bias if change.ndim == 3 else bias[:, None, None]
+    torch.testing.assert_close(change, wide.expand_as(change), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("offset", [(0, 128, 128), (1, 32, 64)])
+def test_a_lora_of_a_part_of_the_weight(packed, offset):
+    """LoRAs for q, k and v apart, where the model has them in one matrix."""
+    import comfy.weight_adapter
+
+    model, name, x = packed["Linear w4a8"]
+    rows, columns = (offset[2], 128) if offset[0] == 0 else (384, offset[2])
+    generator = torch.Generator().manual_seed(3)
+    up, down = torch.randn(rows, 4, generator=generator), torch.randn(4, columns, generator=generator)
+    value = comfy.weight_adapter.LoRAAdapter(set(), (up, down, None, None, None, None))
+    plain = in_every_state(model, output_of(name, x))
+    patched = model.clone()
+    patched.add_patches({(f"{name}.weight", offset): value})
+    assert len(patched.patches) == 1
+    change = in_every_state(patched, output_of(name, x)) - plain
+    delta = torch.zeros(384, 128)
+    delta.narrow(*offset).copy_(up @ down)
+    assert relative(change, F.linear(x, delta)) < 1e-4
+
+
+def test_two_loras_and_a_dense_patch_add_up(packed):
+    import comfy.lora
+
+    model, name, x = packed["Linear w4a8"]
+    layer, key = model.model.get_submodule(name), f"{name}.weight"
+    patched, weight = model, unpacked(layer)
+    for seed, kind in enumerate(("lora", "lora", "loha")):
+        patched = clone_with(patched, {key: patch_of(kind, weight, 0.02, seed)}, 0.5)
+    change = in_every_state(patched, output_of(name, x)) - in_every_state(model, output_of(name, x))
+    after = comfy.lora.calculate_weight(patched.patches[key], weight.clone(), key)
+    assert relative(change, F.linear(x, after - weight)) < 1e-4
+
+
+def test_half_precision_keeps_a_lora_of_one_per_cent(packed):
+    model, name, x = packed["Linear w4a8"]
+    layer = model.model.get_submodule(name)
+    value = patch_of("lora", unpacked(layer), 0.01)
+    patches = layer.layer_patches(f"{name}.weight", [(1.0, value, 1.0, None, None)])
+    wanted = patches.added(layer, x, torch.zeros(2, 5, 384))
+    for dtype in (torch.float16, torch.bfloat16):
+        change = patches.added(layer, x.to(dtype), torch.zeros(2, 5, 384, dtype=dtype))
+        assert change.dtype == dtype
+        # Three roundings to bfloat16's eight bits.
+        assert relative(change.float(), wanted) < 0.01
+
+
+def test_a_lora_of_another_model_is_named_and_left_out(packed, caplog):
+    import comfy.weight_adapter
+
+    model, name, x = packed["Linear w4a8"]
+    plain = in_every_state(model, output_of(name, x))
+    alien = comfy.weight_adapter.LoRAAdapter(set(), (torch.ones(320, 4), torch.ones(4, 320), 4.0, None, None, None))
+    patched = clone_with(model, {f"{name}.weight": alien})
+    with caplog.at_level(logging.ERROR):
+        assert same_bits(in_every_state(patched, output_of(name, x)), plain)
+    assert f"{name}.weight" in caplog.text
+    assert patched.model_size() == model.model_size()
+
+
+def test_two_twins_of_one_source_have_their_own_loras(pack, source):
+    x = torch.randn(3, 128, generator=torch.Generator().manual_seed(1))
+    twins = [twin_of(pack, source), twin_of(pack, source, "w8a8")]
+    plain = [output_of(LINEAR, x)(loaded(twin)) for twin in twins]
+    weight = source.model.get_submodule(LINEAR).weight
+    patched = [
+        clone_with(twin, {f"{LINEAR}.weight": patch_of("lora", weight, 0.05, seed)}) for seed, twin in enumerate(twins)
+    ]
+    changed = [output_of(LINEAR, x)(loaded(model)) for model in patched]
+    again = [output_of(LINEAR, x)(loaded(model)) for model in (*twins, *patched)]
+    for before, after in zip([*plain, *changed], again, strict=True):
+        assert same_bits(after, before)
+    assert relative(changed[0] - plain[0], changed[1] - plain[1]) > 0.5
+
+
+# --- the measure of the issue: a whole network's output
+
+
+@pytest.fixture(scope="module")
+def call(demo):
+    model, clip, _ = demo
+    tokens, more = clip.encode_from_tokens_scheduled(clip.tokenize("a red circle"))[0]
+    vector = model.model.encode_adm(pooled_output=more["pooled_output"], width=64, height=64, device="cpu")
+    x = torch.randn(8, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    inputs = {"c_crossattn": tokens.expand(8, -1, -1), "y": vector.expand(8, -1)}
+    return lambda patcher: patcher.model.apply_model(x, torch.full((8,), 0.5), **inputs).float().clone()
+
+
+def lora_on_all(source, size: float) -> dict:
+    layers = {
+        name: layer
+        for name, layer in source.model.named_modules()
+        if isinstance(layer, nn.Linear) and "_blocks" in name
+    }
+    return {
+        f"{name}.weight": patch_of("lora", layer.weight, size, seed)
+        for seed, (name, layer) in enumerate(layers.items())
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "cosine"),
+    [("w4a8", "torch", 0.6), ("w4a16", "torch", 0.98), ("w8a8", "torch", 0.6), ("w8a8", "kitchen", 0.6)],
+)
+def test_a_lora_of_one_per_cent_does_what_it_does_on_the_float_model(pack, source, call, name, backend, cosine):
+    """The rounding of activations, 8 bits, limits the cosine."""
+    patches = lora_on_all(source, 0.01)
+    wanted = call(loaded(clone_with(source, patches))) - call(loaded(source))
+    recipe = "stock" if backend == "kitchen" else "compact"
+    twin = twin_of(pack, source, name, backend, recipe)
+    plain = in_every_state(twin, call)
+    after = in_every_state(clone_with(twin, patches), call)
+    before = in_every_state(twin_of(pack, clone_with(source, patches), name, backend, recipe), call)
+    assert same_bits(after, before)
+    change = after - plain
+    along = (change * wanted).sum()
+    assert 0.95 < along / wanted.square().sum() < 1.05
+    assert along / (change.norm() * wanted.norm()) > cosine
+
+
+# --- what comes and goes: hooks, memory, merges
+
+
+def test_a_hook_lora_acts_while_it_holds_and_from_the_hosts_cache(pack, source, demo):
+    """The host kept the patched floats of a hook and copied them over the packed bytes, which have another shape."""
+    import comfy.hooks
+    import comfy.sample
+
+    def sampled(model, conditioning):
+        noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(4))
+        return comfy.sample.sample(
+            model, noise, 2, 1.0, "euler", "simple", conditioning, conditioning, torch.zeros_like(noise),
+            disable_pbar=True, seed=1,
+        )  # fmt: skip
+
+    twin = twin_of(pack, source)
+    text = pack("nodes.generate").encode(demo[1], "a large red circle")
+    weight = source.model.get_submodule(LINEAR).weight
+    adapter = patch_of("lora", weight, 0.3)
+    up, down = adapter.weights[:2]
+    key = LINEAR.removeprefix("diffusion_model.").replace(".", "_")
+    values = {
+        f"lora_unet_{key}.lora_up.weight": up,
+        f"lora_unet_{key}.lora_down.weight": down,
+        f"lora_unet_{key}.alpha": torch.tensor(8.0),
+    }
+    hooked = comfy.hooks.set_hooks_for_conditioning(
+        [[value.clone(), dict(more)] for value, more in text], comfy.hooks.create_hook_lora(values, 1.0, 1.0)
+    )
+    plain, wanted = sampled(twin, text), sampled(clone_with(twin, {f"{LINEAR}.weight": adapter}), text)
+    assert relative(wanted, plain) > 0.01
+    for _ in range(2):
+        torch.testing.assert_close(sampled(twin.clone(), hooked), wanted, rtol=1e-4, atol=1e-4)
+    assert same_bits(sampled(twin, text), plain), "the hook stayed behind"
+
+
+def test_a_hook_comes_from_the_cache_and_goes_again(pack, source):
+    import comfy.hooks
+
+    twin = loaded(twin_of(pack, source))
+    x = torch.randn(3, 128, generator=torch.Generator().manual_seed(1))
+    plain = output_of(LINEAR, x)(twin)
+    group = comfy.hooks.HookGroup()
+    hook = comfy.hooks.WeightHook()
+    group.add(hook)
+    weight = source.model.get_submodule(LINEAR).weight
+    twin.add_hook_patches(hook, {f"{LINEAR}.weight": patch_of("lora", weight, 0.1)})
+    found = []
+    for hooks in (group, None, group):
+        twin.apply_hooks(hooks)
+        found.append(output_of(LINEAR, x)(twin))
+    assert twin.cached_hook_patches[group]
+    twin.clean_hooks()
+    assert same_bits(found[0], found[2])
+    assert same_bits(found[1], plain)
+    assert relative(found[0], plain) > 0.01
+    assert same_bits(output_of(LINEAR, x)(twin), plain)
+
+
+def test_a_lora_outlives_a_partial_unload_once(pack, source, call):
+    """A layer that moves out has the patch it was loaded with and the one the host leaves for it: one of them acts."""
+    model = clone_with(twin_of(pack, source), lora_on_all(source, 0.05))
+    with Loaded(model, True):
+        whole, size = call(model), model.loaded_size()
+        assert size == model.model_size()
+        freed = model.partially_unload(model.offload_device, size // 10)
+        layers = [layer for _, layer in model.packed_layers()]
+        moved = [layer for layer in layers if layer.weight_function]
+        assert 0 < len(moved) < len(layers)
+        assert all(layer.loaded_patches is None for layer in moved)
+        assert model.loaded_size() == size - freed
+        torch.testing.assert_close(call(model), whole, rtol=1e-5, atol=1e-5)
+        model.partially_load(model.load_device, 1 << 40)
+        torch.testing.assert_close(call(model), whole, rtol=1e-5, atol=1e-5)
+        assert model.loaded_size() == model.model_size()
+
+
+def test_the_host_counts_what_a_lora_and_an_unpacked_weight_take(pack, source):
+    """It once reckoned a patched layer's need from its packed bytes: a fifth of what the call takes."""
+    twin = twin_of(pack, source)
+    weight = source.model.get_submodule(LINEAR).weight
+    lora = clone_with(twin, {f"{LINEAR}.weight": patch_of("lora", weight, 0.01)})
+    dense = clone_with(twin, {f"{LINEAR}.weight": patch_of("dora", weight, 0.01)})
+    assert lora.model_size() - twin.model_size() == 8 * (384 + 128) * 4
+    assert lora.clone().clone().model_size() == lora.model_size()
+    assert dense.model_size() == twin.model_size()
+    needs = [
+        {name: need - size for need, size, name, *_ in model._load_list()}[LINEAR] for model in (twin, lora, dense)
+    ]
+    assert needs == [weight.numel() * 4, weight.numel() * 4, 3 * weight.numel() * 4]
+
+
+def test_a_merge_after_quantising_acts_on_the_unpacked_weight(pack, source):
+    import comfy.lora
+
+    twin = twin_of(pack, source)
+    other = clone_with(source, {f"{LINEAR}.weight": patch_of("diff", source.model.get_submodule(LINEAR).weight, 0.3)})
+    parts = other.get_key_patches("diffusion_model.")
+    merged = twin.clone()
+    for key, part in parts.items():  # as the host's ModelMergeSimple does it
+        merged.add_patches({key: part}, 0.25, 0.75)
+    x = torch.randn(3, 128, generator=torch.Generator().manual_seed(1))
+    layer = twin.model.get_submodule(LINEAR)
+    change = in_every_state(merged, output_of(LINEAR, x)) - in_every_state(twin, output_of(LINEAR, x))
+    target = 0.75 * unpacked(layer) + 0.25 * comfy.lora.calculate_weight(
+        other.patches[f"{LINEAR}.weight"], source.model.get_submodule(LINEAR).weight.clone(), "weight"
+    )
+    assert relative(change, F.linear(x, target - unpacked(layer))) < 1e-4
+    # And as the other side of a merge, a packed model gives floats.
+    (weight, convert), *_ = twin.get_key_patches("diffusion_model.")[f"{LINEAR}.weight"]
+    assert same_bits(convert(weight.float()), layer.dequantized())
+
+
+def test_a_merge_before_quantising_is_packed_once(pack, source):
+    """Its weights were once packed, unpacked, merged and packed again: error 0.112 in place of 0.083."""
+    key, weight = f"{LINEAR}.weight", source.model.get_submodule(LINEAR).weight
+    merged = clone_with(source, {key: patch_of("diff", weight, 0.5)})
+    with_lora = clone_with(merged, {key: patch_of("lora", weight, 0.01)})
+    twin = twin_of(pack, with_lora)
+    layer = twin.model.get_submodule(LINEAR)
+    target = pack("nodes.layer_patches").LayerPatches(key, merged.patches[key], (384, 128)).merged(weight)
+    assert relative(unpacked(layer), target) < 0.1
+    assert [patch[1].name for patch in twin.patches[key]] == ["lora"]
+    assert len(with_lora.patches[key]) == 2, "the source lost its patches"
+
+
+def test_a_twin_of_a_partially_loaded_source_is_clean_without_its_lora(pack, source, call):
+    """Layers that were kept had the source's patch in ``weight_function``: a LoRA that was removed still acted."""
+    clean = call(loaded(twin_of(pack, source)))
+    weight = source.model.get_submodule("diffusion_model.img_in").weight
+    patched = clone_with(source, {"diffusion_model.img_in.weight": patch_of("lora", weight, 0.3)})
+    with Loaded(patched, False):
+        twin = twin_of(pack, patched)
+    twin.patches.clear()
+    for fully in (True, False):
+        with Loaded(twin, fully):
+            torch.testing.assert_close(call(twin), clean, rtol=1e-5, atol=1e-5)
+
+
+def test_an_offloaded_layer_comes_by_the_hosts_own_cast(pack, source, monkeypatch):
+    """It was moved by a blocking copy; the host has streams, and memory that is pinned for them."""
+    import comfy.ops
+
+    twin = twin_of(pack, source)
+    layer = twin.model.get_submodule(LINEAR)
+    casts, cast = [], comfy.ops.cast_bias_weight
+    monkeypatch.setattr(comfy.ops, "cast_bias_weight", lambda *a, **k: casts.append((a, k)) or cast(*a, **k))
+    x = torch.empty(3, 128, device="meta")
+    assert layer(x).shape == (3, 384)
+    ((who, *_), how) = casts[0]
+    assert who is layer
+    assert (how["dtype"], how["device"].type, how["offloadable"]) == (torch.uint8, "meta", True)
+    assert layer.weight.device.type == "cpu"
+    layer(torch.zeros(3, 128))
+    assert len(casts) == 1
+
+
+def test_bypass_loras_of_the_source_are_named_in_the_report(pack, source):
+    """They are tied to the source's own layers."""
+    import comfy.weight_adapter
+
+    value = patch_of("lora", source.model.get_submodule(LINEAR).weight, 0.1)
+    model = source.clone()
+    hooks = comfy.weight_adapter.create_bypass_injections_from_patches(
+        model.model, {f"{LINEAR}.weight": [(1.0, value, 1.0, None, None)]}
+    )
+    model.set_injections("bypass_lora", hooks)
+    loaded(model)
+    job = pack("nodes.backends").job_for(model, "w4a8")
+    twin, report = pack("nodes.twin").quantized_twin(model, job)
+    assert "bypass" in report.text()
+    assert not twin.injections
+    assert type(twin.model.get_submodule(LINEAR)).__name__ == "HostLinear"
+    loaded(source)
+
+
+def test_the_hosts_bypass_loras_read_a_packed_layer(packed):
+    import comfy.weight_adapter
+
+    for kind in ("Linear w4a8", "Conv2d w4a8"):
+        model, name, x = packed[kind]
+        layer = model.model.get_submodule(name)
+        weight = unpacked(layer)
+        value = patch_of("lora", weight, 0.05)
+        (bypass,) = comfy.weight_adapter.create_bypass_injections_from_patches(
+            model.model, {f"{name}.weight": [(1.0, value, 1.0, None, None)]}
+        )
+        plain = layer(x)
+        bypass.inject(model)
+        change = layer(x) - plain
+        bypass.eject(model)
+        up, down = value.weights[:2]
+        assert relative(change, float_output(layer, x, (up @ down).reshape(weight.shape))) < 1e-4
