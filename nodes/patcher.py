@@ -13,8 +13,6 @@ import comfy.utils
 import torch
 from comfy.model_patcher import (
     LazyCastingParam,
-    LazyCastingParamPiece,
-    LazyCastingQuantizedParam,
     LowVramPatch,
     ModelPatcher,
 )
@@ -185,9 +183,11 @@ class PackedPatcher(ModelPatcher):
 
         Patches are in them. A layout of the host's is rounded once more for that, which loses most of a small patch.
         """
-        with reading_bytes(self.model):
+        layers = dict(self.packed_layers())
+        native = [layer for layer in layers.values() if not isinstance(layer, HostLayer)]
+        with reading_bytes(self.model), _as_loaded(native):
             values = super().model_state_dict_for_saving(model, prefix)
-        for key, layer in self.packed_layers():
+        for key, layer in layers.items():
             inner = key.removeprefix(prefix)
             if inner not in values:
                 continue
@@ -195,10 +195,24 @@ class PackedPatcher(ModelPatcher):
                 shape = torch.empty(layer.float_shape, dtype=self.model.get_dtype(), device="meta")
                 values[inner] = LazyCastingParam(self, key, shape)
             elif key in self.patches:
-                whole = LazyCastingQuantizedParam(self, key)
-                for part, value in layer.weight.data.state_dict(inner).items():
-                    values[part] = LazyCastingParamPiece(whole, prefix + part, value)
+                values.update(self.patch_weight_to_device(key, return_weight=True).state_dict(inner))
         return values
+
+
+@contextmanager
+def _as_loaded(layers: list[nn.Module]) -> Iterator[None]:
+    """The host's stand-ins for what is written later cannot be of integers: of these layers it takes what is there."""
+    before = [getattr(layer, "comfy_patched_weights", None) for layer in layers]
+    for layer in layers:
+        layer.comfy_patched_weights = True
+    try:
+        yield
+    finally:
+        for layer, mark in zip(layers, before, strict=True):
+            if mark is None:
+                del layer.comfy_patched_weights
+            else:
+                layer.comfy_patched_weights = mark
 
 
 class FloatWeights(OrderedDict):

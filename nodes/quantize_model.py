@@ -177,7 +177,8 @@ class QSchedSaveQuantized(io.ComfyNode):
             category=CATEGORY,
             description="Writes a quantised model and its LoRAs, a quarter of the size. If it is in ComfyUI's own "
             f"formats alone, without LoRAs, to models/{STOCK_FOLDER}, and it loads without this pack; else to "
-            f"models/{MODELS_FOLDER}, for Load Quantized Model. The file is loaded again and compared before it is called saved.",
+            f"models/{MODELS_FOLDER}, for Load Quantized Model. The file is loaded again and compared before it is "
+            "called saved.",
             search_aliases=["save model", "export", "quantize", "int4", "w4a8", "checkpoint"],
             is_output_node=True,
             inputs=[

@@ -48,10 +48,8 @@ def save_stock(model, path: Path) -> None:
     Raises:
         QuantizationError: the host would not recognise it, or it cannot be written.
     """
-    # Not force_patch_weights, which dynamic VRAM asserts against: what is not merged is merged as it is written.
-    comfy.model_management.load_models_gpu([model])
-    values = model.state_dict_for_saving()
-    network = bytes_of(model.model)
+    network, _ = _values(model)
+    values = model.model.state_dict_for_saving(dict(network))
 
     def read(file: Path) -> dict[str, torch.Tensor]:
         found = load_file(file)

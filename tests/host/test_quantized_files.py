@@ -5,6 +5,9 @@ Pictures are compared by `near`: weights mapped from a file may lie at any addre
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 from exactness import ROUNDED_ACTIVATIONS, differ, near, same_bits
@@ -12,6 +15,7 @@ from layouts import need_layout
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from benchmarks.adapters import ADAPTERS, patch_of
 from scripts.client import PromptFailed, PromptRefused
 from scripts.layout import CACHE
 from scripts.random_models import write
@@ -82,7 +86,7 @@ def test_a_file_whose_few_tensors_claim_a_giant_is_refused_before_memory_is_take
         files.load_model(path)
 
 
-def test_a_lora_is_merged_and_another_can_follow(pack, tmp_path):
+def test_a_lora_is_kept_and_another_can_follow(pack, tmp_path):
     import comfy.sd
 
     files = pack("nodes.quantized_files")
@@ -145,6 +149,79 @@ def test_a_float_model_and_an_unknown_network_are_refused(pack, tmp_path):
     quant.save_quantized(net, tmp_path / "odd.safetensors")
     with pytest.raises(core.QuantizationError, match="knows no model like odd"):
         files.load_model(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_every_adapter_is_kept_beside_the_packed_weight(pack, demo, tmp_path, kind):
+    files, key = pack("nodes.quantized_files"), "diffusion_model.double_blocks.0.img_attn.qkv"
+    weight = demo[0].model.get_submodule(key).weight
+    twin = quantised(pack, demo[0]).clone()
+    twin.add_patches({f"{key}.weight": patch_of(kind, weight, 0.5 if kind == "diff" else 0.02)}, 0.7)
+    files.save_model(twin, tmp_path / "model.safetensors")
+    loaded = files.load_model(tmp_path / "model.safetensors")
+    acts = [model.float_value(f"{key}.weight") for model in (twin, loaded)]
+    if kind == "diff":  # as large as the weight: packed with it
+        assert not loaded.patches
+        torch.testing.assert_close(acts[1], acts[0], atol=0.15 * acts[0].abs().max().item(), rtol=0)
+    else:
+        assert same_bits(acts[1], acts[0])
+        files.save_model(loaded, tmp_path / "again.safetensors")
+        first, second = (load_file(tmp_path / f"{name}.safetensors") for name in ("model", "again"))
+        assert first.keys() == second.keys()
+        assert all(same_bits(first[name], second[name]) for name in first)
+
+
+def test_what_another_clone_has_merged_is_not_saved(pack, demo, tmp_path):
+    """Kept layers are shared by all clones of a MODEL, and a loaded LoRA is merged into them in place."""
+    import comfy.model_management
+
+    files, key = pack("nodes.quantized_files"), "diffusion_model.img_in.weight"
+    twin = quantised(pack, demo[0])
+    files.save_model(twin, tmp_path / "clean.safetensors")
+    other = twin.clone()
+    other.add_patches({key: ("diff", (torch.ones(twin.model.diffusion_model.img_in.weight.shape),))})
+    comfy.model_management.load_models_gpu([other])
+    files.save_model(twin, tmp_path / "again.safetensors")
+    files.save_model(other, tmp_path / "other.safetensors")
+    clean, again, merged = (load_file(tmp_path / f"{name}.safetensors") for name in ("clean", "again", "other"))
+    assert all(same_bits(clean[name], again[name]) for name in clean)
+    torch.testing.assert_close(merged["img_in.weight"], clean["img_in.weight"] + 1)
+
+
+def damaged(entry: dict, **changes) -> str:
+    return json.dumps({"double_blocks.0.img_attn.qkv.weight": [{**entry, **changes}]})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "pickle"},
+        {"kind": "loha"},
+        {"weights": []},
+        {"weights": [{"tensor": "img_in.weight"}, {"tensor": "patches.1"}, 8.0, None, None, None]},
+        {"weights": [{"tensor": "patches.7"}, {"tensor": "patches.1"}, 8.0, None, None, None]},
+        {"weights": [1.0, 1.0, 1.0, None, None, None]},
+        {"strength": "1"},
+        {"strength": float("nan")},
+        {"strength_model": None},
+        {"offset": [0, -1, 2]},
+        {"offset": [0, 1]},
+        {"offset": "all"},
+    ],
+)
+def test_a_damaged_list_of_loras_is_refused(pack, demo, tmp_path, refused, changes):
+    files, core, key = pack("nodes.patch_files"), pack("qsched_core"), "double_blocks.0.img_attn.qkv.weight"
+    value = patch_of("lora", demo[0].model.get_submodule(f"diffusion_model.{key[:-7]}").weight, 0.02)
+    about, tensors = files.record_of({key: [(1.0, value, 1.0, None, None)]})
+    stored = pack("qsched_core.quant").Stored({**tensors, key: torch.zeros(1)}, {key[:-7]: {}}, about)
+    assert list(files.without_patches(stored)[1]) == [key]
+    entry = json.loads(about["patches"])[key][0]
+    bad = replace(stored, about={"patches": damaged(entry, **changes)})
+    with refused(core.QuantizationError, "list of LoRAs is damaged"):
+        files.without_patches(bad)
+    elsewhere = replace(stored, about={"patches": json.dumps({"img_in.weight": [entry]})})
+    with pytest.raises(core.QuantizationError, match="list of LoRAs is damaged"):
+        files.without_patches(elsewhere)
 
 
 # --- as graphs on the server

@@ -1,0 +1,154 @@
+"""Dynamic VRAM, the host's default on NVIDIA cards, on a stand-in device: its own loader, and comfy-aimdo's C library
+replaced by one that counts. No CUDA is run."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+
+import pytest
+import torch
+from exactness import same_bits
+from safetensors.torch import load_file
+
+from benchmarks.adapters import patch_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+LINEAR = "diffusion_model.double_blocks.0.img_attn.qkv"
+
+
+class CountingLibrary:
+    """Hands out handles as comfy-aimdo does, and counts how often each is freed."""
+
+    def __init__(self):
+        self.handles, self.freed = 0x7000, Counter()
+
+    def vbar_allocate(self, *_):
+        self.handles += 1
+        return self.handles
+
+    hostbuf_allocate = vbar_allocate
+
+    def vbar_get(self, _, handle):
+        return handle << 32
+
+    def vbar_free(self, _, handle):
+        self.freed[handle] += 1
+
+    def hostbuf_free(self, handle):
+        self.freed[handle] += 1
+
+    def hostbuf_truncate(self, *_):
+        return True
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *_: 0
+
+
+@pytest.fixture
+def library(pack, monkeypatch):
+    """The host as it is with dynamic VRAM; the stand-in device is "cpu:0", which is not the CPU to it."""
+    import comfy.memory_management
+    import comfy.model_management as management
+    import comfy.model_patcher
+    import comfy_aimdo.control
+    import comfy_aimdo.host_buffer
+    import comfy_aimdo.model_vbar
+
+    management.unload_all_models()
+    library, device = CountingLibrary(), torch.device("cpu", 0)
+    for module in (comfy_aimdo.control, comfy_aimdo.model_vbar, comfy_aimdo.host_buffer):
+        monkeypatch.setattr(module, "lib", library)
+    monkeypatch.setattr(comfy_aimdo.control, "get_devctx", lambda index: 1)
+    monkeypatch.setattr(comfy.memory_management, "aimdo_enabled", True)
+    monkeypatch.setattr(management, "is_device_cpu", lambda it: it.type == "cpu" and it.index is None)
+    monkeypatch.setattr(management, "get_torch_device", lambda: device)
+    free = 8 << 30
+    monkeypatch.setattr(management, "get_free_memory", lambda *a, **k: (free, free) if "torch_free_too" in k else free)
+    monkeypatch.setattr(management, "pinned_hostbuf_size", lambda size: size)
+    monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcherDynamic)
+    yield library
+    management.current_loaded_models.clear()
+    gc.collect()
+
+
+@pytest.fixture
+def sampled(pack, library):
+    """A MODEL of the streaming loader that has been loaded, as a sampler leaves it."""
+    import comfy.model_management
+
+    model = pack("nodes.demo_model").QSchedDemoModel.execute().args[0]
+    comfy.model_management.load_models_gpu([model])
+    assert model.is_dynamic()
+    assert any(hasattr(module, "_v") for module in model.model.modules())
+    return model
+
+
+def twin_of(pack, model, name: str = "w4a8", backend: str = "torch", recipe: str = "compact"):
+    job = pack("nodes.backends").job_for(model, name, None, backend, recipe)
+    return pack("nodes.twin").quantized_twin(model, job)[0]
+
+
+CASES = [("w4a8", "torch", "compact"), ("w8a8", "kitchen", "stock")]
+
+
+@pytest.mark.parametrize(("name", "backend", "recipe"), CASES)
+def test_a_twin_shares_nothing_of_the_device_with_its_source(pack, library, sampled, name, backend, recipe):
+    """The copied handles were freed with the twin, while the source still used them, and then once more."""
+    import comfy.model_management
+
+    twin = twin_of(pack, sampled, name, backend, recipe)
+    loaded_state = pack("nodes.twin")._loaded_state
+    assert [module for module in twin.model.modules() if loaded_state(module)] == []
+    assert any(loaded_state(module) for module in sampled.model.modules()), "the source lost its own"
+    comfy.model_management.load_models_gpu([twin])
+    comfy.model_management.current_loaded_models[:] = [
+        entry for entry in comfy.model_management.current_loaded_models if entry.model is sampled
+    ]
+    del twin
+    gc.collect()
+    used = {module._v[0]._ptr for module in sampled.model.modules() if hasattr(module, "_v")}
+    assert not used & library.freed.keys(), "freed in use"
+    assert all(times == 1 for times in library.freed.values())
+
+
+@pytest.mark.parametrize(("name", "backend", "recipe"), CASES)
+def test_a_twin_is_saved_and_loaded_where_layers_have_no_weight_before(
+    pack, library, sampled, tmp_path, name, backend, recipe
+):
+    """The host asserts against force_patch_weights there, and a layer's weight was None where its shape was read."""
+    import comfy.sd
+
+    files = pack("nodes.quantized_files")
+    twin = twin_of(pack, sampled, name, backend, recipe)
+    files.save_model(twin, tmp_path / "ours.safetensors")
+    loaded = files.load_model(tmp_path / "ours.safetensors")
+    wanted = pack("nodes.patcher").bytes_of(twin.model)
+    found = pack("nodes.patcher").bytes_of(loaded.model)
+    assert wanted.keys() == found.keys()
+    assert all(same_bits(value, found[key]) for key, value in wanted.items())
+    if files.is_stock(twin):
+        files.save_stock(twin, tmp_path / "stock.safetensors")
+        stock = comfy.sd.load_diffusion_model_state_dict(load_file(tmp_path / "stock.safetensors"))
+        assert stock.is_dynamic()
+        files.save_stock(stock, tmp_path / "again.safetensors")
+        stock.add_patches({f"{LINEAR}.weight": patch_of("lora", sampled.model.get_submodule(LINEAR).weight, 0.01)})
+        files.save_model(stock, tmp_path / "with a LoRA.safetensors")
+        assert list(files.load_model(tmp_path / "with a LoRA.safetensors").patches) == [f"{LINEAR}.weight"]
+
+
+def test_the_twins_values_are_those_of_the_file(pack, library, sampled):
+    """Loaded, small weights and buffers are copies on the device, with what is patched merged in."""
+    img_in = "diffusion_model.img_in.weight"
+    clean = sampled.model.get_submodule("diffusion_model.img_in").weight.clone()
+    patched = sampled.clone()
+    patched.add_patches({img_in: ("diff", (torch.ones_like(clean),))})
+    import comfy.model_management
+
+    comfy.model_management.load_models_gpu([patched])
+    twin = twin_of(pack, patched)
+    assert same_bits(twin.model.get_submodule("diffusion_model.img_in").weight, clean)
+    assert list(twin.patches) == [img_in]

@@ -1,0 +1,132 @@
+"""Who reads a packed model without knowing it gets floats: the host's savers, ControlLora, LoRA extraction, merges."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from exactness import same_bits
+from torch import nn
+
+from benchmarks.adapters import patch_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+LINEAR = "diffusion_model.double_blocks.0.img_attn.qkv"
+CONV = "diffusion_model.input_blocks.1.0.in_layers.2"
+
+
+def twin_of(pack, model, name: str = "w4a8", backend: str = "torch", recipe: str = "compact"):
+    job = pack("nodes.backends").job_for(model, name, None, backend, recipe)
+    return pack("nodes.twin").quantized_twin(model, job)[0]
+
+
+@pytest.fixture(scope="module")
+def patched(pack, demo):
+    twin = twin_of(pack, demo[0])
+    clone = twin.clone()
+    clone.add_patches({f"{LINEAR}.weight": patch_of("lora", demo[0].model.get_submodule(LINEAR).weight, 0.1)})
+    return clone
+
+
+def outputs(model, name: str = LINEAR) -> torch.Tensor:
+    import comfy.model_management
+
+    comfy.model_management.load_models_gpu([model])
+    return model.model.get_submodule(name)(torch.ones(1, 128)).clone()
+
+
+@pytest.mark.parametrize("memory", [0, 1])
+def test_the_hosts_own_saver_writes_a_float_model_with_the_lora_in_it(pack, demo, patched, tmp_path, memory):
+    """ModelSave and CheckpointSave wrote the bytes under the floats' names: a file that nothing reads."""
+    import comfy.model_management
+    import comfy.sd
+
+    comfy.model_management.unload_all_models()
+    patched.patch_model(patched.load_device, lowvram_model_memory=memory)
+    wanted = patched.model.get_submodule(LINEAR).patched_weight(torch.device("cpu"))
+    patched.unpatch_model(patched.offload_device)
+    comfy.sd.save_checkpoint(str(tmp_path / "model.safetensors"), patched)
+    loaded = comfy.sd.load_diffusion_model(str(tmp_path / "model.safetensors"))
+    assert type(loaded.model.model_config) is type(demo[0].model.model_config)
+    assert same_bits(loaded.model.get_submodule(LINEAR).weight.float(), wanted)
+    shapes = {name: value.shape for name, value in demo[0].model.state_dict().items()}
+    assert {name: value.shape for name, value in loaded.model.state_dict().items()} == shapes
+
+
+@pytest.mark.parametrize("fully", [True, False])
+def test_the_hosts_own_saver_writes_its_own_layouts(pack, demo, tmp_path, fully):
+    """Of int8 it could not, where a layer was not loaded: its stand-in for what is written later asks for gradients."""
+    twin = twin_of(pack, demo[0], "w8a8", "kitchen", "stock").clone()
+    weight = demo[0].model.get_submodule(LINEAR).weight
+    twin.add_patches({f"{LINEAR}.weight": patch_of("lora", weight, 0.2)})
+    before = twin.float_value(f"{LINEAR}.weight")
+    twin.patch_model(twin.load_device, lowvram_model_memory=0 if fully else 1)
+    values = twin.state_dict_for_saving()
+    twin.unpatch_model(twin.offload_device)
+    saved = values[f"model.{LINEAR}.weight"]
+    assert saved.dtype == torch.int8
+    scale = values[f"model.{LINEAR}.weight_scale"]
+    layer = twin.model.get_submodule(LINEAR)
+    wide = layer.convert_weight(layer.set_weight(before, return_weight=True))
+    assert saved.shape == weight.shape
+    assert scale.numel() == len(weight)
+    assert ((wide - before).norm() / before.norm()).item() < 0.02
+
+
+def test_the_networks_own_state_dict_gives_floats_and_the_whole_models_the_bytes(pack, tiny):
+    """ControlLora reads the first and crashed; the host's patcher reads the second, whose size it counts."""
+    import comfy.utils
+
+    source = tiny.model("FLOW")
+    twin = twin_of(pack, source)
+    network, layer = twin.model.diffusion_model, twin.model.get_submodule(CONV)
+    read = network.state_dict()
+    assert {name: value.shape for name, value in read.items()} == {
+        name: value.shape for name, value in source.model.diffusion_model.state_dict().items()
+    }
+    key = CONV.removeprefix("diffusion_model.") + ".weight"
+    assert same_bits(read[key], layer.dequantized())
+    assert twin.model.state_dict()[f"diffusion_model.{key}"].dtype == torch.uint8
+    # As ControlLora takes them over.
+    control = nn.Conv2d(32, 32, 3)
+    comfy.utils.set_attr_param(control, "weight", read[key])
+    assert control(torch.zeros(1, 32, 8, 8)).shape == (1, 32, 6, 6)
+
+
+def test_the_models_state_dict_gives_the_patched_floats(patched):
+    """Nodes that extract a LoRA from the difference of two models read it from the patcher."""
+    outputs(patched)
+    layer = patched.model.get_submodule(LINEAR)
+    read = patched.model_state_dict("diffusion_model.")
+    assert same_bits(read[f"{LINEAR}.weight"], layer.patched_weight(torch.device("cpu")))
+    assert same_bits(dict(read.items())[f"{LINEAR}.weight"], read[f"{LINEAR}.weight"])
+    assert not torch.equal(read[f"{LINEAR}.weight"], layer.dequantized())
+
+
+def test_a_layers_own_forward_is_kept_and_named(pack, tiny):
+    """Seamless tiling sets a convolution's forward on the object: the packed layer had its class's again."""
+    source = tiny.model("FLOW")
+    layer = source.model.get_submodule(CONV)
+
+    def tiled(self, x, weight, bias):
+        x = nn.functional.pad(x, (1, 1, 1, 1), mode="circular")
+        return nn.functional.conv2d(x, weight, bias, self.stride, 0, self.dilation, self.groups)
+
+    layer._conv_forward = tiled.__get__(layer, nn.Conv2d)
+    job = pack("nodes.backends").job_for(source, "w4a8")
+    twin, report = pack("nodes.twin").quantized_twin(source, job)
+    entry = next(entry for entry in report.layers if f"diffusion_model.{entry.name}" == CONV)
+    assert "another node has changed its _conv_forward" in entry.reason
+    x = torch.randn(1, 32, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert same_bits(twin.model.get_submodule(CONV)(x), layer(x))
+    assert twin.model.get_submodule(CONV)._conv_forward.__self__ is twin.model.get_submodule(CONV)
+
+
+def test_a_packed_convolution_has_what_others_read_of_one(pack, tiny):
+    source = tiny.model("FLOW")
+    own, packed = source.model.get_submodule(CONV), twin_of(pack, source).model.get_submodule(CONV)
+    for name in (
+        "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode",
+        "transposed", "output_padding",
+    ):  # fmt: skip
+        assert getattr(packed, name) == getattr(own, name), name
