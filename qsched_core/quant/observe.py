@@ -135,7 +135,8 @@ class FirstToken:
             return
         first, rest = x[:, 0], x[:, 1:].float().mean(1)
         if self._token is None:
-            self._token, self._rest = first[0].detach().clone(), rest[0].detach().clone()
+            # On the CPU: a host that replays a block's allocations forbids it to leave one behind on the device.
+            self._token, self._rest = (value[0].detach().to("cpu", copy=True) for value in (first, rest))
         self._constant = bool(same_token(first, self._token).all()) and bool(self._token.any())
         # A mean over the tokens: whole inputs of every layer would not fit into memory.
         self._rest_varies = self._rest_varies or not bool(same_token(rest, self._rest).all())

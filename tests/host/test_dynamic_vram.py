@@ -67,7 +67,9 @@ def library(pack, monkeypatch):
     monkeypatch.setattr(management, "is_device_cpu", lambda it: it.type == "cpu" and it.index is None)
     monkeypatch.setattr(management, "get_torch_device", lambda: device)
     free = 8 << 30
-    monkeypatch.setattr(management, "get_free_memory", lambda *a, **k: (free, free) if "torch_free_too" in k else free)
+    monkeypatch.setattr(
+        management, "get_free_memory", lambda dev=None, torch_free_too=False: (free, free) if torch_free_too else free
+    )
     monkeypatch.setattr(management, "pinned_hostbuf_size", lambda size: size)
     monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcherDynamic)
     yield library
@@ -152,3 +154,18 @@ def test_the_twins_values_are_those_of_the_file(pack, library, sampled):
     twin = twin_of(pack, patched)
     assert same_bits(twin.model.get_submodule("diffusion_model.img_in").weight, clean)
     assert list(twin.patches) == [img_in]
+
+
+def test_the_sensitivity_of_a_loaded_model_is_studied(pack, library, sampled):
+    quant, study = pack("qsched_core.quant"), pack("nodes.sensitivity").study
+    network = sampled.model.diffusion_model
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 16, 8, 8, generator=generator)
+    width, wide = network.txt_in.in_features, network.vector_in.in_layer.in_features
+    text, vector = torch.randn(1, 8, width, generator=generator), torch.randn(1, wide, generator=generator)
+
+    def drive():
+        network(x, torch.tensor([0.5]), text, vector)
+
+    found = study(sampled, drive, [quant.read_format("w4a8")], "layers", lambda *_: None)
+    assert len(found.layers) >= 20

@@ -14,6 +14,7 @@ from scripts.random_models import write
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+
 @pytest.fixture(params=BITS)
 def form(request, pack) -> str:
     """A format that this host has a native layout for."""
