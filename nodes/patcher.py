@@ -11,11 +11,7 @@ import comfy.hooks
 import comfy.model_management
 import comfy.utils
 import torch
-from comfy.model_patcher import (
-    LazyCastingParam,
-    LowVramPatch,
-    ModelPatcher,
-)
+from comfy.model_patcher import LazyCastingParam, LowVramPatch, ModelPatcher
 from torch import Tensor, nn
 
 from .layer_patches import LayerPatches

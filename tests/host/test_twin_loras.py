@@ -358,6 +358,22 @@ def test_the_host_counts_what_a_lora_and_an_unpacked_weight_take(pack, source):
     assert needs == [weight.numel() * 4, weight.numel() * 4, 3 * weight.numel() * 4]
 
 
+def test_a_layer_with_a_low_rank_part_is_loaded_and_patched(pack, source):
+    """The host lists leaves alone: a packed layer with a module in it was neither loaded nor patched."""
+    twin = twin_of(pack, source)
+    layer, x = twin.model.get_submodule(LINEAR), torch.randn(3, 128, generator=torch.Generator().manual_seed(1))
+    weight = unpacked(layer)
+    layer.low_rank = pack("qsched_core.quant.branch").LowRank(torch.randn(384, 2), torch.randn(2, 128))
+    plain = in_every_state(twin, output_of(LINEAR, x))
+    value = patch_of("lora", weight, 0.05)
+    change = in_every_state(clone_with(twin, {f"{LINEAR}.weight": value}), output_of(LINEAR, x)) - plain
+    up, down = value.weights[:2]
+    assert relative(change, F.linear(x, up @ down)) < 1e-4
+    names = [name for *_, name, _, _ in twin._load_list()]
+    assert names.count(LINEAR) == 1
+    assert not any(name.startswith(f"{LINEAR}.") for name in names)
+
+
 def test_a_merge_after_quantising_acts_on_the_unpacked_weight(pack, source):
     import comfy.lora
 
