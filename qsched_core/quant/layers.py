@@ -8,11 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import decoding, products, rotation
 from .branch import Branch, LowRank
+from .decoding import decode
 from .formats import Format
 from .packing import codes, pack, scales, unpack
 from .products import int8_product, pays
-from .rotation import rotate, rotate_weight, rotation_of
+from .rotation import input_gain, rotate, rotate_input, rotate_weight, rotation_of
+
+_OUTPUTS_AT_ONCE = 2**23
+"""Outputs of the integer product at once: its sums take 64 MB then, in place of 750 for FLUX's widest layer."""
+
+_LEAST_PART = 64
+"""Output channels at once however many tokens there are."""
 
 FIRST_TOKEN = ("first_token", "first_residual")
 """Buffers of a Linear with a constant first token: (K,) and (N,)."""
@@ -58,6 +66,11 @@ class QuantizedLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.finished(x, self.product(self.transformed(x)))
+
+    def _apply(self, fn, recurse: bool = True):
+        super()._apply(fn, recurse)
+        prepare(self.weight.device)
+        return self
 
     def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
         """The layer with a float weight in place of its own; activations are rounded all the same."""
@@ -145,15 +158,17 @@ class QuantizedLinear(QuantizedLayer):
         return cls.from_float(weight, bias, form)
 
     def transformed(self, x: Tensor) -> Tensor:
-        return rotate(super().transformed(x), self.rotation)
+        return rotate_input(super().transformed(x), self.rotation)
 
     def product(self, inputs: Tensor) -> Tensor:
-        if multiplies_integers(self.format, inputs.device) and self.activation_bits == 8:
+        integers = multiplies_integers(self.format, inputs.device) and self.activation_bits == 8
+        if integers and not torch.compiler.is_compiling() and products.usable(inputs.device):
             out = self._integer_product(inputs)
             if out is not None:
                 return out
+        gain = input_gain(self.rotation, inputs.dtype)
         packed = self.weight.to(inputs.device)
-        return self._float_product(inputs, unpack(packed, self.in_features, self.format, inputs.dtype))
+        return self._float_product(inputs, decode(packed, self.in_features, self.format, inputs.dtype, gain))
 
     def finished(self, x: Tensor, out: Tensor) -> Tensor:
         return super().finished(x, self._with_first_row(x, out))
@@ -161,7 +176,8 @@ class QuantizedLinear(QuantizedLayer):
     def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.input_scale is not None:
             weight = weight * self._input_scale_like(weight)
-        out = self._float_product(self.transformed(x), rotate_weight(weight, self.rotation))
+        turned = rotate_weight(weight, self.rotation) * input_gain(self.rotation, x.dtype)
+        out = self._float_product(self.transformed(x), turned)
         return self._with_branches(x, self._with_first_row(x, out))
 
     def _turned(self, weight: Tensor) -> Tensor:
@@ -171,26 +187,27 @@ class QuantizedLinear(QuantizedLayer):
         return rotate(weight, self.rotation)
 
     def _integer_product(self, x: Tensor) -> Tensor | None:
+        """In parts of the output channels: sums are int32, and then wide floats, eight bytes for one of the output."""
         packed = self.weight.to(x.device)
-        tokens, scale = quantize_tokens(x, 8)
-        sums = int8_product(
-            tokens.reshape(-1, self.in_features).to(torch.int8), codes(packed, self.in_features, self.format)
-        )
-        if sums is None:
-            return None
+        scale = token_scale(x, 8)
+        tokens = torch.div(x, scale, out=torch.empty_like(x)).round_().to(torch.int8).reshape(-1, self.in_features)
+        out = x.new_empty(len(tokens), self.out_features)
         # float16 holds neither the sums nor, of a small weight and a small token, the product of the scales.
-        wide = torch.promote_types(x.dtype, torch.float32)
-        out = sums.to(wide).mul_(scales(packed, self.in_features, self.format).to(wide).t())
-        out = (out.view(*x.shape[:-1], -1) * scale.to(wide)).to(x.dtype)
-        return out if self.bias is None else out + self.bias.to(x)
+        scale = scale.reshape(-1, 1) * input_gain(self.rotation, x.dtype)
+        bias = scale.new_zeros(self.out_features) if self.bias is None else self.bias.to(scale)
+        rows = max(_LEAST_PART, _OUTPUTS_AT_ONCE // max(1, len(tokens)) // 8 * 8)
+        for start in range(0, self.out_features, rows):
+            part = slice(start, start + rows)
+            sums = int8_product(tokens, codes(packed[part], self.in_features, self.format))
+            if sums is None:
+                return None
+            scaled = sums * scales(packed[part], self.in_features, self.format).to(scale).t()
+            torch.addcmul(bias[part], scaled, scale, out=out[:, part])
+        return out.view(*x.shape[:-1], -1)
 
     def _float_product(self, x: Tensor, weight: Tensor) -> Tensor:
-        if self.activation_bits == 16:
-            return F.linear(x, weight, None if self.bias is None else self.bias.to(x))
-        tokens, scale = quantize_tokens(x, self.activation_bits)
-        # Codes near 1 in place of codes up to 127, still exact: float16 would overflow where a float layer does not.
-        out = F.linear(tokens / 64, weight) * (scale * 64)
-        return out if self.bias is None else out + self.bias.to(x)
+        bias = None if self.bias is None else self.bias.to(x)
+        return F.linear(rounded_tokens(x, self.activation_bits), weight, bias)
 
     def keep_first_token(self, token: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         """From now on inputs (B, T, K) whose first token is ``token`` (K,) get the float layer's output there.
@@ -254,7 +271,7 @@ class QuantizedConv2d(QuantizedLayer):
 
     def product(self, inputs: Tensor) -> Tensor:
         packed = self.weight.to(inputs.device)
-        weight = unpack(packed, prod(self.shape[1:]), self.format, inputs.dtype)
+        weight = decode(packed, prod(self.shape[1:]), self.format, inputs.dtype)
         return self._convolved(inputs, weight.reshape(self.shape))
 
     def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -282,15 +299,38 @@ def same_token(x: Tensor, token: Tensor) -> Tensor:
 
 
 def rounded_tokens(x: Tensor, bits: int) -> Tensor:
-    """The values that ``quantize_tokens`` gives codes of; 16 bits: ``x``."""
+    """Tokens as so many bits hold them: symmetric codes times one scale per token (row of the last axis), 16: ``x``."""
     if bits == 16:
         return x
-    codes, scale = quantize_tokens(x, bits)
-    return codes * scale
+    scale = token_scale(x, bits)
+    if x.requires_grad or torch.compiler.is_compiling():
+        return ((x / scale).round() * scale).to(x.dtype)
+    return torch.div(x, scale, out=torch.empty_like(x)).round_().mul_(scale)
+
+
+def token_scale(x: Tensor, bits: int) -> Tensor:
+    """(..., 1), at least float32: float16 holds no scale of a token below 0.008 well. Codes reach 2^(bits-1) - 1."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    largest = torch.linalg.vector_norm(x, float("inf"), dim=-1, keepdim=True, dtype=wide)
+    # One kernel for the division and for what keeps a token of zeros from being divided by zero.
+    return torch.rsub(largest, torch.finfo(wide).tiny * 2.0**24, alpha=-1 / (2 ** (bits - 1) - 1))
 
 
 def quantize_tokens(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """(codes in x's dtype, scale (…, 1)): symmetric, dynamic, one scale per token (row of the last axis)."""
-    top = 2 ** (bits - 1) - 1
-    scale = x.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny * 128) / top
-    return (x / scale).round().clamp(-top, top), scale
+    """(codes in x's dtype, scale (..., 1)) of ``rounded_tokens``."""
+    scale = token_scale(x, bits)
+    return (x / scale).round().to(x.dtype), scale
+
+
+def prepare(device: torch.device) -> None:
+    """Make what outlives a call, for layers that will compute on ``device``: when they are packed, loaded or moved, and
+    not inside a block whose allocations a host replays."""
+    if device.type == "meta" or device in _prepared:
+        return
+    _prepared.add(device)
+    rotation.prepare(device)
+    decoding.prepare(device)
+    products.prepare(device)
+
+
+_prepared: set[torch.device] = set()

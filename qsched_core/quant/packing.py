@@ -30,20 +30,25 @@ _SHRINK = torch.linspace(1.0, 0.75, 6)
 """Candidate clipping factors for a group's absolute maximum: a little clipping rounds the many better than it hurts
 the one. More candidates than six change the error of trained layers by less than 1 %."""
 
-_STEPS = 12
+STEPS = 12
 """Steps of a scale per factor of two: 6 % apart, finer gains nothing, and a byte spans a factor of 1500 in a row."""
 
 _CLIPPED = 7
 """Steps tried for a group, from the one that holds its largest weight downwards, to 0.71 of that."""
 
-_AT_ONCE = 2**18
-"""Weights packed at once: the temporaries of a whole layer would neither fit a cache nor be welcome in memory."""
+_AT_ONCE = {"cpu": 2**18}
+_AT_ONCE_ELSEWHERE = 2**22
+"""Weights packed at once: the temporaries of a whole layer would neither fit a CPU's cache nor be welcome in memory.
+A GPU has no such cache and pays for each launch: sixteen times as many take 170 MB."""
 
 _SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 65504.0
 """What float16 holds: a scale of 0 or infinity would make NaN of a whole group."""
 
-_LARGEST_STEP = 191
+LARGEST_STEP = 191
 """The last below ``_LARGEST_SCALE``: the next is 65536."""
+
+SMALLEST_STEP = -24 * STEPS - _CLIPPED
+"""Below the step of ``_SMALLEST_SCALE`` by as many as are tried."""
 
 _FINEST = 2.0**-10
 """The least scale of an asymmetric group, relative to its minimum: that is how finely float16 holds the minimum. A
@@ -52,14 +57,14 @@ finer scale would gain nothing, and code 0 would not be the smallest weight, so 
 
 def row_bytes(columns: int, form: Format) -> int:
     """Bytes per output channel."""
-    groups, padded = _grouping(columns, form)
-    scales = groups + 2 if _in_steps(form) else (2 if form.symmetric else 4) * groups
+    groups, padded = grouping(columns, form)
+    scales = groups + 2 if in_steps(form) else (2 if form.symmetric else 4) * groups
     return padded * form.storage_bits // 8 + scales
 
 
 def pack(weight: Tensor, form: Format) -> Tensor:
     """Float weight (N, K) -> uint8 (N, ``row_bytes``). Deterministic; rounds to nearest."""
-    rows = max(1, _AT_ONCE // weight.shape[1])
+    rows = max(1, _AT_ONCE.get(weight.device.type, _AT_ONCE_ELSEWHERE) // weight.shape[1])
     pack_rows = _pack_symmetric if form.symmetric else _pack_asymmetric
     return torch.cat([pack_rows(part, form) for part in weight.split(rows)])
 
@@ -67,7 +72,7 @@ def pack(weight: Tensor, form: Format) -> Tensor:
 def unpack(packed: Tensor, columns: int, form: Format, dtype: torch.dtype = torch.float32) -> Tensor:
     """uint8 (N, ``row_bytes``) -> float weight (N, K)."""
     rows = packed.shape[0]
-    groups, padded = _grouping(columns, form)
+    groups, padded = grouping(columns, form)
     values = scales(packed, columns, form)
     # In a shorter type the large product would lose what the sum with the minimum leaves of a small weight.
     out = torch.empty(rows, padded, dtype=dtype if form.symmetric else torch.float32, device=packed.device)
@@ -82,7 +87,7 @@ def unpack(packed: Tensor, columns: int, form: Format, dtype: torch.dtype = torc
 def codes(packed: Tensor, columns: int, form: Format) -> Tensor:
     """The integers in uint8 (N, ``row_bytes``): (N, K), int8 from -2^(bits-1); asymmetric uint8 from 0."""
     dtype = torch.int8 if form.symmetric else torch.uint8
-    out = torch.empty(packed.shape[0], _grouping(columns, form)[1], dtype=dtype, device=packed.device)
+    out = torch.empty(packed.shape[0], grouping(columns, form)[1], dtype=dtype, device=packed.device)
     _read_codes(packed, form, out)
     return out[:, :columns]
 
@@ -90,7 +95,7 @@ def codes(packed: Tensor, columns: int, form: Format) -> Tensor:
 def recoded(packed: Tensor, codes: Tensor, form: Format) -> Tensor:
     """``packed`` with other ``codes`` (N, K), numbers as ``codes()`` gives them; scales and padding stay."""
     columns = codes.shape[1]
-    whole = torch.empty(packed.shape[0], _grouping(columns, form)[1], dtype=torch.int16, device=packed.device)
+    whole = torch.empty(packed.shape[0], grouping(columns, form)[1], dtype=torch.int16, device=packed.device)
     _read_codes(packed, form, whole)
     whole[:, :columns] = codes.to(torch.int16)
     if form.symmetric and form.storage_bits < 8:
@@ -101,7 +106,7 @@ def recoded(packed: Tensor, codes: Tensor, form: Format) -> Tensor:
 
 def grid_of(packed: Tensor, columns: int, form: Format) -> IntegerGrid:
     """The values that weights in uint8 (N, ``row_bytes``) may take with the scales that they have."""
-    groups, padded = _grouping(columns, form)
+    groups, padded = grouping(columns, form)
     values = scales(packed, columns, form).float()
     minimums = None if form.symmetric else values[:, groups:]
     low = -(2 ** (form.weight_bits - 1)) if form.symmetric else 0
@@ -110,34 +115,34 @@ def grid_of(packed: Tensor, columns: int, form: Format) -> IntegerGrid:
 
 def scales(packed: Tensor, columns: int, form: Format) -> Tensor:
     """The scales in uint8 (N, ``row_bytes``), float: (N, groups); asymmetric (N, 2·groups), the minimums last."""
-    groups, padded = _grouping(columns, form)
+    groups, padded = grouping(columns, form)
     start = padded * form.storage_bits // 8
     # clone, not contiguous: of a single row that is a view, which may start at an odd byte.
-    if not _in_steps(form):
+    if not in_steps(form):
         return packed[:, start:].clone(memory_format=torch.contiguous_format).view(torch.float16)
     row = packed[:, start + groups :].clone(memory_format=torch.contiguous_format).view(torch.int16)
     steps = packed[:, start : start + groups].to(torch.int16)
-    sizes = torch.exp2((row - (steps & 127)).float() / _STEPS)
+    sizes = torch.exp2((row - (steps & 127)).float() / STEPS)
     return torch.where(steps > 127, -sizes, sizes)
 
 
 def sound_scales(packed: Tensor, columns: int, form: Format) -> bool:
     """Whether every scale and minimum in uint8 (N, ``row_bytes``) is a number that packing could have written: a file's
     may be NaN, infinite, or a step so high that a layer's output is."""
-    groups, padded = _grouping(columns, form)
+    groups, padded = grouping(columns, form)
     start = padded * form.storage_bits // 8
-    if _in_steps(form):
+    if in_steps(form):
         rows = packed[:, start + groups :].clone(memory_format=torch.contiguous_format).view(torch.int16)
-        return bool((rows <= _LARGEST_STEP).all())
+        return bool(((rows >= SMALLEST_STEP) & (rows <= LARGEST_STEP)).all())
     return bool(packed[:, start:].clone(memory_format=torch.contiguous_format).view(torch.float16).isfinite().all())
 
 
-def _in_steps(form: Format) -> bool:
+def in_steps(form: Format) -> bool:
     """Whether a group's scale is one byte, relative to its row. Few bits round more coarsely than the steps do."""
     return form.symmetric and form.weight_bits <= 4 and form.group_size > 0
 
 
-def _grouping(columns: int, form: Format) -> tuple[int, int]:
+def grouping(columns: int, form: Format) -> tuple[int, int]:
     """Groups per row, and columns after padding (so that codes fill whole bytes)."""
     size = form.group_size or columns + -columns % (4 if form.storage_bits == 6 else 2)
     groups = -(-columns // size)
@@ -146,10 +151,10 @@ def _grouping(columns: int, form: Format) -> tuple[int, int]:
 
 def _pack_symmetric(weight: Tensor, form: Format) -> Tensor:
     rows, columns = weight.shape
-    groups, padded = _grouping(columns, form)
+    groups, padded = grouping(columns, form)
     grouped = F.pad(weight.float(), (0, padded - columns)).view(rows, groups, -1)
     least, top = -(2 ** (form.weight_bits - 1)), 2 ** (form.weight_bits - 1) - 1
-    scales, stored = (_scales_in_steps if _in_steps(form) else _half_scales)(grouped, least, top)
+    scales, stored = (_scales_in_steps if in_steps(form) else _half_scales)(grouped, least, top)
     codes = (grouped / scales.unsqueeze(-1)).round().clamp(least, top).view(rows, padded).to(torch.int8)
     if form.storage_bits < 8:
         codes += 2 ** (form.storage_bits - 1)
@@ -165,17 +170,17 @@ def _half_scales(grouped: Tensor, least: int, top: int) -> tuple[Tensor, Tensor]
 
 
 def _scales_in_steps(grouped: Tensor, least: int, top: int) -> tuple[Tensor, Tensor]:
-    """As ``_half_scales``, on the grid of ``_STEPS``. The first step tried holds the largest weight with the code
+    """As ``_half_scales``, on the grid of ``STEPS``. The first step tried holds the largest weight with the code
     ``least``, or is one above it by a rounding: packing again finds what was packed."""
     largest, sign = _largest(grouped)
-    held = (largest / -least).clamp(_SMALLEST_SCALE, _LARGEST_SCALE).log2().mul_(_STEPS)
-    first = held.ceil().clamp(max=_LARGEST_STEP)
-    _, clipped = _best(grouped, [sign * torch.exp2((first - i) / _STEPS) for i in range(_CLIPPED)], least, top)
+    held = (largest / -least).clamp(_SMALLEST_SCALE, _LARGEST_SCALE).log2().mul_(STEPS)
+    first = held.ceil().clamp(max=LARGEST_STEP)
+    _, clipped = _best(grouped, [sign * torch.exp2((first - i) / STEPS) for i in range(_CLIPPED)], least, top)
     steps = first - clipped
     row = steps.amax(-1, keepdim=True)
     below = (row - steps).clamp(max=127)
     stored = below.to(torch.uint8) | torch.where(sign < 0, 128, 0).to(torch.uint8)
-    return sign * torch.exp2((row - below) / _STEPS), torch.cat([stored, _float_bytes(row.to(torch.int16))], dim=1)
+    return sign * torch.exp2((row - below) / STEPS), torch.cat([stored, _float_bytes(row.to(torch.int16))], dim=1)
 
 
 def _largest(grouped: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,7 +204,7 @@ def _best(grouped: Tensor, tried: list[Tensor], least: int, top: int) -> tuple[T
 
 def _pack_asymmetric(weight: Tensor, form: Format) -> Tensor:
     rows, columns = weight.shape
-    groups, padded = _grouping(columns, form)
+    groups, padded = grouping(columns, form)
     grouped = F.pad(weight.float(), (0, padded - columns), mode="replicate").view(rows, groups, -1)
     scales, minimums = _best_ranges(grouped, form, columns)
     codes = _codes_above(grouped, scales, minimums, form).view(rows, padded).to(torch.uint8)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .trial import failed_in_run
+
 _LEAST_ROWS = 17
 """CUDA's product takes no fewer rows, and inner and outer sizes in eights."""
 
@@ -15,14 +17,37 @@ _LEAST_ROWS = 17
 def int8_product(x_codes: Tensor, w_codes: Tensor) -> Tensor | None:
     """int8 (M, K) · int8 (N, K)^T -> int32 (M, N); None where torch has no such product for the device or the shape."""
     rows, inner = x_codes.shape
-    if 0 in (rows, inner, w_codes.shape[0]) or not _is_right(x_codes.device):
+    if 0 in (rows, inner, w_codes.shape[0]) or not usable(x_codes.device):
         return None
-    if x_codes.device.type == "cpu":
-        return torch._int_mm(x_codes, w_codes.t())
-    if inner % 8 or w_codes.shape[0] % 8:
+    cpu = x_codes.device.type == "cpu"
+    if not cpu and (inner % 8 or w_codes.shape[0] % 8):
         return None
-    x_codes = F.pad(x_codes, (0, 0, 0, max(0, _LEAST_ROWS - rows)))
-    return torch._int_mm(x_codes.contiguous(), w_codes.contiguous().t())[:rows]
+    try:
+        if cpu:
+            return torch._int_mm(x_codes, w_codes.t())
+        x_codes = F.pad(x_codes, (0, 0, 0, max(0, _LEAST_ROWS - rows)))
+        return torch._int_mm(x_codes.contiguous(), w_codes.contiguous().t())[:rows]
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        _failed.add(x_codes.device)
+        failed_in_run(f"torch's int8 product on {x_codes.device.type}", error)
+        return None
+
+
+def usable(device: torch.device) -> bool:
+    """Whether torch has the product on the device, it is right, and it has not thrown in a run."""
+    return device not in _failed and _is_right(device)
+
+
+def prepare(device: torch.device) -> None:
+    """Try the product where it would be used."""
+    if pays(device):
+        _is_right(device)
+
+
+_failed: set[torch.device] = set()
+"""Where it passed its trial and threw at a larger shape."""
 
 
 def pays(device: torch.device) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import Linear
 
 from ..formats import Format
-from ..layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear, multiplies_integers, rounded_tokens
+from ..layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear, multiplies_integers, prepare, rounded_tokens
 from ..packing import grid_of, recoded
 from ..rounding import Fitting
 from ..trial import ROWS, numbers, relative_error, trial
@@ -39,6 +39,7 @@ class TorchBackend(Backend):
     def trial(self, form: Format, device: torch.device) -> str:
         if device.type == "meta":  # torch only plans there, nothing is computed
             return ""
+        prepare(device)
         dtype = self.dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
         key = (self.name, str(form), dtype, str(device))
         return trial(key, lambda: _try(self.twins[nn.Linear], form, device, dtype))
@@ -58,7 +59,7 @@ class TorchBackend(Backend):
         bits = 16 if isinstance(layer, nn.Conv2d) else form.activation_bits
 
         def inputs(rows: Tensor) -> Tensor:
-            rows = twin.transformed(rows)
+            rows = twin.transformed(rows.float())  # of float16 it differs by a factor, for which the product makes up
             return rows[None] if rows.ndim == 2 else rows.unflatten(1, (groups, -1)).flatten(2).transpose(0, 1)
 
         def write(codes: Tensor) -> Callable[[], None]:

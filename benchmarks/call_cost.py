@@ -1,0 +1,160 @@
+"""Kernels, temporaries and memory traffic of one call of packed layers: ``python -m benchmarks.call_cost``.
+
+Counted on torch's meta device, in float16, at shapes of SDXL and FLUX at 1024², beside the float layer of the same
+shape. An operation that makes or changes a tensor is a kernel; it reads its inputs and writes its output once, also
+where they are one tensor. ``peak`` is the most that lies in memory beside inputs, packed weight and output.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from qsched_core.quant import (
+    FORMATS,
+    Format,
+    QuantizedConv2d,
+    QuantizedLinear,
+    decoding,
+    products,
+    resolve_format,
+    rotation,
+)
+from qsched_core.quant.packing import row_bytes
+
+from .record import record
+
+LINEARS = {
+    "SDXL ff 1280 -> 10240, 1024 tokens": (10240, 1280, 1024),
+    "SDXL to_q 640 -> 640, 4096 tokens": (640, 640, 4096),
+    "FLUX linear1 3072 -> 21504, 4352 tokens": (21504, 3072, 4352),
+}
+CONVOLUTIONS = {
+    "SDXL conv 1280 3x3, 32²": (1280, 1280, 32),
+    "SDXL conv 2560 -> 1280 3x3, 32²": (1280, 2560, 32),
+    "SDXL conv 320 3x3, 128²": (320, 320, 128),
+}
+FORMS = [*(FORMATS[name] for name in ("w4a8", "w4a16", "w8a8", "w6a8")), resolve_format("w4a8", symmetric=False)]
+META = torch.device("meta")
+_SYNCHRONISING = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal"}
+_NO_KERNEL = {"empty", "empty_like", "new_empty", "empty_strided"}
+
+
+class Count(TorchDispatchMode):
+    """What the operations inside cost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels: Counter[str] = Counter()
+        self.traffic = self.peak = self.synchronisations = 0
+        self._live: dict[StorageWeakRef, int] = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        name = function.overloadpacket.__name__
+        inputs = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+        given = {one.untyped_storage()._cdata for one in inputs}
+        outputs = [one for one in tree_leaves(out) if isinstance(one, Tensor)]
+        fresh = [one for one in outputs if one.untyped_storage()._cdata not in given]
+        self.synchronisations += name in _SYNCHRONISING
+        changed = function._schema.is_mutable
+        if name not in _NO_KERNEL and (fresh or changed):
+            self.kernels[name] += 1
+            target = (kwargs or {}).get("out")
+            reads = inputs[1:] if name == "copy_" else [one for one in inputs if one is not target]
+            self.traffic += sum(map(_bytes, reads)) + sum(map(_bytes, fresh or outputs))
+        for one in fresh:
+            self._live[StorageWeakRef(one.untyped_storage())] = one.untyped_storage().nbytes()
+        self._live = {one: size for one, size in self._live.items() if not one.expired()}
+        self.peak = max(self.peak, sum(self._live.values()))
+        return out
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def cost(module: nn.Module, x: Tensor) -> dict[str, float]:
+    """Of one call: kernels, and MB of temporaries at their peak and of traffic."""
+    with torch.inference_mode():
+        module(x)
+        with Count() as count:
+            out = module(x)
+    return {
+        "kernels": sum(count.kernels.values()),
+        "peak_mb": round((count.peak - _bytes(out)) / 1e6, 1),
+        "traffic_mb": round(count.traffic / 1e6, 1),
+        "synchronisations": count.synchronisations,
+    }
+
+
+def linear(outputs: int, inputs: int, form: Format) -> QuantizedLinear:
+    packed = torch.empty(outputs, row_bytes(inputs, form), dtype=torch.uint8, device=META)
+    return QuantizedLinear(packed, torch.empty(outputs, dtype=torch.float16, device=META), inputs, form)
+
+
+def convolution(outputs: int, inputs: int, form: Format) -> QuantizedConv2d:
+    packed = torch.empty(outputs, row_bytes(9 * inputs, form), dtype=torch.uint8, device=META)
+    bias = torch.empty(outputs, dtype=torch.float16, device=META)
+    return QuantizedConv2d(packed, bias, (outputs, inputs, 3, 3), form, padding=(1, 1))
+
+
+class Float(nn.Module):
+    """The layer in float16."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self.weight = torch.empty(shape, dtype=torch.float16, device=META)
+        self.bias = torch.empty(shape[0], dtype=torch.float16, device=META)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.ndim == 2:
+            return F.linear(x, self.weight, self.bias)
+        return F.conv2d(x, self.weight, self.bias, padding=1)
+
+
+def rows() -> list[dict]:
+    """A row for each format and shape, with the float layer's traffic and the unpacked weight's size beside it."""
+    found = []
+    shapes = [(name, linear, (n, k), (1, tokens, k)) for name, (n, k, tokens) in LINEARS.items()]
+    shapes += [(name, convolution, (n, c, 3, 3), (1, c, side, side)) for name, (n, c, side) in CONVOLUTIONS.items()]
+    for name, make, shape, size in shapes:
+        x = torch.empty(size, dtype=torch.float16, device=META)
+        plain = cost(Float(shape), x)
+        for form in FORMS:
+            row = cost(make(shape[0], shape[1], form), x)
+            unpacked = 2 * torch.Size(shape).numel() / 1e6
+            found.append(
+                {
+                    "layer": name,
+                    "format": str(form),
+                    **row,
+                    "float_traffic_mb": plain["traffic_mb"],
+                    "traffic_ratio": round(row["traffic_mb"] / plain["traffic_mb"], 2),
+                    "unpacked_mb": round(unpacked, 1),
+                    "input_mb": round(_bytes(x) / 1e6, 1),
+                }
+            )
+    return found
+
+
+def main() -> None:
+    products._is_right = lambda device: True  # as on a card: a meta device holds no numbers to compare
+    for size in rotation.SIZES:  # a meta device holds no values, and is prepared for nothing else
+        rotation._hadamard(size, rotation._SCALED, META)
+    decoding._table(META, 1.0)
+    table = rows()
+    text = "{layer:42s} {format:14s} {kernels:4d} kernels {traffic_ratio:6.2f} x traffic {peak_mb:8.1f} MB"
+    for row in table:
+        print(text.format(**row))
+    record("call_cost", {"rows": table})
+
+
+if __name__ == "__main__":
+    main()
