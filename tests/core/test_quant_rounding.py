@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from exactness import same_bits
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -68,8 +69,8 @@ def test_inputs_that_know_nothing_of_each_other_leave_nearest():
     form = resolve_format("w4a8", 32)
     packed = pack(weight, form)
     chosen, made = fitted_codes(weight, torch.eye(64), grid_of(packed, 64, form))
-    assert torch.equal(chosen.to(torch.int8), codes(packed, 64, form))
-    assert torch.equal(made, unpack(packed, 64, form))
+    assert same_bits(chosen.to(torch.int8), codes(packed, 64, form))
+    assert same_bits(made, unpack(packed, 64, form))
 
 
 def test_blocks_of_columns_change_nothing(monkeypatch):
@@ -108,7 +109,7 @@ def test_the_levels_of_a_table_are_the_nearest_ones():
         chosen, made = rounded(0, torch.tensor([value, value]))
         expected = (levels[:, 0] - value).abs().argmin(1)
         assert chosen.tolist() == expected.tolist()
-        assert torch.equal(made, levels[:, 0].gather(1, expected[:, None])[:, 0])
+        assert same_bits(made, levels[:, 0].gather(1, expected[:, None])[:, 0])
 
 
 # --- the bytes
@@ -123,9 +124,9 @@ def test_codes_go_into_the_same_bytes(form, columns):
     chosen, made = fitted_codes(weight, correlated(400, columns), grid)
     other = recoded(packed, chosen, form)
     assert other.shape == (12, row_bytes(columns, form))
-    assert torch.equal(unpack(other, columns, form), made)
-    assert torch.equal(scales(other, columns, form), scales(packed, columns, form))
-    assert torch.equal(recoded(other, codes(packed, columns, form), form), packed)
+    assert same_bits(unpack(other, columns, form), made)
+    assert same_bits(scales(other, columns, form), scales(packed, columns, form))
+    assert same_bits(recoded(other, codes(packed, columns, form), form), packed)
     low, high = (-(2 ** (form.weight_bits - 1)), 0)[not form.symmetric], 2**form.weight_bits - 1
     assert low <= chosen.min()
     assert chosen.max() <= high + low
@@ -210,7 +211,7 @@ def test_dead_columns_are_rounded_to_nearest():
     form = resolve_format("w4a16")
     nearest = pack(layer.weight.data, form)
     chosen, _ = fitted_codes(layer.weight.data, rows, grid_of(nearest, 128, form))
-    assert torch.equal(chosen[:, 40:50].to(torch.int8), codes(nearest, 128, form)[:, 40:50])
+    assert same_bits(chosen[:, 40:50].to(torch.int8), codes(nearest, 128, form)[:, 40:50])
 
 
 def test_fewer_rows_than_columns_are_enough_to_be_better():
@@ -231,7 +232,7 @@ def test_inputs_that_tell_nothing_leave_nearest(rows, judged, note):
     layer, form = linear(), resolve_format("w4a16")
     twin, found = fit(layer, form, rows, judged)
     assert (found.fitted, found.note) == (None, note)
-    assert torch.equal(twin.weight, TorchBackend().twin(layer, layer.weight.data, None, form).weight)
+    assert same_bits(twin.weight, TorchBackend().twin(layer, layer.weight.data, None, form).weight)
 
 
 @pytest.mark.parametrize(("error", "note"), [
@@ -246,7 +247,7 @@ def test_what_goes_wrong_in_the_factorisation_leaves_nearest(monkeypatch, error,
     twin, found = fit(layer, form, correlated(100, 128), correlated(20, 128))
     assert found.note == note
     assert not found.better
-    assert torch.equal(twin.bias, layer.bias)
+    assert same_bits(twin.bias, layer.bias)
 
 
 def test_a_hessian_that_has_no_factor_is_refused():
@@ -264,7 +265,7 @@ def test_fitted_to_other_inputs_than_judged_stays_nearest():
     twin, found = fit(layer, form, rows, judged)
     assert found.fitted > found.nearest
     assert found.note == "fitted was not better"
-    assert torch.equal(twin.weight, TorchBackend().twin(layer, layer.weight.data, None, form).weight)
+    assert same_bits(twin.weight, TorchBackend().twin(layer, layer.weight.data, None, form).weight)
 
 
 def test_no_warning_is_given():
@@ -298,7 +299,7 @@ def exact_in_four_bits(weight: Tensor) -> Tensor:
 def test_smoothing_evens_inputs_and_weights_out():
     weight = torch.tensor([[1.0, 4.0, 0.0, 1.0], [-2.0, 1.0, 0.0, 1.0]])
     scale = smoothing(weight, torch.tensor([8.0, 1.0, 5.0, 0.0]))
-    assert torch.equal(scale[2:], torch.ones(2))  # no weight, and never anything seen
+    assert same_bits(scale[2:], torch.ones(2))  # no weight, and never anything seen
     assert scale[:2].prod().item() == pytest.approx(1.0)
     assert (scale[0] / scale[1]).item() == pytest.approx(4.0)  # sqrt(8 / 2) / sqrt(1 / 4)
     assert smoothing(weight, torch.tensor([1e9, 1e-9, 1.0, 1.0])).max() == MOST_SMOOTHING
@@ -352,7 +353,7 @@ def test_both_survive_a_file_bit_for_bit(tmp_path, name):
     assert stored.shapes() == {key: tuple(value.shape) for key, value in other.state_dict().items()}
     restore(other, stored)
     assert other["a"].rotation == twin.rotation
-    assert torch.equal(other["a"](rows[:50]), twin(rows[:50]))
+    assert same_bits(other["a"](rows[:50]), twin(rows[:50]))
 
 
 @pytest.mark.parametrize("change", [{"rotation": 7}, {"rotation": True}, {"rotation": "64"}, {"rotation": -64}])
@@ -397,7 +398,7 @@ def test_the_leading_part_is_that_of_a_whole_decomposition():
         assert (smoothed - made).norm() < 1.01 * least  # no part of that rank leaves less
     before = torch.random.get_rng_state()
     leading_part(weight, None, 8)
-    assert torch.equal(torch.random.get_rng_state(), before)
+    assert same_bits(torch.random.get_rng_state(), before)
 
 
 def ranked(form_name: str, rank: int):
@@ -430,7 +431,7 @@ def test_a_branch_survives_a_file_bit_for_bit(tmp_path):
     stored, other = load_quantized(path), nn.ModuleDict({"a": linear()})
     assert stored.shapes() == {key: tuple(value.shape) for key, value in other.state_dict().items()}
     restore(other, stored)
-    assert torch.equal(other["a"](judged), twin(judged))
+    assert same_bits(other["a"](judged), twin(judged))
     assert module_bytes(other) == module_bytes(net)
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from exactness import near
+from exactness import near, same_bits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -104,7 +104,7 @@ def test_frames_belong_to_their_prompt_and_are_averaged(pack, video_model, promp
     assert videos.shape == (3, 8, 64, 64, 3)
     # Other batches take other kernels.
     assert near(generator(identity, [4])[0], videos[1])
-    assert torch.equal(frames.stills(videos), videos[:, 4])
+    assert same_bits(frames.stills(videos), videos[:, 4])
 
     score, judge = metrics.load_scorer("demo").bind(TEXTS)
     averaged = {**score(videos, [0, 4, 7]), **judge(videos, [0, 4, 7])}
@@ -128,7 +128,7 @@ def test_distances_and_thumbnails_of_videos(pack):
     videos = torch.rand(2, 3, 512, 512, 3)
     small = metrics.thumbnails(videos)
     assert small.shape == (2, 3, 256, 256, 3)
-    assert torch.equal(small[1], metrics.thumbnails(videos[1]))
+    assert near(small[1], metrics.thumbnails(videos[1]))  # another batch
     far = metrics.distance_from(lambda indices: torch.zeros_like(small))(videos, [0, 1])
     assert far.shape == (2,)
 
