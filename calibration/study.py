@@ -33,7 +33,8 @@ class Progress:
     """Told after every group of pictures. ``done`` of about ``total`` pictures (candidates that are raced out make
     fewer); ``best`` is the best candidate so far and ``trial`` the one that was just finished, if one was.
 
-    ``pictures`` are those just made, of ``indices``; None where nothing had to be made.
+    ``pictures`` are those just made, of ``indices``; None where nothing had to be made. ``finished`` are all finished
+    trials, those of an earlier run among them, of ``trials`` in all.
     """
 
     phase: str
@@ -45,6 +46,8 @@ class Progress:
     pictures: object
     indices: tuple[int, ...] = ()
     trial: Trial | None = None
+    finished: tuple[Trial, ...] = ()
+    trials: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,7 @@ class _Study:
         self.finished: list[Trial] = []
         self.baseline = math.nan
         self.made = 0
+        self.later_trials = 0  # of stages that have not begun
 
     def result(self) -> Result:
         for search in self._stages():
@@ -218,6 +222,7 @@ class _Study:
             search.begin_anew_if_void()
             if step == 0:
                 self._set_objective(search)
+            self.later_trials = (self.n_steps - step - 1) * (each + 1)
             yield search
             base = space.coefficients(search.best().point)
 
@@ -283,6 +288,7 @@ class _Study:
     ) -> None:
         here, best = search.finished(), search.best()
         known = self.finished + (here if phase != "verdict" else [])
+        later = self.later_trials if phase != "verdict" else 0
         done = sum(item.pictures for item in known) + self.made
         left = max(0, search.trials - len(here)) if phase != "verdict" else 0
         usual = done / len(known) if known else len(self.parts.search)
@@ -292,13 +298,15 @@ class _Study:
             Progress(
                 phase,
                 done,
-                done + round(left * usual) + ahead,
+                done + round((left + later) * usual) + ahead,
                 search.space.coefficients(best.point),
                 best.value,
                 identity,
                 pictures,
                 tuple(indices),
                 trial,
+                tuple(known),
+                len(known) + left + later,
             )
         )
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 
 import comfy.samplers
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..calibration import Settings
 from ..calibration.prompt_files import parse_sets
 from ..calibration.prompts import read_prompts, select
 from ..calibration.settings import SPACES, STRATEGIES
 from ..qsched_core import CalibrationError
+from .compare import picture_rows
 from .generate import HostGenerator, encode
 from .metrics import load_scorer, metric_names
 from .prompts import read_input
+from .reports import forget, keep_output
 from .run import Run
 from .samplers import sampler_names
 from .sampling import Recipe, empty_latent
@@ -277,19 +279,20 @@ class QSchedCalibrate(io.ComfyNode):
         latent = empty_latent(model, latent_image)
         scorer = load_scorer(metric) if jaq_metric is None else jaq_metric
         positives, negatives = conditionings(clip, prompt_set, negative, way)
+        forget(cls)
         run = Run(cls.hidden.unique_id, prompt_set, settings, scorer, full_model is not None)
         generator = HostGenerator(
             model, vae, positives, negatives, latent, way, search_seed, batch_size, run.generated
         )  # fmt: skip
         outcome = run(generator, full_model, warm_start, stay_near and full_model is not None)
-        # The front end keeps showing the last preview of a run: let it be the result.
-        run.finish(outcome)
-        shown = ui.PreviewImage(outcome.before_after, cls=cls).as_dict()
-        shown.update(ui.PreviewText(outcome.text).as_dict())
-        shown["qsched_report"] = [json.dumps(outcome.report)]
-        return io.NodeOutput(
-            outcome.preset, outcome.text, outcome.before_after, outcome.map, outcome.per_prompt, ui=shown
-        )
+        # No "images": the host would draw them under the node once more, and out of it in Nodes 2.0.
+        shown = {
+            "text": [outcome.text],
+            "qsched_report": [json.dumps(outcome.report)],
+            "qsched_pictures": [picture_rows(cls, outcome.rows, outcome.row_texts)],
+        }
+        pictures = (outcome.before_after, outcome.map, outcome.per_prompt)
+        return io.NodeOutput(outcome.preset, outcome.text, *pictures, ui=keep_output(cls, shown))
 
 
 def from_file(name: str, seed: int):

@@ -11,7 +11,7 @@ from pathlib import Path
 import comfy.model_management
 import folder_paths
 from comfy.quant_ops import QUANT_ALGOS
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..calibration.metrics.open_clip_network import import_open_clip
 from ..calibration.storage import import_optuna
@@ -21,7 +21,7 @@ from ..qsched_core.quant import Backend, KitchenBackend, QuantoBackend, TorchBac
 from ..qsched_core.quant.backends.kitchen import W4A8
 from .folders import FOLDER, METRICS_FOLDER, MODELS_FOLDER, SUFFIX, journal_path
 from .layers import QUANTO_TWINS, TWINS
-from .progress import node_id, say
+from .reports import keep_output
 from .run import STUDIES
 from .sockets import CATEGORY
 
@@ -51,8 +51,7 @@ class QSchedCheck(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         text = environment.report(sections())
-        say(node_id(cls), text)
-        return io.NodeOutput(text, ui=ui.PreviewText(text))
+        return io.NodeOutput(text, ui=keep_output(cls, {"text": [text]}))
 
 
 def sections() -> Iterator[Section]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..qsched_core import CoefficientError, Coefficients, Preset, PresetError
 from ..qsched_core.schedule import check_schedule
 from .curves import curve
 from .presets import describe_preset
-from .progress import node_id, say
+from .reports import keep_output
 from .sockets import CATEGORY, PresetSocket
 
 KEEP = "as plugged in"
@@ -78,8 +78,7 @@ class QSchedCoefficients(io.ComfyNode):
     def execute(cls, form, strength, sigmas=None, preset=None) -> io.NodeOutput:
         made = make(form, strength, sigmas, preset)
         text = describe_preset(made)
-        say(node_id(cls), text)
-        return io.NodeOutput(made, text, ui={**ui.PreviewText(text).as_dict(), **curve(made)})
+        return io.NodeOutput(made, text, ui=keep_output(cls, {"text": [text], **curve(made)}))
 
 
 def make(form: dict, strength: float, sigmas, preset) -> Preset:

@@ -7,7 +7,8 @@ from comfy_api.latest import io
 from ..qsched_core import IF_DIFFERS
 from .curves import curve
 from .patch import PresetUse, apply_preset, sampler_with
-from .progress import node_id
+from .progress import node_id, node_kind
+from .reports import keep_output
 from .samplers import TCD_ETA, tcd_sampler
 from .sockets import CATEGORY, PresetSocket
 
@@ -56,8 +57,9 @@ class QSchedApply(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, preset, strength, if_preset_differs) -> io.NodeOutput:
-        patched = apply_preset(model, PresetUse(preset, strength, if_preset_differs, node_id(cls)))
-        return io.NodeOutput(patched, ui=curve(preset, strength))
+        use = PresetUse(preset, strength, if_preset_differs, node_id(cls), kind=node_kind(cls))
+        patched = apply_preset(model, use)
+        return io.NodeOutput(patched, ui=keep_output(cls, curve(preset, strength)))
 
 
 class QSchedSamplerSelect(io.ComfyNode):
@@ -78,8 +80,9 @@ class QSchedSamplerSelect(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler, preset, strength, if_preset_differs) -> io.NodeOutput:
-        driven = sampler_with(sampler, PresetUse(preset, strength, if_preset_differs, node_id(cls)))
-        return io.NodeOutput(driven, ui=curve(preset, strength))
+        use = PresetUse(preset, strength, if_preset_differs, node_id(cls), kind=node_kind(cls))
+        driven = sampler_with(sampler, use)
+        return io.NodeOutput(driven, ui=keep_output(cls, curve(preset, strength)))
 
 
 class QSchedSamplerTCD(io.ComfyNode):

@@ -31,11 +31,6 @@ def picture_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(image.convert("RGB")).astype(np.float32) / 255).unsqueeze(0)
 
 
-def mosaic(pictures: Tensor, columns: int = 4) -> Tensor:
-    """The first ``columns`` pictures side by side (H, W', 3): a preview of what is going on."""
-    return torch.cat(list(pictures[:columns]), dim=1)
-
-
 def _thumbnail(picture: Tensor) -> Image.Image:
     image = Image.fromarray((picture.clamp(0, 1) * 255).round().byte().numpy())
     scale = _SIDE / max(image.size)

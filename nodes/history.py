@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from .page import page_server, workflow_id
+from .page import page_server, running_prompt
+from .reports import last_error, reports
 
 MOST_NODES, MOST_POINTS = 32, 2000
 """What is kept in all, and of one study; the oldest goes first."""
@@ -36,14 +38,15 @@ _nodes: OrderedDict[tuple[str | None, str], _Node] = OrderedDict()
 _lock = threading.Lock()  # nodes run in one thread, the server answers in another
 
 
-def keep(unique_id: str | None, run: str, event: dict) -> dict:
+def keep(unique_id: str | None, run: str, event: dict, trials: Callable[[], list[dict]]) -> dict:
     """Notes a node's "qsched.progress" event, and returns it with what tells a page where it belongs.
 
-    ``run`` names the inputs of the study: a resumed one adds to its trials, another one replaces them. Added are
-    ``run``, ``prompt`` (the host's id), ``workflow`` (the page's id of it, None where a script sent the prompt) and
-    ``count``, trials so far.
+    ``event["count"]`` are the finished trials there are, those of an earlier run that is resumed among them; ``trials``
+    lists them all, and is called only where some are not known here. ``run`` names the inputs of the study: a resumed
+    one adds to its trials, another one replaces them. Added are ``run``, ``prompt`` (the host's id) and ``workflow``
+    (the page's id of it, None where a script sent the prompt).
     """
-    prompt, workflow = _running()
+    prompt, workflow = running_prompt()
     with _lock:
         node = _nodes.setdefault((workflow, str(unique_id)), _Node())
         _nodes.move_to_end((workflow, str(unique_id)))
@@ -60,8 +63,11 @@ def keep(unique_id: str | None, run: str, event: dict) -> dict:
         if event["trial"] is not None:
             study.points.append(event["trial"])
             study.count += 1
+        if study.count != event["count"]:
+            study.points = deque(trials(), maxlen=MOST_POINTS)
+            study.count = event["count"]
         study.latest = {key: value for key, value in event.items() if key != "trial"}
-        return {**event, "run": run, "prompt": prompt, "workflow": workflow, "count": study.count}
+        return {**event, "run": run, "prompt": prompt, "workflow": workflow}
 
 
 def told(workflow: str | None) -> list[dict]:
@@ -69,7 +75,7 @@ def told(workflow: str | None) -> list[dict]:
 
     ``prompt`` is the host's id of the run that is still working on it, None after its end.
     """
-    prompt, _ = _running()
+    prompt, _ = running_prompt()
     with _lock:
         return [
             {
@@ -93,14 +99,6 @@ def add_history_route() -> None:
 
     @server.routes.get("/qsched/history")
     async def history(request: web.Request) -> web.Response:
-        return web.json_response({"nodes": told(request.query.get("workflow"))})
-
-
-def _running() -> tuple[str | None, str | None]:
-    """(The id of the prompt that runs now, the id of the workflow it was made from); None where there is none."""
-    server = page_server()
-    running = server.prompt_queue.get_current_queue_volatile()[0] if server is not None else []
-    if not running:
-        return None, None
-    _, prompt, _, extra, *_ = running[0]
-    return prompt, workflow_id(extra.get("extra_pnginfo"))
+        workflow = request.query.get("workflow")
+        answer = {"nodes": told(workflow), "reports": reports(workflow), "error": last_error(workflow)}
+        return web.json_response(answer)

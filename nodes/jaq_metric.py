@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from .metrics import DEMO, make_scorer, metric_entries
-from .progress import node_id, say
+from .reports import keep_output
 from .sockets import CATEGORY, MetricSocket
 
 
@@ -55,8 +55,7 @@ class QSchedMetric(io.ComfyNode):
     def execute(cls, tc, iq, watch, clip=None, clip_vision=None) -> io.NodeOutput:
         scorer = make_scorer(tc, iq, watch, clip, clip_vision)
         text = scorer.note or scorer.name
-        say(node_id(cls), text)
-        return io.NodeOutput(scorer, scorer.note, ui=ui.PreviewText(text))
+        return io.NodeOutput(scorer, scorer.note, ui=keep_output(cls, {"text": [text]}))
 
 
 NODES = [QSchedMetric]

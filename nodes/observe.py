@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import comfy.samplers
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..qsched_core.quant import Observation, observe
-from .progress import NodeProgress, node_id, say
+from .progress import NodeProgress, node_id
+from .reports import keep_output
 from .samplers import sampler_names
 from .sampling import Recipe
 from .sensitivity import Prompts
@@ -97,8 +98,7 @@ class QSchedObserve(io.ComfyNode):
 
         seen = observed(model, prompts.sampled(study_seed), int(memory_gb * 1e9), on_call)
         text = summary(seen)
-        say(node_id(cls), text)
-        return io.NodeOutput(seen, text, ui=ui.PreviewText(text))
+        return io.NodeOutput(seen, text, ui=keep_output(cls, {"text": [text]}))
 
 
 def observed(

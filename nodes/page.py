@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+NO_ID = "00000000-0000-0000-0000-000000000000"
+"""What a graph has that was made from an API prompt: the page gives it another id whenever it loads it."""
+
 
 def page_server():
     """The server that runs, or None."""
@@ -11,7 +14,17 @@ def page_server():
 
 
 def workflow_id(extra_pnginfo: object) -> str | None:
-    """The page's id of the workflow that a prompt was made from; None where a script sent it."""
+    """The page's id of the workflow that a prompt was made from; None where it has none, or a script sent it."""
     workflow = extra_pnginfo.get("workflow") if isinstance(extra_pnginfo, dict) else None
     found = workflow.get("id") if isinstance(workflow, dict) else None
-    return found if isinstance(found, str) else None
+    return found if isinstance(found, str) and found != NO_ID else None
+
+
+def running_prompt() -> tuple[str | None, str | None]:
+    """(The id of the prompt that runs now, the id of the workflow it was made from); None where there is none."""
+    server = page_server()
+    running = server.prompt_queue.get_current_queue_volatile()[0] if server is not None else []
+    if not running:
+        return None, None
+    _, prompt, _, extra, *_ = running[0]
+    return prompt, workflow_id(extra.get("extra_pnginfo"))

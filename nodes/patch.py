@@ -16,7 +16,7 @@ from comfy.samplers import CFGGuider
 from ..qsched_core import Coefficients, PresetError, fit
 from .describe import describe
 from .drive import Choose, drive
-from .progress import say
+from .reports import keep_note
 
 KEY = "qsched"
 
@@ -34,7 +34,8 @@ def apply_coefficients(model, coefficients: Coefficients, sigmas: Sequence[float
 class PresetUse:
     """A preset as a node uses it. ``if_differs`` is one of IF_DIFFERS; what differs is said under the node.
 
-    ``scheduler`` is the host's name where the node knows it: while sampling only the sigmas can be seen.
+    ``scheduler`` is the host's name where the node knows it: while sampling only the sigmas can be seen. ``kind`` is
+    the id of the node in the host's list.
     """
 
     preset: object
@@ -42,6 +43,7 @@ class PresetUse:
     if_differs: str = "resample"
     unique_id: str | None = None
     scheduler: str = ""
+    kind: str = ""
 
     def __post_init__(self) -> None:
         if not hasattr(self.preset, "coefficients") or not hasattr(self.preset, "sigmas"):
@@ -55,10 +57,15 @@ class PresetUse:
         here = describe(guider.model_patcher, sampler, self.scheduler, guidance_scale(guider))
         coefficients, found = fit(self.preset, here, run, strength=self.strength, if_differs=self.if_differs)
         if found:
-            text = f"Preset differs ({self.if_differs}): {'; '.join(map(str, found))}"
-            logging.warning("Q-Sched: %s", text)
-            say(self.unique_id, text)
+            logging.warning("Q-Sched: Preset differs (%s): %s", self.if_differs, "; ".join(map(str, found)))
+        differences = [{"what": item.what, "preset": item.preset, "here": item.here} for item in found]
+        note = {"kind": "differs", "choice": self.if_differs, "differences": differences}
+        self.show(note if found else None)
         return coefficients
+
+    def show(self, note: dict | None) -> None:
+        """A note on the node that uses the preset; None takes it away."""
+        keep_note(self.unique_id, self.kind, note)
 
     @property
     def changes_nothing(self) -> bool:
@@ -67,6 +74,8 @@ class PresetUse:
 
 def apply_preset(model, use: PresetUse):
     """A clone of the MODEL that samples with a preset. An earlier one on it is replaced."""
+    if use.changes_nothing:
+        use.show(None)
     return _patched(model, None if use.changes_nothing else use)
 
 
@@ -77,7 +86,10 @@ def sampler_with(sampler, use: PresetUse):
         SamplingError: not a k-diffusion sampler of the host.
     """
     driven = drive(sampler, use)
-    return driven.qsched_inner if use.changes_nothing else driven
+    if not use.changes_nothing:
+        return driven
+    use.show(None)
+    return driven.qsched_inner
 
 
 def _patched(model, choose: Choose | None):

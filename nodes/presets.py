@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..qsched_core import Preset, PresetError, load_preset, save_preset
 from .cards import (
@@ -21,7 +21,7 @@ from .cards import (
     votes_text,
 )
 from .folders import FOLDER, file_names, file_path, shown_folder, unused_path
-from .progress import node_id, say
+from .reports import keep_output
 from .sockets import CATEGORY, PresetSocket
 
 
@@ -64,8 +64,7 @@ class QSchedLoadPreset(io.ComfyNode):
     def execute(cls, preset_name) -> io.NodeOutput:
         preset = load_preset(file_path(FOLDER, preset_name))
         text = describe_preset(preset)
-        say(node_id(cls), text)
-        return io.NodeOutput(preset, text, ui=ui.PreviewText(text))
+        return io.NodeOutput(preset, text, ui=keep_output(cls, {"text": [text]}))
 
 
 class QSchedSavePreset(io.ComfyNode):
@@ -115,8 +114,7 @@ class QSchedSavePreset(io.ComfyNode):
         if with_workflow and not recipe_allowed():
             left_out = "\nThe workflow is not in it: ComfyUI was started with --disable-metadata."
         text = f"Saved {shown_folder(path.parent)}/{path.name}{left_out}"
-        say(node_id(cls), text)
-        return io.NodeOutput(path.name, ui=ui.PreviewText(text))
+        return io.NodeOutput(path.name, ui=keep_output(cls, {"text": [text]}))
 
 
 def _save(preset, card: dict[str, str], added: dict[str, str], path) -> str:

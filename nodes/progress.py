@@ -1,4 +1,4 @@
-"""A bar, a line of text and a picture on a running node, and the user's wish to stop."""
+"""A bar and a line of text on a running node, and the user's wish to stop."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ class NodeProgress:
         self.unique_id, self.total = unique_id, max(1, total)
         self._bar = comfy.utils.ProgressBar(self.total, node_id=unique_id)
 
-    def update(self, done: int, text: str = "", picture=None, total: int | None = None) -> None:
-        """``picture`` is (H, W, 3) in [0, 1], shown as the node's preview; ``total`` where it is known better now."""
+    def update(self, done: int, text: str = "", total: int | None = None) -> None:
+        """``total`` where it is known better now."""
         self.total = max(1, total or self.total)
         comfy.model_management.throw_exception_if_processing_interrupted()
-        preview = None if picture is None else ("JPEG", to_pil(picture), 1024)
-        self._bar.update_absolute(done, self.total, preview)
+        self._bar.update_absolute(done, self.total)
         if text:
             say(self.unique_id, text)
 
@@ -29,6 +28,11 @@ class NodeProgress:
 def node_id(node) -> str | None:
     """The id of the node that is running, None where a script calls it."""
     return None if node.hidden is None else node.hidden.unique_id
+
+
+def node_kind(cls) -> str:
+    """A node's id in the host's list. The host runs a clone of the class, with a name of its own."""
+    return getattr(cls.SCHEMA, "node_id", cls.__name__)
 
 
 def say(unique_id: str | None, text: str) -> None:

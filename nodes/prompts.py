@@ -10,12 +10,12 @@ from pathlib import Path
 
 import folder_paths
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..calibration.prompt_files import LARGEST, parse_file, parse_sets, read_lines
 from ..calibration.prompts import Prompts, select, select_as_given
 from ..qsched_core import CalibrationError
-from .progress import node_id, say
+from .reports import keep_output
 from .sockets import CATEGORY, PromptsSocket
 
 SHOWN = 6
@@ -140,8 +140,7 @@ class QSchedPrompts(io.ComfyNode):
         else:
             made = plain(select(first, second, draw_seed[0], notes))
         text = report(made)
-        say(node_id(cls), text)
-        return io.NodeOutput(made, text, ui=ui.PreviewText(text))
+        return io.NodeOutput(made, text, ui=keep_output(cls, {"text": [text]}))
 
 
 def plain(prompts: Prompts) -> PromptList:

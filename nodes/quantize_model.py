@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..qsched_core import PresetError
 from ..qsched_core.quant import AUTO, FORMATS, QUALITIES, RECIPES
 from .backends import job_for
 from .folders import MODELS_FOLDER, STOCK_FOLDER, file_names, file_path, shown_folder, unused_path
-from .progress import NodeProgress, node_id, say
+from .progress import NodeProgress, node_id
 from .quantized_files import is_native, is_stock, load_model, save_model, save_stock
+from .reports import keep_output
 from .sockets import CATEGORY, ObservationSocket, PlanSocket
 from .twin import quantized_twin
 
@@ -160,8 +161,7 @@ class QSchedQuantizeModel(io.ComfyNode):
             quality=None if quality == BEST_POSSIBLE else quality,
         )
         twin, report = quantized_twin(model, job, on_layer)
-        say(node_id(cls), report.text())
-        return io.NodeOutput(twin, report.text(), ui=ui.PreviewText(report.text()))
+        return io.NodeOutput(twin, report.text(), ui=keep_output(cls, {"text": [report.text()]}))
 
 
 def _patterns(text: str) -> list[str]:
@@ -203,8 +203,7 @@ class QSchedSaveQuantized(io.ComfyNode):
         if is_native(model) and not stock:
             why = " ComfyUI's own formats have no place for the LoRAs on it."
         text = f"Saved {shown_folder(path.parent)}/{path.name}, {path.stat().st_size / 1e6:.1f} MB, for {reader}.{why}"
-        say(node_id(cls), text)
-        return io.NodeOutput(path.name, ui=ui.PreviewText(text))
+        return io.NodeOutput(path.name, ui=keep_output(cls, {"text": [text]}))
 
 
 class QSchedLoadQuantized(io.ComfyNode):

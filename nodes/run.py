@@ -16,22 +16,28 @@ from ..calibration import Progress, Result, Settings, calibrate
 from ..calibration.plots import jaq_map, paired_plot
 from ..calibration.prompt_syntax import plain_text
 from ..calibration.report import Control, Row, as_json, table, verdict
+from ..calibration.search import Trial
 from ..calibration.space import Space
 from ..calibration.split import split
 from ..calibration.storage import STUDY
 from ..calibration.study import Hold, all_gains, judged
+from ..calibration.validate import newly_broken
 from ..qsched_core import CalibrationError, Coefficients, Preset, save_preset
 from ..qsched_core.quant import module_bytes
+from .compare import LivePairs
 from .describe import describe, sums
 from .folders import FOLDER, journal_path, unused_path
 from .frames import stills
-from .gallery import gallery, mosaic, picture_tensor
+from .gallery import gallery, picture_tensor
 from .generate import HostGenerator
 from .history import keep
 from .metrics import FullPictures, Scorer, distance_from
 from .progress import NodeProgress, tell
+from .reports import keep_note
+from .time_left import TimeLeft, rounded
 from .warm import warm_starts
 
+NODE = "QSchedCalibrate"
 QUANTISED, CONTROL = "quantised model", "full-precision control"
 SHOWN = 6
 """Held-out prompts in the before/after picture."""
@@ -46,7 +52,10 @@ would hand passwords to strangers, and the strangers' addresses to this machine.
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the node hands on: the preset, the verdict in words, pictures (1, H, W, 3), and all of it as JSON."""
+    """What the node hands on: the preset, the verdict in words, pictures (1, H, W, 3), and all of it as JSON.
+
+    ``rows`` are the same held-out prompts by each model, (name, pictures (B, H, W, 3)), of the prompts ``row_texts``.
+    """
 
     preset: Preset
     text: str
@@ -54,6 +63,8 @@ class Outcome:
     map: torch.Tensor
     per_prompt: torch.Tensor
     report: dict
+    rows: tuple[tuple[str, torch.Tensor], ...] = ()
+    row_texts: tuple[str, ...] = ()
 
 
 class Run:
@@ -72,20 +83,22 @@ class Run:
         self.done, self.left = 0, study * (1 + control) + 2 * len(self.parts.held_out) * control
         self.later = self.left - study
         self.bar = NodeProgress(unique_id, self.left)
-        self.started = time.monotonic()
+        self.time_left = TimeLeft()
+        self.resumed: dict[str, int] = {}  # pictures of an earlier run, by study
         self.line = f"at most {self.left} pictures"
         self.beside: list = []
-        self.before: dict[tuple, torch.Tensor] = {}
+        self.pairs = LivePairs()
         self.best: Progress | None = None
         self.bar.update(0, self.line)
 
     def generated(self, count: int) -> None:
         self.done, self.left = self.done + count, max(0, self.left - count)
-        left = (time.monotonic() - self.started) / self.done * self.left
-        self.bar.update(self.done, f"{self.line} - about {_clock(left)} left", total=self.done + self.left)
+        left = rounded(self.time_left(self.done, self.left))
+        self._update_bar(f"{self.line} - about {left} left")
 
-    def finish(self, outcome: Outcome) -> None:
-        self.bar.update(self.bar.total, outcome.text, outcome.before_after[0])
+    def _update_bar(self, text: str) -> None:
+        done = self.done + sum(self.resumed.values())
+        self.bar.update(done, text, total=done + self.left)
 
     def __call__(self, generator: HostGenerator, full_model, warm_start: bool, stay_near: bool) -> Outcome:
         """Raises InterruptProcessingException when cancelled, after the best candidate so far was saved."""
@@ -109,6 +122,7 @@ class Run:
             return self._outcome(generator, full, result, control, rows, starts)
         except InterruptProcessingException:
             self._keep_best(generator)
+            keep_note(self.unique_id, NODE, self._stopped())
             raise
         finally:
             self.scorer.release()
@@ -142,11 +156,15 @@ class Run:
         def told(progress: Progress) -> None:
             if name == QUANTISED:
                 self.best = progress
+            before = sum(t.pictures for t in progress.finished) - (progress.trial.pictures if progress.trial else 0)
+            self.resumed.setdefault(name, before)
             self.left = max(0, progress.total - progress.done) + self.later
             gain = progress.best_jaq - progress.identity_jaq
             self.line = f"{name}, {progress.phase}: best JAQ so far {gain:+.4f}"
-            self.bar.update(self.done, self.line, self._preview(name, progress), total=self.done + self.left)
-            tell(self.unique_id, "qsched.progress", keep(self.unique_id, key, _event(name, progress)))
+            self._update_bar(self.line)
+            event = {**_event(name, progress), "pictures": self._pair(name, progress)}
+            event = keep(self.unique_id, key, event, lambda: [_trial(trial) for trial in progress.finished])
+            tell(self.unique_id, "qsched.progress", event)
 
         self.line = f"{name}: identity"
         key = self._key(generator, starts, held=hold is not None)
@@ -166,15 +184,9 @@ class Run:
             on_progress=told,
         )
 
-    def _preview(self, study: str, progress: Progress) -> torch.Tensor | None:
-        """The stock sampler's pictures above those of the candidate of the moment: a few of each, the same prompts."""
-        if progress.pictures is None:
-            return None
-        shown, place = mosaic(stills(progress.pictures)), (study, progress.indices)
-        if place not in self.before:
-            # The first to be sampled in every group is the identity.
-            self.before[place] = shown
-        return torch.cat([self.before[place], shown])
+    def _pair(self, study: str, progress: Progress) -> dict | None:
+        pictures = progress.pictures
+        return None if pictures is None else self.pairs(study, progress.indices, stills(pictures))
 
     def _key(self, generator: HostGenerator, starts: tuple[Coefficients, ...], *, held: bool) -> str:
         """sha256 of everything that decides the figures: equal inputs find their journal again."""
@@ -214,6 +226,12 @@ class Run:
         record = {"search JAQ": _plain(self.best.best_jaq), "search JAQ of identity": _plain(self.best.identity_jaq)}
         preset = Preset(self.best.best, generator.sigmas, self._binding(generator), "not validated", record)
         save_preset(preset, unused_path(FOLDER, "cancelled calibration"))
+
+    def _stopped(self) -> dict:
+        """How far a cancelled run came, the identity not counted."""
+        if self.best is None:
+            return {"kind": "stopped", "count": 0, "total": self.settings.trials}
+        return {"kind": "stopped", "count": max(0, len(self.best.finished) - 1), "total": self.best.trials - 1}
 
     def _outcome(self, generator, full, result: Result, control: Control | None, rows, starts) -> Outcome:
         lines = verdict(result, control)
@@ -255,6 +273,7 @@ class Run:
             "table": table(rows),
             "verdict": lines,
             "accepted": result.accepted,
+            "why not": _why_not(result),
             "held_out": {"prompts": result.gain.prompts, "noises": self.settings.seeds},
             "drifts": list(result.drifts),
             "coefficients": record["candidate"],
@@ -264,15 +283,19 @@ class Run:
             "trace": [{**t.point, "jaq": _plain(t.value), "whole": t.whole} for t in result.finished],
         }
         space = Space(self.settings, generator.way.steps)
+        indices = self.parts.held_out[:SHOWN]
+        pictured = self._rows(generator, full, result, indices)
         pictures = (
-            self._gallery(generator, full, result),
+            gallery(pictured),
             picture_tensor(jaq_map(result.finished, space, result.coefficients)),
             picture_tensor(_paired(result, self.prompts)),
         )
-        return Outcome(preset, "\n".join(lines), *pictures, report)
+        texts = tuple(self.prompts.texts[index % len(self.prompts.texts)] for index in indices)
+        return Outcome(preset, "\n".join(lines), *pictures, report, pictured, texts)
 
-    def _gallery(self, generator: HostGenerator, full: HostGenerator | None, result: Result) -> torch.Tensor:
-        indices = self.parts.held_out[:SHOWN]
+    def _rows(
+        self, generator: HostGenerator, full: HostGenerator | None, result: Result, indices
+    ) -> tuple[tuple[str, torch.Tensor], ...]:
         identity = Coefficients.identity(generator.way.steps)
         rows = [
             ("quantised", stills(generator(identity, indices))),
@@ -280,7 +303,18 @@ class Run:
         ]
         if full is not None:
             rows.insert(0, ("full precision", stills(full(identity, indices))))
-        return gallery(rows)
+        return tuple(rows)
+
+
+def _why_not(result: Result) -> str:
+    """Why the identity is recommended, in the words of the page's texts; "" where it is not."""
+    if result.accepted:
+        return ""
+    if newly_broken(result.identity, result.candidate):
+        return "broken"
+    if result.coefficients.is_identity:
+        return "none"
+    return "worse" if result.gain.high < 0 else "noise"
 
 
 def _paired(result: Result, prompts) -> Image.Image:
@@ -302,10 +336,14 @@ def _event(study: str, progress: Progress) -> dict:
         "total": progress.total,
         "best": {"c_x": best.c_x, "c_eps": best.c_eps, "jaq": _plain(progress.best_jaq)},
         "identity": _plain(progress.identity_jaq),
-        "trial": None
-        if trial is None
-        else {"point": dict(trial.point), "jaq": _plain(trial.value), "whole": trial.whole},
+        "count": len(progress.finished),
+        "trials": progress.trials,
+        "trial": None if trial is None else _trial(trial),
     }
+
+
+def _trial(trial: Trial) -> dict:
+    return {"point": dict(trial.point), "jaq": _plain(trial.value), "whole": trial.whole}
 
 
 def _weights(model) -> list:
@@ -322,10 +360,3 @@ def _plain(value: float) -> float | None:
     """JSON knows no NaN."""
     return value if value == value and abs(value) != float("inf") else None
 
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

@@ -8,7 +8,8 @@ from comfy_api.latest import io
 from .curves import curve
 from .doors import preset_inputs
 from .patch import PresetUse, apply_preset
-from .progress import node_id
+from .progress import node_id, node_kind
+from .reports import keep_note, keep_output
 from .samplers import sampler_names
 from .sampling import Recipe, check_latent, sample_latent
 from .sockets import CATEGORY
@@ -83,10 +84,12 @@ class QSchedSampler(io.ComfyNode):
         recipe = Recipe(steps, cfg, sampler_name, scheduler, denoise)
         check_latent(model, latent_image)
         if preset is not None:
-            use = PresetUse(preset, strength, if_preset_differs, node_id(cls), scheduler)
+            use = PresetUse(preset, strength, if_preset_differs, node_id(cls), scheduler, node_kind(cls))
             model = apply_preset(model, use)
+        else:
+            keep_note(node_id(cls), node_kind(cls), None)
         latent = sample_latent(model, recipe, seed, positive, negative, latent_image)
-        return io.NodeOutput(latent, ui=curve(preset, strength))
+        return io.NodeOutput(latent, ui=keep_output(cls, curve(preset, strength)))
 
 
 NODES = [QSchedSampler]

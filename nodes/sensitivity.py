@@ -15,7 +15,8 @@ from ..qsched_core.quant import DEPTHS, Format, Observation, Sensitivity, least_
 from ..qsched_core.quant.budget import check_bits
 from ..qsched_core.quant.measuring import studied_layers
 from .plot import sensitivity_plot
-from .progress import NodeProgress, node_id, say
+from .progress import NodeProgress, node_id
+from .reports import keep_output
 from .samplers import sampler_names, sampler_object
 from .sampling import Recipe, single_latent
 from .sockets import CATEGORY, ObservationSocket, PlanSocket
@@ -141,10 +142,9 @@ class QSchedSensitivity(io.ComfyNode):
         text, plot = found.text(plan), sensitivity_plot(found, plan)
         if len(prompts) == 1:
             text = "One prompt: combine two or more, and constant first tokens are looked for too.\n" + text
-        say(node_id(cls), text.partition("\n\n")[0])
         shown = ui.PreviewImage(plot, cls=cls).as_dict()
         shown.update(ui.PreviewText(text).as_dict())
-        return io.NodeOutput(plan, text, plot, ui=shown)
+        return io.NodeOutput(plan, text, plot, ui=keep_output(cls, shown))
 
 
 class Prompts:

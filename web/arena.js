@@ -1,9 +1,10 @@
 // The blind vote on Q-Sched Arena: two pictures, keys, and once it is closed the result and what was what.
 import { api } from "../../scripts/api.js";
 import { readBallot, readKey } from "./ballot.js";
-import { allNodes, lastOutput, nodeById, rootGraph } from "./nodes.js";
+import { followOutput } from "./history.js";
+import { allNodes, nodeById, rootGraph } from "./nodes.js";
 import { PAGE_HEADER } from "./page_header.js";
-import { Panel } from "./panel.js";
+import { make, Panel } from "./panel.js";
 import { addStyles } from "./style.js";
 import { text } from "./texts.js";
 
@@ -19,11 +20,7 @@ const arenas = new WeakMap();
 export function addArena(node) {
   if (node.comfyClass !== NODE) return;
   arenas.set(node, new Arena(node));
-  const { onExecuted } = node;
-  node.onExecuted = function (output) {
-    onExecuted?.apply(this, arguments);
-    arenas.get(this)?.open(output?.qsched_arena?.[0]);
-  };
+  followOutput(node, (output) => arenas.get(node).open(output?.qsched_arena?.[0]));
 }
 
 /** To be called once: another tab has voted, or the server is back. */
@@ -40,11 +37,10 @@ export function listenArenas() {
   });
 }
 
-/** After a workflow was loaded, a tab came back or a page was reloaded: from the last result, or the server. */
+/** After a workflow was loaded, a tab came back or a page was reloaded: votes of a node that has not run here. */
 export async function restoreArenas() {
   const nodes = [...allNodes()].filter(([, node]) => arenas.has(node));
   if (!nodes.length) return;
-  for (const [id, node, graph] of nodes) arenas.get(node).open(lastOutput(id, node, graph)?.qsched_arena?.[0]);
   const workflow = rootGraph()?.id;
   try {
     const answer = await api.fetchApi(`/qsched/arena?workflow=${encodeURIComponent(workflow ?? "")}`);
@@ -57,7 +53,7 @@ export async function restoreArenas() {
 
 class Arena extends Panel {
   constructor(node) {
-    super(node, "qsched_arena");
+    super(node, "qsched_arena", make("div"));
     this.key = "";
     this.ballot = null;
     this.shown = 0; // which pair, once it is closed
@@ -120,6 +116,14 @@ class Arena extends Panel {
     event.preventDefault();
     // Enter closes only what is complete: the button asks before it.
     if (!event.repeat && (name !== "close" || this.pair() === null)) this.act(name);
+  }
+
+  fit() {
+    if (!this.buttons) return;
+    this.room = this.ballot?.pictures.length ? HEIGHT : 0;
+    this.element.style.display = "";
+    this.widget.hidden = false; // it is there from the start, with its hint
+    this.setHeight(this.room || HINT);
   }
 
   /** The pair that is asked, null where all of them have a vote. */
@@ -231,7 +235,7 @@ class Arena extends Panel {
     label(buttons.close, close, asked && ballot.pictures.length > 0 && ballot.last !== null);
     label(buttons.full, text("arena.full"), files.length > 0);
     if (ballot?.pictures.length && this.node.size[0] < WIDTH) this.node.setSize([WIDTH, this.node.size[1]]);
-    this.setHeight(ballot?.pictures.length ? HEIGHT : HINT);
+    this.fit();
     // The next pair, so that it is there at once.
     for (const file of (asked && pair !== null && ballot.pictures[pair + 1]) || []) new Image().src = urlOf(file);
   }
@@ -261,13 +265,6 @@ function sentence({ wins, losses, skips, low, high, verdict }) {
 function captionOf(ballot, pair, side) {
   const name = text(ballot.sides[pair] === side ? "arena.with" : "arena.without");
   return ballot.votes[pair] === side ? `${name} ✓ ${text("arena.yours")}` : name;
-}
-
-function make(tag, kind = "", ...children) {
-  const element = document.createElement(tag);
-  if (kind) element.className = kind;
-  element.append(...children);
-  return element;
 }
 
 function label(button, name, there) {

@@ -1,39 +1,40 @@
 // The live map on JAQ Calibrate.
 import { api } from "../../scripts/api.js";
+import { showLivePair } from "./compare.js";
 import { bestSoFar, gainsOf, isIdentity, signed } from "./gains.js";
-import { drawMap } from "./map.js";
-import { allNodes, lastOutput, nodeById, rootGraph } from "./nodes.js";
-import { Panel } from "./panel.js";
+import { askHistory, followOutput, readHistory } from "./history.js";
+import { drawMap, mapHeight } from "./map.js";
+import { allNodes, nodeById, rootGraph } from "./nodes.js";
+import { Plot } from "./panel.js";
 import { advance, readReport, readStudy } from "./records.js";
+import { setStale } from "./report.js";
 import { hasEnded, watchRuns } from "./runs.js";
 import { text } from "./texts.js";
 import { drawLegend, drawTrace } from "./trace.js";
 
 const NODE = "QSchedCalibrate", CONTROL = "full-precision control";
-const HEIGHT = 296, LINE = 66, LEGEND = 26;
+const HEIGHT = 250, LINE = 52, LEGEND = 22;
 
 /** Per node: its panel, what is known of its searches, and the run they belong to, null where none is running. */
 const states = new WeakMap();
 
-let turn = 0; // of the questions to the server: a late answer says what is no longer so
-
 /** To be called for every node that is made. */
 export function addMap(node) {
   if (node.comfyClass !== NODE) return;
-  states.set(node, { panel: new Panel(node, "qsched_map"), study: null, control: null, prompt: null });
+  states.set(node, { panel: new Plot(node, "qsched_map"), study: null, control: null, prompt: null });
   show(node);
-  const { onExecuted } = node;
-  node.onExecuted = function (output) {
-    onExecuted?.apply(this, arguments);
-    showReport(this, output);
-  };
+  followOutput(node, (output) => showReport(node, output));
 }
 
 /** To be called once: listens for the events of calibrations, and for their end. */
 export function listen() {
-  watchRuns(() => calibrations().some(([, node]) => states.get(node).prompt !== null), (prompt) => {
-    for (const [, node] of calibrations()) if (states.get(node).prompt === prompt) end(node);
-    refresh();
+  const running = () => calibrations().filter(([, node]) => states.get(node).prompt !== null);
+  const end = (prompt) => {
+    for (const [, node] of running()) if (states.get(node).prompt === prompt) setRunning(node, null);
+  };
+  watchRuns(() => running().length > 0, end, askHistory);
+  readHistory(({ nodes: entries }) => {
+    for (const [id, node] of calibrations()) update(node, entries.find((entry) => entry.node === id));
   });
   api.addEventListener("qsched.progress", ({ detail }) => {
     if (detail?.workflow && detail.workflow !== rootGraph()?.id) return; // another tab's: the server keeps it
@@ -42,42 +43,22 @@ export function listen() {
     if (!state) return;
     const slot = detail.study === CONTROL ? "control" : "study";
     const next = advance(state[slot], detail);
-    if (next === null) return restore();
+    if (next === null) return askHistory();
     if (slot === "study" && state.study?.run !== next.run) state.control = null;
     state[slot] = next;
-    state.prompt = hasEnded(detail.prompt) ? null : detail.prompt;
-    show(node);
+    showLivePair(node, detail.pictures);
+    setRunning(node, hasEnded(detail.prompt) ? null : detail.prompt);
   });
 }
 
 const calibrations = () => [...allNodes()].filter(([, node]) => states.has(node));
-
-/** After a workflow was loaded, a tab came back or a page was reloaded: from the last result, or the server. */
-export function restore() {
-  for (const [id, node, graph] of calibrations()) showReport(node, lastOutput(id, node, graph));
-  return refresh();
-}
-
-async function refresh() {
-  if (!calibrations().length) return;
-  const workflow = rootGraph()?.id, asked = ++turn;
-  try {
-    const answer = await api.fetchApi(`/qsched/history?workflow=${encodeURIComponent(workflow ?? "")}`);
-    if (!answer.ok) return;
-    const entries = (await answer.json()).nodes;
-    if (workflow !== rootGraph()?.id || asked !== turn) return;
-    for (const [id, node] of calibrations()) update(node, entries.find((entry) => entry.node === id));
-  } catch (error) {
-    console.warn("Q-Sched: the history could not be read.", error);
-  }
-}
 
 function update(node, entry) {
   const state = states.get(node);
   const prompt = entry && !hasEnded(entry.prompt) ? entry.prompt : null;
   const missed = state.prompt !== null && prompt === null; // its end, and maybe the last trials
   if (entry && (prompt !== null || missed || !state.study)) showHistory(node, entry, prompt);
-  else if (missed) end(node);
+  else if (missed) setRunning(node, null);
 }
 
 function showHistory(node, { studies }, prompt) {
@@ -85,8 +66,8 @@ function showHistory(node, { studies }, prompt) {
   const [control, study] = [studies.find(isControl), studies.find((entry) => !isControl(entry))];
   state.study = newer(state.study, study);
   state.control = newer(state.control, control);
-  state.prompt = prompt;
-  show(node);
+  if (prompt !== null) showLivePair(node, (control ?? study)?.pictures);
+  setRunning(node, prompt);
 }
 
 // Events that came while the server answered are ahead of its answer.
@@ -95,18 +76,18 @@ function newer(known, entry) {
   return known && known.run === study?.run && known.count > study.count ? known : study;
 }
 
-function end(node) {
-  states.get(node).prompt = null;
+function setRunning(node, prompt) {
+  states.get(node).prompt = prompt;
+  setStale(node, prompt !== null);
   show(node);
 }
 
 const isControl = (entry) => entry.study === CONTROL;
 
 function showReport(node, output) {
-  const study = readReport(output?.qsched_report?.[0]);
+  const study = readReport(output.qsched_report?.[0]);
   const state = states.get(node);
-  if (!study || !state) return;
-  state.study = { ...study, run: state.study?.run ?? "" };
+  state.study = study && { ...study, run: state.study?.run ?? "" };
   state.prompt = null;
   show(node);
 }
@@ -117,10 +98,10 @@ function show(node) {
   panel.canvas.dataset.running = prompt === null ? "no" : "yes";
   if (!study?.points.length) return panel.show(text(study ? "map.first" : "map.hint"), 0);
   panel.show(words(study, control, prompt !== null), HEIGHT, (context, width, height, theme) => {
-    const map = height - LINE - LEGEND - 4;
+    const map = Math.min(height - LINE - LEGEND - 4, mapHeight(study, width));
     drawMap(context, { x: 0, y: 0, width, height: map }, theme, study, radiusOf(node));
     drawLegend(context, { x: 0, y: map, width, height: LEGEND }, theme, study);
-    drawTrace(context, { x: 0, y: map + LEGEND, width, height: LINE }, theme, study, control);
+    drawTrace(context, { x: 0, y: map + LEGEND, width, height: height - map - LEGEND }, theme, study, control);
   });
 }
 

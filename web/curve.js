@@ -1,9 +1,10 @@
 // c_x and c_eps over the steps, on nodes that use or make a preset.
 import { api } from "../../scripts/api.js";
-import { allNodes, lastOutput } from "./nodes.js";
-import { Panel } from "./panel.js";
-import { readCurve } from "./records.js";
+import { followOutput } from "./history.js";
 import { strokes } from "./map.js";
+import { isOnPage } from "./nodes.js";
+import { Plot } from "./panel.js";
+import { readCurve } from "./records.js";
 import { text } from "./texts.js";
 
 const NODES = new Set(["QSchedSampler", "QSchedLoadPreset", "QSchedCoefficients", "QSchedApply", "QSchedSamplerSelect"]);
@@ -14,19 +15,8 @@ const panels = new WeakMap();
 /** To be called for every node that is made. Nothing is added to it before there is something to draw. */
 export function addCurve(node) {
   if (!NODES.has(node.comfyClass)) return;
-  const { onExecuted } = node;
-  node.onExecuted = function (output) {
-    onExecuted?.apply(this, arguments);
-    showOutput(this, output);
-  };
+  followOutput(node, (output) => showOutput(node, output));
   if (node.comfyClass === "QSchedLoadPreset") follow(node);
-}
-
-/** After a workflow was loaded, a tab came back or a page was reloaded. */
-export function restoreCurves() {
-  for (const [id, node, graph] of allNodes()) {
-    if (NODES.has(node.comfyClass)) showOutput(node, lastOutput(id, node, graph));
-  }
 }
 
 function showOutput(node, output) {
@@ -59,9 +49,9 @@ async function showFile(node, widget) {
 
 function show(node, curve) {
   let panel = panels.get(node);
-  if (!curve && !panel) return;
+  if ((!curve && !panel) || !isOnPage(node)) return;
   if (!panel) {
-    panel = new Panel(node, "qsched_curve");
+    panel = new Plot(node, "qsched_curve");
     panels.set(node, panel);
   }
   panel.canvas.dataset.steps = curve?.c_x.length ?? 0;

@@ -1,10 +1,11 @@
 // What went wrong, on the node that it went wrong in, until a run passes that node.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { readHistory } from "./history.js";
 import { allNodes, rootGraph } from "./nodes.js";
 import { Note } from "./note.js";
 
-const LONGEST = 300, MOST = 100;
+const LONGEST = 4000, MOST = 100;
 
 const errors = new Map(); // by workflow and node: {workflow, id, text, refused}
 const notes = new WeakMap(); // by node
@@ -20,6 +21,11 @@ export function listenErrors() {
   api.addEventListener("executing", ({ detail }) => passed([detail]));
   api.addEventListener("execution_cached", ({ detail }) => passed(detail?.nodes ?? []));
   api.addEventListener("execution_error", ({ detail }) => inTurn(() => failed(detail)));
+  // After a reload the page knows nothing of a failure: the server does.
+  readHistory(({ error }) => {
+    const workflow = rootGraph()?.id, id = String(error?.node_id);
+    if (error && !errors.has(key(workflow, id))) keep(workflow, id, wordsOf(error), false);
+  });
   api.addEventListener("promptQueued", () => refuse(app.lastNodeErrors));
   // The host has no event for a prompt that its server refuses.
   setInterval(() => {
@@ -36,9 +42,14 @@ export function restoreErrors() {
 
 async function failed(detail) {
   if (!isOurs(detail?.node_type)) return;
-  const message = String(detail.exception_message ?? "");
-  const text = message.startsWith("Q-Sched:") ? message : `${detail.exception_type}: ${message}`;
-  keep(await workflowOf(detail.prompt_id), String(detail.node_id), readable(text), false);
+  keep(await workflowOf(detail.prompt_id), String(detail.node_id), wordsOf(detail), false);
+}
+
+// The kind of a stranger's error without the module that it is from: a path on the server, for what a pack raises.
+function wordsOf({ exception_message, exception_type }) {
+  const message = String(exception_message ?? "").trim();
+  const kind = String(exception_type ?? "").split(".").at(-1);
+  return (message.startsWith("Q-Sched:") ? message : `${kind}: ${message}`).slice(0, LONGEST);
 }
 
 function passed(ids) {
@@ -60,18 +71,12 @@ function refuse(found) {
   for (const [id, { errors: list, class_type: type } = {}] of Object.entries(found ?? {})) {
     if (!isOurs(type) || !list?.length) continue;
     const details = String(list[0].details ?? ""), start = details.indexOf("Q-Sched:");
-    keep(workflow, id, readable(start < 0 ? `${list[0].message}: ${details}` : details.slice(start)), true);
+    keep(workflow, id, (start < 0 ? `${list[0].message}: ${details}` : details.slice(start)).slice(0, LONGEST), true);
   }
 }
 
 const isOurs = (type) => String(type).startsWith("QSched");
 const key = (workflow, id) => `${workflow}\n${id}`;
-
-// The first line, and the way out where that is the second.
-function readable(text) {
-  const [first, second] = text.split("\n");
-  return (second?.startsWith("Fix:") ? `${first}\n${second}` : first).slice(0, LONGEST);
-}
 
 function keep(workflow, id, text, refused) {
   errors.set(key(workflow, id), { workflow, id, text, refused });
@@ -94,11 +99,11 @@ function show(node, text) {
   if (!isOurs(node.comfyClass) || (!text && !note)) return;
   if (!note) {
     note = new Note(node, "qsched_error");
-    note.element.classList.add("qsched-error");
-    note.text.setAttribute("role", "alert");
+    note.headline.setAttribute("role", "alert");
     notes.set(node, note);
   }
-  note.say(text ?? "");
+  const [headline, ...rest] = (text ?? "").split("\n");
+  note.say(headline, rest.join("\n"), "error");
 }
 
 /** The page's id of the workflow that a prompt was made from. */

@@ -40,6 +40,14 @@ export function signed(value) {
   return (value > 0 ? "+" : "") + value.toFixed(digits).replace("-", "−");
 }
 
+/** "+0.11 [0.09, 0.13]", with as many digits as the interval's width allows to speak of. */
+export function interval(gain, low, high) {
+  const width = low === null || high === null ? Math.abs(gain) : high - low;
+  const digits = width > 0 ? Math.min(6, Math.max(2, -Math.floor(Math.log10(width)))) : 2;
+  const [middle, from, to] = [gain, low, high].map((value) => value?.toFixed(digits).replace("-", "−") ?? "?");
+  return `${gain > 0 ? "+" : ""}${middle} [${from}, ${to}]`;
+}
+
 function median(values) {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted.length ? sorted[sorted.length >> 1] : null;

@@ -51,6 +51,12 @@ export function drawMap(context, box, theme, study, radius) {
   });
 }
 
+/** The height that a map of a width can fill: its planes are squares. */
+export function mapHeight(study, width) {
+  const count = panelsOf(study).length;
+  return (width - LEFT - (count - 1) * GAP) / count + TITLE + TICKS;
+}
+
 /** A candidate: hollow where it was dropped early, a small x where it could not be scored (no colour). */
 export function drawPoint(context, theme, x, y, colour, whole, size = 1) {
   if (colour === null) {

@@ -18,6 +18,12 @@ export function* allNodes(graph = rootGraph(), prefix = "", depth = 0) {
   }
 }
 
+/** Whether a node is in the workflow on the page: an answer may come when its tab was left. */
+export function isOnPage(node) {
+  for (const [, one] of allNodes()) if (one === node) return true;
+  return false;
+}
+
 /** @param {string} id as the server knows it */
 export function nodeById(id) {
   for (const [found, node] of allNodes()) if (found === id) return node;

@@ -1,13 +1,15 @@
 // Q-Sched's part of the page: socket colours, the live map of a calibration, and the curves of presets.
 import { app } from "../../scripts/app.js";
 import { addArena, listenArenas, restoreArenas } from "./arena.js";
-import { addMap, listen, restore } from "./calibrate.js";
-import { addCurve, restoreCurves } from "./curve.js";
+import { addMap, listen } from "./calibrate.js";
+import { addCompare } from "./compare.js";
+import { addCurve } from "./curve.js";
 import { listenErrors, restoreErrors } from "./errors.js";
 import { foldAdvanced } from "./fold.js";
+import { restoreHistory } from "./history.js";
 import { addLibrary, refreshLibrary } from "./library.js";
 import { redrawPanels } from "./panel.js";
-import { addReport, restoreReports } from "./report.js";
+import { addReport, listenReports } from "./report.js";
 import { colourSockets } from "./sockets.js";
 import { addStyles } from "./style.js";
 import { translateNotes } from "./translate_notes.js";
@@ -20,6 +22,7 @@ app.registerExtension({
     addStyles("templates.css");
     addLibrary();
     listen();
+    listenReports();
     listenErrors();
     listenArenas();
     // A palette is on the page once the root's style or the body's class has changed; there is no event for it.
@@ -39,9 +42,10 @@ app.registerExtension({
 
   nodeCreated(node) {
     foldAdvanced(node);
-    addMap(node);
-    addCurve(node);
     addReport(node);
+    addMap(node);
+    addCompare(node);
+    addCurve(node);
     addArena(node);
   },
 
@@ -51,10 +55,8 @@ app.registerExtension({
 
   afterConfigureGraph() {
     colourSockets();
-    restoreCurves();
-    restoreReports();
     restoreArenas();
-    restore();
+    restoreHistory();
     restoreErrors();
     refreshLibrary();
   },

@@ -1,7 +1,9 @@
 // What a calibration has found so far, out of the server's events, its history or a finished report. All of it may
 // come from a stranger's workflow: only numbers and known names get through.
 
-const MOST = 2000;
+const MOST = 2000, LONGEST = 400;
+const REASONS = ["none", "noise", "worse", "broken"], CHOICES = ["resample", "use as is", "refuse"];
+const FOLDERS = ["temp", "output", "input"]; // of the host
 const AXIS = /^c_(x|eps)(_(first|last|[1-9]\d{0,3}))?$/;
 
 /**
@@ -52,12 +54,7 @@ export function advance(study, event) {
  * @returns {?Study} null where it is none
  */
 export function readReport(text) {
-  let report;
-  try {
-    report = JSON.parse(text);
-  } catch {
-    return null;
-  }
+  const report = parse(text);
   if (!Array.isArray(report?.trace)) return null;
   const points = report.trace.slice(0, MOST).map((point) => readPoint(point, point?.jaq, point?.whole));
   const whole = points.filter((point) => point.whole && point.jaq !== null);
@@ -80,6 +77,56 @@ export function readCurve(told) {
   return curve && { c_x: curve.c_x, c_eps: curve.c_eps, sigmas: list(told.sigmas).slice(0, 1001).map(number) };
 }
 
+/**
+ * @param {unknown} report a node's `qsched_report`
+ * @returns {?{accepted: boolean, why: string, gain: ?number, low: ?number, high: ?number}} null where it is none;
+ *   `why` the identity is recommended is one of REASONS
+ */
+export function readVerdict(report) {
+  const verdict = parse(report);
+  if (typeof verdict?.accepted !== "boolean") return null;
+  const { gain, low, high } = verdict.gains?.jaq ?? {};
+  const why = REASONS.includes(verdict["why not"]) ? verdict["why not"] : "noise";
+  return { accepted: verdict.accepted, why, gain: number(gain), low: number(low), high: number(high) };
+}
+
+/**
+ * @param {unknown} note an event's or the server's
+ * @returns {?object} {kind: "stopped", count, total} or {kind: "differs", choice, differences: {what, preset, here}[]}
+ */
+export function readNote(note) {
+  if (note?.kind === "stopped") return { kind: "stopped", count: number(note.count) ?? 0, total: number(note.total) ?? 0 };
+  const differences = list(note?.differences).slice(0, 20).map((item) => ({
+    what: words(item?.what), preset: words(item?.preset), here: words(item?.here),
+  }));
+  if (note?.kind !== "differs" || !differences.length) return null;
+  return { kind: "differs", choice: CHOICES.includes(note.choice) ? note.choice : CHOICES[0], differences };
+}
+
+/**
+ * @param {unknown} pictures a node's `qsched_pictures`
+ * @returns {?{rows: {name: string, files: object[]}[], texts: string[]}} null where there are not two rows to compare
+ */
+export function readPictures(pictures) {
+  const rows = list(pictures?.rows).slice(0, 8).map((row) => ({
+    name: words(row?.name), files: list(row?.files).slice(0, 64).map(readFile).filter(Boolean),
+  }));
+  if (rows.length < 2 || rows.some((row) => !row.files.length)) return null;
+  return { rows, texts: list(pictures.texts).slice(0, 64).map(words) };
+}
+
+/** @returns {?{before: string, after: string}} addresses of two pictures that an event carried */
+export function readLivePair(pair) {
+  const pictures = [pair?.before, pair?.after];
+  if (!pictures.every((uri) => typeof uri === "string" && uri.startsWith("data:image/jpeg;base64,"))) return null;
+  return { before: pair.before, after: pair.after };
+}
+
+function readFile(file) {
+  const [filename, subfolder, type] = [words(file?.filename), words(file?.subfolder), words(file?.type)];
+  return filename && FOLDERS.includes(type) ? { filename, subfolder, type } : null;
+}
+
 function readPoint(axes, jaq, whole) {
   const known = Object.entries(axes ?? {}).filter(([axis, value]) => AXIS.test(axis) && number(value) !== null);
   return { axes: Object.fromEntries(known.slice(0, 2000)), jaq: number(jaq), whole: whole !== false };
@@ -91,5 +138,14 @@ function readBest(told, jaq) {
   return { c_x, c_eps, jaq: number(jaq) };
 }
 
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+const words = (value) => (typeof value === "string" ? value.slice(0, LONGEST) : "");
 const list = (value) => (Array.isArray(value) ? value : []);
 const number = (value) => (typeof value === "number" && Number.isFinite(value) ? value : null);

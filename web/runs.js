@@ -1,5 +1,5 @@
-// Which runs have ended. A page misses events: it was reloaded, another tab sent the run, or the server went away. So
-// what a page believes to be running is asked for again, at every event that may end it and every few seconds.
+// When runs begin and end. A page misses events: it was reloaded, another tab sent the run, or the server went away. So
+// the server is asked again at every event that may end a run, and every few seconds while one is believed to go on.
 import { api } from "../../scripts/api.js";
 
 const ENDS = ["execution_success", "execution_error", "execution_interrupted"];
@@ -15,24 +15,26 @@ export const hasEnded = (prompt) => ended.has(prompt);
 /**
  * To be called once.
  * @param {() => boolean} isRunning whether the page shows anything as running
- * @param {(prompt: ?string) => void} onEnd with the run that ended, or null where the server has to be asked
+ * @param {(prompt: string) => void} onEnd with the run that ended
+ * @param {() => void} ask called when the server has to be asked
  */
-export function watchRuns(isRunning, onEnd) {
+export function watchRuns(isRunning, onEnd, ask) {
+  let timer = null;
+  const askSoon = () => {
+    timer ??= setTimeout(() => {
+      timer = null;
+      ask();
+    }, SETTLE);
+  };
   for (const name of ENDS) {
     api.addEventListener(name, ({ detail }) => {
       if (!detail?.prompt_id) return;
       ended.add(detail.prompt_id);
       if (ended.size > MOST) ended.delete(ended.values().next().value);
       onEnd(detail.prompt_id);
+      askSoon();
     });
   }
-  let timer = null;
-  const ask = () => {
-    timer ??= setTimeout(() => {
-      timer = null;
-      if (isRunning()) onEnd(null);
-    }, SETTLE);
-  };
-  for (const name of CHANGES) api.addEventListener(name, ask);
-  setInterval(() => isRunning() && onEnd(null), ASK_AGAIN);
+  for (const name of CHANGES) api.addEventListener(name, askSoon);
+  setInterval(() => isRunning() && ask(), ASK_AGAIN);
 }

@@ -273,6 +273,102 @@ const TEXTS = {
     "프리셋: {count}스텝",
     "Préréglage : {count} étapes",
   ],
+  // What a node said, and what a calibration came to
+  copy: ["Copy the text", "复制文本", "テキストをコピー", "텍스트 복사", "Copier le texte"],
+  copied: ["Copied", "已复制", "コピーしました", "복사했습니다", "Copié"],
+  selected: [
+    "Selected: copy it with Ctrl+C",
+    "已选中：请按 Ctrl+C 复制",
+    "選択しました：Ctrl+C でコピーできます",
+    "선택했습니다: Ctrl+C로 복사하세요",
+    "Sélectionné : copiez avec Ctrl+C",
+  ],
+  stopped: [
+    "Stopped at {count} of {total}: run again to go on.",
+    "已停在 {count} / {total}：再次运行即可继续。",
+    "{total} 件中 {count} 件で停止しました。もう一度実行すると続きから始まります。",
+    "{total}개 중 {count}개에서 멈췄습니다. 다시 실행하면 이어집니다.",
+    "Arrêté à {count} sur {total} : relancez pour continuer.",
+  ],
+  "verdict accepted": ["Accepted {range}", "已接受 {range}", "採用 {range}", "채택 {range}", "Accepté {range}"],
+  "verdict none": [
+    "Identity recommended: no candidate beat the stock sampler.",
+    "建议不使用（恒等）：没有候选优于原采样器。",
+    "恒等（変更なし）を推奨：元のサンプラーに勝る候補はありませんでした。",
+    "항등(변경 없음) 권장: 원래 샘플러보다 나은 후보가 없습니다.",
+    "Identité recommandée : aucun candidat n’a fait mieux que l’échantillonneur d’origine.",
+  ],
+  "verdict noise": [
+    "Identity recommended: no gain beyond noise, {range}.",
+    "建议不使用（恒等）：增益未超出噪声，{range}。",
+    "恒等（変更なし）を推奨：ノイズを超える改善はありません、{range}。",
+    "항등(변경 없음) 권장: 잡음을 넘는 이득이 없습니다, {range}.",
+    "Identité recommandée : aucun gain au-delà du bruit, {range}.",
+  ],
+  "verdict worse": [
+    "Identity recommended: the best candidate is worse, {range}.",
+    "建议不使用（恒等）：最佳候选反而更差，{range}。",
+    "恒等（変更なし）を推奨：最良の候補の方が悪化します、{range}。",
+    "항등(변경 없음) 권장: 가장 나은 후보가 오히려 나쁩니다, {range}.",
+    "Identité recommandée : le meilleur candidat est moins bon, {range}.",
+  ],
+  "verdict broken": [
+    "Identity recommended: the best candidate breaks pictures.",
+    "建议不使用（恒等）：最佳候选会损坏图片。",
+    "恒等（変更なし）を推奨：最良の候補では画像が壊れます。",
+    "항등(변경 없음) 권장: 가장 나은 후보가 그림을 깨뜨립니다.",
+    "Identité recommandée : le meilleur candidat abîme des images.",
+  ],
+  "differs resample": [
+    "The preset was made for other settings: it was fitted to these.",
+    "预设是为其他设置制作的：已按当前设置调整。",
+    "プリセットは別の設定用です：この設定に合わせました。",
+    "프리셋은 다른 설정용입니다: 지금 설정에 맞췄습니다.",
+    "Le préréglage vient d’autres réglages : il a été adapté à ceux-ci.",
+  ],
+  "differs use as is": [
+    "The preset was made for other settings: it was used as it is.",
+    "预设是为其他设置制作的：已原样使用。",
+    "プリセットは別の設定用です：そのまま使いました。",
+    "프리셋은 다른 설정용입니다: 그대로 사용했습니다.",
+    "Le préréglage vient d’autres réglages : il a été utilisé tel quel.",
+  ],
+  "part prediction": ["prediction", "预测方式", "予測方式", "예측 방식", "prédiction"],
+  "part sigmas": ["sigmas", "sigma 值", "シグマ", "시그마", "sigmas"],
+  // Before and after
+  "compare.quantised": ["quantised", "量化", "量子化", "양자화", "quantifié"],
+  "compare.repaired": ["quantised + Q-Sched", "量化 + Q-Sched", "量子化 + Q-Sched", "양자화 + Q-Sched", "quantifié + Q-Sched"],
+  "compare.full": ["full precision", "全精度", "元の精度", "전체 정밀도", "pleine précision"],
+  "compare.stock": ["stock sampler", "原采样器", "元のサンプラー", "원래 샘플러", "échantillonneur d’origine"],
+  "compare.candidate": ["this candidate", "当前候选", "この候補", "이 후보", "ce candidat"],
+  "compare.live": [
+    "The candidate of the moment",
+    "当前正在尝试的候选",
+    "いま試している候補",
+    "지금 시도하는 후보",
+    "Le candidat du moment",
+  ],
+  "compare.other": [
+    "Click to compare with another one",
+    "点击可换一个比较对象",
+    "クリックで比較相手を替えます",
+    "클릭하면 비교 대상을 바꿉니다",
+    "Cliquez pour changer de comparaison",
+  ],
+  "compare.slider": [
+    "{left} on the left, {right} on the right",
+    "左为{left}，右为{right}",
+    "左は{left}、右は{right}",
+    "왼쪽 {left}, 오른쪽 {right}",
+    "{left} à gauche, {right} à droite",
+  ],
+  "compare.keys": [
+    "Drag, or ← → to move the line, ↑ ↓ for other pictures",
+    "拖动，或用 ← → 移动分界线，↑ ↓ 切换图片",
+    "ドラッグ、または ← → で境界を動かし、↑ ↓ で画像を替えます",
+    "끌거나 ← → 로 경계를 옮기고 ↑ ↓ 로 그림을 바꿉니다",
+    "Glissez, ou ← → pour la limite, ↑ ↓ pour changer d’image",
+  ],
   "arena.yours": ["your choice", "你的选择", "あなたの選択", "내 선택", "votre choix"],
 };
 
@@ -283,7 +379,12 @@ const TEXTS = {
  */
 export function text(key, values = {}) {
   const found = Object.hasOwn(TEXTS, key) ? TEXTS[key] : [key];
-  const language = String(app.extensionManager?.setting?.get?.("Comfy.Locale") ?? "en").slice(0, 2);
-  const words = found[LANGUAGES.indexOf(language)] ?? found[0];
+  const words = found[pageLanguage()] ?? found[0];
   return words.replace(/\{(\w+)\}/g, (whole, name) => (Object.hasOwn(values, name) ? String(values[name]) : whole));
+}
+
+/** @returns {number} the place of the page's language in our texts; 0, English, where there is none */
+export function pageLanguage() {
+  const language = String(app.extensionManager?.setting?.get?.("Comfy.Locale") ?? "en").slice(0, 2);
+  return Math.max(0, LANGUAGES.indexOf(language));
 }

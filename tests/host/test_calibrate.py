@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from types import SimpleNamespace
 
 import pytest
 import torch
-from exactness import differ, same_bits
+from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -346,15 +348,27 @@ def test_scorers_leave_the_device_when_a_run_ends(run, pack):
     assert all(patcher not in loaded for patcher in (scorer._scorer, scorer._judge))
 
 
-def test_the_preview_shows_the_stock_sampler_above_the_candidate(run, pack, monkeypatch):
-    shown = []
-    progress = pack("nodes.progress").NodeProgress
-    monkeypatch.setattr(progress, "update", lambda self, done, text="", picture=None, total=None: shown.append(picture))
+def test_the_page_gets_the_stock_sampler_s_pictures_beside_the_candidate_s(run, pack, monkeypatch):
+    events = []
+    monkeypatch.setattr(pack("nodes.run"), "tell", lambda node, name, event: events.append(event))
     run()
-    pictures = [picture for picture in shown if picture is not None][:-1]
-    assert {picture.shape[0] for picture in pictures} == {128}
-    assert same_bits(pictures[0][:64], pictures[0][64:]), "the first is the stock sampler itself"
-    assert same_bits(pictures[1][:64], pictures[0][:64]) and differ(pictures[1][:64], pictures[1][64:])
+    pairs = [event["pictures"] for event in events if event["pictures"]]
+    assert pairs[0]["before"] == pairs[0]["after"], "the first is the stock sampler itself"
+    assert pairs[1]["before"] == pairs[0]["before"] != pairs[1]["after"]
+    start, _, data = pairs[1]["after"].partition(",")
+    assert start == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (128, 128)
+
+
+def test_the_result_goes_to_the_page_as_rows_of_the_same_prompts(run, pack, monkeypatch):
+    outputs = []
+    monkeypatch.setattr(pack("nodes.calibrate"), "keep_output", lambda cls, shown: outputs.append(shown) or shown)
+    run()
+    (pictures,) = outputs[0]["qsched_pictures"]
+    assert [row["name"] for row in pictures["rows"]] == ["quantised", "quantised + Q-Sched"]
+    assert [len(row["files"]) for row in pictures["rows"]] == [4, 4]
+    assert set(pictures["texts"]) < set(PROMPTS)
+    assert "images" not in outputs[0], "the host would draw them once more"
 
 
 def test_loaded_encoders_score_without_a_file(pack):

@@ -275,6 +275,7 @@ def test_what_differs_is_said_and_the_picture_comes(server):
     graph = ways("euler")["KSampler"]
     graph["a"]["inputs"]["if_preset_differs"] = "resample"
     graph["s"]["inputs"]["steps"] = 6
-    texts: list[str] = []
-    server.client.run(graph, on_progress=lambda p: texts.append(p.text or ""), timeout=60)
-    assert any("steps: preset 4, here 6" in text for text in texts)
+    server.client.run(graph, timeout=60)
+    reports = server.client.get("/qsched/history")["reports"]
+    differences = [item for report in reports if report["note"] for item in report["note"]["differences"]]
+    assert {"what": "steps", "preset": "4", "here": "6"} in differences

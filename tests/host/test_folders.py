@@ -85,7 +85,7 @@ def test_messages_name_the_real_folder(pack, paths, refused, tmp_path, monkeypat
     with refused(error, "'gone.safetensors' is not in /"):
         folders.file_path("qsched_presets", "gone.safetensors")
     path = tmp_path / "mine"
-    text = str(pack("nodes.presets").QSchedSavePreset.execute(preset(), "one", "", "", "").ui.as_dict())
+    text = str(pack("nodes.presets").QSchedSavePreset.execute(preset(), "one", "", "", "").ui)
     assert f"Saved {path}/one.safetensors" in text
     assert (path / "one.safetensors").exists()
 

@@ -492,7 +492,7 @@ def saved(pack, folder, monkeypatch, made=None, name: str = "mine", **inputs) ->
     node = pack("nodes.presets").QSchedSavePreset
     monkeypatch.setattr(node, "hidden", Hidden)
     result = node.execute(made or preset({"gain": GAIN}, verdict="accepted"), name, "", "CC0-1.0", "", **inputs)
-    return qs.load_preset(folder / result.args[0]), str(result.ui.as_dict())
+    return qs.load_preset(folder / result.args[0]), str(result.ui)
 
 
 def test_save_writes_a_card_and_the_workflow(pack, folder, monkeypatch):

@@ -14,7 +14,7 @@ from scripts import server as comfyui
 from scripts.browser import NoBrowser, chromium
 from scripts.browser import open_page as visit
 from scripts.front_ends import NEWEST, OWN, front_end
-from scripts.host import HostError, host_at, local_host
+from scripts.host import Host, HostError, host_at, local_host
 from scripts.layout import ROOT
 
 SHOTS = ROOT / "output" / "screenshots"
@@ -44,12 +44,18 @@ def browser() -> Iterator:
 
 
 @pytest.fixture(scope="session")
-def server(browser, request) -> Iterator[comfyui.Server]:
-    """A running ComfyUI; its parameter is the front end that it shows."""
+def host() -> Host:
+    """The ComfyUI to test on."""
     named = os.environ.get("QSCHED_HOST_PATH")
-    host = host_at(Path(named), "QSCHED_HOST_PATH") if named else local_host()
-    if host is None:
+    found = host_at(Path(named), "QSCHED_HOST_PATH") if named else local_host()
+    if found is None:
         raise HostError("There is no ComfyUI to test on. Run `make env`, or set COMFYUI_PATH.")
+    return found
+
+
+@pytest.fixture(scope="session")
+def server(browser, host, request) -> Iterator[comfyui.Server]:
+    """A running ComfyUI; its parameter is the front end that it shows."""
     python = Path(sys.executable)
     page = front_end(request.param, python)
     flags = [*comfyui.CPU, *([] if page is None else ["--front-end-root", page])]

@@ -80,9 +80,28 @@ def test_a_failure_is_on_its_node_comes_back_with_its_tab_and_goes_with_the_next
     page.get_by_text("one (2)", exact=True).click()
     page.wait_for_function("() => app.graph.nodes.length === 3")
     assert wait_for(page, NODE, "Fix: ") == text
+    page.reload()
+    page.wait_for_function("() => window.app?.graph?.nodes.length === 3")
+    assert wait_for(page, NODE, "Fix: ") == text
     put(page, NODE, "include", "")
     run(page)
     assert wait_for(page, NODE, "") == ""
+
+
+def test_an_error_of_python_is_named_without_the_module_it_is_from_and_long_ones_are_whole(open_page):
+    """The host names a pack's errors by their file: "/home/me/ComfyUI/custom_nodes/q-sched.nodes.presets.Broken"."""
+    page = open_page(nodes_2=False)
+    load(page, GRAPH)
+    page.evaluate(
+        "detail => app.api.dispatchCustomEvent('execution_error', detail)",
+        {
+            "prompt_id": "none", "node_id": "2", "node_type": NODE, "exception_message": "line\n" * 60 + "the end",
+            "exception_type": "/home/me/ComfyUI/custom_nodes/q-sched.nodes.presets.Broken",
+        },
+    )  # fmt: skip
+    text = wait_for(page, NODE, "the end")
+    assert text.startswith("Broken: line")
+    assert "/home/me" not in text
 
 
 @RENDERERS

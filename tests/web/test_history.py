@@ -1,4 +1,4 @@
-"""What the server keeps of a calibration for its page."""
+"""What the server keeps of its nodes for the page, and how long it says that a run will take."""
 
 from __future__ import annotations
 
@@ -16,16 +16,32 @@ FOLDER = Path(__file__).resolve().parents[2] / "nodes"
 def history(monkeypatch):
     """A fresh module beside a stand-in for the host's server, whose running prompts are ``history.queue``."""
     queue: list[tuple] = []
-    server = SimpleNamespace(prompt_queue=SimpleNamespace(get_current_queue_volatile=lambda: (queue, [])))
+    runs: dict[str, dict] = {}
+    prompts = SimpleNamespace(
+        get_current_queue_volatile=lambda: (queue, []),
+        get_history=lambda max_items: dict(list(runs.items())[-max_items:]),
+    )
+    server = SimpleNamespace(prompt_queue=prompts)
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=server)))
     package = ModuleType("qsched_nodes")  # without what the real one imports of the host
     package.__path__ = [str(FOLDER)]
     monkeypatch.setitem(sys.modules, package.__name__, package)
-    for name in ("page", "history"):
+    for name in ("page", "history", "reports", "time_left"):
         monkeypatch.delitem(sys.modules, f"{package.__name__}.{name}", raising=False)
+    events: list[tuple] = []
+    progress = ModuleType(f"{package.__name__}.progress")
+    progress.node_id = lambda cls: cls.unique_id
+    progress.node_kind = lambda cls: cls.kind
+    progress.tell = lambda *event: events.append(event)
+    monkeypatch.setitem(sys.modules, progress.__name__, progress)
     module = importlib.import_module(f"{package.__name__}.history")
-    module.queue = queue
+    module.queue, module.runs, module.events = queue, runs, events
     return module
+
+
+@pytest.fixture
+def reports(history):
+    return sys.modules["qsched_nodes.reports"]
 
 
 def starts(history, prompt: str, workflow: object) -> None:
@@ -33,9 +49,15 @@ def starts(history, prompt: str, workflow: object) -> None:
     history.queue[:] = [(0, prompt, {}, {"extra_pnginfo": {"workflow": workflow}}, [])]
 
 
-def event(value: float | None, study: str = "quantised model") -> dict:
-    trial = None if value is None else {"point": {"c_x": value}, "jaq": value, "whole": True}
-    return {"study": study, "phase": "search", "done": 1, "total": 2, "best": {}, "identity": 1.0, "trial": trial}
+def trial(value: float) -> dict:
+    return {"point": {"c_x": value}, "jaq": value, "whole": True}
+
+
+def tell(history, node: str, run: str, finished: list[float], study: str = "quantised model", *, new=True) -> dict:
+    """An event of a study that has ``finished`` trials, the last of them just now."""
+    told = {"study": study, "phase": "search", "done": 1, "total": 2, "best": {}, "identity": 1.0}
+    told |= {"count": len(finished), "trial": trial(finished[-1]) if new else None}
+    return history.keep(node, run, told, lambda: [trial(value) for value in finished])
 
 
 def values(history, workflow: str | None = "w") -> dict[str, list[float]]:
@@ -46,8 +68,8 @@ def values(history, workflow: str | None = "w") -> dict[str, list[float]]:
 
 def test_an_event_tells_the_page_where_it_belongs_and_how_many_trials_it_should_have(history):
     starts(history, "p", {"id": "w"})
-    history.keep("6:2", "run", event(1.0))
-    told = history.keep("6:2", "run", event(None))
+    tell(history, "6:2", "run", [1.0])
+    told = tell(history, "6:2", "run", [1.0], new=False)
     assert (told["workflow"], told["run"], told["count"]) == ("w", "run", 1)
     assert history.told("another") == []
     (node,) = history.told("w")
@@ -56,32 +78,121 @@ def test_an_event_tells_the_page_where_it_belongs_and_how_many_trials_it_should_
     assert history.told("w")[0]["prompt"] is None
 
 
-def test_a_resumed_run_adds_and_another_one_replaces_its_control_too(history):
+def test_a_resumed_run_has_what_an_earlier_server_found_and_another_one_replaces_its_control_too(history):
+    """After the server's restart a resumed search was drawn and counted from nothing."""
     starts(history, "p", {"id": "w"})
-    history.keep("4", "a", event(1.0))
-    history.keep("4", "c", event(2.0, "control"))
+    tell(history, "4", "a", [0.5, 1.0])
+    tell(history, "4", "c", [2.0], "control")
     starts(history, "q", {"id": "w"})
-    history.keep("4", "a", event(3.0))
-    assert values(history) == {"quantised model": [1.0, 3.0], "control": [2.0]}
-    history.keep("4", "b", event(4.0))
+    tell(history, "4", "a", [0.5, 1.0, 3.0])
+    assert values(history) == {"quantised model": [0.5, 1.0, 3.0], "control": [2.0]}
+    tell(history, "4", "b", [4.0])
     assert values(history) == {"quantised model": [4.0]}
 
 
-@pytest.mark.parametrize("workflow", [None, {}, {"id": 7}, "text"])
+@pytest.mark.parametrize("workflow", [None, {}, {"id": 7}, "text", {"id": "00000000-0000-0000-0000-000000000000"}])
 def test_a_prompt_without_a_page_is_shown_on_every_page(history, workflow):
     starts(history, "p", workflow)
-    assert history.keep("4", "a", event(1.0))["workflow"] is None
+    assert tell(history, "4", "a", [1.0])["workflow"] is None
     assert values(history, "any") == {"quantised model": [1.0]}
 
 
 def test_only_so_much_is_kept(history):
     starts(history, "p", {"id": "w"})
-    for number in range(history.MOST_POINTS + 5):
-        told = history.keep("0", "a", event(float(number)))
+    everything = [float(number) for number in range(history.MOST_POINTS + 5)]
+    for count in (1, 2, len(everything)):
+        told = tell(history, "0", "a", everything[:count])
     assert told["count"] == history.MOST_POINTS + 5
     assert values(history)["quantised model"][0] == 5.0
     for number in range(1, history.MOST_NODES + 1):
-        history.keep(str(number), "a", event(1.0))
+        tell(history, str(number), "a", [1.0])
     kept = [node["node"] for node in history.told("w")]
     assert len(kept) == history.MOST_NODES
     assert "0" not in kept
+
+
+def node(unique_id: str | None, kind: str = "QSchedCheck") -> SimpleNamespace:
+    return SimpleNamespace(unique_id=unique_id, kind=kind)
+
+
+def test_the_last_output_and_note_of_a_node_are_there_for_its_workflow_alone(history, reports):
+    starts(history, "p", {"id": "w"})
+    assert reports.keep_output(node("4"), {"text": ["old"]}) == {"text": ["old"]}
+    reports.keep_output(node("4"), {"text": ["new"]})
+    reports.keep_note("4", "QSchedCheck", {"kind": "stopped", "count": 1, "total": 2})
+    assert reports.reports("w") == [
+        {
+            "node": "4",
+            "kind": "QSchedCheck",
+            "output": {"text": ["new"]},
+            "note": {"kind": "stopped", "count": 1, "total": 2},
+        }
+    ]
+    assert reports.reports("another") == []
+    ((unique_id, name, told),) = history.events
+    assert (unique_id, name, told["workflow"], told["note"]["count"]) == ("4", "qsched.note", "w", 1)
+    reports.keep_note("4", "QSchedCheck", None)
+    reports.keep_note("4", "QSchedCheck", None)  # nothing to take away: nothing to say
+    assert (len(history.events), reports.reports("w")[0]["note"]) == (2, None)
+
+
+def test_a_run_that_has_begun_forgets_what_an_earlier_one_showed(history, reports):
+    """Cancelled, it came back with the verdict of other inputs."""
+    starts(history, "p", {"id": "w"})
+    reports.keep_output(node("4"), {"text": ["old"]})
+    reports.keep_note("4", "QSchedCheck", {"kind": "stopped"})
+    reports.forget(node("4"))
+    assert [(kept["output"], kept["note"]) for kept in reports.reports("w")] == [(None, None)]
+    reports.forget(node(None))
+
+
+def test_a_node_of_another_kind_under_the_same_id_begins_anew_and_a_script_keeps_nothing(history, reports):
+    starts(history, "p", {"id": "w"})
+    reports.keep_output(node("4"), {"text": ["a"]})
+    reports.keep_note("4", "QSchedSampler", {"kind": "differs"})
+    assert [(kept["kind"], kept["output"]) for kept in reports.reports("w")] == [("QSchedSampler", None)]
+    reports.keep_output(node(None), {"text": ["b"]})
+    reports.keep_note(None, "QSchedCheck", {"kind": "differs"})
+    assert len(reports.reports("w")) == 1
+
+
+def test_the_oldest_reports_go_first(history, reports):
+    starts(history, "p", {"id": "w"})
+    for number in range(reports.MOST_NODES + 1):
+        reports.keep_output(node(str(number)), {})
+    assert [kept["node"] for kept in reports.reports("w")] == [str(n) for n in range(1, reports.MOST_NODES + 1)]
+
+
+def ends(history, prompt: str, workflow: str, *messages: tuple[str, dict]) -> None:
+    extra = {"extra_pnginfo": {"workflow": {"id": workflow}}}
+    history.runs[prompt] = {"prompt": (0, prompt, {}, extra, []), "outputs": {}, "status": {"messages": list(messages)}}
+
+
+def test_the_error_that_ended_the_last_run_of_a_workflow_in_our_node_is_known(history, reports):
+    error = {"node_id": "4", "node_type": "QSchedCheck", "exception_type": "a.b.C", "exception_message": "why", "x": 1}
+    ends(history, "p", "w", ("execution_start", {}), ("execution_error", error))
+    ends(history, "q", "another", ("execution_success", {}))
+    assert reports.last_error("w") == {key: value for key, value in error.items() if key != "x"}
+    assert reports.last_error("another") is None
+    assert reports.last_error(None) is None
+    ends(history, "r", "w", ("execution_error", {**error, "node_type": "KSampler"}))
+    assert reports.last_error("w") is None
+
+
+def test_the_time_left_counts_down_and_is_set_anew_only_when_it_is_clearly_wrong(history):
+    left = importlib.import_module("qsched_nodes.time_left")
+    now = [0.0]
+    estimate = left.TimeLeft(lambda: now[0])
+    now[0] = 10.0
+    assert estimate(10, 100) == 100
+    now[0] = 11.0
+    assert estimate(10, 95) == 99  # by itself 104.5: near enough to go on counting down
+    now[0] = 20.0
+    assert estimate(10, 200) == 400
+    assert estimate(10, 0) == 0
+
+
+def test_times_are_said_as_people_count_them(history):
+    left = importlib.import_module("qsched_nodes.time_left")
+    said = [left.rounded(seconds) for seconds in (0.2, 12, 29, 44, 119, 125, 3600, 5430)]
+    assert said == ["5 s", "10 s", "30 s", "40 s", "120 s", "2 min", "1 h 00 min", "1 h 30 min"]

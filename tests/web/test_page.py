@@ -37,6 +37,29 @@ COLOUR = """() => [
   getComputedStyle(document.documentElement).getPropertyValue("--color-datatype-QSCHED_PRESET").trim(),
 ]"""
 
+REPORT = f"""id => ({FIND})(id)?.widgets?.find(w => w.name === "qsched_report")?.element"""
+
+SAID = f"""id => {{
+  const element = ({REPORT})(id);
+  if (!element?.clientHeight) return null;
+  const [head, rest] = [element.querySelector(".qsched-headline"), element.querySelector(".qsched-rest")];
+  const body = rest.parentElement;
+  return {{ headline: head.textContent, rest: rest.textContent, state: element.dataset.state,
+    cut: head.scrollHeight > head.clientHeight + 1 || head.scrollWidth > head.clientWidth + 1,
+    scrolls: body.scrollHeight > body.clientHeight && getComputedStyle(body).overflowY === "auto",
+    strangers: element.querySelectorAll("img, script").length }};
+}}"""
+
+SLIDER = f"""id => {{
+  const element = ({FIND})(id)?.widgets?.find(w => w.name === "qsched_compare")?.element;
+  if (!element?.clientHeight) return null;
+  const images = [...element.querySelectorAll("img")], stage = element.querySelector(".qsched-stage");
+  return {{ pictures: images.filter(image => image.complete && image.naturalWidth > 0).length,
+    sources: images.map(image => image.src), at: stage.getAttribute("aria-valuenow"), clip: images[1].style.clipPath,
+    labels: [...element.querySelectorAll(".qsched-label")].map(label => label.textContent), height: stage.clientHeight,
+    title: element.querySelector(".qsched-head").textContent }};
+}}"""
+
 CANVAS = f"""([id, name]) => {{
   const element = ({FIND})(id)?.widgets?.find(w => w.name === name)?.element;
   const canvas = element?.querySelector("canvas");
@@ -107,14 +130,43 @@ def look_at(page, node) -> None:
     page.wait_for_timeout(1000)
 
 
+def said(page, node=CALIBRATE) -> dict:
+    """What is said on a node: its headline, the rest, and how it is shown."""
+    page.wait_for_function(f"id => ({SAID})(id)", arg=node)
+    page.wait_for_timeout(500)
+    return page.evaluate(SAID, node)
+
+
+def slider(page, node=CALIBRATE) -> dict:
+    """The pictures before and after on a node."""
+    page.wait_for_function(f"id => ({SLIDER})(id)?.pictures === 2", arg=node)
+    return page.evaluate(SLIDER, node)
+
+
+def check_verdict(page) -> tuple[str, str]:
+    """Of a calibration that has ended: its verdict, and what the slider compares."""
+    report, pictures = said(page), slider(page)
+    assert report["headline"].startswith(("Accepted", "Identity recommended"))
+    assert (report["cut"], report["scrolls"]) == (False, True)
+    assert "JAQ = TC + 2 IQ." in report["rest"]
+    assert pictures["labels"] == ["quantised", "quantised + Q-Sched"]
+    assert len(set(pictures["sources"])) == 2
+    assert pictures["height"] > 150
+    return report["headline"] + report["rest"], pictures["title"]
+
+
+@pytest.mark.front_ends
 @RENDERERS
 def test_the_map_is_drawn_while_it_runs_and_again_after_a_reload(open_page, tmp_path, nodes_2):
+    """With it the verdict and the pictures, which the host's own places lost at the end or with a reload."""
     page = open_page(nodes_2=nodes_2)
     load(page, seed=1 + nodes_2)
     saved = [values(page, node) for node in (CALIBRATE, SAMPLER)]
     assert "Run it" in drawn(page, CALIBRATE)["text"]
     run(page)
     assert wait_for_points(page, 2)["colours"] > 20
+    assert slider(page)["labels"] == ["stock sampler", "this candidate"]
+    assert page.evaluate(SAID, CALIBRATE) is None
     assert "qsched_report" not in json.dumps(page.evaluate("() => app.nodeOutputs"))
     reload(page)
     assert wait_for_points(page, 2)["colours"] > 20
@@ -124,12 +176,20 @@ def test_the_map_is_drawn_while_it_runs_and_again_after_a_reload(open_page, tmp_
     assert f"{TRIALS} candidates" in done["text"]
     assert drawn(page, SAMPLER, "qsched_curve")["steps"] == "4"
     assert [values(page, node) for node in (CALIBRATE, SAMPLER)] == saved
+    verdict = check_verdict(page)
     look_at(page, CALIBRATE)
     page.screenshot(path=tmp_path / "done.png")
     reload(page)
     again = wait_for_points(page, TRIALS + 1)
     assert again["colours"] > 20
     assert again["text"] == done["text"]
+    assert check_verdict(page) == verdict
+    assert drawn(page, SAMPLER, "qsched_curve")["steps"] == "4"
+    run(page)  # all of it is in the host's cache
+    page.wait_for_timeout(1000)
+    wait_until_done(page)
+    assert check_verdict(page) == verdict
+    look_at(page, CALIBRATE)
 
 
 def test_a_page_that_missed_the_end_of_a_run_does_not_show_it_as_running(open_page):
@@ -160,17 +220,31 @@ def test_a_page_that_missed_the_end_of_a_run_does_not_show_it_as_running(open_pa
 def test_a_cancel_keeps_the_map_and_the_best_so_far(open_page, server):
     page = open_page(nodes_2=False)
     load(page, seed=5)
+    run(page)  # its verdict is not that of the next one, which is cancelled
+    wait_for_points(page, 3)
+    wait_until_done(page)
+    check_verdict(page)
     page.evaluate("""() => { for (const node of app.graph.nodes) if (node.type === "QSchedCalibrate")
       node.widgets.find(w => w.name === "trials").value = 400; }""")
     run(page)
-    wait_for_points(page, 3)
+    wait_for_points(page, TRIALS + 3)
     page.evaluate("() => app.extensionManager.command.execute('Comfy.Interrupt')")
     wait_until_done(page)
     points = int(drawn(page, CALIBRATE)["points"])
     assert 3 <= points < 400
+    words = f"Stopped at {points - 1} of 400: run again to go on."
+    assert said(page)["headline"] == words
     assert list((server.base / "models" / "qsched_presets").glob("cancelled calibration*.safetensors"))
     reload(page)
     assert int(wait_for_points(page, 3)["points"]) == points
+    assert said(page)["headline"] == words
+    run(page)
+    page.wait_for_function(f"([id, least]) => Number(({CANVAS})([id, 'qsched_map']).points) > least", arg=[4, points])
+    page.wait_for_timeout(500)
+    assert page.evaluate(SAID, CALIBRATE) is None
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.Interrupt')")
+    wait_until_done(page)
+    assert int(said(page)["headline"].split()[2]) >= points
 
 
 @RENDERERS
@@ -190,9 +264,6 @@ def test_the_map_of_a_node_in_a_subgraph_comes_back_with_its_tab(open_page, tmp_
     again = wait_for_points(page, TRIALS + 1, "QSchedCalibrate")
     page.screenshot(path=tmp_path / "back.png")
     assert again["colours"] > 20
-
-
-REPORT = f"""id => ({FIND})(id)?.widgets?.find(w => w.name === "qsched_report")?.element"""
 
 
 @RENDERERS
