@@ -385,7 +385,7 @@ def _sets(shown: str, data: object, notes: _Notes) -> tuple[list[str], list[str]
         keys = ", ".join(str(key)[:40] for key in list(data)[:40])
         raise CalibrationError(f"{shown} has no list named prompts.", f"rename one of these: {keys[:400]}")
     second = [text for key in VERDICT_KEYS for text in _entries(shown, data.get(key) or [], key)]
-    if others := [repr(str(key)[:40]) for key in data if key not in ("prompts", *VERDICT_KEYS)]:
+    if others := [repr(str(key)[:40].replace("<", "")) for key in data if key not in ("prompts", *VERDICT_KEYS)]:
         notes.parts.append(f"not read: {', '.join(others[:8])}{', …' * (len(others) > 8)}")
     return _entries(shown, data["prompts"], "prompts"), second
 

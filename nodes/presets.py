@@ -21,6 +21,7 @@ from .cards import (
     votes_text,
 )
 from .folders import FOLDER, file_names, file_path, shown_folder, unused_path
+from .progress import inert
 from .reports import keep_output
 from .sockets import CATEGORY, PresetSocket
 
@@ -141,7 +142,7 @@ def describe_preset(preset: Preset) -> str:
         votes_text(preset),
         notes_of(preset),
     ]
-    return "\n".join(filter(None, lines))
+    return inert("\n".join(filter(None, lines)))
 
 
 NODES = [QSchedLoadPreset, QSchedSavePreset]

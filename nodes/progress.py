@@ -35,11 +35,17 @@ def node_kind(cls) -> str:
     return getattr(cls.SCHEMA, "node_id", cls.__name__)
 
 
+def inert(text: str) -> str:
+    """A text for the host's previews, which take it for HTML or Markdown: a stranger's picture in it would be loaded
+    from his server. Without "<" there are no elements, and LoRA tags stay to be read."""
+    return text.replace("<", "\u2039").replace("![", "! [")
+
+
 def say(unique_id: str | None, text: str) -> None:
     """A line under the node, where there is a server to show it."""
     server = page_server()
     if server is not None and unique_id is not None:
-        server.send_progress_text(text, unique_id)
+        server.send_progress_text(inert(text), unique_id)
 
 
 def tell(unique_id: str | None, event: str, data: dict) -> None:

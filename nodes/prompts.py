@@ -15,6 +15,7 @@ from comfy_api.latest import io
 from ..calibration.prompt_files import LARGEST, parse_file, parse_sets, read_lines
 from ..calibration.prompts import Prompts, select, select_as_given
 from ..qsched_core import CalibrationError
+from .progress import inert
 from .reports import keep_output
 from .sockets import CATEGORY, PromptsSocket
 
@@ -192,7 +193,7 @@ def report(prompts: PromptList) -> str:
             lines += ["", f"{name}:", *(f"  {text[:100]}" for text in texts[:SHOWN])]
         if len(texts) > SHOWN:
             lines.append(f"  … and {len(texts) - SHOWN} more")
-    return "\n".join(lines)
+    return inert("\n".join(lines))
 
 
 def input_path(name: str) -> Path:
@@ -206,8 +207,8 @@ def input_path(name: str) -> Path:
         path = (root / name).resolve()
         if root in path.parents and path.is_file():
             return path
-    except (OSError, ValueError):
-        pass  # a name that no file can have
+    except (OSError, ValueError, RuntimeError):
+        pass  # a name that no file can have, or a link to itself
     raise CalibrationError(f"no file {name[:40]!r} in ComfyUI's input folder.", "put the prompt file there", name=name)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ABANDONED_SECONDS = 3600.0
 """A temporary file that nobody has written to for so long has lost its process: writing a model of 12 GB changes the
-file's date all the time, and reading it back takes minutes."""
+date all the time, and reading it back takes minutes."""
 
 _TEMPORARY = re.compile(r"\.qsched-[0-9a-f]{32}\.tmp")
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -22,7 +22,7 @@ _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, er
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to. It takes the place of ``path``, and of what is there, at the end of the
+    """A name near ``path`` to write to. It takes the place of ``path``, and of what is there, at the end of the
     block; if the block raises, nothing is left of it. Folders are made.
 
     Raises:
@@ -84,31 +84,40 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Delete what killed processes of ours left in a folder, by name and age; the files that are gone."""
+    """Delete what killed processes of ours left in a folder, by name and age; the folders of ours that are gone."""
     try:
         names = os.listdir(folder)
     except OSError:
         return []  # not there yet, or not to be read
     swept = []
-    for path in (Path(folder, name) for name in names if _TEMPORARY.fullmatch(name)):
+    for place in (Path(folder, name) for name in names if _TEMPORARY.fullmatch(name)):
+        if place.is_symlink():  # to somebody's folder
+            continue
         try:
-            if time.time() - path.lstat().st_mtime > ABANDONED_SECONDS:
-                path.unlink()
-                swept.append(path)
+            inside = [Path(place, name) for name in os.listdir(place)]
+            if time.time() - max(path.lstat().st_mtime for path in (place, *inside)) > ABANDONED_SECONDS:
+                for path in inside:
+                    path.unlink()
+                place.rmdir()
+                swept.append(place)
         except OSError:
-            continue  # another process was faster, or still has it open
+            continue  # no folder of ours, another process was faster, or somebody still has it open
     return swept
 
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
+    """A name in a folder of its own: safetensors writes to another file beside it first, whose name is not ours."""
+    # Not mkdtemp: its folder, and mkstemp's file, are for the owner alone, and presets are shared.
+    place = path.with_name(f".qsched-{uuid.uuid4().hex}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not mkstemp: its file is readable by the owner alone, and presets are shared.
-    temporary = path.with_name(f".qsched-{uuid.uuid4().hex}.tmp")
+    place.mkdir()
     try:
-        yield temporary
+        yield place / "file"
     finally:
-        temporary.unlink(missing_ok=True)
+        for name in os.listdir(place):
+            Path(place, name).unlink(missing_ok=True)
+        place.rmdir()
 
 
 def _move_without_links(source: Path, target: Path) -> None:

@@ -76,7 +76,7 @@ def _kill(write: Callable[[Path, int], None], folder: Path, after: float) -> Non
 def _look(folder: Path, way: str, tally: Tally) -> None:
     left = [path for path in folder.iterdir() if path.name.startswith(".")]
     old = time.time() - 2 * atomic.ABANDONED_SECONDS
-    for path in left:
+    for path in (*(inside for place in left for inside in place.iterdir()), *left):
         os.utime(path, (old, old))
     if sorted(atomic.sweep(folder)) != sorted(left):
         tally.hurt(f"{way}: {[path.name for path in left]} were not swept")

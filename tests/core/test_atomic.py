@@ -121,14 +121,17 @@ def test_a_killed_process_leaves_a_file_that_the_next_start_sweeps(tmp_path, wri
         assert process.stdout.readline() == b"now\n"
         process.send_signal(signal.SIGKILL)
     (left,) = tmp_path.iterdir()
+    assert [path.name for path in left.iterdir()] == ["file"]
     assert atomic.sweep(tmp_path) == []  # a process of another ComfyUI may be at work
     old = time.time() - 2 * atomic.ABANDONED_SECONDS
     os.utime(left, (old, old))
+    assert atomic.sweep(tmp_path) == []  # a model that is still being written to
+    os.utime(left / "file", (old, old))
     assert atomic.sweep(tmp_path) == [left]
     assert names(tmp_path) == []
 
 
-def test_only_our_own_files_are_swept(tmp_path):
+def test_only_our_own_folders_are_swept(tmp_path):
     ours = f".qsched-{'0a' * 16}.tmp"
     theirs = [
         f".{'0a' * 16}.tmp",
@@ -139,13 +142,28 @@ def test_only_our_own_files_are_swept(tmp_path):
         "a.tmp",
     ]
     old = time.time() - 2 * atomic.ABANDONED_SECONDS
-    for name in [ours, *theirs]:
-        (tmp_path / name).write_bytes(b"x")
+    for name in (ours, *theirs):
+        (tmp_path / name).mkdir()
+        for path in (tmp_path / name / "file", tmp_path / name / ".tmp9ShbzO"):
+            path.write_bytes(b"x")
+            os.utime(path, (old, old))
         os.utime(tmp_path / name, (old, old))
-    (tmp_path / f".qsched-{'0b' * 16}.tmp").mkdir()  # no file of ours is a folder
-    os.utime(tmp_path / f".qsched-{'0b' * 16}.tmp", (old, old))
+    not_ours = {"file": f".qsched-{'0b' * 16}.tmp", "link": f".qsched-{'0c' * 16}.tmp"}
+    (tmp_path / not_ours["file"]).write_bytes(b"x")
+    os.utime(tmp_path / not_ours["file"], (old, old))
+    (tmp_path / not_ours["link"]).symlink_to(tmp_path / "a.tmp")
+    os.utime(tmp_path / not_ours["link"], (old, old), follow_symlinks=False)
     assert [path.name for path in atomic.sweep(tmp_path)] == [ours]
-    assert set(theirs) <= set(names(tmp_path))
+    assert set(names(tmp_path)) == {*theirs, *not_ours.values()}
+    assert len(names(tmp_path / "a.tmp")) == 2
+
+
+def test_what_another_writer_leaves_beside_its_file_goes_with_it(tmp_path):
+    """Regression: safetensors writes to .tmpXXXXXX first; killed in mid-save, a whole model stayed under that name."""
+    with pytest.raises(ZeroDivisionError), atomic.replacing(tmp_path / "a") as temporary:
+        temporary.with_name(".tmp9ShbzO").write_bytes(b"half")
+        raise ZeroDivisionError
+    assert names(tmp_path) == []
 
 
 def test_a_folder_that_is_not_there_is_swept_of_nothing(tmp_path):

@@ -100,7 +100,7 @@ def test_what_killed_processes_left_goes_at_the_next_start(pack, paths, tmp_path
     for place in places:
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         for name in (f".qsched-{'ab' * 16}.tmp", "theirs.tmp"):
-            (tmp_path / place / name).write_bytes(b"x")
+            (tmp_path / place / name).mkdir()
             os.utime(tmp_path / place / name, (old, old))
     pack("nodes.folders").sweep_folders()
     assert [[path.name for path in (tmp_path / place).glob("*.tmp")] for place in places] == [["theirs.tmp"]] * 5
@@ -121,10 +121,11 @@ def test_a_server_with_every_setting_writes_where_it_was_told(host, tmp_path):
         *("--temp-directory", str(tmp_path / "scratch")),
     ]
     left = tmp_path / "my presets" / f".qsched-{'0' * 32}.tmp"
-    left.parent.mkdir()
+    left.mkdir(parents=True)
     (tmp_path / "people").mkdir()
-    left.write_bytes(b"half")
-    os.utime(left, (time.time() - 7200,) * 2)
+    (left / "file").write_bytes(b"half")
+    for path in (left / "file", left):
+        os.utime(path, (time.time() - 7200,) * 2)
     texts = {"name": "mine", "author": "", "license": "", "notes": ""}
     graph = {
         "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 255}},

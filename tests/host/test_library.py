@@ -871,3 +871,18 @@ def test_a_preset_is_checked_off_the_servers_thread(pack, folder, monkeypatch):
     assert asyncio.run(presets.QSchedLoadPreset.validate_inputs("one.safetensors")) is True
     assert threads != [threading.get_ident()]
     assert "is not in" in asyncio.run(presets.QSchedLoadPreset.validate_inputs("gone.safetensors"))
+
+
+@pytest.mark.parametrize("evil", ['<img src="https://example.org/a.png">', "![x](https://example.org/a.png)"])
+def test_a_nodes_report_is_no_markup(pack, folder, evil):
+    """Regression: the host's text preview takes it for HTML, and loaded a stranger's picture from his server."""
+    qs.save_preset(preset(card={"modelspec.title": evil, "modelspec.description": evil}), folder / "evil.safetensors")
+    result = pack("nodes.presets").QSchedLoadPreset.execute("evil.safetensors")
+    for text in (result.args[1], str(result.ui)):
+        assert "example.org" in text
+        assert "<" not in text
+        assert "![" not in text
+    prompts = pack("nodes.prompts").QSchedPrompts.execute(prompts=["\n".join([evil, "<lora:a:1> b", "c", "d"])])
+    assert prompts.args[0].texts[:2] == (evil, "<lora:a:1> b")
+    assert "<" not in prompts.args[1]
+    assert "\u2039lora:a:1> b" in prompts.args[1]

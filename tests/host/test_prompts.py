@@ -206,6 +206,14 @@ def test_only_files_of_the_input_folder_are_read(module, refuses, folder, name):
     module.QSchedPrompts.fingerprint_inputs(prompt_file=[name], verdict_file=[None])
 
 
+def test_a_link_to_itself_is_no_file(module, refuses, folder):
+    """Regression: Python 3.12 and older raise RuntimeError, which no other file name does."""
+    (folder / "loop.txt").symlink_to(folder / "loop.txt")
+    with refuses("in ComfyUI's input folder"):
+        made(module, prompt_file=["loop.txt"])
+    module.QSchedPrompts.fingerprint_inputs(prompt_file=["loop.txt"], verdict_file=[None])
+
+
 def test_a_large_file_is_refused_before_it_is_read_whole(module, refuses, folder):
     with (folder / "large.txt").open("wb") as file:
         file.truncate(2**40)

@@ -114,20 +114,14 @@ def pictures(*rows: str) -> dict:
     return {"qsched_pictures": [{"rows": [{"name": name, "files": files} for name in rows], "texts": ["a", STRANGER]}]}
 
 
-def load_calibrate(page) -> None:
-    """One JAQ Calibrate. The page's own first workflow may come late on a busy machine, and would take its place."""
-    page.wait_for_timeout(1000)
-    page.evaluate("() => app.loadApiJson({ 1: { class_type: 'QSchedCalibrate', inputs: {} } }, 'one')")
-    page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 20")
-
-
 @pytest.fixture
 def finished(open_page):
     """A page with a calibration that has ended, in one of the two renderers."""
 
     def show(nodes_2: bool):
         page = open_page(nodes_2=nodes_2)
-        load_calibrate(page)
+        page.evaluate("() => app.loadApiJson({ 1: { class_type: 'QSchedCalibrate', inputs: {} } }, 'one')")
+        page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 20")
         output = {**FINISHED, **pictures("full precision", "quantised", "quantised + Q-Sched")}
         page.evaluate("output => app.graph.nodes[0].onExecuted(output)", output)
         page.wait_for_timeout(1000)
@@ -153,7 +147,8 @@ def test_a_verdict_is_read_at_a_glance_scrolled_and_copied(finished, nodes_2):
 
 def test_a_report_speaks_the_page_s_language_as_far_as_it_knows_a_line(open_page):
     page = open_page(nodes_2=False, Comfy_Locale="fr")
-    load_calibrate(page)
+    page.evaluate("() => app.loadApiJson({ 1: { class_type: 'QSchedCalibrate', inputs: {} } }, 'one')")
+    page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 20")
     lines = "Accepted: held-out JAQ +0.1.\nKept 2: too small.\nA line of tomorrow."
     page.evaluate("output => app.graph.nodes[0].onExecuted(output)", {**FINISHED, "text": [lines]})
     shown = common.said(page, "QSchedCalibrate")
@@ -211,7 +206,8 @@ HOSTILE = [
 
 def test_a_strangers_output_breaks_no_panel(open_page):
     page = open_page(nodes_2=False)
-    load_calibrate(page)
+    page.evaluate("() => app.loadApiJson({ 1: { class_type: 'QSchedCalibrate', inputs: {} } }, 'one')")
+    page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 20")
     for output in HOSTILE:
         page.evaluate("output => app.graph.nodes[0].onExecuted(output)", output)
         page.evaluate(
