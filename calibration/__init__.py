@@ -5,9 +5,7 @@ result = calibrate(generate, score, n_prompts=24, n_steps=4, settings=Settings(t
 """
 
 from .jaq import Objective, jaq
-from .search import Trial
 from .settings import Settings
-from .study import Progress, Result, calibrate
 from .validate import Evaluation, Interval, evaluate, paired_gain
 
 __all__ = [
@@ -23,3 +21,12 @@ __all__ = [
     "jaq",
     "paired_gain",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """The search is imported when it is first asked for: a host that only shows its settings starts without it."""
+    if name in ("Progress", "Result", "Trial", "calibrate"):
+        from . import study
+
+        return getattr(study, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

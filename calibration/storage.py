@@ -11,6 +11,10 @@ from pathlib import Path
 from .core import CalibrationError, DependencyError
 from .journal import CheckedJournal
 
+STUDIES = "QSCHED_STUDIES"
+"""Environment variable: a database's URL, where several machines share their studies. Never part of a workflow: that
+would hand passwords to strangers, and the strangers' addresses to this machine."""
+
 STUDY = "qsched"
 
 

@@ -17,7 +17,6 @@ from .generate import HostGenerator, encode
 from .metrics import load_scorer, metric_names
 from .prompts import read_input
 from .reports import forget, keep_output
-from .run import Run
 from .samplers import sampler_names
 from .sampling import Recipe, empty_latent
 from .sockets import CATEGORY, MetricSocket, PresetSocket, PromptsSocket
@@ -257,6 +256,8 @@ class QSchedCalibrate(io.ComfyNode):
         warm_start=True,
         stay_near=True,
     ) -> io.NodeOutput:
+        from .run import Run  # the search and its plots: ComfyUI starts without them
+
         settings = Settings(
             space=space,
             radius=radius,

@@ -14,7 +14,7 @@ from comfy.quant_ops import QUANT_ALGOS
 from comfy_api.latest import io
 
 from ..calibration.metrics.open_clip_network import import_open_clip
-from ..calibration.storage import import_optuna
+from ..calibration.storage import STUDIES, import_optuna
 from ..qsched_core import environment
 from ..qsched_core.environment import OK, OPTIONAL, TO_DO, Line, Section
 from ..qsched_core.quant import Backend, KitchenBackend, QuantoBackend, TorchBackend
@@ -22,7 +22,6 @@ from ..qsched_core.quant.backends.kitchen import W4A8
 from .folders import FOLDER, METRICS_FOLDER, MODELS_FOLDER, SUFFIX, journal_path
 from .layers import QUANTO_TWINS, TWINS
 from .reports import keep_output
-from .run import STUDIES
 from .sockets import CATEGORY
 
 NATIVE = W4A8.algo

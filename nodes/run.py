@@ -19,7 +19,7 @@ from ..calibration.report import Control, Row, as_json, table, verdict
 from ..calibration.search import Trial
 from ..calibration.space import Space
 from ..calibration.split import split
-from ..calibration.storage import STUDY
+from ..calibration.storage import STUDIES, STUDY
 from ..calibration.study import Hold, all_gains, judged
 from ..calibration.validate import newly_broken
 from ..qsched_core import CalibrationError, Coefficients, Preset, save_preset
@@ -44,11 +44,6 @@ SHOWN = 6
 
 PAIRS = 6
 """Pictures that both models are compared on for a warm start."""
-
-STUDIES = "QSCHED_STUDIES"
-"""Environment variable: a database's URL, where several machines share their studies. Never part of a workflow: that
-would hand passwords to strangers, and the strangers' addresses to this machine."""
-
 
 @dataclass(frozen=True)
 class Outcome:
