@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-Branch = Callable[[Tensor, Tensor], Tensor]
-"""``branch(x, out)`` returns ``out`` with its part added, and may write into ``out``. ``x`` is the layer's own input,
-as it came: neither divided by an input scale, nor rotated, nor rounded."""
 
 
 class LowRank(nn.Module):

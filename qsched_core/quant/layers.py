@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import decoding, products, rotation
-from .branch import Branch, LowRank
+from .branch import LowRank
 from .decoding import decode
 from .formats import Format
 from .packing import codes, pack, scales, unpack
@@ -38,12 +38,11 @@ class QuantizedLayer(nn.Module):
 
     1. ``transformed(x)``: the input divided by ``input_scale``, if there is one, and rotated.
     2. ``product(inputs)``: rounded to ``activation_bits``, times the packed weight, plus the bias.
-    3. ``finished(x, out)``: plus ``low_rank``, if there is one, and then each of ``branches``.
+    3. ``finished(x, out)``: plus ``low_rank``, if there is one.
 
     ``input_scale`` (K,) or (C,) is a buffer: the packed weight is the float one with its inputs' columns multiplied by
     it. ``activation_bits`` is the format's; who computes some calls more exactly sets it for them, on every layer.
-    ``low_rank`` is a part of the weight that is not rounded: ``dequantized`` has it in it. ``branches`` are a host's
-    patches: no part of the weight, in no file.
+    ``low_rank`` is a part of the weight that is not rounded: ``dequantized`` has it in it.
     """
 
     pack = staticmethod(pack)
@@ -57,7 +56,6 @@ class QuantizedLayer(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.register_buffer(INPUT_SCALE, None)
         self.low_rank: LowRank | None = None
-        self.branches: tuple[Branch, ...] = ()
 
     @classmethod
     def like(cls, layer: nn.Module, weight: Tensor, bias: Tensor | None, form: Format) -> QuantizedLayer:
@@ -86,9 +84,7 @@ class QuantizedLayer(nn.Module):
 
     def finished(self, x: Tensor, out: Tensor) -> Tensor:
         """The output of the layer's own input ``x``, given the packed weight's part of it."""
-        if self.low_rank is not None:
-            out = self.low_rank(x, out)
-        return self._with_branches(x, out)
+        return out if self.low_rank is None else self.low_rank(x, out)
 
     def dequantized(self, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
         """The weight that the layer computes with, in its own shape."""
@@ -124,11 +120,6 @@ class QuantizedLayer(nn.Module):
     def _input_scale_like(self, values: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """``input_scale`` to be broadcast over inputs, or over a weight (N, …)."""
         return self.input_scale.to(values.device, dtype or values.dtype)
-
-    def _with_branches(self, x: Tensor, out: Tensor) -> Tensor:
-        for branch in self.branches:
-            out = branch(x, out)
-        return out
 
 
 class QuantizedLinear(QuantizedLayer):
@@ -178,7 +169,7 @@ class QuantizedLinear(QuantizedLayer):
             weight = weight * self._input_scale_like(weight)
         turned = rotate_weight(weight, self.rotation) * input_gain(self.rotation, x.dtype)
         out = self._float_product(self.transformed(x), turned)
-        return self._with_branches(x, self._with_first_row(x, out))
+        return self._with_first_row(x, out)
 
     def _turned(self, weight: Tensor) -> Tensor:
         return rotate_weight(weight.float(), self.rotation)
@@ -212,8 +203,7 @@ class QuantizedLinear(QuantizedLayer):
     def keep_first_token(self, token: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         """From now on inputs (B, T, K) whose first token is ``token`` (K,) get the float layer's output there.
 
-        What is kept is the token and the error of its row (N,), so that whatever else is added to the layer stays. A
-        LoRA that the host merges is rounded anew, which changes that error a little: the row is then nearly right.
+        What is kept is the token and the error of its row (N,), so that whatever else is added to the layer stays.
         """
         self.first_token = self.first_residual = None
         wide = token.detach().to(self.weight.device, torch.float32)
@@ -277,7 +267,7 @@ class QuantizedConv2d(QuantizedLayer):
     def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.input_scale is not None:
             weight = weight * self._input_scale_like(weight)
-        return self._with_branches(x, self._convolved(self.transformed(x), weight))
+        return self._convolved(self.transformed(x), weight)
 
     def _input_scale_like(self, values: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         return super()._input_scale_like(values, dtype)[:, None, None]

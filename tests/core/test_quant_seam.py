@@ -1,14 +1,13 @@
-"""Where others add to a packed layer: an input scale, a part in low rank, branches, activation bits of a call."""
+"""Where others add to a packed layer: an input scale, a part in low rank, activation bits of a call."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from exactness import same_bits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qsched_core.quant import FORMATS, QuantizedConv2d, QuantizedLayer, QuantizedLinear
+from qsched_core.quant import FORMATS, QuantizedConv2d, QuantizedLinear
 from qsched_core.quant.branch import LowRank
 
 
@@ -62,27 +61,6 @@ def test_low_rank_is_a_part_of_the_weight_that_is_not_rounded():
     assert sorted(layer.state_dict()) == ["bias", "low_rank.down", "low_rank.up", "weight"]
     assert layer.half().low_rank.up.dtype == torch.float16
     assert layer(x.half()).dtype == torch.float16
-
-
-@pytest.mark.parametrize("kind", LAYERS)
-def test_branches_get_the_layers_own_input_and_what_was_made_so_far(kind):
-    make, shape = LAYERS[kind]
-    layer: QuantizedLayer = make()
-    x, plain = random(*shape, seed=3), layer(random(*shape, seed=3))
-    inputs = []
-
-    def first(given: Tensor, out: Tensor) -> Tensor:
-        inputs.append(given)
-        return out + 1
-
-    layer.branches = (first, lambda given, out: out * 2)
-    assert same_bits(layer(x), (plain + 1) * 2)
-    assert inputs[0] is x
-    weight = layer.dequantized()
-    layer.branches = ()
-    alone = layer.apply_weight(x, weight)
-    layer.branches = (first,)
-    assert same_bits(layer.apply_weight(x, weight), alone + 1)
 
 
 def test_the_activation_bits_of_a_call_can_be_set():
