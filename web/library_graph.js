@@ -68,11 +68,15 @@ export function usesInGraph(name) {
 export function sortLoaders(names) {
   const places = new Map(names.map((name, place) => [name, place]));
   const placeOf = (name) => places.get(name) ?? names.length;
-  for (const [, widget] of loaders()) {
+  for (const [node, widget] of loaders()) {
     const { values } = widget.options ?? {};
     if (!Array.isArray(values)) continue;
     const sorted = [...values].sort((one, other) => placeOf(one) - placeOf(other));
-    if (sorted.some((name, place) => name !== values[place])) widget.options.values = sorted;
+    if (sorted.every((name, place) => name === values[place])) continue;
+    widget.options.values = sorted;
+    // Nodes 2.0 reads a widget's options anew when the list of widgets changes, and at no other time.
+    node.widgets.push(widget);
+    node.widgets.pop();
   }
 }
 
