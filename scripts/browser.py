@@ -22,7 +22,8 @@ QUIET = {
 }
 """Settings without which the page talks about itself."""
 
-READY = "window.app?.extensionManager && app.canvas && app.graph"
+READY = "window.app?.extensionManager?.workflow?.activeWorkflow?.changeTracker && app.canvas && app.graph"
+"""The page has loaded its own first workflow: on a busy machine that comes late, and would take the place of ours."""
 
 
 class NoBrowser(DevError):
