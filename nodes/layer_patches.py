@@ -23,7 +23,7 @@ _LORA_MID, _LORA_RESHAPE = 3, 5
 
 
 class LayerPatches:
-    """All patches of one layer's weight, in order. ``wrappers`` are functions weight → weight that come after them.
+    """All patches of one layer's weight, in order. ``wrappers`` are functions weight -> weight that come after them.
 
     What is a plain LoRA runs as two thin products, down and up, all of them in one pair. Everything else becomes the
     difference that it makes to the weight, in float32, for each call anew: it would be as large as the float weight.

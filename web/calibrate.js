@@ -65,7 +65,7 @@ function showHistory(node, { studies }, prompt) {
   const state = states.get(node);
   const [control, study] = [studies.find(isControl), studies.find((entry) => !isControl(entry))];
   state.study = newer(state.study, study);
-  state.control = newer(state.control, control);
+  state.control = prompt === null ? null : newer(state.control, control);
   if (prompt !== null) showLivePair(node, (control ?? study)?.pictures);
   setRunning(node, prompt);
 }
@@ -88,6 +88,7 @@ function showReport(node, output) {
   const study = readReport(output.qsched_report?.[0]);
   const state = states.get(node);
   state.study = study && { ...study, run: state.study?.run ?? "" };
+  state.control = null; // a report holds no trials of it: the end looks the same after a reload
   state.prompt = null;
   show(node);
 }
