@@ -36,10 +36,17 @@ class _SizedConv2d(quant.QuantizedConv2d):
     @classmethod
     def like(cls, layer, weight, bias, form):
         columns = weight[0].numel()
-        return cls(torch.empty(weight.shape[0], row_bytes(columns, form), dtype=torch.uint8), None, (1,), form)
+        return cls(torch.empty(weight.shape[0], row_bytes(columns, form), dtype=torch.uint8), None, weight.shape, form)
 
     def dequantized(self, *arguments) -> Tensor:
         return torch.zeros(())
+
+
+class _Sizes(quant.TorchBackend):
+    """Packs sizes alone: there is nothing to try."""
+
+    def trial(self, form: quant.Format, device: torch.device) -> str:
+        return ""
 
 
 def whole(make: Callable[..., nn.Module], depths: tuple[int, ...], name: str, recipe: str) -> list[int]:
@@ -61,7 +68,7 @@ def weigh(network: nn.Module, name: str, recipe: str) -> tuple[int, int, int]:
                 shared = torch.zeros(1).expand(parameter.numel()).view(parameter.shape)
                 module._parameters[key] = nn.Parameter(shared, requires_grad=False)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    sized = {"torch": quant.TorchBackend({nn.Linear: _SizedLinear, nn.Conv2d: _SizedConv2d})}
+    sized = {"torch": _Sizes({nn.Linear: _SizedLinear, nn.Conv2d: _SizedConv2d})}
     job = quant.Job.of(name, backend="torch", recipe=recipe, backends=sized)
     reports = [report for _, report in quant.quantized_layers(network, job)]
     saved = sum(report.bytes_before - report.bytes_after for report in reports)
