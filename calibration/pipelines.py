@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,7 +61,6 @@ class PipelineGenerator:
             CalibrationError: one picture alone does not fit into memory.
         """
         self.pipe, self.prompts, self.seed, self.batch_size = pipe, tuple(prompts), seed, batch_size
-        self.before_pictures: Callable[[], None] = lambda: None
         self._options = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "output_type": "pt"}
         self._options |= {"width": size[0], "height": size[1]} if size else {}
         self._negative = negative
@@ -86,7 +85,6 @@ class PipelineGenerator:
         Raises:
             CalibrationError: one picture alone does not fit into memory.
         """
-        self.before_pictures()
         preset = Preset(coefficients, self.sigmas, self.binding)
         with apply_preset(self.pipe, preset, if_differs="refuse"):
             return self._in_batches(indices)
@@ -137,21 +135,6 @@ class PipelineGenerator:
         """1 is no guidance; 0, any, where the pipeline does not say whether its scale is one."""
         guided = getattr(self.pipe, "do_classifier_free_guidance", None)
         return 0.0 if guided is None else float(guidance_scale) if guided else 1.0
-
-
-def take_turns(device: str, *generators: PipelineGenerator) -> None:
-    """Pipelines that need not fit on the device together: each moves there when it is asked, the others to the CPU."""
-    if device == "cpu":
-        return
-    for generator in generators:
-        others = [other.pipe for other in generators if other is not generator]
-        generator.before_pictures = functools.partial(_move, generator.pipe, others, device)
-
-
-def _move(pipe: Any, others: Sequence[Any], device: str) -> None:
-    for other in others:
-        other.to("cpu")
-    pipe.to(device)
 
 
 def network(pipe: Any) -> nn.Module:
