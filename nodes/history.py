@@ -91,6 +91,22 @@ def told(workflow: str | None) -> list[dict]:
         ]
 
 
+def answer(workflow: str | None) -> dict:
+    """What a page is told of a workflow, as plain JSON.
+
+    ``running`` says whether a run of it goes on. ``error`` is that of ``last_error``, and None meanwhile: that run may
+    be past it. ``queue`` counts the runs of anybody that have not ended.
+    """
+    running = workflow is not None and running_prompt()[1] == workflow
+    return {
+        "nodes": told(workflow),
+        "reports": reports(workflow),
+        "error": None if running else last_error(workflow),
+        "running": running,
+        "queue": page_server().prompt_queue.get_tasks_remaining(),
+    }
+
+
 def add_history_route() -> None:
     """GET /qsched/history?workflow=ID; nothing where no server runs. To be called once, as the pack is loaded."""
     server = page_server()
@@ -99,6 +115,4 @@ def add_history_route() -> None:
 
     @server.routes.get("/qsched/history")
     async def history(request: web.Request) -> web.Response:
-        workflow = request.query.get("workflow")
-        answer = {"nodes": told(workflow), "reports": reports(workflow), "error": last_error(workflow)}
-        return web.json_response(answer)
+        return web.json_response(answer(request.query.get("workflow")))

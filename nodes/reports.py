@@ -16,7 +16,9 @@ MOST_NODES = 256
 """What is kept in all; the oldest goes first."""
 
 RECENT_RUNS = 30
-"""Of the host's history, in which the last run of a workflow is looked for."""
+"""Of the host's history, in which the last runs of a workflow are looked for."""
+
+_ERROR_KEYS = ("node_id", "node_type", "exception_type", "exception_message")
 
 
 @dataclass
@@ -81,18 +83,26 @@ def reports(workflow: str | None) -> list[dict]:
 
 
 def last_error(workflow: str | None) -> dict | None:
-    """The host's ``execution_error`` that ended the last run of a workflow in one of our nodes, or None."""
+    """The host's ``execution_error`` of one of our nodes that no later run of the workflow got past; {}: there is none.
+
+    None where nothing is known of its runs: they are too long ago, or before the server's start.
+    """
     server = page_server()
     runs = server.prompt_queue.get_history(max_items=RECENT_RUNS) if server is not None and workflow else {}
+    later: set[str] | None = None  # the nodes that later runs got past
     for run in reversed(list(runs.values())):
         if workflow_id(run["prompt"][3].get("extra_pnginfo")) != workflow:
             continue
+        later = later or set()
         messages = dict((run.get("status") or {}).get("messages") or ())
         error = messages.get("execution_error")
-        if error is None or not str(error.get("node_type")).startswith("QSched"):
-            return None
-        return {key: error.get(key) for key in ("node_id", "node_type", "exception_type", "exception_message")}
-    return None
+        if error is not None and str(error.get("node_type")).startswith("QSched"):
+            return {} if str(error.get("node_id")) in later else {key: error.get(key) for key in _ERROR_KEYS}
+        stop = error or messages.get("execution_interrupted")
+        if stop is None:
+            return {}  # it came to its end
+        later.update(map(str, [*(stop.get("executed") or ()), *messages.get("execution_cached", {}).get("nodes", ())]))
+    return None if later is None else {}
 
 
 def _entry(workflow: str | None, unique_id: str, kind: str) -> _Node:

@@ -21,11 +21,7 @@ export function listenErrors() {
   api.addEventListener("executing", ({ detail }) => passed([detail]));
   api.addEventListener("execution_cached", ({ detail }) => passed(detail?.nodes ?? []));
   api.addEventListener("execution_error", ({ detail }) => inTurn(() => failed(detail)));
-  // After a reload the page knows nothing of a failure: the server does.
-  readHistory(({ error }) => {
-    const workflow = rootGraph()?.id, id = String(error?.node_id);
-    if (error && !errors.has(key(workflow, id))) keep(workflow, id, wordsOf(error), false);
-  });
+  readHistory(agree);
   api.addEventListener("promptQueued", () => refuse(app.lastNodeErrors));
   // The host has no event for a prompt that its server refuses.
   setInterval(() => {
@@ -38,6 +34,15 @@ export function listenErrors() {
 export function restoreErrors() {
   const workflow = rootGraph()?.id;
   for (const [id, node] of allNodes()) show(node, errors.get(key(workflow, id))?.text);
+}
+
+// After a reload the page knows nothing of a failure, and a page may miss that a run got past one: the server knows.
+function agree({ error, running }) {
+  // A run that goes on may be past the node by now: its events say so, and the server is asked at its end.
+  if (running || !error) return;
+  const workflow = rootGraph()?.id, id = error.node_id === undefined ? null : String(error.node_id);
+  for (const one of [...errors.values()]) if (one.workflow === workflow && !one.refused && one.id !== id) forget(one);
+  if (id !== null && !errors.has(key(workflow, id))) keep(workflow, id, wordsOf(error), false);
 }
 
 async function failed(detail) {

@@ -1,6 +1,9 @@
 // When runs begin and end. A page misses events: it was reloaded, another tab sent the run, or the server went away. So
 // the server is asked again at every event that may end a run, and every few seconds while one is believed to go on.
+// A page that was just reloaded may get no events at all: the host forgets its socket when it notices that the old one
+// is gone. So what the page itself queued counts as going on until the server says that its queue is empty.
 import { api } from "../../scripts/api.js";
+import { readHistory } from "./history.js";
 
 const ENDS = ["execution_success", "execution_error", "execution_interrupted"];
 const CHANGES = ["status", "reconnected"]; // the host sends these to every tab
@@ -19,7 +22,7 @@ export const hasEnded = (prompt) => ended.has(prompt);
  * @param {() => void} ask called when the server has to be asked
  */
 export function watchRuns(isRunning, onEnd, ask) {
-  let timer = null;
+  let timer = null, queued = false;
   const askSoon = () => {
     timer ??= setTimeout(() => {
       timer = null;
@@ -36,5 +39,7 @@ export function watchRuns(isRunning, onEnd, ask) {
     });
   }
   for (const name of CHANGES) api.addEventListener(name, askSoon);
-  setInterval(() => isRunning() && ask(), ASK_AGAIN);
+  api.addEventListener("promptQueued", () => (queued = true));
+  readHistory(({ queue }) => (queued &&= queue > 0));
+  setInterval(() => (queued || isRunning()) && ask(), ASK_AGAIN);
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from scripts.browser import READY
+
 RENDERERS = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic", "nodes 2.0"])
 
 FIND = """type => {
@@ -83,7 +85,8 @@ def test_a_failure_is_on_its_node_comes_back_with_its_tab_and_goes_with_the_next
     workflow = "() => (app.rootGraph ?? app.graph).id"
     before = page.evaluate(workflow)
     page.reload()
-    page.wait_for_function("() => window.app?.graph?.nodes.length === 3")
+    page.wait_for_function(READY)
+    page.wait_for_function("() => app.graph.nodes.length === 3")
     page.wait_for_timeout(1000)
     # Front end 1.47 gives a workflow that nobody has touched another id at a reload: nothing can be found by it.
     if page.evaluate(workflow) == before:
@@ -130,5 +133,20 @@ def test_a_refused_prompt_is_on_its_node_until_one_is_taken(open_page, tmp_path,
     assert "w9a9" in wait_for(page, NODE, "format")
     page.screenshot(path=tmp_path / "refused.png")
     put(page, NODE, "format", "w8a8")
+    run(page)
+    assert wait_for(page, NODE, "") == ""
+
+
+def test_a_page_that_gets_no_events_takes_a_failure_away_when_a_run_got_past_it(open_page):
+    """The host forgets the socket of a page that was reloaded if it notices late that the old one is gone."""
+    page = open_page(nodes_2=False)
+    load(page, GRAPH)
+    run(page)
+    wait_for(page, NODE, "Fix: ")
+    page.evaluate("""() => {
+      const send = EventTarget.prototype.dispatchEvent;
+      app.api.dispatchEvent = event => event.type === "promptQueued" ? send.call(app.api, event) : true;
+    }""")
+    put(page, NODE, "include", "")
     run(page)
     assert wait_for(page, NODE, "") == ""

@@ -20,6 +20,7 @@ def history(monkeypatch):
     prompts = SimpleNamespace(
         get_current_queue_volatile=lambda: (queue, []),
         get_history=lambda max_items: dict(list(runs.items())[-max_items:]),
+        get_tasks_remaining=lambda: len(queue),
     )
     server = SimpleNamespace(prompt_queue=prompts)
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=server)))
@@ -173,10 +174,38 @@ def test_the_error_that_ended_the_last_run_of_a_workflow_in_our_node_is_known(hi
     ends(history, "p", "w", ("execution_start", {}), ("execution_error", error))
     ends(history, "q", "another", ("execution_success", {}))
     assert reports.last_error("w") == {key: value for key, value in error.items() if key != "x"}
-    assert reports.last_error("another") is None
+    assert reports.last_error("another") == {}
+    assert reports.last_error("unknown") is None
     assert reports.last_error(None) is None
-    ends(history, "r", "w", ("execution_error", {**error, "node_type": "KSampler"}))
-    assert reports.last_error("w") is None
+
+
+@pytest.mark.parametrize(
+    ("later", "passed"),
+    [
+        ([("execution_success", {})], True),
+        ([("execution_error", {"node_type": "KSampler", "node_id": "5", "executed": ["4"]})], True),
+        ([("execution_error", {"node_type": "KSampler", "node_id": "5", "executed": ["3"]})], False),
+        ([("execution_cached", {"nodes": ["4"]}), ("execution_interrupted", {"executed": []})], True),
+        ([("execution_interrupted", {"executed": ["3"]})], False),
+    ],
+)
+def test_an_error_is_known_until_a_later_run_got_past_its_node(history, reports, later, passed):
+    error = {"node_id": "4", "node_type": "QSchedCheck", "exception_type": "C", "exception_message": "why"}
+    ends(history, "p", "w", ("execution_error", error))
+    ends(history, "q", "w", *later)
+    assert reports.last_error("w") == ({} if passed else error)
+
+
+def test_a_run_that_goes_on_is_not_told_what_ended_the_one_before(history, reports):
+    """The page took the answer for news, and showed the old failure on a node that the run had got past."""
+    error = {"node_id": "4", "node_type": "QSchedCheck", "exception_type": "C", "exception_message": "why"}
+    ends(history, "p", "w", ("execution_error", error))
+    starts(history, "q", {"id": "w"})
+    told = history.answer("w")
+    assert (told["error"], told["running"], told["queue"]) == (None, True, 1)
+    history.queue.clear()
+    told = history.answer("w")
+    assert (told["error"], told["running"], told["queue"]) == (error, False, 0)
 
 
 def test_the_time_left_counts_down_and_is_set_anew_only_when_it_is_clearly_wrong(history):
