@@ -29,7 +29,7 @@ from torch import Tensor, nn
 # From a checkout alone: inside the host the nodes make the pictures.
 from qsched_core import Binding, CalibrationError, Coefficients, Preset, SamplingError
 from qsched_core.diffusers import apply_preset, describe_scheduler, run_sigmas
-from qsched_core.quant import quantization_of
+from qsched_core.quant import label_of
 
 _SAMPLED = 64
 """Numbers of each parameter that its model is known by."""
@@ -71,7 +71,7 @@ class PipelineGenerator:
         self.binding = Binding(
             prediction=kind.prediction,
             sampler=kind.sampler,
-            quantization=quantization_of(network(pipe)),
+            quantization=label_of(network(pipe)),
             cfg=self._cfg(guidance_scale),
         )
 

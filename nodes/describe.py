@@ -7,7 +7,7 @@ import hashlib
 import torch
 
 from ..qsched_core import Binding
-from ..qsched_core.quant import quantization_of
+from ..qsched_core.quant import label_of
 
 _SAMPLED = 16
 
@@ -47,7 +47,7 @@ def fingerprint(model) -> str:
 
 def quantization(model) -> str:
     """How a MODEL's network is quantised, by us or by others; "none" if it is not."""
-    return quantization_of(model.model.diffusion_model)
+    return label_of(model.model.diffusion_model)
 
 
 def sums(value) -> list[float]:

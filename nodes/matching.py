@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 
 from ..demo import files as demo_files
 from ..qsched_core import Mismatch
-from ..qsched_core.quant import FORMATS
-from ..qsched_core.quant.backends.kitchen import W4A4, W4A8, W8A8
+from ..qsched_core.quant import FORMATS, UNQUANTISED, may_be, resolve_format, same_quantization
 from .cards import clean
 from .folders import MODELS_FOLDER
+from .quantize_model import GROUPS
 
 LOADERS = {
     "UNETLoader": "diffusion_models",
@@ -27,10 +28,8 @@ LOADERS = {
     "QSchedLoadQuantized": MODELS_FOLDER,
 }
 DEMO = "QSchedDemoModel"
-UNQUANTISED = "none"
 
 _MOST = 200
-_NATIVE = {W4A8.algo: "w4a8", W4A4.algo: "w4a4", W8A8.algo: "w8a8"}
 _PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -46,7 +45,8 @@ class Known:
 @dataclass(frozen=True)
 class Graph:
     """What the page told of its graph, all of it plain and short. ``steps``, ``sampler``, ``scheduler`` and ``cfg`` are
-    the values that sampler nodes have; ``formats`` those of quantiser nodes, "" for one that is not known."""
+    the values that sampler nodes have; ``formats`` those of quantiser nodes, as a label prints them ("w4a8/g32"),
+    without a scope where that is not known, "" where nothing is."""
 
     models: tuple[Known, ...]
     formats: tuple[str, ...]
@@ -54,11 +54,11 @@ class Graph:
 
 
 def read_graph(told: object) -> Graph:
-    """``{"models": [{"loader", "file"}], "quantizers": [{"format"}], "samplers": [{"steps", "sampler", …}]}``; whatever
-    is not as it should be counts as not known."""
+    """``{"models": [{"loader", "file"}], "quantizers": [{"format", "group_size", …}], "samplers": [{"steps", …}]}``;
+    whatever is not as it should be counts as not known."""
     told = told if isinstance(told, dict) else {}
     models = [known_model(_text(item, "loader"), _text(item, "file")) for item in _items(told, "models")]
-    formats = [_text(item, "format") for item in _items(told, "quantizers")]
+    formats = [_format(item) for item in _items(told, "quantizers")]
     samplers = list(_items(told, "samplers"))
     sampling = {
         "steps": frozenset(n for item in samplers if (n := _number(item, "steps")) is not None),
@@ -66,7 +66,7 @@ def read_graph(told: object) -> Graph:
         "scheduler": frozenset(filter(None, (_text(item, "scheduler") for item in samplers))),
         "cfg": frozenset(n for item in samplers if (n := _number(item, "cfg")) is not None),
     }
-    return Graph(tuple(models), tuple(f if f in FORMATS else "" for f in formats), sampling)
+    return Graph(tuple(models), tuple(formats), sampling)
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,15 @@ def match(preset, graph: Graph) -> Match:
     differs: list[Mismatch] = []
     unknown: list[str] = []
     bound = preset.binding
-    for what, ours, theirs in (
-        ("model", bound.model, [model.family for model in graph.models]),
-        ("fingerprint", bound.fingerprint, [model.fingerprint for model in graph.models]),
-        ("quantization", bound.quantization, _quantizations(graph)),
+    for what, ours, theirs, same in (
+        ("model", bound.model, [model.family for model in graph.models], eq),
+        ("fingerprint", bound.fingerprint, [model.fingerprint for model in graph.models], eq),
+        ("quantization", bound.quantization, *_quantizations(graph)),
     ):
-        if not ours or any(_same(what, ours, one) for one in theirs if one):
+        answers = [same(ours, one) if one else None for one in theirs]
+        if not ours or True in answers:
             continue
-        if not theirs or "" in theirs:
+        if not answers or None in answers:
             unknown.append(what)
         else:
             differs.append(Mismatch(what, clean(ours, 80), clean(", ".join(dict.fromkeys(theirs)), 80)))
@@ -172,19 +173,27 @@ def _family(shapes: dict[str, torch.Tensor]) -> str:
     return "" if config is None else type(config).__name__
 
 
-def _quantizations(graph: Graph) -> list[str]:
+def _quantizations(graph: Graph) -> tuple[list[str], Callable[[str, str], bool | None]]:
+    """(What may be there, how a preset's label is compared with it)."""
     if not graph.formats:
-        return [model.quantization for model in graph.models]
+        return [model.quantization for model in graph.models], same_quantization
     # Several, one after the other, are what only a run can tell.
-    return [graph.formats[0]] if len(graph.formats) == 1 else [""]
+    return [graph.formats[0]] if len(graph.formats) == 1 else [""], _may_be
 
 
-def _same(what: str, preset: str, here: str) -> bool:
-    """A quantiser node is known by its format: which layers it takes, and how they are held, comes with the run."""
-    if what != "quantization" or here not in FORMATS:
-        return preset == here
-    parts = preset.split("+")
-    return any(part.split("/")[0] == here or _NATIVE.get(part) == here for part in parts)
+def _may_be(label: str, format: str) -> bool | None:
+    name, _, scope = format.partition("/")
+    return may_be(label, name, scope)
+
+
+def _format(item: dict) -> str:
+    """What a quantiser node writes: "w4a8/g32"."""
+    name, group = _text(item, "format"), _text(item, "group_size")
+    if name not in FORMATS:
+        return ""
+    if group not in GROUPS or _text(item, "recipe") != "compact" or not _text(item, "scales"):
+        return name  # stock gives some layers another format, depending on their width
+    return str(resolve_format(name, GROUPS[group], _text(item, "scales") != "asymmetric"))
 
 
 def _items(told: dict, key: str) -> Iterable[dict[str, Any]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from operator import eq
 
 from .coefficients import Coefficients, same_sigma
 from .errors import PresetError
 from .preset import Binding, Preset, short
+from .quant.label import same_quantization
 from .schedule import check_schedule
 
 IF_DIFFERS = ("resample", "use as is", "refuse")
@@ -35,7 +37,8 @@ def mismatches(preset: Preset, here: Binding, sigmas: Sequence[float]) -> list[M
     found = []
     for item in fields(Binding):
         ours, theirs = getattr(preset.binding, item.name), getattr(here, item.name)
-        if ours and theirs and ours != theirs:
+        same = same_quantization if item.name == "quantization" else eq
+        if ours and theirs and not same(ours, theirs):
             found.append(Mismatch(item.name, short(ours), short(theirs)))
     steps = len(sigmas) - 1
     if _begins_at(preset.sigmas, sigmas) is not None:

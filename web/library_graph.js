@@ -25,7 +25,12 @@ export function readGraph() {
     }
     if (node.comfyClass === QUANTIZER) {
       const planned = node.inputs?.some((input) => input.name === "plan" && input.link != null);
-      quantizers.push({ format: planned ? "" : text(node, "format") });
+      quantizers.push({
+        format: planned ? "" : text(node, "format"),
+        group_size: text(node, "group_size"),
+        scales: text(node, "scales"),
+        recipe: text(node, "recipe"),
+      });
     }
     if (gives("SAMPLER", "SIGMAS", "GUIDER") || (takes("MODEL") && gives("LATENT"))) {
       samplers.push({

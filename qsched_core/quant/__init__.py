@@ -15,13 +15,14 @@ from .backends import (
 from .files import Stored, load_quantized, restore, save_quantized, write_checked
 from .fitting import Fit
 from .formats import FORMATS, Format, read_format, resolve_format
+from .label import UNQUANTISED, label_of, may_be, same_quantization
 from .layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from .measuring import DEPTHS, FORMATS_TRIED, least_bits, measure_sensitivity, studied_layers
 from .observation import LayerInputs, Observation, load_observation, observe
 from .packed import is_packed
 from .plan import Plan
 from .quantize import QUALITIES, Job, quantize, quantized_layers, require_some
-from .report import LayerReport, QuantReport, module_bytes, quantization_of
+from .report import LayerReport, QuantReport, module_bytes
 from .select import RECIPES, candidates
 from .sensitivity import LayerSensitivity, Measure, Sensitivity
 
@@ -54,22 +55,25 @@ __all__ = [
     "Sensitivity",
     "Stored",
     "TorchBackend",
+    "UNQUANTISED",
     "Way",
     "candidates",
     "is_packed",
+    "label_of",
     "least_bits",
     "load_observation",
     "load_quantized",
+    "may_be",
     "measure_sensitivity",
     "module_bytes",
     "observe",
-    "quantization_of",
     "quantize",
     "quantized_layers",
     "read_format",
     "require_some",
     "resolve_format",
     "restore",
+    "same_quantization",
     "save_quantized",
     "studied_layers",
     "ways",

@@ -6,12 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
-from .backends import QuantoLayer
 from .fitting import Fit
-from .layers import QuantizedConv2d, QuantizedLayer
 from .packed import floats_as_half
 
 FLOAT_BYTES = 2
@@ -115,23 +112,6 @@ def module_bytes(module: nn.Module) -> int:
             seen.add(id(tensor))
             total += floats_as_half(tensor)
     return total
-
-
-def quantization_of(network: nn.Module) -> str:
-    """What a preset is bound to: "none", our formats, or the layout names of a network quantised by others."""
-    found = set()
-    for module in network.modules():
-        if isinstance(module, QuantizedLayer):
-            found.add(str(module.format))
-            if isinstance(module, QuantizedConv2d):
-                found.add("conv")
-            if isinstance(module, QuantoLayer):
-                found.add("quanto")
-        elif (weight := module._parameters.get("weight")) is not None and type(weight.data) is not torch.Tensor:
-            found.add(str(getattr(module, "quant_format", None) or type(weight.data).__name__))
-        elif weight is not None and weight.dtype.itemsize == 1:
-            found.add(str(weight.dtype).removeprefix("torch."))
-    return "+".join(sorted(found))[:200] or "none"
 
 
 def size_text(count: int) -> str:

@@ -128,9 +128,13 @@ def check(pack, tiny, source, model, named: str):
         assert differ(stock, full, 2e-7), "the model is not quantised"
 
 
+LABELS = {"asym_w4a8_int8": "w4a8/g", "convrot_w4a4": "w4a4/channel", "int8_tensorwise": "w8a8/channel"}
+"""Formats that we have too: a preset does not differ because another backend holds the weights."""
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_layouts_of_the_host(pack, tiny, source, name):
-    check(pack, tiny, source, in_layout(tiny, source, name), name)
+    check(pack, tiny, source, in_layout(tiny, source, name), LABELS.get(name, name))
 
 
 def test_plain_fp8_weights(pack, tiny, source):

@@ -203,7 +203,7 @@ def test_more_than_a_thousand_presets_are_listed_page_by_page_those_that_fit_fir
     for number in range(1, 1200):
         (folder / f"differs {number:04}.safetensors").write_bytes(content)
     (folder / "a broken one.safetensors").write_bytes(b"x")
-    pages, graph = pack("nodes.library_page"), told(DEMO, ["w4a8"], [FOUR])
+    pages, graph = pack("nodes.library_page"), told(DEMO, [KNOWN], [FOUR])
     first = pages.page({**graph, "limit": 100})
     assert (first["total"], first["all"], len(first["presets"])) == (1205, 1205, 100)
     names = [first["presets"][0]["name"]]
@@ -592,15 +592,20 @@ def test_a_share_picture_can_be_drawn_of_any_number_of_steps(pack, steps):
 # --- what fits a graph
 
 
+QUANTIZER = ("format", "group_size", "recipe", "scales")
+
+
 def told(models=(), quantizers=(), samplers=()) -> dict:
+    """Each quantiser's values in the order of QUANTIZER; what is left out is not known."""
     return {
         "models": [{"loader": loader, "file": file} for loader, file in models],
-        "quantizers": [{"format": format} for format in quantizers],
+        "quantizers": [dict(zip(QUANTIZER, item.split(), strict=False)) for item in quantizers],
         "samplers": list(samplers),
     }
 
 
 DEMO = [("QSchedDemoModel", "")]
+KNOWN, OTHER = "w4a8 64 compact symmetric", "w4a8 32 compact symmetric"
 FOUR = {"steps": 4, "sampler": "euler", "scheduler": "simple", "cfg": 1}
 BOUND = {
     "model": "FluxSchnell",
@@ -614,16 +619,19 @@ BOUND = {
 @pytest.mark.parametrize(
     ("graph", "fits", "differs", "unknown"),
     [
-        (told(DEMO, ["w4a8"], [FOUR]), True, [], []),
+        (told(DEMO, [KNOWN], [FOUR]), True, [], []),
+        (told(DEMO, ["w4a8"], [FOUR]), True, [], ["quantization"]),
+        (told(DEMO, ["w4a8 64 stock symmetric"], [FOUR]), True, [], ["quantization"]),
+        (told(DEMO, [OTHER], [FOUR]), False, ["quantization: preset w4a8/g64, here w4a8/g32"], []),
         (told(DEMO, ["w8a8"], [FOUR]), False, ["quantization: preset w4a8/g64, here w8a8"], []),
         (told(DEMO, [], [FOUR]), False, ["quantization: preset w4a8/g64, here none"], []),
         (told(DEMO, [""], [FOUR]), True, [], ["quantization"]),
-        (told(DEMO, ["w4a8"], [{**FOUR, "steps": 8}]), False, ["steps: preset 4, here 8"], []),
-        (told(DEMO, ["w4a8"], [{**FOUR, "cfg": 2.5}]), False, ["cfg: preset 1, here 2.5"], []),
-        (told(DEMO, ["w4a8"], [{**FOUR, "steps": 8}, FOUR]), True, [], []),
-        (told([("SomebodysLoader", "x.safetensors")], ["w4a8"], [FOUR]), None, [], ["model"]),
-        (told([("UNETLoader", "gone.safetensors")], ["w4a8"]), None, [], ["model"]),
-        (told([], ["w4a8"], [{"sampler": "lcm"}]), False, ["sampler: preset euler, here lcm"], ["model"]),
+        (told(DEMO, [KNOWN], [{**FOUR, "steps": 8}]), False, ["steps: preset 4, here 8"], []),
+        (told(DEMO, [KNOWN], [{**FOUR, "cfg": 2.5}]), False, ["cfg: preset 1, here 2.5"], []),
+        (told(DEMO, [KNOWN], [{**FOUR, "steps": 8}, FOUR]), True, [], []),
+        (told([("SomebodysLoader", "x.safetensors")], [KNOWN], [FOUR]), None, [], ["model"]),
+        (told([("UNETLoader", "gone.safetensors")], [KNOWN]), None, [], ["model"]),
+        (told([], [KNOWN], [{"sampler": "lcm"}]), False, ["sampler: preset euler, here lcm"], ["model"]),
     ],
 )  # fmt: skip
 def test_a_preset_fits_a_graph_or_not_and_why(pack, graph, fits, differs, unknown):
@@ -712,7 +720,7 @@ def test_import_list_match_picture_and_rename_over_http(server, tmp_path):
     qs.save_preset(preset(card={"modelspec.title": HTML}, **BOUND), tmp_path / "given.safetensors")
     status, answer = uploaded(server, "../../../shared.safetensors", (tmp_path / "given.safetensors").read_bytes())
     assert (status, answer) == (200, {"name": "shared.safetensors", "added": True})
-    found = server.client.post("/qsched/presets", told(DEMO, ["w4a8"], [FOUR]))
+    found = server.client.post("/qsched/presets", told(DEMO, [KNOWN], [FOUR]))
     names = {entry["name"]: entry for entry in found["presets"]}
     assert names["shared.safetensors"]["title"] == HTML
     assert [entry["shipped"] for entry in names.values()].count(True) == 3
@@ -722,7 +730,7 @@ def test_import_list_match_picture_and_rename_over_http(server, tmp_path):
     assert turbo["differs"][0] == {"what": "model", "preset": "SDXL", "here": "FluxSchnell"}
     order = list(names)
     assert order.index("shared.safetensors") < order.index("SDXL-Turbo W4A4 (published).safetensors"), "fits first"
-    ordered = server.client.post("/qsched/presets/names", told(DEMO, ["w4a8"], [FOUR]))["names"]
+    ordered = server.client.post("/qsched/presets/names", told(DEMO, [KNOWN], [FOUR]))["names"]
     assert ordered == list(names)
     picture = server.client.read("/qsched/presets/picture?name=shared.safetensors")
     assert Image.open(io.BytesIO(picture)).size == (1200, 630)

@@ -2,12 +2,13 @@
 
 from .base import Backend
 from .choose import AUTO, Way, ways
-from .kitchen import KitchenBackend, KitchenLinear
+from .kitchen import NATIVE, KitchenBackend, KitchenLinear
 from .quanto import QuantoBackend, QuantoConv2d, QuantoLayer, QuantoLinear
 from .torch import TorchBackend
 
 __all__ = [
     "AUTO",
+    "NATIVE",
     "Backend",
     "KitchenBackend",
     "KitchenLinear",

@@ -41,6 +41,8 @@ W4A8 = Layout("asym_w4a8_int8", "AsymW4A8Int8Layout", "w4a8_int8_linear", 16, 0.
 W4A4 = Layout("convrot_w4a4", "TensorCoreConvRotW4A4Layout", "convrot_w4a4_linear", 0, 0.4)
 W8A8 = Layout("int8_tensorwise", "TensorWiseINT8Layout", "int8_linear", 0, 0.04)
 _BITS = {(4, 8): W4A8, (4, 4): W4A4, (8, 8): W8A8}
+NATIVE = {W4A8.algo: "w4a8", W4A4.algo: "w4a4", W8A8.algo: "w8a8"}
+"""Our format that each of them is."""
 
 _SLACK = 0.02
 """Two right kernels differ by as much: a token's scale in another type moves codes that lie between two."""
