@@ -11,6 +11,7 @@ import numpy as np
 
 from .canvas import BAND, FAINT, GRID, INK, PAPER, Canvas, decimals, labels, ticks
 from .core import Coefficients
+from .gains import gains_of, share_of, unit_of
 from .report import METRIC_TITLES, lower_is_better
 from .search import Trial
 from .space import Space
@@ -43,13 +44,9 @@ def jaq_map(trials: Sequence[Trial], space: Space, best: Coefficients) -> Image:
     side, gap = {1: (560, 0), 2: (410, 74), 3: (270, 66)}[len(panels)]
     left, top = 74, 92
     width = left + len(panels) * (side + gap) - gap + 32
-    values = np.array([trial.value for trial in trials], dtype=np.float64)
-    finite = values[np.isfinite(values)]
-    known = len(values) > 0 and math.isfinite(values[0])
-    # An identity that could not be scored: the candidates are compared with each other.
-    zero = values[0] if known else np.median(finite) if len(finite) else 0.0
-    gains = values - zero
-    marks = _Marks(_unit(gains[np.isfinite(gains)]), min(1.0, side / (17 * math.sqrt(max(1, len(trials))))))
+    identity = trials[0].value if trials else math.nan
+    gains = gains_of([trial.value for trial in trials], identity)
+    marks = _Marks(unit_of(gains), min(1.0, side / (17 * math.sqrt(max(1, len(trials))))))
     picture = Canvas(width, top + side + 178)
     picture.text(left, 26, "Candidates by their JAQ on the search's prompts", 19)
     for number, (title, step, axis) in enumerate(panels):
@@ -62,7 +59,7 @@ def jaq_map(trials: Sequence[Trial], space: Space, best: Coefficients) -> Image:
         marks.identity(picture, *panel.place(1.0, 1.0))
         marks.best(picture, *panel.place(*best.at(step)))
     legend = top + side + 68
-    _scale(picture, left, legend, marks.unit, "the identity" if known else "the median")
+    _scale(picture, left, legend, marks.unit, "the identity" if math.isfinite(identity) else "the median")
     marks.legend(picture, left, legend + 54, width - left, trials)
     return picture.image()
 
@@ -84,17 +81,9 @@ def _is_identity(trial: Trial) -> bool:
     return all(value == 1.0 for value in trial.point.values())
 
 
-def _unit(gains: np.ndarray) -> float:
-    """Half the width of the colours: the best gain, or where there is none half of a usual loss; 0 if all are equal."""
-    best = float(gains.max(initial=0.0))
-    losses = gains[gains < 0]
-    return best if best > 0 else float(-np.median(losses)) / 2 if len(losses) else 0.0
-
-
 def _colour(gain: float, unit: float) -> tuple[int, int, int]:
     """From -2 units over 0 to +1 unit."""
-    share = 0.0 if unit == 0 else gain / unit if gain > 0 else gain / (2 * unit)
-    place = (1 + min(1.0, max(-1.0, share))) / 2 * (len(_SCALE) - 1)
+    place = (1 + share_of(gain, unit)) / 2 * (len(_SCALE) - 1)
     low = min(int(place), len(_SCALE) - 2)
     pairs = zip(_SCALE[low], _SCALE[low + 1], strict=True)
     return tuple(round(a + (place - low) * (b - a)) for a, b in pairs)

@@ -1,4 +1,5 @@
-// From JAQ values to gains over the identity, and to the unit of their colours. As in calibration/plots.py.
+// From JAQ values to gains over the identity, and to the unit of their colours. As in calibration/gains.py:
+// tests/golden/gains.json holds both to it.
 
 /**
  * @param {import("./records.js").Study} study
@@ -19,8 +20,11 @@ export function unitOf(gains) {
   return -(median(scored.filter((gain) => gain < 0)) ?? 0) / 2;
 }
 
-/** From -1, two units lost, over 0 to 1, one unit gained. */
-export const shareOf = (gain, unit) => (unit === 0 ? 0 : gain > 0 ? gain / unit : gain / (2 * unit));
+/** From -1, two units lost or more, over 0 to 1, one unit gained. */
+export function shareOf(gain, unit) {
+  if (unit === 0) return 0;
+  return Math.min(1, Math.max(-1, gain > 0 ? gain / unit : gain / (2 * unit)));
+}
 
 /** The best gain of the first 1, 2, … points, of those that were tried on all prompts. */
 export function bestSoFar(study, gains) {
@@ -50,5 +54,6 @@ export function interval(gain, low, high) {
 
 function median(values) {
   const sorted = [...values].sort((a, b) => a - b);
-  return sorted.length ? sorted[sorted.length >> 1] : null;
+  const half = sorted.length / 2;
+  return sorted.length ? (sorted[Math.ceil(half) - 1] + sorted[Math.floor(half)]) / 2 : null;
 }
