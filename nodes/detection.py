@@ -30,7 +30,10 @@ def layers_read(network: nn.Module) -> dict[str, str]:
     Observed rather than listed: the host's own detection runs over the network's shapes, so a family that comes
     tomorrow is covered.
     """
-    shapes = {name: torch.empty(tensor.shape, device="meta") for name, tensor in network.state_dict().items()}
+    # Not the state dict: of layers that are packed already it holds bytes and settings.
+    kept = network.state_dict().keys()
+    named = [*network.named_parameters(), *network.named_buffers()]
+    shapes = {name: torch.empty(tensor.shape, device="meta") for name, tensor in named if name in kept}
     watched = _Watched(shapes)
     comfy.model_detection.model_config_from_unet(watched, "")
     return {name.removesuffix(".weight"): REASON for name in watched.read if name.endswith(".weight")}

@@ -14,7 +14,8 @@ from .samplers import sampler_names
 from .sampling import Recipe
 from .sensitivity import Prompts
 from .sockets import CATEGORY, ObservationSocket
-from .twin import ROOT, Originals, refuse_quantized
+from .sources import is_source, require_readable
+from .twin import ROOT, Originals
 
 
 class QSchedObserve(io.ComfyNode):
@@ -107,16 +108,17 @@ def observed(
     """What the layers of a MODEL see, its LoRAs applied, while ``drive()`` samples it.
 
     Raises:
-        QuantizationError: a model that is quantised already, or a run that reached no layer.
+        QuantizationError: a model that was quantised here or by a pack of its own, or a run that reached no layer.
     """
     network, original = model.model.diffusion_model, Originals(model)
-    refuse_quantized(network)
+    require_readable(network)
     return observe(
         network,
         drive,
         budget=budget,
-        weight_of=lambda name, _: original(f"{ROOT}.{name}"),
+        weight_of=lambda name, _: original.floats(f"{ROOT}.{name}"),
         on_call=on_call,
+        is_source=is_source,
     )
 
 

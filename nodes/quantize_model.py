@@ -44,7 +44,9 @@ class QSchedQuantizeModel(io.ComfyNode):
                 "4 bit",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="The model as it was loaded, in FP16, BF16 or FP32."),
+                io.Model.Input(
+                    "model", tooltip="The model as it was loaded: FP16, BF16, FP32, or a file in fp8, mxfp8 or int8."
+                ),
                 io.Combo.Input(
                     "format",
                     options=list(FORMATS),

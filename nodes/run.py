@@ -45,6 +45,7 @@ SHOWN = 6
 PAIRS = 6
 """Pictures that both models are compared on for a warm start."""
 
+
 @dataclass(frozen=True)
 class Outcome:
     """What the node hands on: the preset, the verdict in words, pictures (1, H, W, 3), and all of it as JSON.
@@ -354,4 +355,3 @@ def _options(sampler) -> list:
 def _plain(value: float) -> float | None:
     """JSON knows no NaN."""
     return value if value == value and abs(value) != float("inf") else None
-

@@ -20,7 +20,8 @@ from .reports import keep_output
 from .samplers import sampler_names, sampler_object
 from .sampling import Recipe, single_latent
 from .sockets import CATEGORY, ObservationSocket, PlanSocket
-from .twin import ROOT, Originals, refuse_quantized
+from .sources import is_source, require_readable
+from .twin import ROOT, Originals
 
 
 class QSchedSensitivity(io.ComfyNode):
@@ -193,18 +194,19 @@ def study(
     MODEL with its LoRAs, or those of an ``observation``: then it is not driven.
 
     Raises:
-        QuantizationError: a model that is quantised already, or without a layer to study, or another one than that of
-            the observation.
+        QuantizationError: a model that was quantised here or by a pack of its own, or without a layer to study, or
+            another one than that of the observation.
     """
     network, original = model.model.diffusion_model, Originals(model)
-    refuse_quantized(network)
+    require_readable(network)
     return measure_sensitivity(
         network,
         drive,
         formats,
         depth=depth,
         device=model.load_device,
-        weight_of=lambda name, _: original(f"{ROOT}.{name}"),
+        weight_of=lambda name, _: original.floats(f"{ROOT}.{name}"),
+        is_source=is_source,
         observation=observation,
         on_progress=on_progress,
     )
@@ -213,7 +215,7 @@ def study(
 def check_budget(model, formats: Sequence[Format], average_bits: float) -> None:
     """Raises QuantizationError for a budget that no plan can meet, before anything is sampled."""
     network = model.model.diffusion_model
-    refuse_quantized(network)
+    require_readable(network)
     check_bits(average_bits, least_bits(studied_layers(network), formats))
 
 

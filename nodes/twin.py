@@ -17,10 +17,21 @@ import torch
 from torch import Tensor, nn
 
 from ..qsched_core import QuantizationError, QuantReport
-from ..qsched_core.quant import Job, candidates, module_bytes, quantized_layers, require_some
+from ..qsched_core.quant import (
+    HAS_BITS,
+    Job,
+    LayerReport,
+    candidates,
+    label_of,
+    module_bytes,
+    quantized_layers,
+    require_some,
+)
 from .layer_patches import is_adapter
 from .patcher import ROOT, PackedPatcher, packed_patcher
+from .sources import copied, float_value, is_source, require_readable
 
+_PASSED_THROUGH = "Nothing to gain: the model goes through as it is. Choose fewer bits, or leave this node out."
 _INJECTED = "LoRAs in bypass mode are not carried over: load them after Quantize Model W4A8"
 
 
@@ -31,7 +42,7 @@ def quantized_twin(source, job: Job, on_layer: Callable[[int, int], None] = lamb
     weight: it is packed with it, once. ``on_layer(done, total)`` is called after each layer and may raise to cancel.
 
     Raises:
-        QuantizationError: a model that is quantised already, or without a layer to quantise.
+        QuantizationError: a model that was quantised here or by a pack of its own, or without a layer to quantise.
     """
     with ExitStack() as stack:
         for patcher in _sharing(source):  # what they injected into the modules is none of the model's
@@ -48,20 +59,24 @@ def _sharing(source) -> list:
 def _quantized_twin(source, job: Job, on_layer: Callable[[int, int], None]):
     original = Originals(source)
     network = source.model.diffusion_model
-    refuse_quantized(network)
+    require_readable(network)
     before = module_bytes(network)
     packed: dict[str, nn.Module] = {}
     reports = []
     total = len(list(candidates(network, job.recipe)))
     with torch.no_grad():
-        for twin, report in quantized_layers(network, job, lambda name, _: original.merged(f"{ROOT}.{name}")):
+        for twin, report in quantized_layers(
+            network, job, lambda name, _: original.merged(f"{ROOT}.{name}"), is_source=is_source
+        ):
             reports.append(report)
             if twin is not None:
                 packed[report.name] = twin.to(source.offload_device)
             on_layer(len(reports), total)
+        if not packed and any(report.reason.startswith(HAS_BITS) for report in reports):
+            return source.clone(), _nothing_to_gain(network, reports)
         base = _copy_model(source, original, packed)
     notes = [*job.notes, *([_INJECTED] if source.injections else [])]
-    report = QuantReport(tuple(reports), before, module_bytes(base.diffusion_model), tuple(notes))
+    report = QuantReport(tuple(reports), before, module_bytes(base.diffusion_model), tuple(notes), label_of(network))
     require_some(report)
     patcher = _patcher_for(source, base)
     for name in packed:
@@ -71,6 +86,12 @@ def _quantized_twin(source, job: Job, on_layer: Callable[[int, int], None]):
         seen = None if job.observation is None else weakref.ref(job.observation)
         patcher.cached_patcher_init = (_made_again, (source.cached_patcher_init, replace(job, observation=None), seen))
     return patcher, report
+
+
+def _nothing_to_gain(network: nn.Module, reports: list[LayerReport]) -> QuantReport:
+    """What is said of a model that is as small as it would become."""
+    size = module_bytes(network)
+    return QuantReport(tuple(reports), size, size, (_PASSED_THROUGH,), label_of(network))
 
 
 def _made_again(init: tuple, job: Job, seen: weakref.ref | None = None, disable_dynamic: bool = False):
@@ -103,11 +124,16 @@ class Originals:
 
     def merged(self, key: str) -> Tensor:
         """The parameter with those of its patches in it that are as large as itself."""
-        weight, patches = self(key), self.source.patches.get(key, [])
+        weight, patches = self.floats(key), self.source.patches.get(key, [])
         large = patches[: _large(patches)] if key.endswith(".weight") else []
         if not large:
             return weight
         return comfy.lora.calculate_weight(large, weight.detach().float().clone(), key)
+
+    def floats(self, key: str) -> Tensor:
+        """The parameter as floats, whoever packed its layer."""
+        name, _, leaf = key.rpartition(".")
+        return float_value(self.source.model.get_submodule(name), leaf, self(key))
 
 
 def _large(patches: list[tuple]) -> int:
@@ -123,17 +149,6 @@ def _keep_adapters(patcher: PackedPatcher, key: str) -> None:
         patcher.patches.pop(key, None)
 
 
-def refuse_quantized(network: nn.Module) -> None:
-    """Weights of one byte, and tensor classes of other quantisers (the host's layouts, GGUF), are quantised already."""
-    for name, module in network.named_modules():
-        weight = module._parameters.get("weight")
-        if weight is not None and (type(weight.data) is not Tensor or weight.dtype.itemsize == 1):
-            kind = f"{type(weight.data).__name__} of {weight.dtype}"
-            raise QuantizationError(
-                "this model is quantised already.", f"plug in the FP16 or BF16 model ({name} holds {kind})", layer=name
-            )
-
-
 def _copy_model(source, original: Originals, packed: dict[str, nn.Module]) -> nn.Module:
     """A deep copy of the host's model object in which the packed layers stand in for the float ones.
 
@@ -147,7 +162,7 @@ def _copy_model(source, original: Originals, packed: dict[str, nn.Module]) -> nn
         memo[id(model.diffusion_model.get_submodule(name))] = layer
     for key, parameter in model.named_parameters():
         if key.removeprefix(f"{ROOT}.").rpartition(".")[0] not in packed:
-            value = original(key).detach().to(source.offload_device, copy=True)
+            value = copied(original(key), source.offload_device)
             memo[id(parameter)] = nn.Parameter(value, requires_grad=False)
     for key, buffer in model.named_buffers():
         memo[id(buffer)] = source.backup_buffers.get(key, buffer).detach().to(source.offload_device, copy=True)

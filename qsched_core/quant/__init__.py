@@ -21,7 +21,7 @@ from .measuring import DEPTHS, FORMATS_TRIED, least_bits, measure_sensitivity, s
 from .observation import LayerInputs, Observation, load_observation, observe
 from .packed import is_packed
 from .plan import Plan
-from .quantize import QUALITIES, Job, quantize, quantized_layers, require_some
+from .quantize import HAS_BITS, QUALITIES, Job, quantize, quantized_layers, require_some
 from .report import LayerReport, QuantReport, module_bytes
 from .select import RECIPES, candidates
 from .sensitivity import LayerSensitivity, Measure, Sensitivity
@@ -31,6 +31,7 @@ __all__ = [
     "DEPTHS",
     "FORMATS",
     "FORMATS_TRIED",
+    "HAS_BITS",
     "RECIPES",
     "QUALITIES",
     "Backend",

@@ -145,7 +145,8 @@ def _save_aligned(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str,
 def _equal(one: Tensor, other: Tensor) -> bool:
     # Float8 knows no comparison: its bytes do.
     alike = one.dtype == other.dtype and one.shape == other.shape
-    return alike and torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
+    one, other = (value.contiguous().flatten() for value in (one, other))  # a single number has no bytes to view
+    return alike and torch.equal(one.view(torch.uint8), other.view(torch.uint8))
 
 
 def load_quantized(path: str | os.PathLike[str]) -> Stored:

@@ -25,7 +25,7 @@ from .formats import Format, resolve_format
 from .layers import same_token
 from .observation import CALLS, LayerInputs, Observation, observe
 from .observe import Calls, copied
-from .packed import packed_weight, stored_bytes
+from .packed import floats_as_half, packed_weight, stored_bytes
 from .packing import row_bytes
 from .report import FLOAT_BYTES, module_bytes
 from .select import candidates, reason_to_keep
@@ -55,14 +55,15 @@ def measure_sensitivity(
     observation: Observation | None = None,
     device: torch.device | None = None,
     weight_of: Callable[[str, Tensor], Tensor] = lambda name, weight: weight,
+    is_source: Callable[[nn.Module], bool] = lambda layer: False,
     on_progress: Callable[[int, int, str], None] = lambda done, total, text: None,
 ) -> Sensitivity:
     """Measure every layer that ``quantize`` would pack. ``root`` is only read, and hooked while this runs.
 
     ``drive()`` lets the network run on real inputs, a few prompts and steps, and leaves it where it can be called
-    again. ``weight_of`` as for ``quantized_layers``; layers are packed on ``device`` (None: the CPU). With depth
-    "network" that is ``calls`` evaluations of the network per layer and format. With an ``observation`` of before
-    nothing is driven, and rounding is fitted to it. ``on_progress(done, total, text)`` may raise to cancel.
+    again. ``weight_of`` and ``is_source`` as for ``quantized_layers``; layers are packed on ``device`` (None: the CPU).
+    With depth "network" that is ``calls`` evaluations of the network per layer and format. With an ``observation`` of
+    before nothing is driven, and rounding is fitted to it. ``on_progress(done, total, text)`` may raise to cancel.
 
     Skip connections: where the two halves of a layer's input differ much in scale, one scale per channel rounds the
     smaller weights away, and groups keep the halves apart. Such layers are found by their error: a per-channel format
@@ -85,7 +86,10 @@ def measure_sensitivity(
     with torch.no_grad():
         on_call = lambda number: on_progress(0, len(layers), f"recording, evaluation {number + 1}")  # noqa: E731
         if (seen := observation) is None:
-            seen = observe(root, drive, recipe=recipe, calls=calls, fit=False, weight_of=weight_of, on_call=on_call)
+            seen = observe(
+                root, drive, recipe=recipe, calls=calls, fit=False, weight_of=weight_of, on_call=on_call,
+                is_source=is_source,
+            )  # fmt: skip
         reached = [name for name in layers if name in seen.layers]
         if not reached:
             raise QuantizationError("the run reached no layer to study.", "let run() call the module itself")
@@ -95,7 +99,7 @@ def measure_sensitivity(
             found.append(meter.layer(name, seen.layers[name]))
         if depth == NETWORK:
             found = list(_through_the_network(meter, found, seen.calls, on_progress))
-    studied = sum(prod(layer.shape) for layer in found) * FLOAT_BYTES
+    studied = sum(layer.measures[-1].bytes for layer in found)
     tokens = sum(sum(layer.shape) for layer in found if layer.first_token is not None) * FLOAT_BYTES
     idle = tuple(name for name in layers if name not in reached)
     number = 0 if seen.calls is None else seen.calls.seen
@@ -172,7 +176,7 @@ class _Meter:
                 other = self._measured(name, weight, rows, finer)
                 if other.error < WORTH * measures[-1].error:
                     measures.append(other)
-        measures.append(Measure(None, weight.numel() * FLOAT_BYTES, 0.0))
+        measures.append(Measure(None, floats_as_half(self.root.get_submodule(name).weight), 0.0))
         return LayerSensitivity(name, tuple(weight.shape), kurtosis(weight), tuple(measures), token)
 
     def weight(self, name: str) -> Tensor:

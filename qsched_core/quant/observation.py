@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from ..errors import QuantizationError
 from .files import write_checked
 from .observe import FIT_ROWS, Calls, Observed, Usage, judging_rows, observing
-from .select import SMALLEST, candidates
+from .select import SMALLEST, candidates, kinds_of
+from .sources import is_layer
 
 BUDGET = 2_000_000_000
 """Bytes of input rows held at once; of a larger network's layers they are gathered in further runs."""
@@ -80,7 +82,7 @@ class Observation:
         there = {}
         for other in names[names.index(name) :]:
             module = self.root.get_submodule(other)
-            if isinstance(module, (nn.Linear, nn.Conv2d)) and _fits(module):
+            if is_layer(module, kinds_of("compact")) and _fits(module):
                 there[other] = module
         group = _within(there, self.budget)
         layers = {other: there[other] for other in group}
@@ -137,18 +139,20 @@ def observe(
     weight_of: WeightOf = lambda name, weight: weight,
     on_call: Callable[[int], None] = lambda number: None,
     key: str = "",
+    is_source: Callable[[nn.Module], bool] = lambda layer: False,
 ) -> Observation:
     """Record what the Linear layers and convolutions of ``module`` see while ``run()`` calls it on real inputs.
 
     At most ``budget`` bytes of input rows are held at once: of a larger network ``run`` is called again, while
     ``quantize`` reaches the layers whose rows are missing, and must give the same inputs each time. ``module`` is only
     read. ``fit`` False keeps only what sensitivity needs. ``on_call(number)`` may raise to cancel; ``key`` is whatever
-    the caller compares a saved observation by.
+    the caller compares a saved observation by. Layers that others have packed are observed where ``is_source`` says
+    that ``weight_of`` can read them.
 
     Raises:
         QuantizationError: an unknown recipe, or a run that reached no layer.
     """
-    layers = {name: layer for name, layer in candidates(module, recipe) if _is_plain(layer)}
+    layers = {name: layer for name, layer in candidates(module, recipe) if is_source(layer) or _is_plain(layer)}
     group = _within({name: layer for name, layer in layers.items() if _fits(layer)}, budget) if fit else []
     with torch.no_grad(), observing(module, layers, calls, on_call, group) as seen:
         run()
@@ -181,7 +185,7 @@ def _within(layers: Mapping[str, nn.Module], budget: int) -> list[str]:
     """The first layers whose rows the budget holds, at least one."""
     names: list[str] = []
     for name, layer in layers.items():
-        columns = layer.weight[0].numel() * getattr(layer, "groups", 1)
+        columns = prod(layer.weight.shape[1:]) * getattr(layer, "groups", 1)
         budget -= (FIT_ROWS + judging_rows(layer)) * columns * layer.weight.element_size()
         if budget < 0 and names:
             break

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ class Rows:
 
 def judging_rows(layer: nn.Module) -> int:
     """How many rows judge a layer."""
-    return max(FEWEST_ROWS, VALUES // layer.weight[0].numel())
+    return max(FEWEST_ROWS, VALUES // prod(layer.weight.shape[1:]))
 
 
 def _tokens(layer: nn.Linear, x: Tensor) -> tuple[int, Callable[[Tensor], Tensor]]:
@@ -218,7 +219,7 @@ def observing(
             name: Rows(Sample(judging_rows(layer) + (FIT_ROWS if name in fitted else 0)))
             for name, layer in layers.items()
         },
-        {name: FirstToken() for name, layer in layers.items() if isinstance(layer, nn.Linear)},
+        {name: FirstToken() for name, layer in layers.items() if not isinstance(layer, nn.Conv2d)},
         Calls(Sample(calls)),
     )
 

@@ -31,6 +31,6 @@ def stored_bytes(tensor: Tensor) -> int:
 
 
 def floats_as_half(tensor: Tensor) -> int:
-    """``stored_bytes`` with plain floats counted as FP16, whatever a CPU holds them in."""
-    plain = type(tensor.data) is Tensor and tensor.is_floating_point()
+    """``stored_bytes`` with plain floats counted as FP16, whatever a CPU holds them in, and those of 8 bits as such."""
+    plain = type(tensor.data) is Tensor and tensor.is_floating_point() and tensor.element_size() > 1
     return 2 * tensor.numel() if plain else stored_bytes(tensor)

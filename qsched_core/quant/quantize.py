@@ -14,10 +14,11 @@ from .backends import AUTO, Backend, Way, default_backends, ways
 from .fitting import Fit, fitted_twin
 from .formats import Format, resolve_format
 from .observation import Observation
-from .packed import is_packed, packed_weight, stored_bytes
+from .packed import floats_as_half, is_packed, packed_weight, stored_bytes
 from .plan import Plan
-from .report import FLOAT_BYTES, LayerReport, QuantReport, module_bytes
+from .report import LayerReport, QuantReport, module_bytes
 from .select import candidates, reason_to_keep, shared_names
+from .sources import weight_bits
 
 CPU = torch.device("cpu")
 
@@ -26,6 +27,9 @@ FAST, FITTED = QUALITIES = ("fast", "fitted")
 
 MAX_RANK = 256
 """Far above what pays: rank 32 of 3072 columns is 8 % of their 4-bit bytes."""
+
+HAS_BITS = "it has already"
+"""What the reason of a layer begins with that would gain nothing."""
 
 ONE_ROW = "sees one row per picture: float activations"
 
@@ -94,16 +98,21 @@ class Job:
 
 
 def quantized_layers(
-    module: nn.Module, job: Job, weight_of: Callable[[str, Tensor], Tensor] = lambda name, weight: weight
+    module: nn.Module,
+    job: Job,
+    weight_of: Callable[[str, Tensor], Tensor] = lambda name, weight: weight,
+    is_source: Callable[[nn.Module], bool] = lambda layer: False,
 ) -> Iterator[tuple[nn.Module | None, LayerReport]]:
     """For each layer of the recipe its packed twin (None: it is kept) and its report. ``module`` is only read.
 
-    ``weight_of(name, parameter)`` gives the float value of a parameter, for hosts that patch weights in place.
+    ``weight_of(name, parameter)`` gives the float value of a parameter, for hosts that patch weights in place, and of
+    layers that others have packed where ``is_source`` says that it can read them. Those with as few bits as they would
+    get are kept.
 
     Raises:
         QuantizationError: the module is quantised already, or an unknown recipe.
     """
-    if any(is_packed(child) for child in module.modules()):
+    if any(is_packed(child) and not is_source(child) for child in module.modules()):
         raise QuantizationError("this model is quantised already.", "plug in the model as it was loaded")
     if job.observation is not None:
         job.observation.check(module, weight_of)
@@ -113,10 +122,12 @@ def quantized_layers(
                for name in names}  # fmt: skip
     for name in names:
         layer = module.get_submodule(name)
-        before = layer.weight.numel() * FLOAT_BYTES
+        before = floats_as_half(layer.weight)
         report = LayerReport(name, tuple(layer.weight.shape), "", before, before, 0.0)
         reason = reasons[name] or (job.keep or {}).get(name, "")
         way, note = (None, reason) if reason else _way_for(job, name, layer)
+        if way is not None and (bits := weight_bits(layer.weight)) <= way.form.storage_bits:
+            way, note = None, f"{HAS_BITS} {bits} bits"
         if way is None:
             yield None, replace(report, reason=note)
             continue

@@ -36,12 +36,14 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class QuantReport:
-    """All layers, and bytes of the whole module with floats counted as 2 bytes. ``notes``: why not other backends."""
+    """All layers, and bytes of the whole module with floats counted as 2 bytes. ``notes``: why not other backends.
+    ``source`` is how it was quantised before, "none" if it was not."""
 
     layers: tuple[LayerReport, ...]
     bytes_before: int
     bytes_after: int
     notes: tuple[str, ...] = ()
+    source: str = "none"
 
     @property
     def quantized(self) -> tuple[LayerReport, ...]:
@@ -56,11 +58,14 @@ class QuantReport:
         """A short account for a person: totals first, then why layers were kept."""
         done = self.quantized
         mean = sum(layer.error for layer in done) / max(1, len(done))
+        before = f"{size_text(self.bytes_before)} {'at FP16' if self.source == 'none' else f'in {self.source}'}"
         lines = [
             f"{_counts(self.layers)} quantised.",
-            f"Model {size_text(self.bytes_before)} at FP16 -> {size_text(self.bytes_after)}"
+            f"Model {before} -> {size_text(self.bytes_after)}"
             f" ({self.bytes_after / max(1, self.bytes_before):.2f}x). Mean relative weight error {mean:.3f}.",
         ]
+        if done and self.source != "none":
+            lines.append("Errors are those against the weights that the file held; what it lost before is not in them.")
         groups = Counter((layer.format, layer.backend, layer.kernel, len(layer.shape), layer.note) for layer in done)
         for (form, backend, kernel, rank, note), count in groups.most_common():
             why = f"; {note}" if note else ""

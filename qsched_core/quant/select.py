@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from ..errors import QuantizationError
+from .sources import float_values, is_layer
 
 RECIPES = {"stock": (nn.Linear,), "compact": (nn.Linear, nn.Conv2d)}
 """``stock``: what ComfyUI's own quantised formats know. ``compact``: convolutions too, two thirds of SD1.5's U-Net."""
@@ -32,7 +33,7 @@ def candidates(root: nn.Module, recipe: str = "compact") -> Iterator[tuple[str, 
     """Every layer below ``root`` of the recipe's kinds, with its dotted name."""
     kinds = kinds_of(recipe)
     for name, module in root.named_modules():
-        if name and isinstance(module, kinds):
+        if name and is_layer(module, kinds):
             yield name, module
 
 
@@ -79,7 +80,7 @@ def reason_to_keep(
         return edges[name]
     if not include and not _inside_repeated_block(root, name) and (edges is None or has_blocks(root)):
         return "outside the repeated blocks"
-    if not torch.isfinite(layer.weight.float()).all():
+    if not torch.isfinite(float_values(layer.weight)).all():
         return "its weight holds NaN or infinity"
     return ""
 

@@ -115,16 +115,6 @@ def test_quantising_twice_is_refused(pack, source):
         twin_of(pack, twin)
 
 
-def test_a_model_cast_to_fp8_is_refused(pack):
-    import comfy.sd
-
-    files = pack("demo.files")
-    weights = files.read(files.MODEL)
-    model = comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": torch.float8_e4m3fn})
-    with pytest.raises(pack("qsched_core").QuantizationError, match=r"(?s)quantised already.*float8"):
-        twin_of(pack, model)
-
-
 def test_clones_and_two_twins_live_side_by_side(pack, source, conditioning):
     eight, four = twin_of(pack, source, "w8a8")[0], twin_of(pack, source, "w4a4", 0)[0]
     first, second = picture(eight, conditioning), picture(four, conditioning)

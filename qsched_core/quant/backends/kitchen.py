@@ -15,6 +15,7 @@ from ..formats import Format, resolve_format
 from ..layers import rounded_tokens
 from ..rotation import rotate, rotate_weight
 from ..rounding import Fitting, Grid, IntegerGrid, TableGrid
+from ..sources import is_layer
 from ..trial import ROWS, failed_in_run, numbers, relative_error, trial
 from .base import Backend
 from .limits import rotations
@@ -135,7 +136,7 @@ class KitchenBackend(Backend):
         return ""
 
     def refusal(self, layer: nn.Module, form: Format, device: torch.device) -> str:
-        if not isinstance(layer, nn.Linear):
+        if not is_layer(layer, (nn.Linear,)):
             return "ComfyUI's native layouts hold Linear layers only"
         columns, layout = layer.in_features, layout_of(form)
         size = rotation(columns, layout)

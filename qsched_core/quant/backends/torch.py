@@ -13,6 +13,7 @@ from ..formats import Format
 from ..layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear, multiplies_integers, prepare, rounded_tokens
 from ..packing import grid_of, recoded
 from ..rounding import Fitting
+from ..sources import is_layer
 from ..trial import ROWS, numbers, relative_error, trial
 from .base import Backend
 
@@ -45,7 +46,7 @@ class TorchBackend(Backend):
         return trial(key, lambda: _try(self.twins[nn.Linear], form, device, dtype))
 
     def kernel(self, layer: nn.Module, form: Format, device: torch.device) -> str:
-        integers = isinstance(layer, nn.Linear) and multiplies_integers(form, device)
+        integers = not isinstance(layer, nn.Conv2d) and multiplies_integers(form, device)
         return "torch's int8 product" if integers else "unpacks, float product"
 
     def fast(self, form: Format, device: torch.device) -> bool:
@@ -77,7 +78,7 @@ class TorchBackend(Backend):
         )
 
     def _kind(self, layer: nn.Module) -> type[QuantizedLayer] | None:
-        return next((twin for kind, twin in self.twins.items() if isinstance(layer, kind)), None)
+        return next((twin for kind, twin in self.twins.items() if is_layer(layer, (kind,))), None)
 
 
 def _try(kind: type[QuantizedLayer], form: Format, device: torch.device, dtype: torch.dtype) -> str:
