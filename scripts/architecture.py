@@ -1,0 +1,102 @@
+"""The picture in docs/ARCHITECTURE.md, made from the imports: ``python -m scripts.architecture`` writes it anew."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from .layout import ROOT
+
+PAGE = ROOT / "docs" / "ARCHITECTURE.md"
+ROOMS = (
+    "nodes",
+    "calibration",
+    "calibration/metrics",
+    "demo",
+    "qsched_core",
+    "qsched_core/quant",
+    "qsched_core/quant/backends",
+    "qsched_core/samplers",
+)
+"""What users get, from the top floor down; a file belongs to the longest name that it lies below."""
+
+APART = frozenset({"demo/training"})
+"""Programs of their own that nothing else imports."""
+
+BEGIN, END = "```mermaid\n", "```\n"
+
+
+def room_of(path: Path) -> str | None:
+    """The room of a file, by its path below the root; None for what is in none."""
+    parents = [parent.as_posix() for parent in path.parents]
+    if APART.intersection(parents):
+        return None
+    return max((room for room in ROOMS if room in parents), key=len, default=None)
+
+
+def arrows(root: Path = ROOT) -> set[tuple[str, str]]:
+    """(Room that imports, room that is imported). A room inside another may use that one's files: that is no arrow."""
+    found = set()
+    for room in ROOMS:
+        for path in (root / room).rglob("*.py"):
+            here = path.relative_to(root)
+            if room_of(here) != room:
+                continue
+            for name in _imports(here, ast.parse(path.read_text("utf-8"))):
+                there = _room_of_module(root, name)
+                if there and there != room and not room.startswith(f"{there}/"):
+                    found.add((room, there))
+    return found
+
+
+def picture(root: Path = ROOT) -> str:
+    """The arrows as Mermaid draws them, without those that a longer way makes plain."""
+    found = arrows(root)
+    lines = ["flowchart TD"]
+    lines += [f'  {_short(room)}["{room}/"]' for room in ROOMS]
+    lines += [f"  {_short(one)} --> {_short(other)}" for one, other in sorted(found) if not _follows(found, one, other)]
+    return "\n".join(lines) + "\n"
+
+
+def _follows(found: set[tuple[str, str]], one: str, other: str) -> bool:
+    """Whether there is a way from one room to the other over a third."""
+    return any((one, room) in found and (room, other) in found for room in ROOMS)
+
+
+def _short(room: str) -> str:
+    return room.replace("/", "_")
+
+
+def _imports(here: Path, tree: ast.Module) -> Iterator[str]:
+    """Every module that a file imports, as a path below the root; names that are imported from it, too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.replace(".", "/") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = here.parents[node.level - 1].as_posix() if node.level else ""
+            module = "/".join(filter(None, [base if base != "." else "", (node.module or "").replace(".", "/")]))
+            yield from (f"{module}/{alias.name}".strip("/") for alias in node.names)
+
+
+def _room_of_module(root: Path, name: str) -> str | None:
+    """The room that a module, or a name in it, belongs to."""
+    path = Path(name)
+    for candidate in (path, *path.parents):
+        if candidate.parts and ((root / f"{candidate}.py").is_file() or (root / candidate).is_dir()):
+            return room_of(candidate / "a file")
+    return None
+
+
+def with_picture(page: str, drawn: str) -> str:
+    """The page with the picture in the place of the one that is in it."""
+    begin = page.index(BEGIN) + len(BEGIN)
+    return page[:begin] + drawn + page[page.index(END, begin) :]
+
+
+def main() -> None:
+    PAGE.write_text(with_picture(PAGE.read_text("utf-8"), picture()), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
