@@ -52,8 +52,6 @@ class Node:
     mode: int = LIVE
     size: tuple[int, int] = (0, 0)
     """At least, in pixels."""
-    room: int = 0
-    """The height that the node has after a run, where it grows by itself."""
     shown: str = ""
     """Its title on the page, a name that needs no translation; without one the host's own for its kind."""
 
@@ -151,11 +149,11 @@ def _sampler(id: int, title: str, model: list, conditioning: tuple, latent: list
     positive, negative = conditioning
     sockets = {"model": model, "positive": positive, "negative": negative, "latent_image": latent}
     inputs = {**sockets, **({"preset": preset} if preset else {}), "seed": 7, **EULER, **PLAIN}
-    return Node(id, "QSchedSampler", title, inputs, room=470 if preset else 0)
+    return Node(id, "QSchedSampler", title, inputs)
 
 
 def _load_preset(id: int) -> Node:
-    return Node(id, "QSchedLoadPreset", "Load the preset", {"preset_name": DEMO_PRESET}, size=(340, 60), room=420)
+    return Node(id, "QSchedLoadPreset", "Load the preset", {"preset_name": DEMO_PRESET}, size=(340, 60))
 
 
 def try_it_now() -> Template:
@@ -166,8 +164,7 @@ def try_it_now() -> Template:
         "QSchedCalibrate",
         "Calibrate",
         {**sockets, **texts, **SEARCH, "trials": 12, "verdict_seeds": 2},
-        size=(440, 560),
-        room=740,
+        size=(440, 640),
     )
     pictures = Node(
         5,
@@ -218,7 +215,7 @@ def _flux_words() -> Group:
 
 def _published(title: str, strength: float) -> Node:
     values = {"form": "ramp to 1", "form.c_x": 1.0, "form.c_eps": 0.867, "strength": strength}
-    return Node(6, "QSchedCoefficients", title, {"sigmas": [5, 0], **values}, room=420)
+    return Node(6, "QSchedCoefficients", title, {"sigmas": [5, 0], **values})
 
 
 def flux_schnell() -> Template:
@@ -331,7 +328,7 @@ def few_steps() -> Template:
         "strength": 1.0,
     }
     driven = {"sampler": [8, 0], "preset": [7, 0], "strength": 1.0, "if_preset_differs": "resample"}
-    preset = Node(7, "QSchedCoefficients", "Published, 4 steps", {"sigmas": [5, 0], **published}, room=480)
+    preset = Node(7, "QSchedCoefficients", "Published, 4 steps", {"sigmas": [5, 0], **published})
     return Template(
         "03 SDXL-Turbo, Lightning, LCM, PCM",
         (700, 480),
@@ -346,7 +343,7 @@ def few_steps() -> Template:
                             Node(8, "KSamplerSelect", "The sampler", {"sampler_name": "euler_ancestral"}),
                             Node(9, "QSchedSamplerTCD", "Sampler TCD: PCM", {"eta": 0.3}, shown="Sampler TCD: PCM"),
                             preset,
-                            Node(10, "QSchedSamplerSelect", "Q-Sched on the sampler", driven, room=240),
+                            Node(10, "QSchedSamplerSelect", "Q-Sched on the sampler", driven),
                         ),
                     ),
                 ),
@@ -461,7 +458,7 @@ def any_sampler() -> Template:
                     "B · Apply Q-Sched + KSampler",
                     (
                         (
-                            Node(10, "QSchedApply", "Apply Q-Sched", {"model": [2, 0], **use}, room=240),
+                            Node(10, "QSchedApply", "Apply Q-Sched", {"model": [2, 0], **use}),
                             Node(11, "KSampler", "KSampler", {"model": [10, 0], **stock}),
                         ),
                         _shown(12, "B", [11, 0], [1, 2]),
@@ -477,7 +474,7 @@ def any_sampler() -> Template:
                             Node(16, "CFGGuider", "Guider", guided),
                             Node(17, "KSamplerSelect", "Sampler", {"sampler_name": "euler"}),
                             Node(4, "BasicScheduler", "The schedule", schedule),
-                            Node(18, "QSchedSamplerSelect", "Q-Sched Sampler Select", driven, room=240),
+                            Node(18, "QSchedSamplerSelect", "Q-Sched Sampler Select", driven),
                         ),
                         (
                             Node(19, "SamplerCustomAdvanced", "SamplerCustomAdvanced", parts),
@@ -511,7 +508,7 @@ def over_quantized() -> Template:
                         (
                             Node(5, "BasicScheduler", "The sampler's own schedule", schedule),
                             _published("Published for SVDQuant INT4, 4 steps", 0.5),
-                            Node(10, "QSchedApply", "Apply Q-Sched", use, room=240),
+                            Node(10, "QSchedApply", "Apply Q-Sched", use),
                         ),
                     ),
                 ),
@@ -589,7 +586,7 @@ def plan_layers() -> Template:
         (400, 400),
         (
             (Group("1", ((_demo(),),)), Group("2 × 64 px", ((*texts, both, _latent(3, "Picture size", 64)),))),
-            (Group("2", ((Node(4, "QSchedSensitivity", "Sensitivity", study, size=(420, 560), room=760),),)),),
+            (Group("2", ((Node(4, "QSchedSensitivity", "Sensitivity", study, size=(420, 560)),),)),),
             (
                 Group("3", ((quantize,),)),
                 Group(

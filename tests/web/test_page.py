@@ -72,6 +72,50 @@ CANVAS = f"""([id, name]) => {{
 }}"""
 
 
+FRAMES = """() => {
+  const inside = (one, frame) => one[0] >= frame[0] && one[1] >= frame[1] && one[2] <= frame[2] && one[3] <= frame[3];
+  const meet = (one, other) => one[0] < other[2] && other[0] < one[2] && one[1] < other[3] && other[1] < one[3];
+  const frames = app.graph.groups.map(({ pos: [x, y], size: [wide, high] }) => [x, y, x + wide, y + high]);
+  const nodes = app.graph.nodes.map(node => {
+    const element = document.querySelector(`[data-node-id="${node.id}"]`), least = node.computeSize();
+    const [x, y] = node.pos, [wide, tall] = node.size, below = Math.max(tall, (element?.offsetHeight ?? 0) - 30);
+    const right = x + Math.max(wide, element?.offsetWidth ?? 0);
+    return { type: node.type, box: [x, y - 30, right, y + below].map(Math.round),
+      mounted: !LiteGraph.vueNodesMode || element?.offsetHeight > 0,
+      known: node.type in LiteGraph.registered_node_types || Boolean(node.isVirtualNode),
+      cut: !element && (wide < least[0] - 1 || tall < least[1] - 1) };
+  });
+  const words = ({ type, box }) => `${type} ${box}`;
+  return {
+    mounted: nodes.every(node => node.mounted),
+    boxes: nodes.map(words),
+    unknown: nodes.filter(node => !node.known).map(words),
+    cut: nodes.filter(node => node.cut).map(words),
+    // A node lies in one group and meets no other; the note lies in none.
+    spilling: nodes.filter(({ type, box }) => {
+      const met = frames.filter(frame => meet(box, frame));
+      return type === "MarkdownNote" ? met.length : met.length !== 1 || !inside(box, met[0]);
+    }).map(words),
+    touching: nodes.flatMap((one, i) => nodes.slice(0, i).filter(other => meet(one.box, other.box))
+      .map(other => `${words(one)}, ${words(other)}`)),
+  };
+}"""
+
+STILL = f"""() => {{
+  const now = ({FRAMES})(), same = JSON.stringify(now.boxes) === window.qschedBoxes;
+  window.qschedBoxes = JSON.stringify(now.boxes);
+  return now.mounted && same;
+}}"""
+
+
+def check_frames(page, what: str) -> None:
+    """Every node of a template lies whole in its group and on no other node, once the page has come to rest."""
+    page.wait_for_function(STILL, polling=500)
+    frames = page.evaluate(FRAMES)
+    assert len(frames["boxes"]) > 5, what
+    assert {key: frames[key] for key in ("unknown", "cut", "spilling", "touching") if frames[key]} == {}, what
+
+
 def load(page, seed: int) -> None:
     """The template, with few trials. Another seed is another study: nothing of it is in the host's cache."""
     page.evaluate(LOAD % TRIALS, seed)
@@ -163,10 +207,12 @@ def test_the_map_is_drawn_while_it_runs_and_again_after_a_reload(open_page, tmp_
     load(page, seed=1 + nodes_2)
     saved = values(page, CALIBRATE)
     assert "Run it" in drawn(page, CALIBRATE)["text"]
+    check_frames(page, "before the run")
     run(page)
     assert wait_for_points(page, 2)["colours"] > 20
     assert slider(page)["labels"] == ["stock sampler", "this candidate"]
     assert page.evaluate(SAID, CALIBRATE) is None
+    check_frames(page, "during the run")
     assert "qsched_report" not in json.dumps(page.evaluate("() => app.nodeOutputs"))
     reload(page)
     assert wait_for_points(page, 2)["colours"] > 20
@@ -176,6 +222,7 @@ def test_the_map_is_drawn_while_it_runs_and_again_after_a_reload(open_page, tmp_
     assert f"{TRIALS} candidates" in done["text"]
     assert values(page, CALIBRATE) == saved
     verdict = check_verdict(page)
+    check_frames(page, "after the run")
     look_at(page, CALIBRATE)
     page.screenshot(path=tmp_path / "done.png")
     reload(page)
