@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from comfy.model_management import InterruptProcessingException
 from torch import Tensor
 
 from ..qsched_core import SamplingError
@@ -117,7 +118,7 @@ def _rehearse(function, model, x: Tensor, sigmas: Tensor, extra_args, options) -
         raise _refused(name, str(reason)) from None
     except _TooMany:
         raise _refused(name, "takes steps of its own choice") from None
-    except SamplingError:
+    except (SamplingError, InterruptProcessingException):  # a cancel is an Exception in hosts before 0.24
         raise
     except Exception as error:  # noqa: BLE001  it may be anybody's code; whatever it raised, it cannot be driven
         raise _refused(name, f"failed in rehearsal ({type(error).__name__}: {error})") from error

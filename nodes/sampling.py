@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 
 import comfy.sample
 import comfy.samplers
@@ -102,7 +103,7 @@ def check_latent(model, latent: dict) -> torch.Tensor:
     if getattr(latent["samples"], "is_nested", False):
         return latent["samples"]
     ratios = (latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal"))
-    fitted = comfy.sample.fix_empty_latent_channels(model, latent["samples"], *ratios)
+    fitted = _with_models_channels(model, latent["samples"], ratios)
     wanted = model.get_model_object("latent_format").latent_channels
     if fitted.shape[1] != wanted:
         raise SamplingError(
@@ -110,3 +111,9 @@ def check_latent(model, latent: dict) -> torch.Tensor:
             "encode the picture with this model's VAE",
         )
     return fitted
+
+
+def _with_models_channels(model, samples: torch.Tensor, ratios: tuple) -> torch.Tensor:
+    """The host's own fit of an empty latent, with as many of the latent's scales as this host's function takes."""
+    fit = comfy.sample.fix_empty_latent_channels
+    return fit(model, samples, *ratios[: len(signature(fit).parameters) - 2])

@@ -77,7 +77,7 @@ def _quantized_twin(source, job: Job, on_layer: Callable[[int, int], None]):
         base = _copy_model(source, original, packed)
     notes = [*job.notes, *([_INJECTED] if source.injections else [])]
     report = QuantReport(tuple(reports), before, module_bytes(base.diffusion_model), tuple(notes), label_of(network))
-    require_some(report)
+    require_some(report, job)
     patcher = _patcher_for(source, base)
     for name in packed:
         _keep_adapters(patcher, f"{ROOT}.{name}.weight")

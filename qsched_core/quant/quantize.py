@@ -17,7 +17,7 @@ from .observation import Observation
 from .packed import floats_as_half, is_packed, packed_weight, stored_bytes
 from .plan import Plan
 from .report import LayerReport, QuantReport, module_bytes
-from .select import candidates, reason_to_keep, shared_names
+from .select import OUTSIDE_BLOCKS, candidates, reason_to_keep, shared_names
 from .sources import weight_bits
 
 CPU = torch.device("cpu")
@@ -198,17 +198,20 @@ def quantize(
                 parent, _, leaf = name.rpartition(".")
                 setattr(module.get_submodule(parent), leaf, twin)
     report = QuantReport(tuple(reports), before, module_bytes(module), tuple(job.notes))
-    require_some(report)
+    require_some(report, job)
     return report
 
 
-def require_some(report: QuantReport) -> None:
+def require_some(report: QuantReport, job: Job) -> None:
     """Raises QuantizationError naming the most common reason when not one layer was quantised."""
     if report.quantized:
         return
     reasons = [layer.reason for layer in report.layers]
     why = max(set(reasons), key=reasons.count) if reasons else "it has no layer of the kind"
     fix = "plug in the FP16 model, or set include patterns"
+    if why == OUTSIDE_BLOCKS and job.observation is None:
+        # A network of flat names, as exported graphs have them: only what its layers see tells its edges.
+        fix = "plug in Observe Layers (in Python: observation=), or set include patterns"
     if len(why) > 60:  # a kernel's own words; the first line of an error is short
         raise QuantizationError("nothing to quantise, no layer can be packed.", f"{fix}. Most layers: {why}")
     raise QuantizationError(f"nothing to quantise: {why}.", fix)

@@ -21,6 +21,8 @@ SMALLEST = 4096
 LATENT = 16
 """Channels; a convolution from or to so few reads the latent or writes it."""
 
+OUTSIDE_BLOCKS = "outside the repeated blocks"
+
 
 def kinds_of(recipe: str) -> tuple[type[nn.Module], ...]:
     """Raises QuantizationError for an unknown recipe."""
@@ -79,7 +81,7 @@ def reason_to_keep(
     if not include and edges and name in edges:
         return edges[name]
     if not include and not _inside_repeated_block(root, name) and (edges is None or has_blocks(root)):
-        return "outside the repeated blocks"
+        return OUTSIDE_BLOCKS
     if not torch.isfinite(float_values(layer.weight)).all():
         return "its weight holds NaN or infinity"
     return ""

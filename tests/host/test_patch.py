@@ -431,17 +431,21 @@ def test_two_equal_sigmas_are_a_schedule(pack, tiny, flow, preset):
     assert tiny.run(driven, stock("euler"), torch.tensor([1.0, 0.5, 0.5, 0.0])).isfinite().all()
 
 
-def test_a_cancel_in_rehearsal_is_a_cancel(pack, tiny, flow):
+@pytest.mark.parametrize("base", [BaseException, Exception])
+def test_a_cancel_in_rehearsal_is_a_cancel(pack, tiny, flow, monkeypatch, base):
+    """Regression: the host's interrupt was an Exception until 0.18, and the rehearsal took it for a sampler's fault."""
     import comfy.samplers
-    from comfy.model_management import InterruptProcessingException
+
+    interrupt = type("Interrupt", (base,), {})
+    monkeypatch.setattr(pack("nodes.rehearsal"), "InterruptProcessingException", interrupt)
 
     def cancelled(model, x, sigmas, extra_args=None, callback=None, disable=None):
-        raise InterruptProcessingException
+        raise interrupt
 
     sigmas = tiny.schedule(flow)
     coefficients = pack("qsched_core").Coefficients(*COEFFICIENTS)
     driven = pack("nodes.patch").apply_coefficients(flow, coefficients, sigmas.tolist())
-    with pytest.raises(InterruptProcessingException):
+    with pytest.raises(interrupt):
         tiny.run(driven, comfy.samplers.KSAMPLER(cancelled), sigmas)
 
 

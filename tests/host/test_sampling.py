@@ -16,6 +16,26 @@ def test_a_latent_with_content_of_another_model_is_refused(pack, demo):
     assert sampling.check_latent(demo[0], {"samples": torch.zeros(1, 4, 8, 8)}).shape == (1, 16, 8, 8)
 
 
+def fits_with_two(model, latent_image):
+    return latent_image.repeat(1, 4, 1, 1)
+
+
+def fits_with_three(model, latent_image, downscale_ratio_spacial=None):
+    return fits_with_two(model, latent_image)[..., : 8 // downscale_ratio_spacial]
+
+
+def fits_with_four(model, latent_image, downscale_ratio_spacial=None, downscale_ratio_temporal=None):
+    return fits_with_three(model, latent_image, downscale_ratio_spacial + downscale_ratio_temporal)
+
+
+@pytest.mark.parametrize(("fit", "width"), [(fits_with_two, 8), (fits_with_three, 4), (fits_with_four, 2)])
+def test_an_empty_latent_is_fitted_by_hosts_that_take_fewer_of_its_scales(pack, demo, monkeypatch, fit, width):
+    """Regression: ComfyUI 0.18 takes one scale less, and its sampler failed in ours."""
+    monkeypatch.setattr("comfy.sample.fix_empty_latent_channels", fit)
+    latent = {"samples": torch.zeros(1, 4, 8, 8), "downscale_ratio_spacial": 2, "downscale_ratio_temporal": 2}
+    assert pack("nodes.sampling").check_latent(demo[0], latent).shape == (1, 16, 8, width)
+
+
 @pytest.mark.parametrize("name", ["euler", "tcd"])
 def test_an_empty_latent_of_another_scale_is_fitted_as_the_host_does(pack, demo, name):
     """EmptyLatentImage says 8 pixels a cell; FLUX.2 has 16. Regression: TCD and calibrations took twice the size."""
