@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from calibration import Evaluation, Result, Settings, calibrate, paired_gain
+from calibration.guard import Guard
 from calibration.metrics.reference import distance
 from calibration.settings import SPACES
 from demo.judges import DemoJudge
@@ -113,13 +114,13 @@ class Bench:
         score, _ = toys.scored(self.searched)
         result: Result = calibrate(
             toy.generator(self.searched, seed=3), score, len(self.searched), self.steps,
-            Settings(space=space, trials=TRIALS, seeds=1), verdict_prompts=range(SEARCHED, SEARCHED + 4),
-            journal=journal, hold=self.distance_of_searched if held else None,
+            Settings(space=space, radius=0.2, trials=TRIALS, seeds=1), verdict_prompts=range(SEARCHED, SEARCHED + 4),
+            journal=journal, guard=Guard(self.distance_of_searched) if held else None,
         )  # fmt: skip
         return result.coefficients
 
-    def distance_of_searched(self, pictures: torch.Tensor, chunk: Sequence[int]) -> torch.Tensor:
-        return distance(pictures, self.full_of_searched[list(chunk)])["distance to full"]
+    def distance_of_searched(self, pictures: torch.Tensor, chunk: Sequence[int]) -> dict[str, torch.Tensor]:
+        return distance(pictures, self.full_of_searched[list(chunk)])
 
     @cached_property
     def full_of_searched(self) -> torch.Tensor:

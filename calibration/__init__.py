@@ -12,6 +12,7 @@ __all__ = [
     "Evaluation",
     "Interval",
     "Objective",
+    "OnReference",
     "Progress",
     "Result",
     "Settings",
@@ -25,7 +26,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """The search is imported when it is first asked for: a host that only shows its settings starts without it."""
-    if name in ("Progress", "Result", "Trial", "calibrate"):
+    if name in ("OnReference", "Progress", "Result", "Trial", "calibrate"):
         from . import study
 
         return getattr(study, name)

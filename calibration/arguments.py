@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from .settings import SPACES, STRATEGIES, Settings
+from .settings import ACCEPT, AUTOMATIC, SPACES, STRATEGIES, Settings
 
 
 def add_run_arguments(to: argparse.ArgumentParser) -> None:
@@ -35,14 +35,23 @@ def add_run_arguments(to: argparse.ArgumentParser) -> None:
         "--batch", type=_count, default=4, help="pictures at once; less where memory is short (%(default)s)"
     )
     group.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
+    group.add_argument(
+        "--reference",
+        metavar="FORMAT|full|none|FOLDER",
+        help="the model whose pictures are right: this pipeline in another format, unquantised, or another pipeline"
+        " (w8a8; none where --format is none)",
+    )
     group = to.add_argument_group("search")
     group.add_argument("--trials", type=int, default=default.trials, help="candidates to try (%(default)s)")
     group.add_argument("--minutes", type=float, default=default.minutes, help="ends the search earlier; 0: no limit")
     group.add_argument("--pictures", type=int, default=default.pictures, help="ends the search earlier; 0: no limit")
-    group.add_argument("--space", choices=SPACES, default=default.space, help="of numbers (%(default)s)")
+    group.add_argument("--space", choices=(AUTOMATIC, *SPACES), default=default.space, help="of numbers (%(default)s)")
     group.add_argument("--strategy", choices=STRATEGIES, default=default.strategy, help="(%(default)s)")
     group.add_argument(
-        "--radius", type=float, default=default.radius, help="half-width of the region around 1 (%(default)s)"
+        "--radius",
+        type=float,
+        default=default.radius,
+        help="half-width of the region around 1; 0: automatic (%(default)s)",
     )
     group.add_argument("--grid", type=int, default=default.grid, help="points per axis of a grid (%(default)s)")
     group.add_argument("--seed", type=int, default=default.seed, help="of the search and of all noise (%(default)s)")
@@ -51,7 +60,11 @@ def add_run_arguments(to: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--no-race", dest="race", action="store_false", help="try every candidate on all prompts, however bad it looks"
     )
+    group.add_argument(
+        "--free", dest="stay_near", action="store_false", help="do not hold the search near the reference's pictures"
+    )
     group = to.add_argument_group("verdict")
+    group.add_argument("--accept", choices=ACCEPT, default=default.accept, help="as the result (%(default)s)")
     group.add_argument("--verdict-prompts", type=Path, metavar="FILE", help="a second set, which the search never sees")
     group.add_argument("--holdout", type=float, default=default.holdout, help="else a share of the first (%(default)s)")
     group.add_argument(

@@ -25,6 +25,7 @@ import torch
 
 # From a checkout alone, as the pipelines.
 from qsched_core import Preset, QSchedError, quantize, save_preset
+from qsched_core.quant import FORMATS
 
 from . import report
 from .arguments import add_run_arguments
@@ -33,21 +34,24 @@ from .metrics.base import IQ, TC, Pair, too_long
 from .metrics.catalog import catalog
 from .metrics.clip import ClipScorer
 from .metrics.pixels import pixel_statistics
-from .pipelines import PipelineGenerator, fingerprint, network
+from .metrics.reference import DISTANCE
+from .pipelines import PipelineGenerator, check_reference, fingerprint, network, take_turns
 from .prompt_files import LARGEST, parse_file, parse_sets
 from .prompt_syntax import plain_text
 from .prompts import Prompts, select
+from .reference_pictures import ReferencePictures, guard_of
 from .settings import Settings
 from .show import INPUTS, show_study
+from .split import split
 from .storage import STUDY, close_storage, open_storage, open_study, storage_errors
 from .study import Progress, Result, calibrate
 
 ACCEPTED, BAD_INPUT, REFUSED, CANCELLED = 0, 2, 3, 130
 
 EXITS = """exit codes:
-  0    accepted: the preset holds the coefficients that were found
+  0    accepted: the preset holds the coefficients that were found (a repair; with --accept re-tuning that too)
   2    bad input; a line says what is wrong and how to fix it
-  3    no gain beyond noise: the preset is the identity, which changes nothing
+  3    not accepted: the preset is the identity, which changes nothing
   130  stopped with Ctrl-C or SIGTERM: the best so far is in the preset, marked "not validated"
 """
 
@@ -59,21 +63,29 @@ SHOWN = 6
 
 SUFFIX = ".safetensors"
 
+EIGHT_BITS = [name for name in FORMATS if name.startswith("w8")]
+"""As good as floats where pictures are compared, at half their size."""
+
+NONE, FULL = "none", "full"
+"""Of --format and --reference: as it is; of --reference: the pipeline before it was quantised."""
+
 
 def run(args: argparse.Namespace) -> int:
     """search coefficients for a pipeline on your prompts, judge them on others, and write a preset"""
-    settings = _settings(args)
+    settings = _settings(args).resolved(reference_name(args) != NONE)
     _check_output(args.output)
     prompts = _prompts(args.prompts, args.verdict_prompts, args.seed)
     metric, pair = load_metric(args.metric, args.metrics)
-    score, judge = scoring(pair.to(args.device), prompts.texts)
+    pair.to(args.device)
     if cut := too_long(pair, [plain_text(prompt) for prompt in prompts.texts]):
         print(f"{cut} of {len(prompts)} prompts are longer than the metric reads: it scores their beginnings.")
     pipe = load_pipeline(args.model, args.device, args.scheduler)
     inputs = _inputs(args, settings, prompts, metric, pipe)
-    if args.format != "none":
+    if args.format != NONE:
         print(quantize(network(pipe), args.format, device=torch.device(args.device)).text(), flush=True)
     generate = _generator(pipe.to(args.device), prompts, args)
+    right = _reference_pictures(args, prompts, settings, generate)
+    score, judge = scoring(pair, prompts.texts, right)
     study = args.study or str(args.output.with_suffix(".study.jsonl"))
     name = f"{STUDY} {_key({**inputs, 'settings': settings.lasting()})}"
     _enter(study, name, inputs)
@@ -88,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
             generate.steps,
             settings,
             judge=judge,
+            reference=right and right.generate,
+            guard=guard_of(right, stay_near=args.stay_near),
             journal=study,
             name=name,
             verdict_prompts=prompts.verdict,
@@ -102,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         result.recommended,
         generate.sigmas,
         generate.binding,
-        "accepted" if result.accepted else "identity recommended",
+        report.preset_verdict(result),
         _record(inputs, result, lines),
     )
     save_preset(preset, args.output)
@@ -202,8 +216,11 @@ def load_metric(wanted: str, folder: Path) -> tuple[str, Pair]:
     return wanted, Pair(by_role[TC].load(), by_role[IQ].load())
 
 
-def scoring(pair: Pair, prompts: Sequence[str]) -> tuple[Callable, Callable]:
-    """(score, judge) as ``calibrate`` calls them; pixel statistics are for the verdict alone."""
+def scoring(
+    pair: Pair, prompts: Sequence[str], reference: ReferencePictures | None = None
+) -> tuple[Callable, Callable]:
+    """(score, judge) as ``calibrate`` calls them; pixel statistics and the distance to the reference's pictures are for
+    the verdict alone."""
 
     plain = [plain_text(prompt) for prompt in prompts]
 
@@ -213,9 +230,46 @@ def scoring(pair: Pair, prompts: Sequence[str]) -> tuple[Callable, Callable]:
         return {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
 
     def judge(pictures: torch.Tensor, indices: Sequence[int]) -> dict[str, np.ndarray]:
-        return {name: values.double().numpy() for name, values in pixel_statistics(pictures).items()}
+        found = {name: values.double().numpy() for name, values in pixel_statistics(pictures).items()}
+        return found if reference is None else {**found, DISTANCE: reference.distance(pictures, indices)}
 
     return score, judge
+
+
+def reference_name(args: argparse.Namespace) -> str:
+    """What --reference says: NONE, FULL, one of EIGHT_BITS or a folder.
+
+    Raises:
+        CalibrationError: nothing of these, or what is searched itself.
+    """
+    wanted = args.reference or (NONE if args.format == NONE else EIGHT_BITS[0])
+    if wanted in FORMATS and wanted not in EIGHT_BITS:
+        raise CalibrationError(
+            f"reference {wanted} has fewer than 8 bits.", f"use one of {', '.join(EIGHT_BITS)}, or {FULL}"
+        )
+    if wanted not in (NONE, FULL, *FORMATS) and not Path(wanted).is_dir():
+        choices = ", ".join(EIGHT_BITS)
+        raise CalibrationError(f"reference {wanted[:40]!r} is unknown.", f"give a folder, {FULL}, {NONE}, {choices}")
+    if wanted == (FULL if args.format == NONE else args.format):
+        raise CalibrationError("the reference is the model itself.", f"use --reference {FULL}, or {NONE}")
+    return wanted
+
+
+def _reference_pictures(
+    args: argparse.Namespace, prompts: Prompts, settings: Settings, generate: PipelineGenerator
+) -> ReferencePictures | None:
+    wanted = reference_name(args)
+    if wanted == NONE:
+        return None
+    here = wanted == FULL or wanted in FORMATS
+    pipe = load_pipeline(args.model if here else Path(wanted), args.device, args.scheduler)
+    if wanted in FORMATS:
+        quantize(network(pipe), wanted, device=torch.device(args.device))
+    reference = _generator(pipe.to(args.device), prompts, args)
+    check_reference(generate, reference)
+    take_turns(args.device, generate, reference)
+    parts = split(len(prompts), settings, prompts.verdict)
+    return ReferencePictures(reference, [*parts.held_out, *parts.search], generate.steps)
 
 
 def _generator(pipe: Any, prompts: Prompts, args: argparse.Namespace) -> PipelineGenerator:
@@ -276,6 +330,7 @@ def _inputs(args: argparse.Namespace, settings: Settings, prompts: Prompts, metr
         "pipeline": type(pipe).__name__,
         "weights": fingerprint(pipe),
         "format": args.format,
+        "reference": [Path(reference_name(args)).name, "guarded", args.stay_near],
         "scheduler": [type(pipe.scheduler).__name__, _digest(pipe.scheduler.config)],
         "steps": args.steps,
         "guidance": args.guidance,
@@ -344,6 +399,10 @@ class _Watch:
 
 def _table(result: Result) -> list[str]:
     rows = [report.Row("without", result.identity), report.Row("with Q-Sched", result.candidate)]
+    if (there := result.on_reference) is not None:
+        rows = [
+            report.Row("reference", there.identity), *rows, report.Row("reference with Q-Sched", there.candidate)
+        ]  # fmt: skip
     told = report.table(rows)
     lines = [["", *told["columns"]]]
     lines += [[row["name"], *(_number(row[column]) for column in told["columns"])] for row in told["rows"]]

@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,7 +29,9 @@ from torch import Tensor, nn
 # From a checkout alone: inside the host the nodes make the pictures.
 from qsched_core import Binding, CalibrationError, Coefficients, Preset, SamplingError
 from qsched_core.diffusers import apply_preset, describe_scheduler, run_sigmas
-from qsched_core.quant import label_of
+from qsched_core.quant import has_few_bits, label_of
+
+_REFERENCE = "give the pipeline before quantising, or its 8-bit form"
 
 _SAMPLED = 64
 """Numbers of each parameter that its model is known by."""
@@ -61,6 +63,7 @@ class PipelineGenerator:
             CalibrationError: one picture alone does not fit into memory.
         """
         self.pipe, self.prompts, self.seed, self.batch_size = pipe, tuple(prompts), seed, batch_size
+        self.before_pictures: Callable[[], None] = lambda: None
         self._options = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "output_type": "pt"}
         self._options |= {"width": size[0], "height": size[1]} if size else {}
         self._negative = negative
@@ -79,12 +82,18 @@ class PipelineGenerator:
     def steps(self) -> int:
         return len(self.sigmas) - 1
 
+    @property
+    def picture_shape(self) -> tuple[int, ...]:
+        """(H, W, 3)"""
+        return self._shape
+
     def __call__(self, coefficients: Coefficients, indices: Sequence[int]) -> Tensor:
         """Pictures (B, H, W, 3) in [0, 1], float32 on the CPU; NaN where a step was not finite.
 
         Raises:
             CalibrationError: one picture alone does not fit into memory.
         """
+        self.before_pictures()
         preset = Preset(coefficients, self.sigmas, self.binding)
         with apply_preset(self.pipe, preset, if_differs="refuse"):
             return self._in_batches(indices)
@@ -135,6 +144,39 @@ class PipelineGenerator:
         """1 is no guidance; 0, any, where the pipeline does not say whether its scale is one."""
         guided = getattr(self.pipe, "do_classifier_free_guidance", None)
         return 0.0 if guided is None else float(guidance_scale) if guided else 1.0
+
+
+def check_reference(generate: PipelineGenerator, reference: PipelineGenerator) -> None:
+    """Whether the second can make the first one's pictures, only better.
+
+    Raises:
+        CalibrationError: another kind of pipeline, another schedule, pictures of another size, or fewer than 8 bits.
+    """
+    kinds = [type(each.pipe).__name__ for each in (generate, reference)]
+    if kinds[0] != kinds[1]:
+        raise CalibrationError(f"the reference is a {kinds[1]}, the model a {kinds[0]}.", _REFERENCE)
+    if has_few_bits(reference.binding.quantization):
+        raise CalibrationError(f"the reference is quantised to {reference.binding.quantization[:40]}.", _REFERENCE)
+    if generate.sigmas != reference.sigmas or generate.binding.prediction != reference.binding.prediction:
+        raise CalibrationError("the reference samples on another schedule than the model.", _REFERENCE)
+    if generate.picture_shape != reference.picture_shape:
+        sizes = ["x".join(map(str, each.picture_shape[1::-1])) for each in (reference, generate)]
+        raise CalibrationError(f"the reference makes pictures of {sizes[0]}, the model of {sizes[1]}.", _REFERENCE)
+
+
+def take_turns(device: str, *generators: PipelineGenerator) -> None:
+    """Pipelines that need not fit on the device together: each moves there when it is asked, the others to the CPU."""
+    if device == "cpu":
+        return
+    for generator in generators:
+        others = [other.pipe for other in generators if other is not generator]
+        generator.before_pictures = functools.partial(_move, generator.pipe, others, device)
+
+
+def _move(pipe: Any, others: Sequence[Any], device: str) -> None:
+    for other in others:
+        other.to("cpu")
+    pipe.to(device)
 
 
 def network(pipe: Any) -> nn.Module:

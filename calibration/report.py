@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .canvas import decimals
 from .study import Result
-from .validate import Evaluation, Interval, newly_broken
+from .validate import NOTHING, REPAIR, RETUNING, STATISTICS, Evaluation, Interval, newly_broken
 
 METRIC_TITLES = {"tc": "TC", "iq": "IQ", "jaq": "JAQ"}
 
@@ -30,14 +30,6 @@ class Row:
     evaluation: Evaluation
     weight_bytes: int | None = None
     seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Control:
-    """The same two things on the full-precision model: our coefficients, and a search of its own."""
-
-    same: Interval
-    own: Result
 
 
 def lower_is_better(metric: str) -> bool:
@@ -64,9 +56,11 @@ def table(rows: Sequence[Row]) -> dict:
 def describe(result: Result) -> str:
     """The verdict in one short line."""
     prompts = f"{result.gain.prompts} held-out prompts"
-    if result.accepted:
-        drift = f", drifts in {', '.join(map(_title, result.drifts))}" if result.drifts else ""
-        return f"accepted: JAQ {result.gain} on {prompts}{drift}"
+    if result.answer != NOTHING:
+        taken = "accepted" if result.accepted else "identity recommended"
+        return f"{result.answer}, {taken}: JAQ {result.gain} on {prompts}"
+    if result.drifts and result.gain.low > 0:
+        return f"identity recommended: JAQ {result.gain}, but drifts in {', '.join(map(_title, result.drifts))}"
     if broken := newly_broken(result.identity, result.candidate):
         return f"identity recommended: the candidate breaks {_counted(broken, 'held-out picture')}"
     if result.coefficients.is_identity:
@@ -74,14 +68,19 @@ def describe(result: Result) -> str:
     return f"identity recommended: JAQ {result.gain} on {prompts}"
 
 
-def verdict(result: Result, control: Control | None = None) -> list[str]:
-    """The result in sentences that a sceptic accepts."""
+def preset_verdict(result: Result) -> str:
+    """What the preset's card says: one of ``qsched_core.preset.VERDICTS``."""
+    if not result.accepted:
+        return "identity recommended"
+    return "accepted as re-tuning" if result.answer == RETUNING else "accepted"
+
+
+def verdict(result: Result) -> list[str]:
+    """The result in sentences that a sceptic accepts, the answer first."""
     lines = [_headline(result)]
-    lines += _drifts(result)
+    lines += _drifts(result) + _on_reference(result)
     lines += _gains(result) + _bought(result) + _luck(result) + _border(result)
-    lines += _control(result, control) if control is not None else []
-    held = ["Held: a candidate farther away than the stock sampler could not win."] * result.held
-    return [*lines, *held, *_effort(result), _objective(result)]
+    return [*lines, *_guarded(result), *_effort(result), _objective(result)]
 
 
 def as_json(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
@@ -94,12 +93,18 @@ def as_json(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float | No
 
 def _headline(result: Result) -> str:
     gain = f"held-out JAQ {result.gain} over {_held_out(result)}"
-    if result.accepted:
-        return f"Accepted: {gain}."
+    if result.answer == REPAIR:
+        return f"Accepted, repair: {gain}."
+    if result.answer == RETUNING and result.accepted:
+        return f"Accepted, re-tuning: {gain}."
+    if result.answer == RETUNING:
+        return f"Re-tuning, identity recommended: {gain}."
     if broken := newly_broken(result.identity, result.candidate):
         return f"{_counted(broken, 'held-out picture')} came out broken (not finite). Identity recommended."
     if result.coefficients.is_identity:
         return "No candidate beat the stock sampler on the search prompts: identity recommended."
+    if result.gain.low > 0:
+        return f"The score rises, but something else gets worse: {gain}. Identity recommended."
     if result.gain.high < 0:
         return f"Worse than the stock sampler: {gain}. Identity recommended."
     return f"No gain beyond noise: {gain}. Identity recommended."
@@ -115,14 +120,12 @@ def _drifts(result: Result) -> list[str]:
     if not result.drifts:
         return []
     found = ", ".join(f"{_title(metric)} ({_drift(result, metric)})" for metric in result.drifts)
-    if result.accepted:
-        return [f"Gains JAQ, but drifts in {found}: look before you trust it."]
-    return [f"The candidate drifts in {found}."]
+    return [f"The candidate drifts in {found}: that is never accepted."]
 
 
 def _drift(result: Result, metric: str) -> str:
     change = result.gains[metric].gain
-    if metric in ("contrast", "saturation") and (before := result.identity.mean(metric)) > 0:
+    if metric in STATISTICS and (before := result.identity.mean(metric)) > 0:
         return f"{100 * change / before:+.1f} %"
     return f"{change:+.{decimals([change], 2)}f}"
 
@@ -166,35 +169,26 @@ def _border(result: Result) -> list[str]:
     return [f"On the border of the trust region: {named}. The optimum may lie outside."]
 
 
-def _control(result: Result, control: Control) -> list[str]:
-    own = control.own
+def _on_reference(result: Result) -> list[str]:
+    """What the same coefficients do where there is nothing to repair, and what is left of the gain without that."""
+    there = result.on_reference
+    if there is None:
+        lines = ["There is no reference model: re-tuning cannot be told from repair here."]
+        return lines if result.answer == RETUNING else []
+    if result.coefficients.is_identity:
+        return []
     lines = [
-        f"Control: the same coefficients on the full-precision model change its JAQ by {control.same}.",
-        f"Control: a search of its own changes the full-precision model's JAQ by {own.gain}"
-        + (" (accepted)." if own.accepted else " (not accepted)."),
+        f"Control: the same coefficients change the reference model's JAQ by {there.same}.",
+        f"Net of that: JAQ {there.net}.",
     ]
-    if not result.accepted:
-        return lines
-    if result.held:
-        # A search of its own may go anywhere: its gain says nothing about coefficients that were held.
-        return [*lines, _repair(1 - control.same.gain / result.gain.gain)]
-    return [*lines, _share(result, own)]
+    if result.answer == RETUNING:
+        lines.append("So the gain is re-tuning of the sampler: the reference model gains as much. Your taste decides.")
+    return lines
 
 
-def _share(result: Result, own: Result) -> str:
-    """How much of the gain a model that has nothing to repair could have had as well."""
-    if not own.accepted:
-        return "So the gain is repair of quantisation: the full-precision model found none of its own."
-    # In this study's units, whatever the control's are: JAQ is linear in its terms.
-    retuning = float(result.objective({term: own.gains[term].gain for term in ("tc", "iq")}))
-    return _repair(1 - retuning / result.gain.gain)
-
-
-def _repair(share: float) -> str:
-    if share <= 0:
-        return "So all of the gain may be re-tuning of the sampler: the full-precision model gains as much."
-    share = min(1.0, share)
-    return f"So about {100 * share:.0f} % of the gain is repair of quantisation, the rest re-tuning of the sampler."
+def _guarded(result: Result) -> list[str]:
+    names = ", ".join(map(_title, result.guarded))
+    return [f"No candidate could win that worsens: {names}."] if names else []
 
 
 def _effort(result: Result) -> list[str]:

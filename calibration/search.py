@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from .core import CalibrationError, Coefficients
+from .guard import Guard
 from .settings import Settings
 from .space import Space
 from .storage import STUDY, close_storage, import_optuna, open_storage, open_study, storage_errors
@@ -23,8 +24,8 @@ from .workers import dead_trials, enlist, nobody_else_works
 DOUBT = 0.1
 """A candidate is not tried on more prompts once it is worse than the best at this level (Wilcoxon, one-sided)."""
 
-HELD = "held"
-"""What no candidate may raise, in the storage."""
+GUARDED = "guarded"
+"""What no winner may worsen, in the storage: {name: {index: value}}."""
 
 PATIENCE = 20
 """A trial of a machine nothing is known of is given up after as many times the longest trial, and after a minute."""
@@ -64,9 +65,11 @@ class Search:
         trials: int | None = None,
         name: str = STUDY,
         inputs: str = "",
+        guard: Guard | None = None,
     ):
         """``starts`` are tried after the identity; ``trials`` counts both. ``inputs`` names what the study is about:
-        a storage that holds a study of the same name about something else is refused.
+        a storage that holds a study of the same name about something else is refused. ``guard`` says what no winner
+        may worsen.
 
         Raises:
             CalibrationError: such a storage, or one that cannot be opened.
@@ -79,7 +82,7 @@ class Search:
             self.trials = len(self._fixed)
         else:
             self.trials = (settings.trials + 1 if trials is None else trials) + len(starts)
-        self._where, self._name, self._inputs = where, name, inputs
+        self._where, self._name, self._inputs, self._guard = where, name, inputs, guard
         self._storage = open_storage(where)
         self._distributions = {
             axis: self._optuna.distributions.FloatDistribution(space.low, space.high) for axis in space.axes
@@ -93,9 +96,9 @@ class Search:
         )  # fmt: skip
         self._check_inputs(self._inputs)
         self._own, self._place = "", 0
-        self._usual: Mapping[str, float] = {}
+        self._allowed: dict[int, bool] = {}  # by number, once the identity is known: it is asked for often
         self._first_seen: dict[int, float] = {}
-        self._trial, self._scored, self._held = None, {}, {}
+        self._trial, self._scored, self._guarded = None, {}, {}
 
     def begin_anew_if_void(self) -> None:
         """A study in which not one picture could be scored says nothing: it begins anew, the cause may be gone.
@@ -124,6 +127,10 @@ class Search:
         whole = [trial for trial in self.finished() if trial.whole and math.isfinite(trial.value)]
         nothing = Trial(self.space.identity(), math.nan, 0, False)
         return max(whole, key=lambda trial: trial.value) if whole else nothing
+
+    def guarded(self) -> tuple[str, ...]:
+        """Names of what no winner may worsen, as far as it was measured."""
+        return tuple(self._identity_guarded())
 
     def close(self) -> None:
         """Gives a database's connections back. Nothing can be asked of this search any more."""
@@ -166,18 +173,20 @@ class Search:
         if self._place >= self.trials:  # another worker was faster
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
             return None
-        self._trial, self._scored, self._held = trial, {}, {}
+        self._trial, self._scored, self._guarded = trial, {}, {}
         self._began = time.monotonic()
         return dict(trial.params)
 
-    def is_beaten(self, values: Mapping[int, float], held: Mapping[int, float] | None = None) -> bool:
-        """Notes JAQ of some more prompts of the point asked for last, and what no winner may raise: is there no use in
-        trying the others?
+    def is_beaten(self, values: Mapping[int, float], guarded: Mapping[str, Mapping[int, float]] | None = None) -> bool:
+        """Notes JAQ of some more prompts of the point asked for last, and by name what no winner may worsen: is there
+        no use in trying the others?
 
         True when a picture could not be scored, or when the best so far is better for certain.
         """
         self._scored.update(values)
-        self._held.update(held or {})
+        for name, found in (guarded or {}).items():
+            # Texts: JSON knows no other keys.
+            self._guarded.setdefault(name, {}).update({str(index): value for index, value in found.items()})
         if not all(math.isfinite(value) for value in values.values()):
             return True
         with suppress(self._optuna.exceptions.UpdateFinishedTrialError):  # see ``tell``
@@ -205,11 +214,10 @@ class Search:
         took = time.monotonic() - self._began
         for name, item in (("value", value), ("pictures", len(values)), ("whole", whole), (SECONDS, took)):
             self._trial.set_user_attr(name, item)
-        if self._held:
-            # Texts: JSON knows no other keys.
-            held = {str(index): distance for index, distance in self._held.items()}
-            self._trial.set_user_attr(HELD, held)
-            self._trial.set_constraint(HELD, self._excess(held))
+        if self._guarded:
+            self._trial.set_user_attr(GUARDED, self._guarded)
+            for name, excess in self._excesses(self._guarded).items():
+                self._trial.set_constraint(name, excess)
         worst = min((trial.value for trial in self.finished() if math.isfinite(trial.value)), default=0.0)
         number = self._trial.number
         self._study.tell(self._trial, value if math.isfinite(value) else worst - 1.0)
@@ -282,21 +290,31 @@ class Search:
     def _read(self, trial) -> Trial:
         """As others see it."""
         told = trial.user_attrs
-        whole = told["whole"] and (HELD not in told or self._excess(told[HELD]) <= 0)
+        whole = told["whole"] and self._may_win(trial)
         return Trial(dict(trial.params), told["value"], told["pictures"], whole)
 
-    def _excess(self, held: Mapping[str, float]) -> float:
-        """How far a candidate raises what is held above the identity's: the mean over the prompts that both were tried
-        on, and one standard error, so that other prompts say the same. 0 while the identity is not known."""
-        if not self._usual:
-            identity = (trial for trial in self._complete() if trial.user_attrs[ORDER] == 0)
-            self._usual = next((trial.user_attrs[HELD] for trial in identity), {})
-        change = np.array([value - self._usual[index] for index, value in held.items() if index in self._usual])
-        if not len(change):
-            return 0.0
-        if not np.isfinite(change).all():
-            return 1.0
-        return float(change.mean() + (change.std(ddof=1) / math.sqrt(len(change)) if len(change) > 1 else 0.0))
+    def _may_win(self, trial) -> bool:
+        guarded = trial.user_attrs.get(GUARDED, {})
+        if trial.number in self._allowed or self._guard is None or not guarded:
+            return self._allowed.get(trial.number, True)
+        allowed = all(excess <= 0 for excess in self._excesses(guarded).values())
+        if self._identity_guarded():
+            self._allowed[trial.number] = allowed
+        return allowed
+
+    def _excesses(self, guarded: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+        """By name, how far a candidate goes beyond what the guard allows."""
+        if self._guard is None:
+            return {}
+        identity = self._identity_guarded()
+        return {
+            name: self._guard.excess(name, _by_index(values), _by_index(identity.get(name, {})))
+            for name, values in guarded.items()
+        }
+
+    def _identity_guarded(self) -> Mapping[str, Mapping[str, float]]:
+        first = next((trial for trial in self._complete() if trial.user_attrs[ORDER] == 0), None)
+        return first.user_attrs.get(GUARDED, {}) if first else {}
 
     def _best_scores(self) -> dict[int, float] | None:
         whole = [t for t in self._complete() if self._read(t).whole and math.isfinite(t.user_attrs["value"])]
@@ -325,6 +343,10 @@ class Search:
             )
         if inputs and "inputs" not in self._study.user_attrs:
             self._study.set_user_attr("inputs", inputs)
+
+
+def _by_index(values: Mapping[str, float]) -> dict[int, float]:
+    return {int(index): value for index, value in values.items()}
 
 
 def _first_free(places: set[int]) -> int:

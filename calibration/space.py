@@ -26,7 +26,10 @@ class Space:
     def __init__(
         self, settings: Settings, n_steps: int, *, steps: Sequence[int] = (), base: Coefficients | None = None
     ):
-        """``steps``: of a table, those whose numbers are searched; all by default."""
+        """``settings`` are resolved ones: nothing is automatic any more. ``steps``: of a table, those whose numbers are
+        searched; all by default."""
+        if not settings.radius:
+            raise ValueError("resolve the settings first: a radius of 0 says \"automatic\"")
         self.n_steps, self.base = n_steps, base or Coefficients.identity(n_steps)
         if settings.space == "table":
             places = steps or range(n_steps)

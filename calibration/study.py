@@ -13,16 +13,29 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .core import CalibrationError, Coefficients, DependencyError
-from .jaq import Objective, read_scores
+from .guard import Guard, can_guard
+from .jaq import Objective
 from .search import Search, Trial
 from .settings import Settings
 from .space import Space
 from .split import split
-from .storage import STUDY, import_optuna, storage_errors
-from .validate import Evaluation, Generate, Interval, Score, drifts, evaluate, newly_broken, paired_gain
+from .storage import STUDY, storage_errors
+from .validate import (
+    NOTHING,
+    REPAIR,
+    Evaluation,
+    Generate,
+    Interval,
+    Score,
+    answer,
+    drifts,
+    evaluate,
+    net_gain,
+    paired_gain,
+)
 
-Hold = Callable[[object, Sequence[int]], Sequence[float]]
-"""hold(pictures, indices) -> (B,), lower is better."""
+REFERENCE_PHASE = "reference"
+"""Of a Progress: pictures of the reference model, before the search and at the end."""
 
 PAUSE = 0.2
 """Seconds between two looks at what other workers do."""
@@ -51,21 +64,35 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class OnReference:
+    """The same coefficients on the reference model, on the same held-out pictures.
+
+    ``same`` is the gain in JAQ that they bring there; ``net`` is the quantised model's gain less that one: repair.
+    """
+
+    identity: Evaluation
+    candidate: Evaluation
+    same: Interval
+    net: Interval
+
+
+@dataclass(frozen=True)
 class Result:
     """What calibration found and whether to trust it.
 
-    ``coefficients`` is the best candidate of the search; ``accepted`` says if its held-out gain in JAQ excludes
-    zero and it broke no picture, and ``recommended`` is what to use: the candidate if accepted, else the identity.
-    ``drifts`` names metrics that were not optimised and fell, or contrast and saturation that moved: look before you
-    trust it.
+    ``coefficients`` is the best candidate of the search. ``answer`` is the verdict on it: "repair", "re-tuning" or
+    "nothing found" (``calibration.validate.answer``); ``accepted`` says if that is what the settings accept, and
+    ``recommended`` is what to use: the candidate if accepted, else the identity. ``drifts`` names metrics that were not
+    optimised and got worse: nothing is accepted with a drift. ``on_reference`` is None without a reference model.
 
     ``gains`` hold the paired interval of every metric on held-out prompts: they are free of the winner's curse, of
     which ``optimism`` is the size: what the search's own prompts promised beyond them. ``nfe`` counts network
     evaluations (pictures × steps), ``failed`` the candidates with a picture that could not be scored. ``trace`` has
-    every trial as (point, JAQ on the search prompts). ``held``: candidates were held to a distance.
+    every trial as (point, JAQ on the search prompts). ``guarded`` names what no winner could worsen on them.
     """
 
     coefficients: Coefficients
+    answer: str
     accepted: bool
     jaq: float
     baseline_jaq: float
@@ -80,7 +107,8 @@ class Result:
     candidate: Evaluation
     trace: tuple[tuple[Mapping[str, float], float], ...] = field(repr=False)
     finished: tuple[Trial, ...] = field(repr=False)
-    held: bool = False
+    guarded: tuple[str, ...] = ()
+    on_reference: OnReference | None = None
 
     @property
     def gain(self) -> Interval:
@@ -99,7 +127,8 @@ def calibrate(
     settings: Settings = Settings(),  # noqa: B008
     *,
     judge: Score | None = None,
-    hold: Hold | None = None,
+    reference: Generate | None = None,
+    guard: Guard | None = None,
     journal: object = None,
     name: str = STUDY,
     starts: Sequence[Coefficients] = (),
@@ -108,11 +137,15 @@ def calibrate(
 ) -> Result:
     """Search coefficients for ``n_steps`` steps on some of ``n_prompts`` prompts, and check them on the others.
 
-    ``generate`` and ``score`` as in ``calibration.validate``. ``judge`` adds metrics for the verdict alone: the
-    search never calls it. ``hold`` gives a distance to something: a candidate that raises it on the search prompts
-    beyond the identity's cannot win, whatever it scores. ``starts`` are candidates from elsewhere (a warm start, a
-    stranger's preset): they are tried like any other. ``verdict_prompts`` are the prompts of a second set; by default
-    the settings' share is drawn.
+    ``generate(coefficients, indices)`` makes pictures, ``score(pictures, indices)`` gives {"tc": (B,), "iq": (B,)}.
+    Index i is prompt i mod ``n_prompts`` with noise number i div ``n_prompts``: indices run beyond ``n_prompts``, and
+    the same index always means the same prompt with the same noise. ``judge`` adds metrics for the verdict alone: the
+    search never calls it. ``reference`` makes the same pictures with the model that was quantised, or with as good a
+    one (8 bits will do): its pictures without coefficients are made first, those with the winner's at the end, and
+    what the coefficients gain there is no repair. ``guard`` says what no candidate may worsen on the search prompts
+    (``calibration.guard``): one that does cannot win, whatever it scores. ``starts`` are candidates from elsewhere (a
+    warm start, a stranger's preset): they are tried like any other. ``verdict_prompts`` are the prompts of a second
+    set; by default the settings' share is drawn.
 
     ``journal`` keeps every finished trial: a file, or a database's URL for several machines (``calibration.storage``);
     ``name`` tells studies in one database apart.
@@ -120,12 +153,16 @@ def calibrate(
     now, and only reads when all is done. ``on_progress`` may raise to stop; what it raises comes through.
 
     Raises:
-        CalibrationError: too few prompts, a journal of another calibration, or no picture at all could be scored.
-        DependencyError: ``hold`` with an optuna that knows no constraints.
+        CalibrationError: too few prompts, a journal of another calibration, no picture at all could be scored, all
+            were scored the same, or the reference is the model itself.
+        DependencyError: ``guard`` with an optuna that knows no constraints.
     """
-    if hold is not None and not hasattr(import_optuna().Trial, "set_constraint"):
-        raise DependencyError("holding a distance needs optuna 5 or newer.", "pip install --upgrade optuna")
-    kept, asked = (journal, name), (score, judge, hold)
+    if reference is generate:
+        raise CalibrationError("the reference is the model itself.", "give the model before it was quantised, or none")
+    if guard is not None and not can_guard():
+        raise DependencyError("a guard of the search needs optuna 5 or newer.", "pip install --upgrade optuna")
+    kept, asked = (journal, name), (score, judge, guard, reference)
+    settings = settings.resolved(reference is not None)
     study = _Study(generate, asked, n_prompts, n_steps, settings, kept, starts, verdict_prompts, on_progress)
     with storage_errors(journal), study.searches:
         return study.result()
@@ -135,7 +172,8 @@ class _Study:
     """One calibration: its stages of search, then the verdict."""
 
     def __init__(self, generate, asked, n_prompts, n_steps, settings, kept, starts, verdict_prompts, on_progress):
-        self.generate, (self.score, self.judge, self.hold), self.on_progress = generate, asked, on_progress
+        self.generate, self.on_progress = generate, on_progress
+        self.score, self.judge, self.guard, self.reference = asked
         self.n_prompts, self.n_steps, self.settings = n_prompts, n_steps, settings
         self.parts = split(n_prompts, settings, verdict_prompts)
         (self.journal, self.name), self.starts = kept, tuple(starts)
@@ -143,12 +181,15 @@ class _Study:
         self.searches = ExitStack()
         self.finished: list[Trial] = []
         self.baseline = math.nan
+        self.reference_identity: Evaluation | None = None
         self.made = 0
+        self.jaqs: set[float] = set()  # different ones
         self.later_trials = 0  # of stages that have not begun
 
     def result(self) -> Result:
         for search in self._stages():
             try:
+                self._start_reference(search)
                 self._climb(search)
             except BaseException:
                 search.abandon()
@@ -164,14 +205,18 @@ class _Study:
             self._judged(search, c) for c in (Coefficients.identity(self.n_steps), coefficients)
         )  # fmt: skip
         gains = all_gains(identity, candidate, self.n_prompts, self.settings)
+        on_reference = self._on_reference(search, identity, candidate, coefficients)
+        drifted = drifts(identity, gains, on_reference and on_reference.identity)
+        found = answer(identity, candidate, gains["jaq"], on_reference and on_reference.net, drifted)
         whole = Space(self.settings, self.n_steps)
         return Result(
             coefficients=coefficients,
-            accepted=gains["jaq"].low > 0 and not newly_broken(identity, candidate) and not coefficients.is_identity,
+            answer=found,
+            accepted=found == REPAIR or found != NOTHING and found == self.settings.accept,
             jaq=candidate.mean("jaq"),
             baseline_jaq=identity.mean("jaq"),
             gains=gains,
-            drifts=drifts(identity, gains),
+            drifts=drifted,
             optimism=best.value - self.baseline - gains["jaq"].gain,
             on_border=whole.on_border(whole.nearest(coefficients)),
             nfe=self.made_by_all() * self.n_steps,
@@ -181,7 +226,31 @@ class _Study:
             candidate=candidate,
             trace=tuple((trial.point, trial.value) for trial in self.finished),
             finished=tuple(self.finished),
-            held=self.hold is not None,
+            guarded=search.guarded(),
+            on_reference=on_reference,
+        )
+
+    # --- the reference
+
+    def _start_reference(self, search: Search) -> None:
+        """Its pictures without coefficients, before the search: the two models need not fit into memory at a time."""
+        if self.reference is not None and self.reference_identity is None:
+            identity = Coefficients.identity(self.n_steps)
+            self.reference_identity = self._judged(search, identity, self.reference)
+
+    def _on_reference(
+        self, search: Search, identity: Evaluation, candidate: Evaluation, coefficients: Coefficients
+    ) -> OnReference | None:
+        if self.reference is None:
+            return None
+        base = self.reference_identity
+        moved = base if coefficients.is_identity else self._judged(search, coefficients, self.reference)
+        rules = self.n_prompts, self.settings.confidence
+        return OnReference(
+            base,
+            moved,
+            paired_gain(base, moved, "jaq", *rules),
+            net_gain(identity, candidate, base, moved, "jaq", *rules),
         )
 
     # --- the search
@@ -199,11 +268,13 @@ class _Study:
         """One search; of the greedy strategy one per step, each on top of what those before it found."""
         inputs = [self.settings.lasting(), self.n_prompts, self.n_steps, self.parts.search, self.parts.held_out]
         inputs += [[start.c_x, start.c_eps] for start in self.starts]
-        inputs += ["held"] if self.hold else []
+        inputs += ["guarded"] if self.guard else []
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         if self.settings.strategy != "greedy":
             space = Space(self.settings, self.n_steps)
-            search = Search(space, self.settings, self.journal, starts=self.starts, name=self.name, inputs=digest)
+            search = Search(
+                space, self.settings, self.journal, starts=self.starts, name=self.name, inputs=digest, guard=self.guard
+            )
             self.searches.callback(search.close)
             search.begin_anew_if_void()
             self._set_objective(search)
@@ -216,7 +287,8 @@ class _Study:
             space = Space(self.settings, self.n_steps, steps=(step,), base=base)
             name, starts = (f"{self.name} step {step + 1}" if step else self.name), () if step else self.starts
             search = Search(
-                space, self.settings, self.journal, starts=starts, trials=each + 1, name=name, inputs=digest
+                space, self.settings, self.journal, starts=starts, trials=each + 1, name=name, inputs=digest,
+                guard=self.guard,
             )  # fmt: skip
             self.searches.callback(search.close)
             search.begin_anew_if_void()
@@ -257,42 +329,67 @@ class _Study:
             groups = self.parts.rungs() if self.settings.races else [self.parts.search]
             for number, group in enumerate(groups, start=1):
                 row, pictures = evaluate(self.generate, self.score, coefficients, group, self.objective)
-                held = (
-                    read_scores({"hold": self.hold(pictures, group)}, len(group))["hold"].tolist() if self.hold else ()
-                )
-                values = dict(zip(group, row.scores["jaq"].tolist(), strict=True))
-                beaten = search.is_beaten(values, dict(zip(group, held, strict=False)))
+                self._check_varies(coefficients, row)
+                measured = self.guard(pictures, group) if self.guard else {}
+                guarded = {name: dict(zip(group, values, strict=True)) for name, values in measured.items()}
+                beaten = search.is_beaten(dict(zip(group, row.scores["jaq"].tolist(), strict=True)), guarded)
                 if beaten or number == len(groups):
                     break
                 self._tell(search, "search", pictures, group)
             # Beaten by the last group alone: it was tried on all.
             self._tell(search, "search", pictures, group, search.tell(whole=number == len(groups)))
 
+    def _check_varies(self, coefficients: Coefficients, row: Evaluation) -> None:
+        """A metric that sees no picture: hours of search would end in "nothing found"."""
+        values = row.scores["jaq"]
+        if not (coefficients.is_identity or self.jaqs):
+            return  # another worker made the identity
+        self.jaqs.update(values[np.isfinite(values)].tolist())
+        if len(self.jaqs) == 1 and not coefficients.is_identity:
+            raise CalibrationError(
+                f"the metric gives all pictures the same score, {self.jaqs.pop():.4g}.",
+                "choose another metric: this one does not see what changes in the pictures",
+            )
+
     # --- the verdict
 
-    def _judged(self, search: Search, coefficients: Coefficients) -> Evaluation:
+    def _judged(self, search: Search, coefficients: Coefficients, reference: Generate | None = None) -> Evaluation:
+        """A row of the verdict; with ``reference``, of that model."""
         row, pictures = judged(
-            self.generate, self.score, self.judge, coefficients, self.parts.held_out, self.objective, search
+            reference or self.generate,
+            self.score,
+            self.judge,
+            coefficients,
+            self.parts.held_out,
+            self.objective,
+            search,
+            REFERENCE_PHASE if reference else "",
         )
         self.made += len(row.indices)
-        self._tell(search, "verdict", pictures, row.indices)
+        self._tell(search, REFERENCE_PHASE if reference else "verdict", pictures, row.indices)
         return row
+
+    @property
+    def _verdict_pictures(self) -> int:
+        return (2 if self.reference is None else 4) * len(self.parts.held_out)
 
     def made_by_all(self) -> int:
         """Pictures behind the result, whoever made them and when."""
         units = 2 * len(self.parts.search) if self.settings.normalised else 0
-        return units + sum(trial.pictures for trial in self.finished) + 2 * len(self.parts.held_out)
+        return units + sum(trial.pictures for trial in self.finished) + self._verdict_pictures
 
     def _tell(
         self, search: Search, phase: str, pictures: object, indices: Sequence[int] = (), trial: Trial | None = None
     ) -> None:
         here, best = search.finished(), search.best()
-        known = self.finished + (here if phase != "verdict" else [])
-        later = self.later_trials if phase != "verdict" else 0
-        done = sum(item.pictures for item in known) + self.made
-        left = max(0, search.trials - len(here)) if phase != "verdict" else 0
-        usual = done / len(known) if known else len(self.parts.search)
-        ahead = 2 * len(self.parts.held_out) - self.made
+        searched = phase == "verdict" or (phase == REFERENCE_PHASE and self.reference_identity is not None)
+        known = self.finished + ([] if searched else here)
+        later = 0 if searched else self.later_trials
+        tried = sum(item.pictures for item in known)
+        done = tried + self.made
+        left = 0 if searched else max(0, search.trials - len(here))
+        usual = tried / len(known) if known else len(self.parts.search)
+        ahead = self._verdict_pictures - self.made
         identity = self.baseline if self.finished else search.baseline()
         self.on_progress(
             Progress(
@@ -323,12 +420,15 @@ def judged(
     indices: Sequence[int],
     objective: Objective,
     search: Search | None = None,
+    model: str = "",
 ) -> tuple[Evaluation, object]:
     """One row of the verdict's table, the judge's metrics beside the optimised ones, and its pictures.
 
-    A row that ``search`` has in its storage is not made again; then there are no pictures (None).
+    A row that ``search`` has in its storage is not made again; then there are no pictures (None). ``model`` tells rows
+    of several models in one storage apart.
     """
-    name = hashlib.sha256(json.dumps([coefficients.c_x, coefficients.c_eps, list(indices)]).encode()).hexdigest()[:32]
+    row_key = [coefficients.c_x, coefficients.c_eps, list(indices), *([model] if model else [])]
+    name = hashlib.sha256(json.dumps(row_key).encode()).hexdigest()[:32]
     if search is not None and (kept := search.kept(name)) is not None:
         return Evaluation(tuple(indices), {metric: np.array(values) for metric, values in kept.items()}), None
 

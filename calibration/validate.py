@@ -15,8 +15,20 @@ Generate = Callable[[Coefficients, Sequence[int]], object]
 """generate(coefficients, indices) -> pictures (B, H, W, 3) in [0, 1]. Index i is prompt i mod n_prompts with noise
 number i div n_prompts; the same index always means the same prompt and the same noise."""
 
-DRIFT = 0.02
-"""Relative change of contrast or saturation, its interval clear of zero, that deserves a look."""
+REPAIR, RETUNING, NOTHING = "repair", "re-tuning", "nothing found"
+ANSWERS = (REPAIR, RETUNING, NOTHING)
+"""What a verdict can say. A repair gains what quantising took: the same coefficients do not help the reference model as
+much. A re-tuning raises the score of either model, or of nobody knows which: the user's taste decides."""
+
+STATISTICS = ("contrast", "saturation", "sharpness", "noise")
+"""Pixel statistics have no better direction by themselves: they are right where they are the reference's."""
+
+UNGUIDED_STATISTICS = ("contrast", "saturation")
+"""Those that may not move where no reference says what is right: sharpness and noise move with a repair too."""
+
+MEAN_DRIFT = 0.02
+"""Relative change of a pixel statistic, its interval clear of zero, that is a drift. A person sees about 2 % of
+contrast side by side."""
 
 Score = Callable[[object, Sequence[int]], Scores]
 """score(pictures, indices) -> {"tc": (B,), "iq": (B,), …}"""
@@ -80,11 +92,36 @@ def paired_gain(base: Evaluation, candidate: Evaluation, metric: str, n_prompts:
     in either row counts as no gain: a broken picture must not be able to help. (A percentile bootstrap in place of
     t finds a gain in pure noise 23 % of the time with 2 prompts, 4 % with 12; t the promised 2.5 %.)
     """
+    return _interval(_differences(base, candidate, metric), base.indices, n_prompts, confidence)
+
+
+def net_gain(
+    base: Evaluation,
+    candidate: Evaluation,
+    reference_base: Evaluation,
+    reference_candidate: Evaluation,
+    metric: str,
+    n_prompts: int,
+    confidence: float,
+) -> Interval:
+    """The paired gain, less what the same coefficients bring on the reference model: what is left is repair.
+
+    All four rows are of the same prompts and noises in the same order; the interval is ``paired_gain``'s.
+    """
+    here = _differences(base, candidate, metric)
+    there = _differences(reference_base, reference_candidate, metric)
+    return _interval(here - there, base.indices, n_prompts, confidence)
+
+
+def _differences(base: Evaluation, candidate: Evaluation, metric: str) -> np.ndarray:
     before, after = base.scores[metric], candidate.scores[metric]
     scored = np.isfinite(before) & np.isfinite(after)
-    difference = np.where(scored, after, 0.0) - np.where(scored, before, 0.0)
-    prompts = np.asarray(base.indices) % n_prompts
-    per_prompt = np.array([difference[prompts == p].mean() for p in np.unique(prompts)])
+    return np.where(scored, after, 0.0) - np.where(scored, before, 0.0)
+
+
+def _interval(differences: np.ndarray, indices: Sequence[int], n_prompts: int, confidence: float) -> Interval:
+    prompts = np.asarray(indices) % n_prompts
+    per_prompt = np.array([differences[prompts == p].mean() for p in np.unique(prompts)])
     count, gain = len(per_prompt), float(per_prompt.mean())
     half = math.inf
     if count > 1:
@@ -94,22 +131,48 @@ def paired_gain(base: Evaluation, candidate: Evaluation, metric: str, n_prompts:
     return Interval(gain, gain - half, gain + half, count)
 
 
-def drifts(base: Evaluation, gains: Mapping[str, Interval]) -> tuple[str, ...]:
+def drifts(
+    base: Evaluation, gains: Mapping[str, Interval], reference: Evaluation | None = None
+) -> tuple[str, ...]:
     """Metrics that nobody optimised and that got worse beyond their noise.
 
-    A distance gets worse by growing; contrast and saturation by moving either way, by 2 % or more; others by falling.
+    A distance gets worse by growing, a pixel statistic by going ``MEAN_DRIFT`` or more away from that of the
+    ``reference`` model's pictures; all others by falling. Without a reference contrast and saturation may not move
+    either way; sharpness and noise may, because a repair moves them too.
     """
-    found = []
-    for metric, change in gains.items():
-        if metric in ("tc", "iq", "jaq") or not change.excludes_zero:
-            continue
-        if metric in ("contrast", "saturation"):
-            worse = abs(change.gain) >= DRIFT * abs(base.mean(metric))
-        else:
-            worse = change.gain > 0 if metric.startswith("distance") else change.gain < 0
-        if worse:
-            found.append(metric)
-    return tuple(found)
+    return tuple(
+        metric
+        for metric, change in gains.items()
+        if metric not in ("tc", "iq", "jaq") and change.excludes_zero and _is_worse(metric, change, base, reference)
+    )
+
+
+def _is_worse(metric: str, change: Interval, base: Evaluation, reference: Evaluation | None) -> bool:
+    if metric not in STATISTICS:
+        return change.gain > 0 if metric.startswith("distance") else change.gain < 0
+    before = base.mean(metric)
+    if reference is None and metric not in UNGUIDED_STATISTICS:
+        return False
+    right = before if reference is None else reference.mean(metric)
+    return away(before, before + change.gain, right) >= MEAN_DRIFT * abs(right)
+
+
+def away(before: float, after: float, right: float) -> float:
+    """How much farther from what is right a value is than before; below 0: nearer."""
+    return abs(after - right) - abs(before - right)
+
+
+def answer(
+    base: Evaluation, candidate: Evaluation, gain: Interval, net: Interval | None, drifted: Sequence[str]
+) -> str:
+    """One of ``ANSWERS``. ``gain`` and ``net`` are JAQ's on held-out prompts; ``net`` is None without a reference.
+
+    Nothing is found where the gain's interval holds zero, where anything that was not optimised got worse, and where
+    a picture came out broken. Without a reference, repair cannot be told from re-tuning.
+    """
+    if not gain.low > 0 or drifted or newly_broken(base, candidate):
+        return NOTHING
+    return REPAIR if net is not None and net.low > 0 else RETUNING
 
 
 def newly_broken(base: Evaluation, candidate: Evaluation) -> int:

@@ -10,12 +10,13 @@ from comfy_api.latest import io
 from ..calibration import Settings
 from ..calibration.prompt_files import parse_sets
 from ..calibration.prompts import read_prompts, select
-from ..calibration.settings import SPACES, STRATEGIES
+from ..calibration.settings import ACCEPT, AUTOMATIC, SPACES, STRATEGIES
 from ..qsched_core import CalibrationError
 from .compare import picture_rows
 from .generate import HostGenerator, encode
 from .metrics import load_scorer, metric_names
 from .prompts import read_input
+from .reference import check_reference
 from .reports import forget, keep_output
 from .samplers import sampler_names
 from .sampling import Recipe, empty_latent
@@ -55,8 +56,10 @@ class QSchedCalibrate(io.ComfyNode):
                 io.Latent.Input("latent_image", tooltip="An empty latent of the picture size to calibrate at."),
                 io.Model.Input(
                     "full_model",
+                    display_name="reference",
                     optional=True,
-                    tooltip="Optional: the model before quantising. Adds the control that tells repair from re-tuning.",
+                    tooltip="The model before quantising, or an 8-bit twin of it: its pictures are right. Tells repair "
+                    "from re-tuning. Without it a gain is taken for re-tuning.",
                 ),
                 io.String.Input(
                     "prompts",
@@ -96,18 +99,20 @@ class QSchedCalibrate(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "space",
-                    options=list(SPACES),
+                    options=[AUTOMATIC, *SPACES],
                     advanced=True,
-                    tooltip="What is searched: the first and last value of both curves, or fewer numbers.",
+                    tooltip="What is searched: the first and last value of both curves, or fewer numbers. automatic: "
+                    "both ends with a reference, the first step (the paper's) without.",
                 ),
                 io.Float.Input(
                     "radius",
-                    default=0.2,
-                    min=0.01,
+                    default=0.0,
+                    min=0.0,
                     max=0.5,
                     step=0.01,
                     advanced=True,
-                    tooltip="How far from 1 a coefficient may go. Beyond 0.2 the scores are easily gamed.",
+                    tooltip="How far from 1 a coefficient may go; 0: automatic, 0.2 with a reference, 0.1 without. "
+                    "Beyond 0.2 the scores are easily gamed.",
                 ),
                 io.Float.Input(
                     "k",
@@ -198,15 +203,22 @@ class QSchedCalibrate(io.ComfyNode):
                     default=True,
                     optional=True,
                     advanced=True,
-                    tooltip="With full_model: closed-form candidates from both models' outputs are tried first.",
+                    tooltip="With a reference: closed-form candidates from both models' outputs are tried first.",
                 ),
                 io.Boolean.Input(
                     "stay_near",
                     default=True,
                     optional=True,
                     advanced=True,
-                    tooltip="With full_model: no candidate wins whose pictures are farther from the full model's than "
-                    "the quantised ones are. Less gain, all of it repair.",
+                    tooltip="With a reference: no candidate wins whose pictures are farther from the reference's than "
+                    "the quantised ones are.",
+                ),
+                io.Combo.Input(
+                    "accept",
+                    options=list(ACCEPT),
+                    optional=True,
+                    tooltip="repair: only what brings back what quantising took. re-tuning: also a gain that the "
+                    "reference would have as well; the preset then says so.",
                 ),
             ],
             outputs=[
@@ -255,6 +267,7 @@ class QSchedCalibrate(io.ComfyNode):
         normalised=False,
         warm_start=True,
         stay_near=True,
+        accept=ACCEPT[0],
     ) -> io.NodeOutput:
         from .run import Run  # the search and its plots: ComfyUI starts without them
 
@@ -271,12 +284,15 @@ class QSchedCalibrate(io.ComfyNode):
             pictures=most_pictures,
             minutes=most_minutes,
             normalised=normalised,
+            accept=accept,
         )
         if prompt_set is None:
             prompt_set = (
                 read_prompts(prompts, search_seed) if not prompt_file.strip() else from_file(prompt_file, search_seed)
             )
         way = way_of(model, Recipe(steps, cfg, sampler_name, scheduler), sampler, sigmas, guider)
+        if full_model is not None:
+            check_reference(model, full_model, way)
         latent = empty_latent(model, latent_image)
         scorer = load_scorer(metric) if jaq_metric is None else jaq_metric
         positives, negatives = conditionings(clip, prompt_set, negative, way)

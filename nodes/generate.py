@@ -11,8 +11,8 @@ import comfy.sample
 import torch
 from torch import Tensor
 
+from ..calibration.frames import decoded_pictures
 from ..qsched_core import Coefficients
-from .frames import decoded_pictures
 from .memory import Batches
 from .patch import apply_coefficients
 from .way import Way

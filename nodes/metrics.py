@@ -8,8 +8,8 @@ import comfy.model_management
 import comfy.model_patcher
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from ..calibration.frames import over_frames
 from ..calibration.metrics.alignment import AQMap
 from ..calibration.metrics.base import Metric, Pair, too_long
 from ..calibration.metrics.catalog import Entry, catalog
@@ -17,17 +17,15 @@ from ..calibration.metrics.clip import ClipScorer
 from ..calibration.metrics.embeddings import CosineScore
 from ..calibration.metrics.pixels import pixel_statistics
 from ..calibration.metrics.preference import HPSv21
-from ..calibration.metrics.reference import distance
+from ..calibration.metrics.reference import DISTANCE
 from ..calibration.prompt_syntax import plain_text
-from ..qsched_core import CalibrationError, Coefficients, DependencyError
+from ..calibration.reference_pictures import ReferencePictures
+from ..qsched_core import CalibrationError, DependencyError
 from .folders import metric_folders, metric_roots, shown_folder
-from .frames import over_frames
 from .memory import Batches
 
 DEMO = "demo"
 BATCH = 32
-THUMBNAIL = 256
-"""Longest side at which pictures are compared with the full model's: a hundred of 1024² would fill the memory."""
 
 
 def metric_names() -> list[str]:
@@ -52,8 +50,8 @@ def metric_entries(role: str) -> dict[str, Entry]:
 
 
 class Scorer:
-    """TC and IQ for the search; for the verdict alone pixel statistics, the distance to the full-precision pictures
-    where there are some, and the judge's metrics if there is one.
+    """TC and IQ for the search; for the verdict alone pixel statistics, the distance to the reference's pictures where
+    there are some, and the judge's metrics if there is one.
 
     ``scorer`` has ``score(pictures, prompts) -> {"tc", "iq"}`` and ``judge`` one that gives any names; it may also have
     ``score_set(pictures)``, of all pictures of a row at once.
@@ -64,12 +62,8 @@ class Scorer:
         self._scorer, self._judge = _managed(scorer), _managed(judge)
         self._batches = Batches(BATCH)
 
-    def bind(self, prompts: Sequence[str], reference: Callable | None = None) -> tuple[Callable, Callable]:
-        """(score, judge) as ``calibration`` calls them: (pictures, indices) -> {metric: (B,)}.
-
-        ``reference(indices)`` gives the thumbnails (B, h, w, 3) of the full-precision pictures.
-        """
-
+    def bind(self, prompts: Sequence[str], reference: ReferencePictures | None = None) -> tuple[Callable, Callable]:
+        """(score, judge) as ``calibration`` calls them: (pictures, indices) -> {metric: (B,)}."""
         texts = [plain_text(prompt) for prompt in prompts]
 
         def score(pictures: torch.Tensor, indices: Sequence[int]) -> dict:
@@ -80,8 +74,8 @@ class Scorer:
             own = self._run(self._judge, pictures, wanted) if self._judge is not None else {}
             if hasattr(getattr(self._judge, "model", None), "score_set"):
                 own |= over_frames(self._judge.model.score_set, pictures)
-            far = over_frames(distance, thumbnails(pictures), reference(indices)) if reference is not None else {}
-            return _numbers({**own, **over_frames(pixel_statistics, pictures), **far})
+            far = {} if reference is None else {DISTANCE: reference.distance(pictures, indices)}
+            return {**_numbers({**own, **over_frames(pixel_statistics, pictures)}), **far}
 
         return score, judge
 
@@ -115,42 +109,6 @@ class Scorer:
             return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
         return over_frames(all_frames, pictures)
-
-
-class FullPictures:
-    """Thumbnails of the full-precision pictures, made when they are first asked for, all at once: models are swapped
-    once. 96 of them are 19 MB."""
-
-    def __init__(self, generate: Callable, indices: Sequence[int], steps: int):
-        self._generate, self._indices, self._steps = generate, tuple(indices), steps
-        self._kept: dict[int, torch.Tensor] = {}
-
-    def __call__(self, indices: Sequence[int]) -> torch.Tensor:
-        if not self._kept:
-            pictures = thumbnails(self._generate(Coefficients.identity(self._steps), self._indices))
-            self._kept = dict(zip(self._indices, pictures, strict=True))
-        return torch.stack([self._kept[index] for index in indices])
-
-
-def distance_from(reference: Callable) -> Callable:
-    """(pictures, indices) -> (B,), how far they are from the pictures of a FullPictures."""
-
-    def held(pictures: torch.Tensor, indices: Sequence[int]):
-        far = over_frames(distance, thumbnails(pictures), reference(indices))
-        return far["distance to full"].double().numpy()
-
-    return held
-
-
-def thumbnails(pictures: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, 3) or (B, F, H, W, 3) -> the same shape, at most THUMBNAIL on the longer side."""
-    sides = pictures.shape[-3:-1]
-    scale = THUMBNAIL / max(sides)
-    if scale >= 1:
-        return pictures
-    size = [max(1, round(side * scale)) for side in sides]
-    flat = pictures.flatten(0, -4)
-    return F.interpolate(flat.movedim(-1, 1), size=size, mode="area").movedim(1, -1).unflatten(0, pictures.shape[:-3])
 
 
 class Watched(nn.Module):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
@@ -13,32 +14,34 @@ from comfy.model_management import InterruptProcessingException
 from PIL import Image
 
 from ..calibration import Progress, Result, Settings, calibrate
+from ..calibration.frames import stills
+from ..calibration.metrics.reference import DISTANCE
 from ..calibration.plots import jaq_map, paired_plot
 from ..calibration.prompt_syntax import plain_text
-from ..calibration.report import Control, Row, as_json, table, verdict
+from ..calibration.reference_pictures import ReferencePictures, guard_of
+from ..calibration.report import Row, as_json, preset_verdict, table, verdict
 from ..calibration.search import Trial
 from ..calibration.space import Space
 from ..calibration.split import split
 from ..calibration.storage import STUDIES, STUDY
-from ..calibration.study import Hold, all_gains, judged
-from ..calibration.validate import newly_broken
+from ..calibration.study import REFERENCE_PHASE
+from ..calibration.validate import RETUNING, newly_broken
 from ..qsched_core import CalibrationError, Coefficients, Preset, save_preset
-from ..qsched_core.quant import module_bytes
+from ..qsched_core.quant import label_of, module_bytes
 from .compare import LivePairs
 from .describe import describe, sums
 from .folders import FOLDER, journal_path, unused_path
-from .frames import stills
 from .gallery import gallery, picture_tensor
 from .generate import HostGenerator
 from .history import keep
-from .metrics import FullPictures, Scorer, distance_from
+from .metrics import Scorer
 from .progress import NodeProgress, tell
 from .reports import keep_note
 from .time_left import TimeLeft, rounded
 from .warm import warm_starts
 
 NODE = "QSchedCalibrate"
-QUANTISED, CONTROL = "quantised model", "full-precision control"
+QUANTISED = "quantised model"
 SHOWN = 6
 """Held-out prompts in the before/after picture."""
 
@@ -66,8 +69,9 @@ class Outcome:
 class Run:
     """Counts pictures for the bar, keeps the best candidate for a cancel, and puts the table together."""
 
-    def __init__(self, unique_id: str | None, prompts, settings: Settings, scorer: Scorer, control: bool):
-        self.unique_id, self.prompts, self.settings, self.scorer = unique_id, prompts, settings, scorer
+    def __init__(self, unique_id: str | None, prompts, settings: Settings, scorer: Scorer, reference: bool):
+        self.unique_id, self.prompts, self.scorer = unique_id, prompts, scorer
+        self.settings = settings.resolved(reference)
         self.verdict_prompts = getattr(prompts, "verdict", ())
         self.parts = split(len(prompts.texts), settings, self.verdict_prompts)
         if not getattr(prompts, "has_texts", True):
@@ -75,12 +79,11 @@ class Run:
                 "a text-image score needs the prompts' texts.", "plug them in beside the conditionings"
             )
         # At most: candidates that are raced out make fewer.
-        study = (settings.trials + 1) * len(self.parts.search) + 2 * len(self.parts.held_out)
-        self.done, self.left = 0, study * (1 + control) + 2 * len(self.parts.held_out) * control
-        self.later = self.left - study
+        search, held_out = len(self.parts.search), len(self.parts.held_out)
+        self.done, self.left = 0, (settings.trials + 1 + reference) * search + (2 + 2 * reference) * held_out
         self.bar = NodeProgress(unique_id, self.left)
         self.time_left = TimeLeft()
-        self.resumed: dict[str, int] = {}  # pictures of an earlier run, by study
+        self.resumed: int | None = None  # pictures of an earlier run
         self.line = f"at most {self.left} pictures"
         self.beside: list = []
         self.pairs = LivePairs()
@@ -93,7 +96,7 @@ class Run:
         self._update_bar(f"{self.line} - about {left} left")
 
     def _update_bar(self, text: str) -> None:
-        done = self.done + sum(self.resumed.values())
+        done = self.done + (self.resumed or 0)
         self.bar.update(done, text, total=done + self.left)
 
     def __call__(self, generator: HostGenerator, full_model, warm_start: bool, stay_near: bool) -> Outcome:
@@ -102,20 +105,11 @@ class Run:
             full = None if full_model is None else generator.with_model(full_model)
             starts = self._warm_starts(generator, full) if full is not None and warm_start else {}
             self.beside = [] if full is None else [asdict(self._binding(full)), _weights(full.model)]
-            looked_at = [*self.parts.held_out, *(self.parts.search if stay_near else ())]
-            reference = None if full is None else FullPictures(full, looked_at, generator.way.steps)
+            compared = [*self.parts.held_out, *self.parts.search]
+            reference = None if full is None else ReferencePictures(full, compared, generator.way.steps)
             self.score, self.judge = self.scorer.bind(self.prompts.texts, reference)
-            hold = distance_from(reference) if stay_near else None
-            result = self._study(generator, QUANTISED, tuple(starts.values()), hold)
-            rows = [
-                _row("quantised", generator, result.identity),
-                _row("quantised + Q-Sched", generator, result.candidate),
-            ]
-            control = None
-            if full is not None:
-                control, more = self._control(full, result)
-                rows = [more[0], *rows, *more[1:]]
-            return self._outcome(generator, full, result, control, rows, starts)
+            result = self._study(generator, tuple(starts.values()), reference, stay_near)
+            return self._outcome(generator, full, result, reference, starts)
         except InterruptProcessingException:
             self._keep_best(generator)
             keep_note(self.unique_id, NODE, self._stopped())
@@ -133,37 +127,27 @@ class Run:
             generator.sampled, generator.model, full.model, indices, way.sampler, way.sigmas, generator.batch_size, told
         )
 
-    def _control(self, full: HostGenerator, result: Result) -> tuple[Control, list[Row]]:
-        """The full-precision model with nothing, with our coefficients, and with a search of its own."""
-        self.later = len(self.parts.held_out)
-        own = self._study(full, CONTROL)
-        self.line = "control: same coefficients on the full model"
-        same, _ = judged(full, self.score, self.judge, result.coefficients, self.parts.held_out, result.objective)
-        gains = all_gains(own.identity, same, len(self.prompts.texts), self.settings)
-        return Control(gains["jaq"], own), [
-            _row("full precision", full, own.identity),
-            _row("full precision + Q-Sched (same)", full, same),
-            _row("full precision + Q-Sched (own search)", full, own.candidate),
-        ]
-
     def _study(
-        self, generator: HostGenerator, name: str, starts: tuple[Coefficients, ...] = (), hold: Hold | None = None
+        self,
+        generator: HostGenerator,
+        starts: tuple[Coefficients, ...],
+        reference: ReferencePictures | None,
+        stay_near: bool,
     ) -> Result:
-        def told(progress: Progress) -> None:
-            if name == QUANTISED:
-                self.best = progress
-            before = sum(t.pictures for t in progress.finished) - (progress.trial.pictures if progress.trial else 0)
-            self.resumed.setdefault(name, before)
-            self.left = max(0, progress.total - progress.done) + self.later
-            gain = progress.best_jaq - progress.identity_jaq
-            self.line = f"{name}, {progress.phase}: best JAQ so far {gain:+.4f}"
+        def show_progress(progress: Progress) -> None:
+            self.best = progress
+            if self.resumed is None:
+                finished = sum(trial.pictures for trial in progress.finished)
+                self.resumed = finished - (progress.trial.pictures if progress.trial else 0)
+            self.left = max(0, progress.total - progress.done)
+            self.line = _line(progress)
             self._update_bar(self.line)
-            event = {**_event(name, progress), "pictures": self._pair(name, progress)}
+            event = {**_event(progress), "pictures": self._pair(progress)}
             event = keep(self.unique_id, key, event, lambda: [_trial(trial) for trial in progress.finished])
             tell(self.unique_id, "qsched.progress", event)
 
-        self.line = f"{name}: identity"
-        key = self._key(generator, starts, held=hold is not None)
+        self.line = "pictures of the reference" if reference is not None else "identity"
+        key = self._key(generator, starts, held=stay_near)
         shared = os.environ.get(STUDIES)
         return calibrate(
             generator,
@@ -172,17 +156,20 @@ class Run:
             generator.way.steps,
             self.settings,
             judge=self.judge,
-            hold=hold,
+            reference=None if reference is None else reference.generate,
+            guard=guard_of(reference, stay_near=stay_near),
             journal=shared or journal_path(key),
             name=f"{STUDY} {key}" if shared else STUDY,
             starts=starts,
             verdict_prompts=self.verdict_prompts,
-            on_progress=told,
+            on_progress=show_progress,
         )
 
-    def _pair(self, study: str, progress: Progress) -> dict | None:
-        pictures = progress.pictures
-        return None if pictures is None else self.pairs(study, progress.indices, stills(pictures))
+    def _pair(self, progress: Progress) -> dict | None:
+        """The stock sampler's pictures and the candidate's; none of the reference model's."""
+        if progress.pictures is None or progress.phase == REFERENCE_PHASE:
+            return None
+        return self.pairs(QUANTISED, progress.indices, stills(progress.pictures))
 
     def _key(self, generator: HostGenerator, starts: tuple[Coefficients, ...], *, held: bool) -> str:
         """sha256 of everything that decides the figures: equal inputs find their journal again."""
@@ -208,7 +195,7 @@ class Run:
             _weights(generator.model),
             sums(shared),
             [[start.c_x, start.c_eps] for start in starts],
-            held,
+            ["guarded", held],
         ]
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -217,7 +204,7 @@ class Run:
         return describe(generator.model, way.name, way.scheduler, way.cfg)
 
     def _keep_best(self, generator: HostGenerator) -> None:
-        if self.best is None:
+        if self.best is None or not self.best.finished:
             return
         record = {"search JAQ": _plain(self.best.best_jaq), "search JAQ of identity": _plain(self.best.identity_jaq)}
         preset = Preset(self.best.best, generator.sigmas, self._binding(generator), "not validated", record)
@@ -229,8 +216,13 @@ class Run:
             return {"kind": "stopped", "count": 0, "total": self.settings.trials}
         return {"kind": "stopped", "count": max(0, len(self.best.finished) - 1), "total": self.best.trials - 1}
 
-    def _outcome(self, generator, full, result: Result, control: Control | None, rows, starts) -> Outcome:
-        lines = verdict(result, control)
+    def _outcome(
+        self, generator: HostGenerator, full: HostGenerator | None, result: Result,
+        reference: ReferencePictures | None, starts: Mapping[str, Coefficients],
+    ) -> Outcome:  # fmt: skip
+        lines = verdict(result)
+        if reference is not None:
+            lines += _reseed(reference, result, len(self.prompts.texts))
         if starts:
             lines.append(f"Warm start: {', '.join(starts)} were tried as candidates.")
         lines += [
@@ -241,11 +233,12 @@ class Run:
         record = {
             "metric": self.scorer.name,
             "objective": asdict(objective),
-            "settings": {**asdict(self.settings), "stay near": result.held},
+            "settings": {**asdict(self.settings), "stay near": DISTANCE in result.guarded},
             "prompts": len(self.prompts.texts),
             "prompts sha256": self.prompts.digest,
             "network evaluations": result.nfe,
             "failed candidates": result.failed,
+            "answer": result.answer,
             "gain": as_json(result.gains)["jaq"],
             "gains": as_json(result.gains),
             "drifts": list(result.drifts),
@@ -255,19 +248,19 @@ class Run:
             "verdict": lines,
             "date": time.strftime("%Y-%m-%d"),
         }
-        if control is not None:
-            same = as_json({"jaq": control.same})["jaq"]
-            record["control"] = {"same": same, "own": as_json(control.own.gains)["jaq"]}
+        if (there := result.on_reference) is not None:
+            record["control"] = as_json({"same": there.same, "net": there.net})
         preset = Preset(
             result.recommended,
             generator.sigmas,
             self._binding(generator),
-            "accepted" if result.accepted else "identity recommended",
+            preset_verdict(result),
             record,
         )
         report = {
-            "table": table(rows),
+            "table": table(_rows(generator, full, result)),
             "verdict": lines,
+            "answer": result.answer,
             "accepted": result.accepted,
             "why not": _why_not(result),
             "held_out": {"prompts": result.gain.prompts, "noises": self.settings.seeds},
@@ -280,7 +273,7 @@ class Run:
         }
         space = Space(self.settings, generator.way.steps)
         indices = self.parts.held_out[:SHOWN]
-        pictured = self._rows(generator, full, result, indices)
+        pictured = self._pictures(generator, full, result, indices)
         pictures = (
             gallery(pictured),
             picture_tensor(jaq_map(result.finished, space, result.coefficients)),
@@ -289,7 +282,7 @@ class Run:
         texts = tuple(self.prompts.texts[index % len(self.prompts.texts)] for index in indices)
         return Outcome(preset, "\n".join(lines), *pictures, report, pictured, texts)
 
-    def _rows(
+    def _pictures(
         self, generator: HostGenerator, full: HostGenerator | None, result: Result, indices
     ) -> tuple[tuple[str, torch.Tensor], ...]:
         identity = Coefficients.identity(generator.way.steps)
@@ -298,7 +291,7 @@ class Run:
             ("quantised + Q-Sched", stills(generator(result.coefficients, indices))),
         ]
         if full is not None:
-            rows.insert(0, ("full precision", stills(full(identity, indices))))
+            rows.insert(0, (_reference_title(full), stills(full(identity, indices))))
         return tuple(rows)
 
 
@@ -308,9 +301,46 @@ def _why_not(result: Result) -> str:
         return ""
     if newly_broken(result.identity, result.candidate):
         return "broken"
+    if result.answer == RETUNING:
+        return "retuning"
     if result.coefficients.is_identity:
         return "none"
+    if result.gain.low > 0:
+        return "drift"
     return "worse" if result.gain.high < 0 else "noise"
+
+
+def _rows(generator: HostGenerator, full: HostGenerator | None, result: Result) -> list[Row]:
+    """The table: the quantised model without and with the coefficients, the reference around it."""
+    rows = [
+        _row("quantised", generator, result.identity),
+        _row("quantised + Q-Sched", generator, result.candidate),
+    ]
+    if (there := result.on_reference) is None:
+        return rows
+    title = _reference_title(full)
+    return [_row(title, full, there.identity), *rows, _row(f"{title} + Q-Sched", full, there.candidate)]
+
+
+def _reference_title(full: HostGenerator) -> str:
+    quantization = label_of(full.model.model.diffusion_model)
+    return "full precision" if quantization == "none" else f"reference {quantization}"
+
+
+def _reseed(reference: ReferencePictures, result: Result, n_prompts: int) -> list[str]:
+    """The distance to the reference's pictures beside what a person gets who only turns the seed."""
+    floor = reference.reseed_distance(result.identity.indices, n_prompts)
+    if floor != floor:
+        return []
+    before, after = (row.mean(DISTANCE) for row in (result.identity, result.candidate))
+    return [f"From the reference's pictures: {before:.4f}, with Q-Sched {after:.4f}; from noise to noise {floor:.4f}."]
+
+
+def _line(progress: Progress) -> str:
+    if progress.phase == REFERENCE_PHASE:
+        return "the reference's pictures"
+    gain = progress.best_jaq - progress.identity_jaq
+    return f"{progress.phase}: best JAQ so far {gain:+.4f}" if gain == gain else progress.phase
 
 
 def _paired(result: Result, prompts) -> Image.Image:
@@ -322,11 +352,11 @@ def _row(name: str, generator: HostGenerator, evaluation) -> Row:
     return Row(name, evaluation, size, generator.seconds_per_picture)
 
 
-def _event(study: str, progress: Progress) -> dict:
+def _event(progress: Progress) -> dict:
     """What a live plot needs, in plain JSON values."""
     best, trial = progress.best, progress.trial
     return {
-        "study": study,
+        "study": QUANTISED,
         "phase": progress.phase,
         "done": progress.done,
         "total": progress.total,

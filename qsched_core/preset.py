@@ -29,7 +29,7 @@ MAX_FILE_BYTES = 2 * 1024**2
 MAX_HEADER_BYTES = 1024**2
 """The host's model sidebar reads no larger header."""
 
-VERDICTS = ("accepted", "identity recommended", "not validated", "made by hand")
+VERDICTS = ("accepted", "accepted as re-tuning", "identity recommended", "not validated", "made by hand")
 MAX_RECORD_DEPTH = 32
 """Lists and objects inside each other; a study's record has four."""
 _MOST_DIGITS = 1000

@@ -1,6 +1,7 @@
 """The preset of the demo model that comes with the pack: ``python -m scripts.demo_preset``, some minutes on a CPU.
 
-It is what JAQ Calibrate finds and saves in a real ComfyUI, with its verdict; the workflow is left out.
+It is what JAQ Calibrate finds and saves in a real ComfyUI, with its verdict, re-tuning included: the card says which it
+is. The workflow is left out.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from pathlib import Path
 
 from . import server
 from .client import Prompt
-from .demo import PRESET_FOLDER
+from .demo import PRESET_FOLDER, PROMPTS_NAME, load_workflow
 from .host import host_at, local_host
-from .layout import ROOT
-from .template_graphs import DEMO_PRESET, SEARCH, try_it_now
-from .templates import api_of
+from .layout import DEMO_PROMPTS, DEMO_WORKFLOW, ROOT
+from .template_graphs import DEMO_PRESET
 
 CARD = {
     "author": "Q-Sched",
@@ -27,11 +27,10 @@ CARD = {
 
 
 def graph() -> Prompt:
-    """Template 01 with a longer search, and a node that saves what it finds."""
-    prompt = api_of(try_it_now())
-    prompt["4"]["inputs"].update({key: SEARCH[key] for key in ("trials", "verdict_seeds")})
+    """The demo's first search, and a node that saves what it finds."""
+    demo = load_workflow(DEMO_WORKFLOW)
     save = {"preset": ["4", 0], "thumbnail": ["4", 2], "name": Path(DEMO_PRESET).stem, **CARD}
-    return {**prompt, "6": {"class_type": "QSchedSavePreset", "inputs": save}}
+    return {**{key: demo[key] for key in "1234"}, "5": {"class_type": "QSchedSavePreset", "inputs": save}}
 
 
 def _main() -> int:
@@ -41,6 +40,7 @@ def _main() -> int:
     host = host_at(arguments.host, "--host") if arguments.host else local_host()
     (ROOT / "presets" / DEMO_PRESET).unlink(missing_ok=True)
     with server.running(host, Path(sys.executable)) as comfy:
+        shutil.copyfile(DEMO_PROMPTS, comfy.folder("input") / PROMPTS_NAME)
         comfy.client.run(graph())
         shutil.copyfile(comfy.base / PRESET_FOLDER / DEMO_PRESET, ROOT / "presets" / DEMO_PRESET)
     print(ROOT / "presets" / DEMO_PRESET)

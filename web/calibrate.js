@@ -12,16 +12,16 @@ import { hasEnded, watchRuns } from "./runs.js";
 import { text } from "./texts.js";
 import { drawLegend, drawTrace } from "./trace.js";
 
-const NODE = "QSchedCalibrate", CONTROL = "full-precision control";
+const NODE = "QSchedCalibrate";
 const HEIGHT = 250, LINE = 52, LEGEND = 22;
 
-/** Per node: its panel, what is known of its searches, and the run they belong to, null where none is running. */
+/** Per node: its panel, what is known of its search, and the run it belongs to, null where none is running. */
 const states = new WeakMap();
 
 /** To be called for every node that is made. */
 export function addMap(node) {
   if (node.comfyClass !== NODE) return;
-  states.set(node, { panel: new Plot(node, "qsched_map"), study: null, control: null, prompt: null });
+  states.set(node, { panel: new Plot(node, "qsched_map"), study: null, prompt: null });
   show(node);
   followOutput(node, (output) => showReport(node, output));
 }
@@ -41,11 +41,9 @@ export function listen() {
     const node = nodeById(String(detail?.node));
     const state = node && states.get(node);
     if (!state) return;
-    const slot = detail.study === CONTROL ? "control" : "study";
-    const next = advance(state[slot], detail);
+    const next = advance(state.study, detail);
     if (next === null) return askHistory();
-    if (slot === "study" && state.study?.run !== next.run) state.control = null;
-    state[slot] = next;
+    state.study = next;
     showLivePair(node, detail.pictures);
     setRunning(node, hasEnded(detail.prompt) ? null : detail.prompt);
   });
@@ -63,10 +61,9 @@ function update(node, entry) {
 
 function showHistory(node, { studies }, prompt) {
   const state = states.get(node);
-  const [control, study] = [studies.find(isControl), studies.find((entry) => !isControl(entry))];
+  const study = studies.at(-1);
   state.study = newer(state.study, study);
-  state.control = prompt === null ? null : newer(state.control, control);
-  if (prompt !== null) showLivePair(node, (control ?? study)?.pictures);
+  if (prompt !== null) showLivePair(node, study?.pictures);
   setRunning(node, prompt);
 }
 
@@ -82,42 +79,45 @@ function setRunning(node, prompt) {
   show(node);
 }
 
-const isControl = (entry) => entry.study === CONTROL;
-
 function showReport(node, output) {
   const study = readReport(output.qsched_report?.[0]);
   const state = states.get(node);
   state.study = study && { ...study, run: state.study?.run ?? "" };
-  state.control = null; // a report holds no trials of it: the end looks the same after a reload
   state.prompt = null;
   show(node);
 }
 
 function show(node) {
-  const { panel, study, control, prompt } = states.get(node);
+  const { panel, study, prompt } = states.get(node);
   panel.canvas.dataset.points = study?.points.length ?? 0;
   panel.canvas.dataset.running = prompt === null ? "no" : "yes";
-  if (!study?.points.length) return panel.show(text(study ? "map.first" : "map.hint"), 0);
-  panel.show(words(study, control, prompt !== null), HEIGHT, (context, width, height, theme) => {
+  if (!study?.points.length) return panel.show(text(firstWords(study)), 0);
+  panel.show(words(study, prompt !== null), HEIGHT, (context, width, height, theme) => {
     const map = Math.min(height - LINE - LEGEND - 4, mapHeight(study, width));
     drawMap(context, { x: 0, y: 0, width, height: map }, theme, study, radiusOf(node));
     drawLegend(context, { x: 0, y: map, width, height: LEGEND }, theme, study);
-    drawTrace(context, { x: 0, y: map + LEGEND, width, height: height - map - LEGEND }, theme, study, control);
+    drawTrace(context, { x: 0, y: map + LEGEND, width, height: height - map - LEGEND }, theme, study);
   });
 }
 
-function words(study, control, running) {
+function firstWords(study) {
+  if (!study) return "map.hint";
+  return study.phase === "reference" ? "map.reference" : "map.first";
+}
+
+function words(study, running) {
   const best = bestSoFar(study, gainsOf(study)).at(-1);
   const count = study.count - isIdentity(study.points[0]);
   const trials = text(count === 1 ? "map.one" : "map.many", { count });
   const found = best > 0 ? text("map.gain", { gain: signed(best) }) : text("map.none");
   const parts = [found, trials];
-  if (running && study.phase === "verdict" && !control) parts.push(text("map.verdict"));
-  if (control?.points.length) parts.push(text("map.control", { count: control.count }));
+  if (running && study.phase !== "search") parts.push(text("map.verdict"));
   return parts.join(" · ");
 }
 
 function radiusOf(node) {
   const value = Number(node.widgets?.find((widget) => widget.name === "radius")?.value);
-  return value > 0 && value <= 0.5 ? value : 0.2;
+  if (value > 0 && value <= 0.5) return value;
+  // As calibration/settings.py has it for "automatic".
+  return node.inputs?.some((input) => input.name === "full_model" && input.link != null) ? 0.2 : 0.1;
 }

@@ -2,7 +2,7 @@
 // come from a stranger's workflow: only numbers and known names get through.
 
 const MOST = 2000, LONGEST = 400;
-const REASONS = ["none", "noise", "worse", "broken"], CHOICES = ["resample", "use as is", "refuse"];
+const REASONS = ["none", "noise", "worse", "broken", "retuning", "drift"], CHOICES = ["resample", "use as is", "refuse"];
 const FOLDERS = ["temp", "output", "input"]; // of the host
 const AXIS = /^c_(x|eps)(_(first|last|[1-9]\d{0,3}))?$/;
 
@@ -10,7 +10,7 @@ const AXIS = /^c_(x|eps)(_(first|last|[1-9]\d{0,3}))?$/;
  * One search.
  * @typedef {object} Study
  * @property {string} run names its inputs
- * @property {string} phase "search", "verdict" or "done"
+ * @property {string} phase "reference", "search", "verdict" or "done"
  * @property {number} count trials so far; `points` are the last of them
  * @property {Point[]} points in the order they were asked for
  * @property {?number} identity JAQ without Q-Sched
@@ -27,7 +27,7 @@ export function readStudy(told) {
   const points = list(told?.points).slice(-MOST).map((point) => readPoint(point?.point, point?.jaq, point?.whole));
   return {
     run: String(told?.run ?? ""),
-    phase: told?.phase === "verdict" ? "verdict" : "search",
+    phase: ["reference", "verdict"].includes(told?.phase) ? told.phase : "search",
     count: Math.max(points.length, number(told?.count) ?? 0),
     points,
     identity: number(told?.identity),
@@ -79,7 +79,7 @@ export function readCurve(told) {
 
 /**
  * @param {unknown} report a node's `qsched_report`
- * @returns {?{accepted: boolean, why: string, gain: ?number, low: ?number, high: ?number}} null where it is none;
+ * @returns {?{accepted: boolean, retuned: boolean, why: string, gain: ?number, low: ?number, high: ?number}} null where it is none;
  *   `why` the identity is recommended is one of REASONS
  */
 export function readVerdict(report) {
@@ -87,7 +87,8 @@ export function readVerdict(report) {
   if (typeof verdict?.accepted !== "boolean") return null;
   const { gain, low, high } = verdict.gains?.jaq ?? {};
   const why = REASONS.includes(verdict["why not"]) ? verdict["why not"] : "noise";
-  return { accepted: verdict.accepted, why, gain: number(gain), low: number(low), high: number(high) };
+  const retuned = verdict.answer === "re-tuning";
+  return { accepted: verdict.accepted, retuned, why, gain: number(gain), low: number(low), high: number(high) };
 }
 
 /**

@@ -94,9 +94,10 @@ function split(words) {
 }
 
 /** "Accepted +0.11 [0.09, 0.13]", or what is recommended and why. */
-function headlineOf({ accepted, why, gain, low, high }) {
+function headlineOf({ accepted, retuned, why, gain, low, high }) {
   const range = gain === null ? "" : interval(gain, low, high);
-  return accepted ? text("verdict accepted", { range }) : text(`verdict ${why}`, { range });
+  const answer = accepted ? (retuned ? "retuned" : "accepted") : why;
+  return text(`verdict ${answer}`, { range });
 }
 
 // The host writes progress below a node that runs; older front ends leave it there.

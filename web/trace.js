@@ -11,23 +11,17 @@ const LEFT = 52, RIGHT = 6;
  * @param {{x: number, y: number, width: number, height: number}} box
  * @param {object} theme
  * @param {import("./records.js").Study} study
- * @param {?import("./records.js").Study} control a second, fainter line
  */
-export function drawTrace(context, box, theme, study, control) {
-  const lines = [study, ...(control?.points.length ? [control] : [])].map((shown) => {
-    const gains = gainsOf(shown);
-    return { gains, best: bestSoFar(shown, gains), points: shown.points };
-  });
-  const all = lines.flatMap(({ gains }) => gains.filter((gain) => gain !== null));
-  const unit = unitOf(lines[0].gains) || 1;
+export function drawTrace(context, box, theme, study) {
+  const gains = gainsOf(study), best = bestSoFar(study, gains), { points } = study;
+  const all = gains.filter((gain) => gain !== null);
+  const unit = unitOf(gains) || 1;
   const high = 1.12 * Math.max(unit * 0.25, ...all);
   const low = Math.max(-1.5 * unit, Math.min(-0.25 * high, ...all));
-  const length = Math.max(2, ...lines.map(({ points }) => points.length));
+  const length = Math.max(2, points.length);
   const x = (i) => box.x + LEFT + ((box.width - LEFT - RIGHT) * (i + 0.5)) / length;
   const y = (gain) => box.y + 6 + (box.height - 10) * (1 - (Math.max(low, gain) - low) / (high - low));
   strokes(context, theme.faint, 0.8, [[box.x + LEFT, y(0)], [box.x + box.width - RIGHT, y(0)]]);
-  const [{ gains, best, points }, other] = lines;
-  if (other) drawSteps(context, theme.faint, 1.2, other.best, x, y);
   gains.forEach((gain, i) => {
     if (gain === null) return;
     drawPoint(context, theme, x(i), y(gain), onScale(theme.scale, shareOf(gain, unit)), points[i].whole, 0.5);

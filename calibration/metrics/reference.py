@@ -1,10 +1,13 @@
-"""How far pictures moved from those of the full-precision model: shown, never optimised."""
+"""How far pictures moved from those of the reference model: shown, never optimised."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from ..core import CalibrationError
+
+DISTANCE = "distance to full"
+"""The metric's name, in reports and in presets."""
 
 
 def distance(pictures: Tensor, reference: Tensor) -> dict[str, Tensor]:
@@ -21,4 +24,4 @@ def distance(pictures: Tensor, reference: Tensor) -> dict[str, Tensor]:
             "sample both with the same prompts, seeds and size",
         )
     difference = pictures.float() - reference.to(pictures.device).float()
-    return {"distance to full": difference.square().flatten(1).mean(1).sqrt()}
+    return {DISTANCE: difference.square().flatten(1).mean(1).sqrt()}

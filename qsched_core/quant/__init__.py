@@ -15,7 +15,7 @@ from .backends import (
 from .files import Stored, load_quantized, restore, save_quantized, write_checked
 from .fitting import Fit
 from .formats import FORMATS, Format, read_format, resolve_format
-from .label import UNQUANTISED, label_of, may_be, same_quantization
+from .label import UNQUANTISED, has_few_bits, label_of, may_be, same_quantization
 from .layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from .measuring import DEPTHS, FORMATS_TRIED, least_bits, measure_sensitivity, studied_layers
 from .observation import LayerInputs, Observation, load_observation, observe
@@ -60,6 +60,7 @@ __all__ = [
     "Way",
     "candidates",
     "is_packed",
+    "has_few_bits",
     "label_of",
     "least_bits",
     "load_observation",

@@ -8,6 +8,7 @@ depends on the machine.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import torch
@@ -54,6 +55,15 @@ def may_be(label: str, name: str, scope: str = "") -> bool | None:
     if name not in found.formats or not _agree(found.formats[name], frozenset({scope} - {""})):
         return False
     return True if scope and found == _read(f"{name}/{scope}") else None
+
+
+_FEW_BITS = re.compile(r"(?:w|int|fp|nf|q)[2-6](?!\d)", re.IGNORECASE)
+"""In the name of a format, ours or another's: weights of fewer than 8 bits."""
+
+
+def has_few_bits(label: str) -> bool:
+    """Whether a label names weights of fewer than 8 bits. Names without a number of bits do not count."""
+    return _FEW_BITS.search(label) is not None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ from qsched_core import load_preset
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = ["a red ball", "a dog", "two cats", "rain", "an old house", "a tree"]
 
+FREELY = ("--reference", "none", "--accept", "re-tuning", "--space", "both ends", "--radius", "0.2")
+"""A score that any model gains by the same coefficients is no repair: such a gain is only taken on request."""
+
 # diffusers' schedulers hand tensors to numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array_.*:DeprecationWarning")
 
@@ -60,7 +63,7 @@ def blind(monkeypatch):
     """A metric that does not see the picture: there is nothing to gain."""
 
     def score(self, pictures, prompts):
-        return {"tc": torch.ones(len(prompts)), "iq": torch.ones(len(prompts))}
+        return {"tc": torch.tensor([float(len(prompt)) for prompt in prompts]), "iq": torch.ones(len(prompts))}
 
     monkeypatch.setattr(ClipScorer, "score", score)
 
@@ -87,11 +90,11 @@ def test_prompts_that_the_metric_cuts_are_said(place, tmp_path, blind, capsys):
 
 def test_an_accepted_calibration_writes_its_preset_and_draws(place, tmp_path, bright, capsys):
     output, plots = tmp_path / "out" / "mine.safetensors", tmp_path / "plots"
-    code = cli.main(command(place, output, "--trials", "6", "--plots", str(plots)))
+    code = cli.main(command(place, output, "--trials", "6", "--plots", str(plots), *FREELY))
     told = capsys.readouterr().out
     assert code == cli.ACCEPTED, told
     preset = load_preset(output)
-    assert preset.verdict == "accepted"
+    assert preset.verdict == "accepted as re-tuning"
     assert not preset.coefficients.is_identity
     assert preset.steps == 2
     assert preset.binding.quantization.startswith("conv+w4a8")
@@ -100,12 +103,23 @@ def test_an_accepted_calibration_writes_its_preset_and_draws(place, tmp_path, br
     assert all(text not in json.dumps(dict(preset.record)) for text in PROMPTS)
     assert "search: " in told
     assert "min" in told and "s left" in told
-    assert "Accepted: held-out JAQ" in told
+    assert "Accepted, re-tuning: held-out JAQ" in told
     assert "with Q-Sched" in told
     drawn = sorted(path.name for path in plots.iterdir())
     assert drawn == ["before and after.png", "curves.png", "map.png", "pairs.png"]
     with Image.open(plots / "before and after.png") as image:
         assert image.size == (3 * 16, 2 * 16)
+
+
+def test_a_gain_that_the_reference_has_as_well_is_no_repair(place, tmp_path, bright, capsys):
+    """Regression: the default search signed it."""
+    output = tmp_path / "mine.safetensors"
+    assert cli.main(command(place, output, "--trials", "6", "--free")) == cli.REFUSED
+    printed = capsys.readouterr().out
+    assert load_preset(output).coefficients.is_identity
+    assert "Control: the same coefficients change the reference model's JAQ by +" in printed
+    assert "reference with Q-Sched" in printed and "distance to full" in printed
+    assert ("Re-tuning, identity recommended: " in printed) or ("something else gets worse" in printed)
 
 
 def test_no_gain_is_a_preset_of_the_identity_and_a_code_of_its_own(place, tmp_path, blind, capsys):
@@ -153,13 +167,13 @@ def test_a_stop_keeps_the_best_so_far(place, tmp_path, bright, monkeypatch, caps
         return score(self, pictures, prompts)
 
     monkeypatch.setattr(ClipScorer, "score", stopping)
-    assert cli.main(command(place, output, "--trials", "6", "--no-race")) == cli.CANCELLED == 130
+    assert cli.main(command(place, output, "--trials", "6", "--no-race", *FREELY)) == cli.CANCELLED == 130
     preset = load_preset(output)
     assert preset.verdict == "not validated"
     assert preset.record["search JAQ"] >= preset.record["search JAQ of identity"]
     assert "not validated" in capsys.readouterr().err
-    assert cli.main(command(place, output, "--trials", "6", "--no-race")) == cli.ACCEPTED
-    assert load_preset(output).verdict == "accepted"
+    assert cli.main(command(place, output, "--trials", "6", "--no-race", *FREELY)) == cli.ACCEPTED
+    assert load_preset(output).verdict == "accepted as re-tuning"
     assert len(scored) == 6 + 2 + 2  # the running trial and the one after it, and the verdict
 
 
@@ -177,6 +191,10 @@ BAD = {
     "no prompts": (["--prompts", "{place}/nothing.txt"], "cannot read nothing.txt"),
     "few prompts": (["--prompts", "{place}/few.txt"], "2 prompts, at least 4 are needed."),
     "no metric": (["--metric", "nothing"], "'nothing' is no metric."),
+    "reference": (["--reference", "w9a9"], "reference 'w9a9' is unknown."),
+    "a coarse reference": (["--reference", "w4a16"], "reference w4a16 has fewer than 8 bits."),
+    "itself": (["--format", "w8a8", "--reference", "w8a8"], "the reference is the model itself."),
+    "itself in full": (["--format", "none", "--reference", "full"], "the reference is the model itself."),
     "output": (["--output", "mine.pt"], "'mine.pt' is no name for a preset."),
     "setting": (["--radius", "3"], "calibration setting radius is 3.0."),
     "format": (["--format", "w99"], "w99"),

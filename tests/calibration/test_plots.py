@@ -30,7 +30,7 @@ def count(image, colour, near: float = 12) -> int:
 
 
 def space(kind: str = "constant", n_steps: int = 4, **changed) -> Space:
-    return Space(Settings(space=kind, strategy="guided", **changed), n_steps)
+    return Space(Settings(**{"space": kind, "radius": 0.2, "strategy": "guided", **changed}), n_steps)
 
 
 def tried(value: float, whole: bool = True, **point: float) -> Trial:

@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from calibration import Evaluation, Interval, Objective, Result, Trial
-from calibration.report import Control, Row, as_json, describe, lower_is_better, table, verdict
+from calibration import Evaluation, Interval, Objective, OnReference, Result, Trial
+from calibration.report import Row, as_json, describe, lower_is_better, table, verdict
 from qsched_core import Coefficients
 
 FOUND = Coefficients.ramp(4, c_x=(1.0, 0.95), c_eps=(1.0, 1.1))
@@ -26,9 +26,10 @@ def gain(value: float, half: float = 0.01) -> Interval:
 
 
 def result(**changed) -> Result:
-    """An accepted gain of 0.193 that nothing can be said against."""
+    """A repair of 0.193 that nothing can be said against."""
     fields = {
         "coefficients": FOUND,
+        "answer": "repair",
         "accepted": True,
         "jaq": 1.193,
         "baseline_jaq": 1.0,
@@ -43,6 +44,7 @@ def result(**changed) -> Result:
         "candidate": row(tc=0.6, iq=0.2965, jaq=1.193, contrast=0.2),
         "trace": (),
         "finished": (trial(1.0, 1.0), trial(1.1, 1.193)),
+        "on_reference": OnReference(row(jaq=1.3), row(jaq=1.32), gain(0.02), gain(0.173)),
     }
     return Result(**{**fields, **changed})
 
@@ -60,7 +62,7 @@ def with_gains(**more: Interval) -> dict[str, Interval]:
 
 
 def refused(**changed) -> Result:
-    return result(accepted=False, **changed)
+    return result(answer="nothing found", accepted=False, **changed)
 
 
 # --- what was decided
@@ -68,12 +70,14 @@ def refused(**changed) -> Result:
 
 def test_an_accepted_gain_is_told_with_its_interval_and_what_stands_behind_it():
     assert verdict(result()) == [
-        "Accepted: held-out JAQ +0.1930 [+0.1830, +0.2030] over 3 prompts x 2 noises.",
+        "Accepted, repair: held-out JAQ +0.1930 [+0.1830, +0.2030] over 3 prompts x 2 noises.",
+        "Control: the same coefficients change the reference model's JAQ by +0.0200 [+0.0100, +0.0300].",
+        "Net of that: JAQ +0.1730 [+0.1630, +0.1830].",
         "Paired gains: TC +0.1000 [+0.0900, +0.1100], IQ +0.0465 [+0.0365, +0.0565], JAQ +0.1930 [+0.1830, +0.2030].",
         "Cost: 1 candidate; 60 pictures of 4 steps.",
         "JAQ = TC + 2 IQ.",
     ]
-    assert describe(result()) == "accepted: JAQ +0.1930 [+0.1830, +0.2030] on 3 held-out prompts"
+    assert describe(result()) == "repair, accepted: JAQ +0.1930 [+0.1830, +0.2030] on 3 held-out prompts"
 
 
 @pytest.mark.parametrize(
@@ -114,19 +118,21 @@ def test_a_refusal_says_why(changed, first, short):
 DRIFTED = with_gains(contrast=gain(0.0196), **{"distance to full": gain(0.0123, 0.001)})
 
 
-def test_an_accepted_gain_that_drifts_is_not_to_be_trusted_unseen():
-    drifting = result(gains=DRIFTED, drifts=("contrast", "distance to full"))
-    assert verdict(drifting)[1] == (
-        "Gains JAQ, but drifts in contrast (+9.8 %), distance to full (+0.012): look before you trust it."
-    )
-    assert describe(drifting).endswith("held-out prompts, drifts in contrast, distance to full")
-    assert "The candidate drifts in contrast (+9.8 %)." in verdict(
-        refused(gains=DRIFTED, drifts=("contrast",), coefficients=FOUND)
+def test_a_gain_that_drifts_is_not_accepted_and_says_where_it_drifts():
+    """Regression: it was accepted, with a warning behind it."""
+    drifting = refused(gains=DRIFTED, drifts=("contrast", "distance to full"))
+    assert verdict(drifting)[:2] == [
+        "The score rises, but something else gets worse: held-out JAQ +0.1930 [+0.1830, +0.2030] over 3 prompts x 2 "
+        "noises. Identity recommended.",
+        "The candidate drifts in contrast (+9.8 %), distance to full (+0.012): that is never accepted.",
+    ]
+    assert describe(drifting) == (
+        "identity recommended: JAQ +0.1930 [+0.1830, +0.2030], but drifts in contrast, distance to full"
     )
 
 
 def test_metrics_that_nobody_optimised_stand_apart_and_distances_say_which_way_is_better():
-    assert verdict(result(gains=DRIFTED))[2:4] == [
+    assert verdict(result(gains=DRIFTED))[4:6] == [
         "Not optimised: contrast +0.0196 [+0.0096, +0.0296].",
         "Not optimised: distance to full (lower is better) +0.0123 [+0.0113, +0.0133].",
     ]
@@ -188,13 +194,13 @@ def test_what_the_search_cost_counts_dropped_and_failed_candidates():
 
 def test_candidates_that_were_held_back_are_counted_apart():
     trials = (trial(1.0, 1.0), trial(1.1, 1.193), trial(0.9, 0.5, False), held_back(1.2, 1.5))
-    lines = verdict(result(finished=trials, held=True))
+    lines = verdict(result(finished=trials, guarded=("distance to full", "contrast")))
     assert (
         "Cost: 3 candidates, 1 of them dropped after a part of the prompts, 1 held back; 60 pictures of 4 steps."
         in lines
     )
-    assert "Held: a candidate farther away than the stock sampler could not win." in lines
-    assert not [line for line in verdict(result()) if line.startswith("Held")]
+    assert "No candidate could win that worsens: distance to full, contrast." in lines
+    assert not [line for line in verdict(result()) if line.startswith("No candidate could")]
 
 
 def test_the_objective_is_told_with_its_units():
@@ -204,51 +210,36 @@ def test_the_objective_is_told_with_its_units():
     )
 
 
-# --- the control
+# --- repair and re-tuning
 
 
-def control(own: Result) -> Control:
-    return Control(gain(0.02), own)
+def retuned(accepted: bool, **changed) -> Result:
+    return result(answer="re-tuning", accepted=accepted, **changed)
 
 
-def last_of_control(found: Result, own: Result) -> str:
-    lines = verdict(found, control(own))
-    start = lines.index("Control: the same coefficients on the full-precision model change its JAQ by "
-                        "+0.0200 [+0.0100, +0.0300].")  # fmt: skip
-    assert lines[start + 1].startswith("Control: a search of its own changes the full-precision model's JAQ by ")
-    return lines[start + 2]
+@pytest.mark.parametrize(
+    ("accepted", "first"), [(True, "Accepted, re-tuning: "), (False, "Re-tuning, identity recommended: ")]
+)
+def test_a_gain_that_the_reference_has_as_well_is_retuning(accepted, first):
+    as_much = OnReference(row(jaq=1.3), row(jaq=1.5), gain(0.2), gain(-0.007))
+    lines = verdict(retuned(accepted, on_reference=as_much))
+    assert lines[0].startswith(first + "held-out JAQ +0.1930")
+    assert lines[3] == (
+        "So the gain is re-tuning of the sampler: the reference model gains as much. Your taste decides."
+    )
+    assert describe(retuned(True)).startswith("re-tuning, accepted: JAQ +0.1930")
+    assert describe(retuned(False)).startswith("re-tuning, identity recommended: JAQ +0.1930")
 
 
-def test_the_control_tells_repair_from_retuning():
-    own = result(gains={"tc": gain(0.02), "iq": gain(0.01425), "jaq": gain(0.0485)})
-    found = last_of_control(result(), own)
-    assert found == "So about 75 % of the gain is repair of quantisation, the rest re-tuning of the sampler."
+def test_without_a_reference_nobody_can_tell():
+    unknown = "There is no reference model: re-tuning cannot be told from repair here."
+    assert verdict(retuned(False, on_reference=None))[1] == unknown
+    assert unknown not in verdict(refused(on_reference=None))
 
 
-def test_a_full_model_that_finds_nothing_leaves_repair():
-    found = last_of_control(result(), refused(gains=with_gains(jaq=gain(0.005))))
-    assert found == "So the gain is repair of quantisation: the full-precision model found none of its own."
-
-
-def test_a_full_model_that_gains_as_much_leaves_nothing_to_repair():
-    assert last_of_control(result(), result()).startswith("So all of the gain may be re-tuning of the sampler")
-
-
-def test_a_search_of_its_own_that_was_not_held_says_nothing_about_one_that_was():
-    found = last_of_control(result(held=True), result())
-    assert found == "So about 90 % of the gain is repair of quantisation, the rest re-tuning of the sampler."
-
-
-def test_a_control_with_units_of_its_own_is_compared_in_ours():
-    """Regression: its JAQ has another scale, so its gain is no share of ours."""
-    own = result(gains={"tc": gain(0.02), "iq": gain(0.01425), "jaq": gain(4.85)}, objective=Objective(2.0, 0.01, 0.01))
-    assert "about 75 %" in last_of_control(result(), own)
-
-
-def test_a_refused_candidate_has_no_share():
-    lines = verdict(refused(), control(result()))
-    assert len([line for line in lines if line.startswith("Control: ")]) == 2
-    assert not any(line.startswith("So ") for line in lines)
+def test_an_identity_has_no_control():
+    lines = verdict(refused(coefficients=IDENTITY, gains=with_gains(jaq=gain(0.0, 0.0))))
+    assert not any(line.startswith(("Control", "Net")) for line in lines)
 
 
 # --- the table and JSON

@@ -21,7 +21,7 @@ def few_starts(monkeypatch):
 
 
 def opened(space: str = "last step", seed: int = 0, journal: Path | None = None, steps: int = 4) -> Search:
-    settings = Settings(space=space, seed=seed)
+    settings = Settings(space=space, radius=0.2, seed=seed)
     return Search(Space(settings, steps), settings, journal)
 
 

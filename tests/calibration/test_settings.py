@@ -15,8 +15,8 @@ from qsched_core import CalibrationError
 def test_the_defaults_are_allowed_and_frozen():
     settings = Settings()
     assert asdict(settings) == {
-        "space": "both ends",
-        "radius": 0.2,
+        "space": "automatic",
+        "radius": 0.0,
         "trials": 40,
         "k": 2.0,  # the paper's
         "holdout": 0.5,
@@ -29,6 +29,7 @@ def test_the_defaults_are_allowed_and_frozen():
         "pictures": 0,
         "minutes": 0.0,
         "normalised": False,
+        "accept": "repair",
     }
     with pytest.raises(AttributeError):
         settings.k = 3.0
@@ -43,6 +44,10 @@ def test_every_space_is_allowed(space):
     "edge",
     [
         {"radius": 0.5},
+        {"radius": 0.0},
+        {"space": "automatic"},
+        {"accept": "re-tuning"},
+        {"strategy": "greedy"},
         {"trials": 1},
         {"trials": 10_000},
         {"k": 0.0},
@@ -65,7 +70,6 @@ def test_the_edges_of_the_ranges_are_allowed(edge):
     [
         ("space", "grid"),
         ("space", ""),
-        ("radius", 0.0),
         ("radius", 0.51),
         ("radius", -0.1),
         ("radius", math.nan),
@@ -89,9 +93,25 @@ def test_the_edges_of_the_ranges_are_allowed(edge):
         ("minutes", -0.5),
         ("minutes", math.inf),
         ("minutes", math.nan),
+        ("accept", "anything"),
     ],
     ids=str,
 )
 def test_a_value_out_of_range_is_named(refused, name, value):
     with refused(CalibrationError, f"calibration setting {name} is {value}.", name=name):
         Settings(**{name: value})
+
+
+def test_a_search_without_a_reference_goes_less_far():
+    """Regression: free, the widest space raised the scores of models that had nothing to repair."""
+    held, free = Settings().resolved(True), Settings().resolved(False)
+    assert (held.space, held.radius) == ("both ends", 0.2)
+    assert (free.space, free.radius) == ("first step", 0.1)
+    for chosen in (held, free, Settings(space="table", radius=0.3)):
+        assert chosen.resolved(True) == chosen.resolved(False) == chosen
+    assert Settings(strategy="greedy").resolved(False).space == "table"
+
+
+def test_what_is_accepted_does_not_make_another_study():
+    assert Settings(accept="re-tuning").lasting() == Settings().lasting()
+    assert Settings(strategy="greedy", accept="re-tuning").lasting() == Settings(strategy="greedy").lasting()

@@ -132,7 +132,7 @@ def test_a_table_has_two_numbers_per_step():
 
 
 def test_some_steps_of_a_table_stand_on_the_others():
-    made = Space(Settings(space="table"), 4, steps=(2,), base=TABLE)
+    made = Space(Settings(space="table", radius=0.2), 4, steps=(2,), base=TABLE)
     assert made.axes == ("c_x_3", "c_eps_3")
     assert made.coefficients({"c_x_3": 0.95, "c_eps_3": 1.2}) == Coefficients(
         (1.02, 0.97, 0.95, 0.9), (0.94, 1.05, 1.2, 1.15)

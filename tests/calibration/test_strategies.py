@@ -53,7 +53,7 @@ class World:
 
 
 def quick(**changed) -> Settings:
-    return Settings(**{"space": "last step", "trials": 12, "seeds": 1, "strategy": "random", **changed})
+    return Settings(**{"space": "last step", "radius": 0.2, "trials": 12, "seeds": 1, "strategy": "random", **changed})
 
 
 # --- racing

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from calibration import Progress, Result, Settings, calibrate, strategies
+from calibration.guard import Guard
 from calibration.split import split
 from qsched_core import CalibrationError, Coefficients
 
@@ -23,8 +24,9 @@ Picture = tuple[Coefficients, int]
 
 def quick(**changed) -> Settings:
     """Few trials, all of them scattered points (a search without the Gaussian process takes milliseconds), and each on
-    all prompts at once."""
-    return Settings(**{"space": "last step", "trials": 6, "seeds": 2, "race": False, **changed})
+    all prompts at once. Most worlds here have no reference model: what they find is taken without one."""
+    defaults = {"space": "last step", "radius": 0.2, "trials": 6, "seeds": 2, "race": False, "accept": "re-tuning"}
+    return Settings(**{**defaults, **changed})
 
 
 def own(index: int) -> float:
@@ -76,17 +78,18 @@ class World:
         return calibrate(self.generate, self.score, N_PROMPTS, n_steps, settings or quick(), **options)
 
 
-# --- what may not be raised
+# --- what may not be worsened
 
 
-def away(pictures: list[Picture], indices: Sequence[int]) -> list[float]:
+def away(pictures: list[Picture], indices: Sequence[int]) -> dict[str, list[float]]:
     """Something that grows as c_x falls: the top of the hill is out of bounds. A little different on every prompt."""
-    return [(1 - coefficients.at(N_STEPS - 1)[0]) * (2 + own(index)) + own(index) for coefficients, index in pictures]
+    values = [(1 - coefficients.at(N_STEPS - 1)[0]) * (2 + own(index)) + own(index) for coefficients, index in pictures]
+    return {"distance": values}
 
 
 @pytest.mark.parametrize("settings", [quick(trials=24), quick(trials=24, race=True)], ids=["whole", "raced"])
-def test_no_candidate_wins_that_raises_what_is_held(settings):
-    free, held = World().calibrate(settings), World().calibrate(settings, hold=away)
+def test_no_candidate_wins_that_raises_a_guarded_distance(settings):
+    free, held = World().calibrate(settings), World().calibrate(settings, guard=Guard(away))
     assert free.coefficients.c_x[-1] < 0.99
     assert held.coefficients.c_x[-1] >= 1.0
     assert held.accepted
@@ -95,9 +98,9 @@ def test_no_candidate_wins_that_raises_what_is_held(settings):
 
 def test_the_identity_wins_where_everything_is_raised():
     def anywhere(pictures, indices):
-        return [abs(hill(coefficients) - hill(Coefficients.identity(N_STEPS))) for coefficients, _ in pictures]
+        return {"distance": [abs(hill(c) - hill(Coefficients.identity(N_STEPS))) for c, _ in pictures]}
 
-    result = World().calibrate(hold=anywhere)
+    result = World().calibrate(guard=Guard(anywhere))
     assert result.coefficients.is_identity
     assert not result.accepted
     assert sum(trial.whole for trial in result.finished) == 1
@@ -105,18 +108,118 @@ def test_the_identity_wins_where_everything_is_raised():
 
 def test_a_distance_that_is_no_number_never_wins():
     def broken(pictures, indices):
-        return [0.0 if coefficients.is_identity else math.nan for coefficients, _ in pictures]
+        return {"distance": [0.0 if coefficients.is_identity else math.nan for coefficients, _ in pictures]}
 
-    assert World().calibrate(hold=broken).coefficients.is_identity
+    assert World().calibrate(guard=Guard(broken)).coefficients.is_identity
 
 
-def test_a_study_that_held_something_is_another_one(tmp_path):
-    World().calibrate(journal=tmp_path / "j", hold=away)
+def test_a_study_with_a_guard_is_another_one(tmp_path):
+    World().calibrate(journal=tmp_path / "j", guard=Guard(away))
     again = World()
-    assert again.calibrate(journal=tmp_path / "j", hold=away).coefficients.c_x[-1] >= 1.0
+    assert again.calibrate(journal=tmp_path / "j", guard=Guard(away)).coefficients.c_x[-1] >= 1.0
     assert again.generated == []
     with pytest.raises(CalibrationError, match="other inputs"):
         World().calibrate(journal=tmp_path / "j")
+
+
+# --- what the verdict answers
+
+
+REPAIRABLE = Settings(space="last step", radius=0.2, trials=6, seeds=2, race=False)
+
+
+@dataclass
+class Pair:
+    """A quantised model with a gain to find, and a reference whose pictures have the JAQ ``reference`` gives them.
+
+    A picture is (coefficients, index, whether the reference made it). ``order`` has (that, is it the identity?) of
+    every call.
+    """
+
+    reference: Callable[[Picture], float] = indifferent
+    order: list[tuple[bool, bool]] = field(default_factory=list)
+
+    def calibrate(self, settings: Settings = REPAIRABLE, **options) -> Result:
+        return calibrate(
+            self.generate_with(False), self.score, N_PROMPTS, N_STEPS, settings,
+            reference=self.generate_with(True), **options,
+        )  # fmt: skip
+
+    def generate_with(self, reference: bool):
+        def generate(coefficients, indices):
+            self.order.append((reference, coefficients.is_identity))
+            return [(coefficients, index, reference) for index in indices]
+
+        return generate
+
+    def score(self, pictures, indices):
+        values = np.array([(self.reference if on_reference else better)((c, i)) for c, i, on_reference in pictures])
+        return {"tc": values / 2, "iq": values / 4}
+
+
+@pytest.mark.parametrize(
+    ("reference", "found"),
+    [
+        (indifferent, "repair"),  # the reference has nothing to gain
+        (better, "re-tuning"),  # it gains as much: two models that are the same
+        (lambda picture: 0.5 * better(picture), "repair"),  # half of the gain is left
+    ],
+    ids=["nothing to gain", "the same model", "half as much"],
+)
+def test_a_repair_is_what_the_reference_does_not_gain(reference, found):
+    pair = Pair(reference)
+    result = pair.calibrate()
+    assert result.answer == found
+    assert result.accepted == (found == "repair")
+    assert result.recommended.is_identity == (found != "repair")
+    # By hand: the net gain's mean is the difference of the two means.
+    assert result.on_reference.net.gain == pytest.approx(result.gain.gain - result.on_reference.same.gain, abs=1e-12)
+    assert [is_identity for on_reference, is_identity in pair.order if on_reference] == [True, False]
+
+
+def test_without_a_reference_a_gain_may_be_retuning_and_is_taken_on_request_alone():
+    """Regression: the default search signed gains that were none."""
+    careful = World().calibrate(REPAIRABLE)
+    assert (careful.answer, careful.accepted, careful.on_reference) == ("re-tuning", False, None)
+    assert careful.recommended.is_identity
+    taken = World().calibrate(quick())
+    assert (taken.answer, taken.accepted) == ("re-tuning", True)
+    assert taken.recommended == taken.coefficients == careful.coefficients
+
+
+@pytest.mark.parametrize("accept", ["repair", "re-tuning"])
+def test_nothing_is_accepted_with_a_drift(accept):
+    def judge(pictures, indices):
+        return {"contrast": np.array([1.0 if c.is_identity else 1.1 for c, *_ in pictures])}
+
+    result = Pair().calibrate(quick(accept=accept), judge=judge)
+    assert result.gain.low > 0
+    assert (result.answer, result.accepted, result.drifts) == ("nothing found", False, ("contrast",))
+
+
+def test_a_statistic_that_comes_nearer_to_the_reference_is_no_drift():
+    def judge(pictures, indices):
+        # 1.0 on the quantised model, 1.1 with a candidate and on the reference: what quantising took comes back.
+        return {"contrast": np.array([1.0 if c.is_identity and not rest[-1] else 1.1 for c, *rest in pictures])}
+
+    assert Pair().calibrate(judge=judge).answer == "repair"
+
+    def alone(pictures, indices):
+        return {"contrast": np.array([1.0 if c.is_identity else 1.1 for c, *_ in pictures])}
+
+    assert World().calibrate(REPAIRABLE, judge=alone).drifts == ("contrast",)
+
+
+def test_pictures_of_the_reference_are_made_before_the_search_and_once(tmp_path):
+    pair = Pair()
+    first = pair.calibrate(journal=tmp_path / "j")
+    assert pair.order[0] == (True, True)
+    assert [call for call in pair.order if call[0]] == [(True, True), (True, False)]
+    assert pair.order[-1] == (True, False)
+    pair.order.clear()
+    again = pair.calibrate(journal=tmp_path / "j")
+    assert pair.order == []
+    assert (again.answer, again.gain, again.on_reference.net) == (first.answer, first.gain, first.on_reference.net)
 
 
 # --- the split
@@ -224,8 +327,8 @@ def test_a_real_gain_is_accepted():
 def test_the_gaussian_process_finds_the_gain_of_the_widest_space(monkeypatch):
     """The whole loop as it ships but for the number of scattered starts, which is 8."""
     monkeypatch.setattr(strategies, "STARTS", 6)
-    result = World(better).calibrate(Settings(space="both ends", trials=12, seeds=1))
-    assert result.accepted
+    result = World(better).calibrate(Settings(space="both ends", radius=0.2, trials=12, seeds=1))
+    assert result.answer == "re-tuning"
     # Half of what can be gained at all (0.5 on average), with 12 points in 4 dimensions.
     assert result.gain.gain > 0.25
 
@@ -386,8 +489,24 @@ def test_metrics_of_a_wrong_shape_are_named(refused, scores, told):
 
 
 def test_a_distance_of_a_wrong_shape_is_named(refused):
-    with refused(CalibrationError, "'hold' gave shape (1,) for 6 pictures"):
-        World().calibrate(hold=lambda pictures, indices: [0.0])
+    with refused(CalibrationError, "'distance' gave shape (1,) for 6 pictures"):
+        World().calibrate(guard=Guard(lambda pictures, indices: {"distance": [0.0]}))
+
+
+def test_a_metric_that_sees_nothing_is_named_before_the_search(refused):
+    """Regression: hours of search that ended in "no candidate beat the stock sampler"."""
+    world = World(lambda picture: 0.75)
+    with refused(CalibrationError, "the metric gives all pictures the same score, 0.75."):
+        world.calibrate()
+    assert len(world.generated) == 2, "the identity and one candidate"
+
+
+def test_the_model_is_no_reference_of_itself(refused):
+    world = World()
+    generate = world.generate
+    with refused(CalibrationError, "the reference is the model itself."):
+        calibrate(generate, world.score, N_PROMPTS, N_STEPS, quick(), reference=generate)
+    assert not world.generated
 
 
 # --- progress

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from calibration import Evaluation, Interval, Objective, evaluate, paired_gain
-from calibration.validate import newly_broken
+from calibration.validate import drifts, net_gain, newly_broken
 from qsched_core import Coefficients
 
 
@@ -123,6 +123,56 @@ def test_a_gain_of_one_standard_deviation_over_24_prompts_is_found():
         for _ in range(500)
     )
     assert found / 500 > 0.987
+
+
+# --- net of what the reference gains
+
+
+def test_the_net_gain_is_the_difference_of_paired_differences():
+    """Prompts 0, 1, 2: gains 0.3, 0.5, 0.1 here and 0.1, 0.1, 0.1 there; by hand: net 0.2, 0.4, 0.0 as above."""
+    here, there = row([1.0, 2.0, 3.0]), row([5.0, 5.0, 5.0])
+    found = net_gain(here, row([1.3, 2.5, 3.1]), there, row([5.1, 5.1, 5.1]), "jaq", 3, 0.95)
+    half = 4.302652729911275 * 0.2 / math.sqrt(3)
+    # 1e-9: differences of decimals, and scipy's quantile.
+    assert (found.gain, found.low, found.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-9)
+
+
+def test_what_prompts_have_in_common_on_both_models_cancels():
+    shared = np.random.default_rng(4).normal(size=8)
+    base = row(np.zeros(8))
+    found = net_gain(base, row(shared + 0.5), base, row(shared), "jaq", 8, 0.95)
+    # 1e-12: one rounding each.
+    assert (found.low, found.high) == pytest.approx((0.5, 0.5), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("metric", "before", "change", "reference", "worse"),
+    [
+        ("contrast", 1.0, 0.03, None, True),
+        ("contrast", 1.0, -0.03, None, True),
+        ("contrast", 1.0, 0.01, None, False),
+        ("noise", 1.0, 0.5, None, False),  # nobody knows what is right
+        ("noise", 1.0, -0.3, 0.7, False),  # towards the reference
+        ("noise", 1.0, -0.7, 0.7, True),  # and past it, farther away than before
+        ("noise", 1.0, 0.1, 0.7, True),
+        ("contrast", 1.0, 0.1, 1.1, False),
+        ("contrast", 1.0, -0.03, 1.1, True),
+        ("distance to full", 0.1, 0.01, 0.0, True),
+        ("distance to full", 0.1, -0.01, 0.0, False),
+        ("accuracy", 0.9, -0.01, 0.95, True),
+        ("accuracy", 0.9, 0.01, 0.95, False),
+        ("iq", 0.9, -0.5, 0.95, False),  # optimised
+    ],
+    ids=str,
+)
+def test_what_counts_as_a_drift(metric, before, change, reference, worse):
+    reference = None if reference is None else row([reference] * 4, metric=metric)
+    found = drifts(row([before] * 4, metric=metric), {metric: Interval(change, change, change, 4)}, reference)
+    assert found == ((metric,) if worse else ())
+
+
+def test_a_change_within_its_noise_is_no_drift():
+    assert drifts(row([1.0], metric="contrast"), {"contrast": Interval(0.1, -0.01, 0.2, 4)}) == ()
 
 
 # --- broken pictures

@@ -72,7 +72,7 @@ class Job:
 
 def quick(**changed) -> dict:
     """Settings of few trials, all of them scattered points, so that a point depends on its place alone."""
-    return {"space": "last step", "trials": 6, "seeds": 2, "strategy": "random", **changed}
+    return {"space": "last step", "radius": 0.2, "trials": 6, "seeds": 2, "strategy": "random", **changed}
 
 
 def soon() -> float:

@@ -235,7 +235,8 @@ def test_near_the_full_model_the_winner_is_no_farther_from_it(run, demo):
     assert report["trace"][0]["whole"] and not any(trial["whole"] for trial in report["trace"][1:])
     assert preset.coefficients.is_identity and not report["accepted"]
     assert preset.record["settings"]["stay near"]
-    assert "Held: a candidate farther away than the stock sampler could not win." in report["verdict"]
+    guarded = "contrast, saturation, sharpness, noise, distance to full"
+    assert f"No candidate could win that worsens: {guarded}." in report["verdict"]
     free, _, _ = run(full_model=demo[0], warm_start=False, stay_near=False)
     assert not free.record["settings"]["stay near"]
 
@@ -388,7 +389,7 @@ def test_loaded_encoders_score_without_a_file(pack):
 
 def test_thumbnails_keep_shape_and_mean(pack):
     pictures = torch.rand(2, 512, 1024, 3, generator=torch.Generator().manual_seed(0))
-    small = pack("nodes.metrics").thumbnails(pictures)
+    small = pack("calibration.reference_pictures").thumbnails(pictures)
     assert small.shape == (2, 128, 256, 3)
     # 1e-4: the mean of means of equal areas.
     assert small.mean() == pytest.approx(float(pictures.mean()), abs=1e-4)

@@ -51,7 +51,7 @@ def test_the_demo_workflow_runs_through(server):
     prompts = (ROOT / "demo" / "prompts.txt").read_text("utf-8").splitlines()[:13]
     (server.base / "input" / "qsched_demo_prompts.txt").write_text("\n".join(prompts), "utf-8")
     outputs = server.client.run(graph, timeout=600)
-    report = report_of({"4": outputs["4"]})  # the graph has a second calibration, without a control
+    report = report_of({"4": outputs["4"]})  # the graph has a second calibration
     names = [row["name"] for row in report["table"]["rows"]]
     assert names[:3] == ["full precision", "quantised", "quantised + Q-Sched"]
     assert any(name.startswith("full precision + Q-Sched") for name in names)

@@ -92,7 +92,8 @@ def test_try_it_now_shows_full_quantised_and_repaired(server):
     graph["4"]["inputs"].update(trials=8, verdict_seeds=1)
     (picture,) = (found for title, found in pictures(server, graph).items() if title.startswith("Full"))
     rows = picture.shape[1] // 3
-    assert differ(picture[:, rows : 2 * rows], picture[:, 2 * rows : 3 * rows])
+    # What the search finds in 8 trials, if anything, is another matter.
+    assert differ(picture[:, :rows], picture[:, rows : 2 * rows])
 
 
 def test_a_vote_is_offered_on_the_preset_that_comes_with_the_pack(server):

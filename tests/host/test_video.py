@@ -97,7 +97,7 @@ def test_a_quantised_video_model_is_held_to_the_full_ones_videos(pack, run, vide
 
 
 def test_frames_belong_to_their_prompt_and_are_averaged(pack, video_model, prompts):
-    core, frames, metrics = pack("qsched_core"), pack("nodes.frames"), pack("nodes.metrics")
+    core, frames, metrics = pack("qsched_core"), pack("calibration.frames"), pack("nodes.metrics")
     generator = generator_of(pack, video_model, VideoVAE(), torch.zeros(1, 16, 3, 8, 8), prompts)
     identity = core.Coefficients.identity(2)
     videos = generator(identity, [0, 4, 7])
@@ -116,7 +116,7 @@ def test_frames_belong_to_their_prompt_and_are_averaged(pack, video_model, promp
 
 
 def test_a_short_video_keeps_all_its_frames_and_one_frame_is_a_picture(pack):
-    decoded = pack("nodes.frames").decoded_pictures
+    decoded = pack("calibration.frames").decoded_pictures
     assert decoded(torch.rand(2, 5, 8, 8, 3), 2).shape == (2, 5, 8, 8, 3)
     assert decoded(torch.rand(2, 33, 8, 8, 4), 2).shape == (2, 8, 8, 8, 3)
     assert decoded(torch.rand(2, 1, 8, 8, 3), 2).shape == (2, 8, 8, 3)
@@ -137,7 +137,7 @@ def test_distances_and_thumbnails_of_videos(pack):
 def test_what_is_no_picture_is_refused(pack, refused, shape):
     """Sound, for example."""
     with refused(pack("qsched_core").CalibrationError, "these are no pictures"):
-        pack("nodes.frames").decoded_pictures(torch.rand(shape), 2)
+        pack("calibration.frames").decoded_pictures(torch.rand(shape), 2)
 
 
 def test_several_latents_in_one_are_refused_where_they_are_read(pack, run, refused):

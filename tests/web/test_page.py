@@ -339,7 +339,7 @@ def test_advanced_widgets_take_no_place_on_the_classic_canvas_until_they_are_ask
     page = open_page(nodes_2=False)
     page.evaluate("() => app.loadApiJson({ 1: { class_type: 'QSchedCalibrate', inputs: {} } }, 'one')")
     page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 20")
-    assert page.evaluate(VISIBLE) == ["prompts", "steps", "sampler_name", "scheduler", "metric", "qsched_map"]
+    assert page.evaluate(VISIBLE) == ["prompts", "steps", "sampler_name", "scheduler", "metric", "accept", "qsched_map"]
     folded = page.evaluate("() => app.graph.nodes[0].size[1]")
     page.evaluate("() => app.graph.nodes[0].toggleAdvanced()")
     page.wait_for_timeout(500)

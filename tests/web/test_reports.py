@@ -94,7 +94,7 @@ def test_a_preset_that_differs_is_seen_on_the_sampler_in_full_until_it_fits(open
 
 
 FINISHED = {
-    "text": ["Accepted: held-out JAQ +0.1.\n" + "A line.\n" * 40],
+    "text": ["Accepted, repair: held-out JAQ +0.1.\n" + "A line.\n" * 40],
     "qsched_report": [
         json.dumps(
             {
@@ -141,7 +141,7 @@ def test_a_verdict_is_read_at_a_glance_scrolled_and_copied(finished, nodes_2):
     page.locator(".qsched-copy:visible").first.click()
     page.wait_for_function("() => document.querySelector('.qsched-copy.pi-check')")
     copied = page.evaluate("() => navigator.clipboard.readText()")
-    assert copied.startswith("Accepted +0.11 [0.09, 0.13]\nAccepted: held-out")
+    assert copied.startswith("Accepted +0.11 [0.09, 0.13]\nAccepted, repair: held-out")
     assert copied.count("A line.") == 40
 
 
@@ -149,11 +149,11 @@ def test_a_report_speaks_the_page_s_language_as_far_as_it_knows_a_line(open_page
     page = open_page(nodes_2=False, Comfy_Locale="fr")
     page.evaluate("() => app.loadApiJson({ 1: { class_type: 'QSchedCalibrate', inputs: {} } }, 'one')")
     page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 20")
-    lines = "Accepted: held-out JAQ +0.1.\nKept 2: too small.\nA line of tomorrow."
+    lines = "Accepted, repair: held-out JAQ +0.1.\nKept 2: too small.\nA line of tomorrow."
     page.evaluate("output => app.graph.nodes[0].onExecuted(output)", {**FINISHED, "text": [lines]})
     shown = common.said(page, "QSchedCalibrate")
     assert shown["headline"] == "Accepté +0.11 [0.09, 0.13]"
-    assert shown["rest"] == "Accepté : held-out JAQ +0.1.\nGardées 2 : too small.\nA line of tomorrow."
+    assert shown["rest"] == "Accepté, réparation : held-out JAQ +0.1.\nGardées 2 : too small.\nA line of tomorrow."
 
 
 @RENDERERS

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..qsched_core import CalibrationError
+from .core import CalibrationError
 
 FRAMES = 8
 """Frames of a video that are scored, evenly spread: neighbours say the same, and a study keeps them all in memory."""
