@@ -14,7 +14,7 @@ from comfy.quant_ops import QUANT_ALGOS
 from comfy_api.latest import io
 
 from ..calibration.metrics.open_clip_network import import_open_clip
-from ..calibration.storage import STUDIES, import_optuna
+from ..calibration.storage import STUDIES
 from ..qsched_core import environment
 from ..qsched_core.environment import OK, OPTIONAL, TO_DO, Line, Section
 from ..qsched_core.quant import Backend, KitchenBackend, QuantoBackend, TorchBackend
@@ -102,9 +102,13 @@ def native_layout() -> Iterator[Line]:
 
 
 def search() -> Iterator[Line]:
-    """Silent where optuna can be imported: its version is among the packages."""
+    """Silent where optuna can be imported and is new enough: its version is among the packages."""
+    from ..calibration.guard import can_guard  # with the whole search: not at ComfyUI's start
+
     try:
-        import_optuna()
+        if not can_guard():
+            fix = f"Run: {environment.pip_command()} --upgrade optuna"
+            yield Line(TO_DO, f"optuna is too old to hold a search to a reference. {fix}")
     except Exception as error:  # noqa: BLE001 - a broken install fails in its own ways
         why = " ".join(str(error.__cause__ or error).split())[:120]
         fix = f"Run: {environment.pip_command()} --force-reinstall optuna"

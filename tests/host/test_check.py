@@ -43,6 +43,16 @@ def test_a_broken_engine_is_something_to_do(pack, monkeypatch):
     assert "s3cret" not in text
 
 
+def test_an_engine_that_knows_no_constraints_is_something_to_do(pack, monkeypatch):
+    """optuna 4: template 01 stopped in the middle, because its search is held to a reference."""
+    for kind in pack("calibration.storage").import_optuna().Trial.__mro__:
+        if "set_constraint" in vars(kind):
+            monkeypatch.delattr(kind, "set_constraint")
+    (text,) = pack("nodes.check").QSchedCheck.execute().args
+    (line,) = [line for line in text.splitlines() if "optuna is too old" in line]
+    assert line.startswith("TO DO     ") and line.endswith("-m pip install --upgrade optuna")
+
+
 def test_without_open_clip_no_metric_can_run_and_that_is_something_to_do(pack, monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
     (text,) = pack("nodes.check").QSchedCheck.execute().args
