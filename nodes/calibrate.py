@@ -94,8 +94,8 @@ class QSchedCalibrate(io.ComfyNode):
                 io.Combo.Input(
                     "metric",
                     options=metric_names(),
-                    tooltip="An open_clip model in models/qsched_metrics (CLIPScore + CLIP-IQA), or the demo's nets "
-                    "for the demo's pictures.",
+                    tooltip="An open_clip model (CLIPScore + CLIP-IQA) in your metrics folder (qsched_metrics), or the "
+                    "demo's nets for the demo's pictures.",
                 ),
                 io.Combo.Input(
                     "space",

@@ -16,8 +16,9 @@ class QSchedMetric(io.ComfyNode):
             node_id="QSchedMetric",
             display_name="JAQ Metric",
             category=CATEGORY,
-            description="Any text-image score (TC) with any quality score (IQ) for JAQ Calibrate, from files in "
-            "models/qsched_metrics. The paper: ln CLIPScore + CLIP-IQA for SD1.5; AQ-Map + HPSv2.1 for SDXL and FLUX.",
+            description="Any text-image score (TC) with any quality score (IQ) for JAQ Calibrate, from your "
+            "metrics folder (qsched_metrics). The paper: ln CLIPScore + CLIP-IQA for SD1.5; AQ-Map + HPSv2.1 for SDXL "
+            "and FLUX.",
             search_aliases=[
                 "metric",
                 "clipscore",

@@ -36,7 +36,9 @@ class QSchedLoadPreset(io.ComfyNode):
             description="Loads coefficients that somebody calibrated. The file is checked before anything is used.",
             search_aliases=["preset", "load preset", "coefficients", "import", "qsched"],
             inputs=[
-                io.Combo.Input("preset_name", options=file_names(FOLDER), tooltip=f"A file in models/{FOLDER}."),
+                io.Combo.Input(
+                    "preset_name", options=file_names(FOLDER), tooltip=f"A file in your presets folder ({FOLDER})."
+                ),
             ],
             outputs=[
                 PresetSocket.Output(display_name="preset", tooltip="For Q-Sched Sampler."),
@@ -75,8 +77,9 @@ class QSchedSavePreset(io.ComfyNode):
             node_id="QSchedSavePreset",
             display_name="Save Q-Sched Preset",
             category=CATEGORY,
-            description=f"Writes a preset to models/{FOLDER}, with a card for the model sidebar and the workflow, "
-            "which opens when the file is dropped on the canvas. A file of the same name is never overwritten.",
+            description=f"Writes a preset to your presets folder ({FOLDER}), with a card for the sidebar and the "
+            "workflow, which opens when the file is dropped on the canvas. A file of the same name is never "
+            "overwritten.",
             search_aliases=["preset", "share", "export", "qsched"],
             is_output_node=True,
             inputs=[

@@ -178,9 +178,9 @@ class QSchedSaveQuantized(io.ComfyNode):
             display_name="Save Quantized Model",
             category=CATEGORY,
             description="Writes a quantised model and its LoRAs, a quarter of the size. If it is in ComfyUI's own "
-            f"formats alone, without LoRAs, to models/{STOCK_FOLDER}, and it loads without this pack; else to "
-            f"models/{MODELS_FOLDER}, for Load Quantized Model. The file is loaded again and compared before it is "
-            "called saved.",
+            f"formats alone, without LoRAs, to your {STOCK_FOLDER}, and it loads without this pack; else to your "
+            f"folder of quantised models ({MODELS_FOLDER}), for Load Quantized Model. The file is loaded again and "
+            "compared before it is called saved.",
             search_aliases=["save model", "export", "quantize", "int4", "w4a8", "checkpoint"],
             is_output_node=True,
             inputs=[
@@ -220,7 +220,9 @@ class QSchedLoadQuantized(io.ComfyNode):
             search_aliases=["load model", "quantized", "int4", "w4a8", "unet loader", "low vram"],
             inputs=[
                 io.Combo.Input(
-                    "model_name", options=file_names(MODELS_FOLDER), tooltip=f"A file in models/{MODELS_FOLDER}."
+                    "model_name",
+                    options=file_names(MODELS_FOLDER),
+                    tooltip=f"A file in your folder of quantised models ({MODELS_FOLDER}).",
                 )
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The quantised model.")],

@@ -320,6 +320,40 @@ def test_the_loader_of_nodes_2_shows_what_fits_first(open_page, folder, tmp_path
     assert "z.safetensors" in page.locator("[role=option]:visible").first.inner_text()
 
 
+CUT = """() => {
+  const root = document.querySelector(".qsched-library"), frame = root.getBoundingClientRect();
+  let scroller = root; // the host's container, or ours in it
+  const scrolls = one => one.scrollHeight > one.clientHeight && getComputedStyle(one).overflowY === "auto";
+  while (scroller && !scrolls(scroller)) scroller = scroller.parentElement;
+  const inWindow = frame.left >= 0 && frame.right <= innerWidth + 1;
+  const wide = [root, ...root.querySelectorAll("*")].filter(element => {
+    const { left, right, width } = element.getBoundingClientRect();
+    return width && (left < frame.left - 1 || right > frame.right + 1 || element.scrollWidth > element.clientWidth + 1)
+      && getComputedStyle(element).display !== "inline" && element.tagName !== "INPUT";
+  });
+  return { inWindow, scrolls: scroller?.getBoundingClientRect().bottom <= innerHeight + 1,
+    buttons: root.querySelectorAll("button").length,
+    cut: wide.map(element => `${element.tagName} ${element.className}`) };
+}"""
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (800, 600)], ids=str)
+def test_in_a_narrow_window_nothing_of_the_tab_is_cut(open_page, folder, tmp_path, size):
+    """In French, whose words are the longest, with a file name that has no blank to break at."""
+    for name in ("a" * 60, "Wwwwwwwwwwwwwwwwwwwwwwwwwwwwwww", "short"):
+        qs.save_preset(preset(title="W" * 100, quantization="w4a4"), folder / f"{name}.safetensors")
+    page = open_page(nodes_2=False, Comfy_Locale="fr")
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    load(page)
+    open_tab(page)
+    card(page, "short").get_by_text("Renommer").click()
+    page.locator(".qsched-rename input").wait_for()
+    seen = page.evaluate(CUT)
+    page.screenshot(path=tmp_path / "narrow.png")
+    assert (seen["cut"], seen["inWindow"], seen["scrolls"]) == ([], True, True)
+    assert seen["buttons"] > 10
+
+
 @RENDERERS
 def test_the_hosts_sidebar_shows_the_card_and_the_canvas_opens_the_recipe(
     open_page, folder, thumbnail, tmp_path, nodes_2
