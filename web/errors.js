@@ -1,6 +1,7 @@
 // What went wrong, on the node that it went wrong in, until a run passes that node.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { translatedError } from "./error_sentences.js";
 import { readHistory } from "./history.js";
 import { allNodes, rootGraph } from "./nodes.js";
 import { Note } from "./note.js";
@@ -107,7 +108,7 @@ function show(node, text) {
     note.headline.setAttribute("role", "alert");
     notes.set(node, note);
   }
-  const [headline, ...rest] = (text ?? "").split("\n");
+  const [headline, ...rest] = translatedError(text ?? "").split("\n");
   note.say(headline, rest.join("\n"), "error");
 }
 

@@ -139,6 +139,20 @@ const SENTENCES = [
     "Modèle {0} en FP16 -> {1} ({2}x). Erreur relative moyenne des poids {3}.",
   ],
   [
+    "Model {0} in {1} -> {2} ({3}x). Mean relative weight error {4}.",
+    "模型在 {1} 下为 {0}，现为 {2}（{3} 倍）。权重平均相对误差 {4}。",
+    "モデルは {1} で {0}、いまは {2}（{3} 倍）。重みの平均相対誤差 {4}。",
+    "모델은 {1}에서 {0}, 지금은 {2}({3}배). 가중치 평균 상대 오차 {4}.",
+    "Modèle {0} en {1} -> {2} ({3}x). Erreur relative moyenne des poids {4}.",
+  ],
+  [
+    "Errors are those against the weights that the file held; what it lost before is not in them.",
+    "误差是相对文件中的权重计算的；文件之前的损失不在其中。",
+    "誤差はファイルの重みに対するものです。それ以前の損失は含みません。",
+    "오차는 파일의 가중치에 대한 것이며, 그 전에 잃은 것은 들어 있지 않습니다.",
+    "Les erreurs sont mesurées contre les poids du fichier ; ce qu’il avait perdu avant n’y est pas.",
+  ],
+  [
     "Convolutions round their weights only, activations stay in floating point.",
     "卷积只对权重取整，激活保持浮点。",
     "畳み込みは重みだけを丸め、活性は浮動小数点のままです。",
@@ -177,13 +191,50 @@ const SENTENCES = [
     "Q-Sched {0}: 할 일 {1}개",
     "Q-Sched {0} : {1} choses à faire",
   ],
+  [
+    "{0} is not installed: {1}. Run: {2}",
+    "未安装 {0}（{1}）。请运行：{2}",
+    "{0} がインストールされていません（{1}）。実行：{2}",
+    "{0}이(가) 설치되지 않았습니다({1}). 실행: {2}",
+    "{0} n’est pas installé ({1}). Lancez : {2}",
+  ],
+  [
+    "{0}: {1} cannot be written. Make {2} a folder of yours",
+    "{0}：无法写入 {1}。请把 {2} 设为您可写的文件夹",
+    "{0}：{1} に書き込めません。{2} を書き込めるフォルダーにしてください",
+    "{0}: {1}에 쓸 수 없습니다. {2}을(를) 쓸 수 있는 폴더로 만드세요",
+    "{0} : impossible d’écrire dans {1}. Faites de {2} un dossier à vous",
+  ],
+  [
+    "no metric can run, and nothing be calibrated: open_clip cannot be imported ({0}). Run: {1}",
+    "任何指标都无法运行，也无法校准：无法导入 open_clip（{0}）。请运行：{1}",
+    "どの指標も動かず、キャリブレーションできません：open_clip を読み込めません（{0}）。実行：{1}",
+    "어떤 지표도 실행할 수 없어 캘리브레이션할 수 없습니다: open_clip을 가져올 수 없습니다({0}). 실행: {1}",
+    "aucune métrique ne peut tourner, ni rien être calibré : open_clip ne s’importe pas ({0}). Lancez : {1}",
+  ],
 ];
 
-// The more of it is fixed, the surer it is meant.
-const fixed = (texts) => texts[0].replace(/\{\d\}/g, "").length;
-const KNOWN = SENTENCES.map((texts) => ({ texts, pattern: patternOf(texts[0]) })).sort(
-  (a, b) => fixed(b.texts) - fixed(a.texts),
-);
+/**
+ * @param {string[][]} sentences each in all languages, English first
+ * @returns {(line: string, language: number) => ?string} null where it is none of them
+ */
+export function translator(sentences) {
+  // The more of it is fixed, the surer it is meant.
+  const fixed = (texts) => texts[0].replace(/\{\d\}/g, "").length;
+  const known = sentences.map((texts) => ({ texts, pattern: patternOf(texts[0]) })).sort(
+    (a, b) => fixed(b.texts) - fixed(a.texts),
+  );
+  return (line, language) => {
+    for (const { texts, pattern } of known) {
+      const found = pattern.exec(line);
+      if (found) return texts[language].replace(/\{(\d)\}/g, (whole, n) => found[Number(n) + 1]);
+    }
+    return null;
+  };
+}
+
+const translation = translator(SENTENCES);
+const STATE = /^(?:OK|TO DO|OPTIONAL) {2,}/; // of a line of the environment check
 
 /** @param {string} report lines of English @returns {string} those that are known in the page's language */
 export function translated(report) {
@@ -192,11 +243,8 @@ export function translated(report) {
 }
 
 function translatedLine(line, language) {
-  for (const { texts, pattern } of KNOWN) {
-    const found = pattern.exec(line);
-    if (found) return texts[language].replace(/\{(\d)\}/g, (whole, n) => found[Number(n) + 1]);
-  }
-  return line;
+  const state = STATE.exec(line)?.[0] ?? "";
+  return state + (translation(line.slice(state.length), language) ?? line.slice(state.length));
 }
 
 function patternOf(english) {

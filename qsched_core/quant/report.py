@@ -58,10 +58,10 @@ class QuantReport:
         """A short account for a person: totals first, then why layers were kept."""
         done = self.quantized
         mean = sum(layer.error for layer in done) / max(1, len(done))
-        before = f"{size_text(self.bytes_before)} {'at FP16' if self.source == 'none' else f'in {self.source}'}"
+        arrow = " at FP16 -> " if self.source == "none" else f" in {self.source} -> "
         lines = [
             f"{_counts(self.layers)} quantised.",
-            f"Model {before} -> {size_text(self.bytes_after)}"
+            f"Model {size_text(self.bytes_before)}{arrow}{size_text(self.bytes_after)}"
             f" ({self.bytes_after / max(1, self.bytes_before):.2f}x). Mean relative weight error {mean:.3f}.",
         ]
         if done and self.source != "none":

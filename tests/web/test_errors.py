@@ -150,3 +150,13 @@ def test_a_page_that_gets_no_events_takes_a_failure_away_when_a_run_got_past_it(
     put(page, NODE, "include", "")
     run(page)
     assert wait_for(page, NODE, "") == ""
+
+
+def test_an_error_that_is_known_is_in_the_language_of_the_page(open_page):
+    page = open_page(nodes_2=False, Comfy_Locale="fr")
+    quantize = {**GRAPH["2"], "inputs": {**GRAPH["2"]["inputs"], "include": "no.such.layer"}}
+    load(page, {**GRAPH, "2": quantize})
+    run(page)
+    text = wait_for(page, NODE, "À faire")
+    assert text.startswith("Q-Sched: rien à quantifier : include ne retient aucune couche.")
+    assert text.endswith("branchez le modèle FP16, ou donnez des motifs include")

@@ -13,6 +13,7 @@ from qsched_core import environment
 from scripts.layout import ROOT
 
 SOURCES = (
+    "nodes/check.py",
     "calibration/report.py",
     "nodes/presets.py",
     "nodes/quantize_model.py",
@@ -24,8 +25,8 @@ LANGUAGES = 5
 PLACE = re.compile(r"\{\d\}")
 
 
-def read_sentences() -> list[list[str]]:
-    text = (ROOT / "web" / "sentences.js").read_text("utf-8")
+def read_sentences(name: str) -> list[list[str]]:
+    text = (ROOT / "web" / name).read_text("utf-8")
     table = text[text.index("const SENTENCES = ") : text.index("\n];")]
     rows = re.findall(r'\[\s*((?:"(?:[^"\\]|\\.)*",?\s*){2,})\]', table)
     return [[json.loads(item) for item in re.findall(r'"(?:[^"\\]|\\.)*"', row)] for row in rows]
@@ -37,7 +38,8 @@ def read_sources() -> str:
     return re.sub(r'"\s*\n?\s*(\+ \()?f?"', "", text)
 
 
-SENTENCES = read_sentences()
+SENTENCES = read_sentences("sentences.js")
+ERRORS = read_sentences("error_sentences.js")
 
 
 def test_there_are_sentences():
@@ -63,7 +65,7 @@ def test_every_line_about_a_quantised_module_is_known_but_those_of_its_kernels()
     assert [line for line in lines if not known(line) and not kernels.match(line)] == []
 
 
-@pytest.mark.parametrize("row", SENTENCES, ids=lambda row: row[0][:40])
+@pytest.mark.parametrize("row", SENTENCES + ERRORS, ids=lambda row: row[0][:40])
 def test_a_sentence_has_the_same_places_in_all_languages(row):
     assert len(row) == LANGUAGES
     assert [sorted(PLACE.findall(text)) for text in row] == [sorted(PLACE.findall(row[0]))] * LANGUAGES
@@ -75,3 +77,21 @@ def test_a_sentence_is_one_that_the_sources_write(row):
     words = [part for piece in PLACE.split(row[0]) for part in re.split(r" \((?:not )?accepted\)\.", piece)]
     missing = [part for part in words if len(part) > 3 and part not in sources]
     assert missing == []
+
+
+def raised() -> str:
+    """All that the pack's Python says, with texts that are written in several pieces joined."""
+    files = [path for room in ("nodes", "calibration", "qsched_core") for path in (ROOT / room).rglob("*.py")]
+    return re.sub(r'"\s*\n?\s*f?"', "", "".join(path.read_text("utf-8") for path in sorted(files)))
+
+
+def test_an_error_that_is_translated_is_one_that_is_raised():
+    sources = raised()
+    pieces = [piece.strip() for row in ERRORS for piece in PLACE.split(row[0])]
+    known = {"nothing to quantise: outside the repeated blocks.", "nothing to quantise: not among the included."}
+    known |= {"sampler", "keeps a copy of the latent, which c_x cannot reach.", "prompts, at least"}
+    assert [piece for piece in pieces if len(piece) > 3 and piece not in known and piece not in sources] == []
+    reasons = ("nothing to quantise: {why}.", "outside the repeated blocks", "not among the included")
+    for part in (*reasons, "sampler {name} {reason}.", "keeps a copy of the latent, which c_x cannot reach"):
+        assert part in sources
+    assert "{len(search)} {what}, at least {FEWEST} are needed." in sources
