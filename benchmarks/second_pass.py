@@ -2,7 +2,8 @@
 
 A constant c_x of 1.01 on the demo model: what it does to the pictures' contrast over the whole schedule, and over its
 second half (denoise 0.5), in 1 to 16 steps; always against the stock sampler at the same steps. An effect that belongs
-to a range of sigma is the same in each column.
+to a range of sigma is the same in each column, but for the sampler's own error at few steps (see
+``Coefficients.for_sigmas``: what is exact, and what is of first order).
 """
 
 from __future__ import annotations

@@ -113,11 +113,22 @@ class Coefficients:
         c_eps and f the network's output: a straight line in sigma (of a flow: in time), along which f counts as
         constant. A part of the step, of the share w of its length, is then the w-th power of that map:
 
-            s_w = s^w,    m_w = m · (1 - s^w) / ((1 - s) · w),    (m where s = 1)
+            s_w = s^w,    m_w = m · (1 - s^w) / ((1 - s) · w)    (m where s = 1)
 
-        for the parts, one after the other, are the whole step: a jump is divided, a rate stays. Equal steps keep
-        their values, and a step of the run that covers several own ones gets their product. Outside of the own
-        sigmas c_x is 1, and c_eps that of the nearest step.
+        This is the motion dx/du = ln(s)·x + r·(b - a)·f, r = m·ln(s)/(s - 1), over the part u = 0…w of the step, solved
+        with f constant. ln(s) per step and r are the same for every part, so all divisions follow one motion:
+
+        - Exact, for any division: the product of c_x; all of it where f is constant along the step, which is what
+          few-step models are trained for; and the motion itself on any model. (The exact model of a Gaussian, which
+          contracts by P from a to b, contracts by s·P^r in one part as in sixteen.)
+        - To first order only: what the published step itself does where f changes along it. It is one exponential Euler
+          step of that motion, so its error halves when the parts are twice as many, as that of the plain sampler does.
+
+        A jump is divided, a rate stays. (s^w with m_w = m·s^(w-1) would be exact for Euler where f follows the scale of
+        x and s = m; on the demo model it keeps 68 % of the effect from 4 to 16 steps, this rule 84 %.)
+
+        Whole own steps keep their values, and a step of the run that covers several own ones gets their product.
+        Outside of the own sigmas c_x is 1, and c_eps that of the nearest step.
         """
         steps = len(run) - 1
         whole = math.isclose(float(run[0]), float(own[0]), rel_tol=SAME_SIGMA) and same_sigma(run[-1], own[-1])

@@ -278,17 +278,42 @@ def test_a_step_over_several_own_ones_does_what_they_do(steps):
     assert walk(FOUR.for_sigmas(SIGMAS, run), run) == pytest.approx(walk(FOUR, SIGMAS), abs=1e-12)
 
 
-def gaussian(coefficients: Coefficients, sigmas, flow: bool, spread: float) -> float:
-    """How much wider Euler makes the pictures of the exact denoiser of N(0, spread²) than the stock sampler does.
+PARTS = (1, 2, 4, 8, 16)
+GAUSSIANS = [
+    pytest.param(own, flow, spread, id=f"{'flow' if flow else 'noise'}-{spread}")
+    for own, flow in [((1.0, 0.75, 0.5, 0.25, 0.0), True), ((2.9, 1.6, 0.9, 0.4, 0.0), False)]
+    for spread in (0.8, 0.5)
+]
+"""Own sigmas, whether they are a flow's, and the standard deviation of the pictures. Of the exact denoiser of such
+pictures everything is linear in x, so what a step does is one number."""
+FACTORS = [
+    pytest.param(Coefficients.constant(4, c_x=0.96), id="c_x"),
+    pytest.param(Coefficients.constant(4, c_eps=1.05), id="c_eps"),
+    pytest.param(FOUR, id="both"),
+]
 
-    Everything is linear in x, so the standard deviation after all steps is one number, without any sampling.
-    """
-    ratio = 1.0
-    for i, (a, b) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
-        signal = (1 - a) ** 2 * spread**2 if flow else spread**2
-        slope = (a - (1 - a) * spread**2 if flow else a) / (signal + a**2)  # the network's output is slope · x
-        ratio *= (coefficients.c_x[i] + coefficients.c_eps[i] * (b - a) * slope) / (1 + (b - a) * slope)
-    return ratio
+
+def deviation(sigma: float, flow: bool, spread: float) -> float:
+    """Of x at a sigma. The exact solution of the plain model contracts x as this falls."""
+    return math.hypot((1 - sigma) * spread if flow else spread, sigma)
+
+
+def exact_effect(made: Coefficients, sigmas, flow: bool, spread: float) -> float:
+    """Logarithm of how much wider the pictures become where each step is solved exactly: by s·P^r in place of P."""
+    total = 0.0
+    for s, m, a, b in zip(made.c_x, made.c_eps, sigmas, sigmas[1:], strict=False):
+        rate = m * math.log(s) / (s - 1) if s != 1 else m
+        total += math.log(s) + (rate - 1) * math.log(deviation(b, flow, spread) / deviation(a, flow, spread))
+    return total
+
+
+def euler_effect(made: Coefficients, sigmas, flow: bool, spread: float) -> float:
+    """The same of the published step, against the plain Euler step."""
+    total = 0.0
+    for s, m, a, b in zip(made.c_x, made.c_eps, sigmas, sigmas[1:], strict=False):
+        output = (a - (1 - a) * spread**2 if flow else a) / deviation(a, flow, spread) ** 2
+        total += math.log((s + m * (b - a) * output) / (1 + (b - a) * output))
+    return total
 
 
 def parted(sigmas, parts: int) -> list[float]:
@@ -296,26 +321,33 @@ def parted(sigmas, parts: int) -> list[float]:
     return [*inner, sigmas[-1]]
 
 
-@pytest.mark.parametrize("spread", [1.0, 0.5])
-@pytest.mark.parametrize(
-    ("own", "flow"), [((1.0, 0.75, 0.5, 0.25, 0.0), True), ((2.9, 1.6, 0.9, 0.4, 0.0), False)], ids=["flow", "noise"]
-)
-@pytest.mark.parametrize("c_x", [0.96, 1.02])
-def test_the_effect_over_a_range_of_sigma_does_not_grow_with_the_steps_in_it(own, flow, spread, c_x):
-    """On the exact model of a Gaussian. Regression: every step of the range jumped by c_x as a whole: 8 short steps of
-    a second pass made contrast 8 % stronger where the preset's own run made it 1.4 %."""
-    made = Coefficients.constant(4, c_x=c_x)
-    effects = []
-    for parts in (1, 2, 4, 8, 16):
+@pytest.mark.parametrize(("own", "flow", "spread"), GAUSSIANS)
+@pytest.mark.parametrize("factors", FACTORS)
+def test_a_range_of_sigma_has_one_effect_in_any_number_of_steps(own, flow, spread, factors):
+    """Regression: every step of the range jumped by c_x as a whole: 8 short steps of a second pass made contrast 8 %
+    stronger where the preset's own run made it 1.4 %."""
+    made = {parts: factors.for_sigmas(own, parted(own, parts)) for parts in PARTS}
+    effects = [exact_effect(made[parts], parted(own, parts), flow, spread) for parts in PARTS]
+    # 1e-12: 64 logarithms of numbers near 1.
+    assert effects == pytest.approx([effects[0]] * 5, abs=1e-12)
+    assert abs(effects[0]) > 1e-3
+    jumps = [sum(map(math.log, made[parts].c_x)) for parts in PARTS]
+    assert jumps == pytest.approx([sum(map(math.log, factors.c_x))] * 5, abs=1e-13)
+
+
+@pytest.mark.parametrize(("own", "flow", "spread"), GAUSSIANS)
+@pytest.mark.parametrize("factors", FACTORS)
+def test_the_published_steps_have_that_effect_to_first_order(own, flow, spread, factors):
+    """Euler's own error of a Gaussian, whose output is not constant along a step, halves when the steps do: what is
+    left of 1 to 16 parts is the sampler's, not the rule's."""
+    exact = exact_effect(factors, own, flow, spread)
+    errors = []
+    for parts in (1, 16, 64, 128):
         run = parted(own, parts)
-        effects.append(math.log(gaussian(made.for_sigmas(own, run), run, flow, spread)))
-    # The model's own part in it: its output is not constant along a step, and Euler's steps miss that. From two parts
-    # on, little of it is left.
-    assert effects[1:] == pytest.approx([effects[1]] * 4, rel=0.15)
-    assert effects[0] == pytest.approx(effects[4], rel=0.45)
-    # The jumps alone are the same to the last digit: 1e-13.
-    jumps = [sum(map(math.log, made.for_sigmas(own, parted(own, parts)).c_x)) for parts in (1, 2, 4, 8, 16)]
-    assert jumps == pytest.approx([4 * math.log(c_x)] * 5, abs=1e-13)
+        errors.append(euler_effect(factors.for_sigmas(own, run), run, flow, spread) - exact)
+    assert abs(errors[2]) < abs(errors[1]) / 2 < abs(errors[0])
+    # Extrapolated from 64 to 128 nothing of the first order is left. 2e-5: the second, 1/64² of a step's curvature.
+    assert 2 * errors[3] == pytest.approx(errors[2], abs=2e-5)
 
 
 @pytest.mark.parametrize("c_x", [1 + 2**-52, 1 - 2**-53, 1 + 1e-12, 1 + 1e-7])
