@@ -25,6 +25,8 @@ MANY_SLOW_YAML = 30_000
 """As ``MANY``, without libyaml: 70 000 values take it a second."""
 DEEPEST = 8
 """Lists and mappings inside each other in a YAML file; a list of prompts needs three."""
+MOST_DIRECTIVES = 8
+"""Lines of a YAML file that begin with %; libyaml compares each with all before it. A list of prompts needs none."""
 LONGEST_HEADER = 100_000
 """Characters of a table's first line: each separator is tried on it."""
 
@@ -37,8 +39,10 @@ _BREAKS = re.compile("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 """Python's ``splitlines`` and YAML end a line at these; in a prompt they were pasted with a text."""
 _HASH_PROMPT = re.compile(r"#(?:\d|([0-9a-f])\1{2,7}\b|(?=[a-f]*\d)[0-9a-f]{3,8}\b)", re.IGNORECASE)
 """A number or a colour at the start of a prompt: "#1 fan", "#ff0000 car", "#fff dress"; "#facade" is a comment."""
+_DIRECTIVE = re.compile(r"(?:\A|[\r\n])%")
 _SEP_LINE = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)
 """Excel's own first line of a CSV file."""
+_YAML_COMMENT = re.compile(r"(?:(?<=\s)|\A)#[^\r\n]*")
 _LONGEST_SCALAR = 100
 """Characters of a YAML value that may be a number or a date."""
 
@@ -196,7 +200,7 @@ def _below_comments(shown: str, text: str, notes: _Notes) -> tuple[str, int, str
         end = text.find("\n", start)
         end = len(text) if end < 0 else end
         line = text[start:end].strip()
-        if found := _SEP_LINE.fullmatch(line) if not separator else None:
+        if found := _SEP_LINE.fullmatch(text[start:end].strip(" ")) if not separator else None:
             separator = found[1]
         elif line and (not _is_comment(line) or line[1:2] in tuple(SEPARATORS)):
             break
@@ -287,9 +291,13 @@ def _parse_yaml(shown: str, text: str, notes: _Notes) -> tuple[list[str], list[s
     fast = hasattr(yaml, "CSafeLoader")
     if not fast and len(text) > LARGEST_SLOW_YAML:
         raise CalibrationError(f"{shown} is too long for this PyYAML.", "use a .txt, .csv or .json file")
+    if len(_DIRECTIVE.findall(text)) > MOST_DIRECTIVES:
+        raise CalibrationError(
+            f"{shown} is no plain list: it has many % directives.", "leave out lines that begin with %"
+        )
     try:
         events = yaml.parse(text, Loader=yaml.CSafeLoader if fast else yaml.SafeLoader)
-        data = _built(shown, events, MANY if fast else MANY_SLOW_YAML)
+        data = _built(shown, text, events, MANY if fast else MANY_SLOW_YAML, notes)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
@@ -299,16 +307,23 @@ def _parse_yaml(shown: str, text: str, notes: _Notes) -> tuple[list[str], list[s
     return _sets(shown, data, notes)
 
 
-def _built(shown: str, events: Iterable, most: int) -> object:
-    """The file's only document, from PyYAML's events. Its own constructor would follow aliases and merged mappings,
-    which make gigabytes of a few lines, and reads 1:1:1:… as one number, digit by digit."""
+def _built(shown: str, text: str, events: Iterable, most: int, notes: _Notes) -> object:
+    """The file's only document, from PyYAML's events of ``text``. Its own constructor would follow aliases and merged
+    mappings, which make gigabytes of a few lines, and reads 1:1:1:… as one number, digit by digit."""
     import yaml
 
     top: list = []
     stack: list[tuple[Any, list]] = [(None, top)]  # (the mapping or list, what was read of it)
+    read_to = comments = 0
     for number, event in enumerate(events):
         if number > most:
             raise _too_many(shown, "values", most)
+        # Between two events stand blanks, signs and comments: of "- a fox #1 fan" YAML reads the fox.
+        start = event.start_mark.index
+        if start > read_to + 1:
+            comments += len(_YAML_COMMENT.findall(text, read_to, start))
+        if event.end_mark.index > read_to:
+            read_to = event.end_mark.index
         line = event.start_mark.line + 1
         if isinstance(event, yaml.DocumentStartEvent) and top:
             raise CalibrationError(f"{shown} is no YAML in line {line}: a second document.", "leave one", line=line)
@@ -325,6 +340,7 @@ def _built(shown: str, events: Iterable, most: int) -> object:
         elif isinstance(event, yaml.CollectionEndEvent):
             kind, items = stack.pop()
             stack[-1][1].append(_mapping(shown, zip(items[::2], items[1::2], strict=True)) if kind is dict else items)
+    notes.skip("comment", comments)
     return top[0] if top else None
 
 

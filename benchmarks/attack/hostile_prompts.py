@@ -38,6 +38,9 @@ HOSTILE = {
     "an escaped text": ("a.yaml", lambda n: '- "' + "\\x41" * (n // 4) + '"'),
     "documents": ("a.yaml", lambda n: "---\n" * (n // 4)),
     "directives": ("a.yaml", lambda n: "%TAG !a! b\n" * (n // 11)),
+    # Three minutes for 4 MiB, once: libyaml compares each handle with all before it.
+    "directives of many handles": ("a.yaml", lambda n: "".join(f"%TAG !a{i}! b\n" for i in range(n // 20)) + "--- a"),
+    "directives after carriage returns": ("a.yaml", lambda n: "\r".join(f"%TAG !a{i}! b" for i in range(n // 20))),
     "open lists": ("a.json", lambda n: "[" * n),
     "objects": ("a.json", lambda n: '{"a":' * (n // 5)),
     "texts": ("a.json", lambda n: "[" + '"a",' * (n // 4) + '"a"]'),

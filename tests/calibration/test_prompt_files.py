@@ -20,6 +20,7 @@ FILES = {
     "quoted.csv": '"a cat"\n"a dog, sitting"\n',
     "bare.tsv": "a cat\na dog, sitting\n",
     "excel.csv": "sep=;\r\nid;prompt\r\n1;a cat\r\n2;a dog, sitting\r\n",
+    "tab sep.csv": "sep=\t\nid\tprompt\n1\ta cat\n2\ta dog, sitting",
     "quoted sep.csv": '"sep=;"\nprompt;id\na cat;1\na dog, sitting;2',
     "bare sep.csv": "SEP=|\na cat\na dog, sitting",
     "mixed.csv": 'id;"a, b";prompt\n1;2;a cat\n1;2;a dog, sitting',
@@ -161,6 +162,9 @@ def test_json_and_text_need_no_yaml(refused, monkeypatch):
         ("a.csv", "a cat\na dog",
          "2 prompts read from a .csv file, the first line is read as a prompt (a header would be named \"prompt\")"),
         ("a.csv", "id;prompt\n1\n2;b", "1 prompts read from a .csv file, 1 empty prompt skipped"),
+        # Regression: of the fox alone was said that it was read.
+        ("a.yaml", "# foxes\n- a fox #1 fan\n- b#c\n- 'd # e' # f\n- |\n  g # h",
+         "4 prompts read from a .yaml file, 3 comments skipped"),
         ("a.json", '["a", "", " "]', "1 prompts read from a .json file, 2 empty prompts skipped"),
         ("a.yaml", "prompts: [a, '']\nnegative: [b]\nseed: 3\nverdict: [c]",
          "2 prompts read from a .yaml file, not read: 'negative', 'seed', 1 empty prompt skipped"),
