@@ -14,7 +14,7 @@ from calibration import Result, Settings, calibrate
 from calibration.show import show_study
 from qsched_core import CalibrationError, Coefficients
 
-from .tally import Tally
+from .tally import Tally, memory_folder
 
 N_PROMPTS, N_STEPS = 12, 4
 
@@ -86,7 +86,7 @@ def figures(result: Result) -> tuple:
 def run(attacks: int = ATTACKS, seed: int = 0) -> Tally:
     tally, draw = Tally(), random.Random(seed)
     logging.getLogger().setLevel(logging.ERROR)  # every repair is told to the user
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
         calm = {race: Path(folder, f"calm {race}.jsonl") for race in (False, True)}
         wanted = {race: figures(study(journal, race=race)) for race, journal in calm.items()}
         for number in range(attacks):

@@ -12,7 +12,7 @@ from pathlib import Path
 import qsched_core as qs
 from benchmarks.in_host import import_host, import_pack
 
-from .tally import Tally
+from .tally import Tally, memory_folder
 
 STEMS = (
     "", " ", ".", "..", "...", "/", "\\", "~", "~root", "C:", "C:x", "\\\\server\\share\\x", "//server/share/x",
@@ -49,7 +49,7 @@ def run() -> Tally:
     tally = Tally()
     for name in dict.fromkeys(affix.format(stem) for stem in STEMS for affix in AFFIXES):
         for attempt in (_make, _import, _rename, _read):
-            with tempfile.TemporaryDirectory() as place:
+            with tempfile.TemporaryDirectory(dir=memory_folder()) as place:
                 _attack(attempt, name, Path(place), tally)
     logging.disable(logging.NOTSET)
     return tally

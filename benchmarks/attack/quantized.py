@@ -17,7 +17,7 @@ import qsched_core as qs
 from qsched_core import QuantizationError
 from qsched_core.quant import load_quantized, restore, save_quantized
 
-from .tally import Tally
+from .tally import Tally, memory_folder
 
 POOL = (None, True, -1, 0, 1, 3, 64, 2**31, 2**62, 0.5, float("nan"), "", "same", "w4a8", [], [1], [1, 1], [64, 64], {})
 """What a value of the record is changed into."""
@@ -60,7 +60,7 @@ class Net(nn.Module):
 def run(attacks: int = ATTACKS, seed: int = 0) -> Tally:
     tally, draw, net = Tally(), random.Random(seed), Net()
     qs.quantize(net, "w4a8")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
         path = Path(folder, "good.safetensors")
         save_quantized(net, path)
         good = path.read_bytes()
