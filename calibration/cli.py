@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
         _keep_best(watch.last, generate, inputs, args.output)
         raise
     lines = report.verdict(result)
-    print("\n" + "\n".join([*_table(result), "", *lines]))
+    print("\n" + "\n".join([*_table(result), "", *lines, *report.remarks(result)]))
     preset = Preset(
         result.recommended,
         generate.sigmas,

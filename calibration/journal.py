@@ -49,7 +49,8 @@ class _Damaged(Exception):
 
 class CheckedJournal:
     """A log for ``optuna.storages.JournalStorage``. ``lock`` has acquire() and release() (optuna's); without one the
-    file is only read, and ``damage`` says at which line reading stopped, if it did.
+    file is only read, and ``damage`` says at which line reading stopped, if it did. ``repair`` is a sentence where the
+    file was cut as it was opened, else "".
 
     Raises:
         CalibrationError: the file's first lines are damaged, or it is no journal; or it cannot be read or made.
@@ -58,6 +59,7 @@ class CheckedJournal:
     def __init__(self, path: Path, lock: Any = None):
         self._path, self._lock = path, lock
         self.damage: int | None = None
+        self.repair = ""
         self._rewind()
         try:
             if lock is not None and not path.exists():
@@ -215,11 +217,11 @@ class CheckedJournal:
         )
         shutil.copyfile(self._path, copy)
         os.truncate(self._path, self._place.offset)
-        logging.warning(
-            "Q-Sched: the journal %s was damaged at line %d. The study goes on from the line before; a copy of the "
-            "damaged file is %s.",
-            self._path, damage.line, copy.name,
-        )  # fmt: skip
+        self.repair = (
+            f"The study's journal was damaged at line {damage.line}: the study went on from the line before, and a "
+            f"copy of the damaged file is {copy.name}."
+        )
+        logging.warning("Q-Sched: %s %s", self._path, self.repair)
 
     # --- words
 

@@ -83,6 +83,11 @@ def verdict(result: Result) -> list[str]:
     return [*lines, *_guarded(result), *_effort(result), _objective(result)]
 
 
+def remarks(result: Result) -> list[str]:
+    """Sentences about this machine's run, for its user; not for the preset, which is shared."""
+    return list(result.repairs)
+
+
 def as_json(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
     """Plain JSON values: an end that is not finite is None."""
     return {

@@ -17,7 +17,7 @@ from .core import CalibrationError, Coefficients
 from .guard import Guard
 from .settings import Settings
 from .space import Space
-from .storage import STUDY, close_storage, import_optuna, open_storage, open_study, storage_errors
+from .storage import STUDY, close_storage, import_optuna, open_storage, open_study, repair_of, storage_errors
 from .strategies import fresh, grid_points, sampler_for
 from .workers import dead_trials, enlist, nobody_else_works
 
@@ -52,7 +52,7 @@ class Search:
     Common random numbers make the objective deterministic, and it is smooth with a ridge along c_x ~ c_eps: a
     Gaussian process needs far fewer pictures than a grid, and half of the candidates are told apart from the best by
     a part of the prompts. All state is in the storage: any number of processes may work on one study, and one that
-    was cut off goes on as if it had not been.
+    was cut off goes on as if it had not been. ``repair`` says what was done to a damaged journal, see ``repair_of``.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class Search:
             self.trials = (settings.trials + 1 if trials is None else trials) + len(starts)
         self._where, self._name, self._inputs, self._guard = where, name, inputs, guard
         self._storage = open_storage(where)
+        self.repair = repair_of(self._storage)
         self._distributions = {
             axis: self._optuna.distributions.FloatDistribution(space.low, space.high) for axis in space.axes
         }

@@ -52,6 +52,11 @@ def open_storage(where: object, *, read_only: bool = False):
     return where
 
 
+def repair_of(storage: object) -> str:
+    """A sentence where ``open_storage`` found a damaged journal and cut it, else ""."""
+    return getattr(storage, "qsched_repair", "")
+
+
 def close_storage(storage: object, where: object) -> None:
     """Give back what ``open_storage(where)`` opened: a database's connections. Somebody else's storage stays open."""
     if storage is not where:
@@ -105,7 +110,7 @@ def _journal(optuna, path: Path, read_only: bool):
     # Not optuna's default lock, a symbolic link: on Windows that takes an administrator.
     journal = CheckedJournal(path, None if read_only else JournalFileOpenLock(str(path)))
     try:
-        return optuna.storages.JournalStorage(journal)
+        storage = optuna.storages.JournalStorage(journal)
     except CalibrationError:
         raise
     except (LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
@@ -113,6 +118,8 @@ def _journal(optuna, path: Path, read_only: bool):
         raise CalibrationError(
             "the study's journal is damaged.", f"delete or rename it, and the study begins anew: {path}", path=str(path)
         ) from error
+    storage.qsched_repair = journal.repair
+    return storage
 
 
 def _database(optuna, url: str):

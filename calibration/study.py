@@ -89,6 +89,7 @@ class Result:
     which ``optimism`` is the size: what the search's own prompts promised beyond them. ``nfe`` counts network
     evaluations (pictures × steps), ``failed`` the candidates with a picture that could not be scored. ``trace`` has
     every trial as (point, JAQ on the search prompts). ``guarded`` names what no winner could worsen on them.
+    ``repairs`` say what was done to a damaged journal.
     """
 
     coefficients: Coefficients
@@ -109,6 +110,7 @@ class Result:
     finished: tuple[Trial, ...] = field(repr=False)
     guarded: tuple[str, ...] = ()
     on_reference: OnReference | None = None
+    repairs: tuple[str, ...] = ()
 
     @property
     def gain(self) -> Interval:
@@ -185,9 +187,11 @@ class _Study:
         self.made = 0
         self.jaqs: set[float] = set()  # different ones
         self.later_trials = 0  # of stages that have not begun
+        self.repairs: list[str] = []
 
     def result(self) -> Result:
         for search in self._stages():
+            self.repairs += [search.repair] if search.repair else []
             try:
                 self._start_reference(search)
                 self._climb(search)
@@ -228,6 +232,7 @@ class _Study:
             finished=tuple(self.finished),
             guarded=search.guarded(),
             on_reference=on_reference,
+            repairs=tuple(self.repairs),
         )
 
     # --- the reference

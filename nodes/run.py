@@ -19,7 +19,7 @@ from ..calibration.metrics.reference import DISTANCE
 from ..calibration.plots import jaq_map, paired_plot
 from ..calibration.prompt_syntax import plain_text
 from ..calibration.reference_pictures import ReferencePictures, guard_of
-from ..calibration.report import Row, as_json, preset_verdict, table, verdict
+from ..calibration.report import Row, as_json, preset_verdict, remarks, table, verdict
 from ..calibration.search import Trial
 from ..calibration.space import Space
 from ..calibration.split import split
@@ -257,9 +257,10 @@ class Run:
             preset_verdict(result),
             record,
         )
+        sentences = [*lines, *remarks(result)]
         report = {
             "table": table(_rows(generator, full, result)),
-            "verdict": lines,
+            "verdict": sentences,
             "answer": result.answer,
             "accepted": result.accepted,
             "why not": _why_not(result),
@@ -280,7 +281,7 @@ class Run:
             picture_tensor(_paired(result, self.prompts)),
         )
         texts = tuple(self.prompts.texts[index % len(self.prompts.texts)] for index in indices)
-        return Outcome(preset, "\n".join(lines), *pictures, report, pictured, texts)
+        return Outcome(preset, "\n".join(sentences), *pictures, report, pictured, texts)
 
     def _pictures(
         self, generator: HostGenerator, full: HostGenerator | None, result: Result, indices

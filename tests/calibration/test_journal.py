@@ -21,6 +21,7 @@ import pytest
 
 from benchmarks.attack.journals import KINDS, N_PROMPTS, N_STEPS, figures, mutant, score
 from calibration import Result, Settings, calibrate
+from calibration.report import remarks, verdict
 from calibration.show import show_study
 from calibration.storage import import_optuna, open_storage
 from qsched_core import CalibrationError
@@ -85,12 +86,19 @@ def test_what_is_damaged_is_copied_before_the_study_goes_on(tmp_path, calm, capl
     lines[40] = lines[40].replace(b"0", b"1")
     journal.write_bytes(b"".join(lines))
     world = World()
-    assert figures(world.run(journal)) == wanted
+    result = world.run(journal)
+    assert figures(result) == wanted
     assert 0 < world.rows < 9
+    # Regression: it was said on the console alone.
+    (said,) = remarks(result)
+    assert "damaged at line 41" in said
+    assert "study.jsonl.damaged1" in said
+    assert said not in verdict(result)
     assert (tmp_path / "study.jsonl.damaged1").read_bytes() == b"".join(lines)
-    assert f"{journal} was damaged at line 41" in caplog.text
-    assert "study.jsonl.damaged1" in caplog.text
-    assert figures(World(stop=0).run(journal)) == wanted
+    assert f"{journal} {said}" in caplog.text
+    again = World(stop=0).run(journal)
+    assert figures(again) == wanted
+    assert remarks(again) == []
 
 
 @pytest.mark.parametrize(

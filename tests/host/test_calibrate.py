@@ -266,6 +266,21 @@ def test_the_same_inputs_are_read_from_the_journal(run, pack, monkeypatch):
     assert run(k=3.0)[1]["trace"] != first["trace"]
 
 
+def test_a_journal_that_was_repaired_is_named_in_the_report_and_not_in_the_preset(run, pack):
+    """Regression: the console alone knew of it."""
+    folder = pack("nodes.folders").journal_path("any").parent
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.jsonl")}
+    first = run(k=3.5)[1]
+    (journal,) = (path for path in folder.glob("*.jsonl") if path.stat().st_mtime_ns != before.get(path))
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:-3], lines[-3].replace(b"0", b"1"), *lines[-2:]]))
+    preset, report, outputs = run(k=3.5)
+    assert report["gains"] == first["gains"]
+    assert f"copy of the damaged file is {journal.name}.damaged1." in report["verdict"][-1]
+    assert report["verdict"][:-1] == preset.record["verdict"] == first["verdict"]
+    assert outputs[1] == "\n".join(report["verdict"])
+
+
 # --- memory
 
 
