@@ -14,6 +14,7 @@ import torch
 from comfy.model_patcher import LazyCastingParam, LowVramPatch, ModelPatcher
 from torch import Tensor, nn
 
+from ..qsched_core.quant.layers import prepare
 from .layer_patches import LayerPatches
 from .layers import HostLayer, PatchedAtOutput
 
@@ -77,6 +78,8 @@ class PackedPatcher(ModelPatcher):
         return getattr(self.model, "manual_cast_dtype", None) or self.model.get_dtype()
 
     def load(self, *args, **kwargs):
+        # Layers that stay offloaded are never moved there, and compute there all the same.
+        prepare(self.load_device)
         super().load(*args, **kwargs)
         if self.model.model_lowvram or self.model.model_loaded_weight_memory != self.model_size():
             self.model.model_loaded_weight_memory += self._resident_bytes()

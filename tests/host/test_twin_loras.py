@@ -325,6 +325,16 @@ def test_a_hook_comes_from_the_cache_and_goes_again(pack, source):
     assert same_bits(output_of(LINEAR, x)(twin), plain)
 
 
+def test_the_device_is_prepared_where_not_one_layer_is_moved_to_it(pack, source):
+    """Regression: a file's layers under partial loading made their tables inside the first block that ran, whose
+    allocations the host's compiler replays."""
+    layers = pack("qsched_core.quant.layers")
+    twin = twin_of(pack, source)
+    layers._prepared.clear()
+    with Loaded(twin, False):
+        assert twin.load_device in layers._prepared
+
+
 def test_a_lora_outlives_a_partial_unload_once(pack, source, call):
     """A layer that moves out has the patch it was loaded with and the one the host leaves for it: one of them acts."""
     model = clone_with(twin_of(pack, source), lora_on_all(source, 0.05))
