@@ -49,6 +49,20 @@ class _Sizes(quant.TorchBackend):
         return ""
 
 
+class _NativeSizes(quant.KitchenBackend):
+    """The native layouts' own rules for each layer, with eight bits where four have no rotation; their bytes are those
+    of our packing in the same bits and groups, which has as many scales."""
+
+    def missing(self, form: quant.Format, device: torch.device) -> str:
+        return ""
+
+    def trial(self, form: quant.Format, device: torch.device, size: int = 0) -> str:
+        return ""
+
+    def twin(self, layer, weight, bias, form):
+        return _SizedLinear.like(layer, weight, bias, form)
+
+
 def whole(make: Callable[..., nn.Module], depths: tuple[int, ...], name: str, recipe: str) -> list[int]:
     """[parameters, bytes as FP16, bytes packed]: one block of each kind is weighed, and counted."""
     ones = [1] * len(depths)
@@ -68,8 +82,9 @@ def weigh(network: nn.Module, name: str, recipe: str) -> tuple[int, int, int]:
                 shared = torch.zeros(1).expand(parameter.numel()).view(parameter.shape)
                 module._parameters[key] = nn.Parameter(shared, requires_grad=False)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    sized = {"torch": _Sizes({nn.Linear: _SizedLinear, nn.Conv2d: _SizedConv2d})}
-    job = quant.Job.of(name, backend="torch", recipe=recipe, backends=sized)
+    sized = {"kitchen": _NativeSizes(), "torch": _Sizes({nn.Linear: _SizedLinear, nn.Conv2d: _SizedConv2d})}
+    backend = "kitchen" if recipe == "stock" else "torch"
+    job = quant.Job.of(name, backend=backend, recipe=recipe, backends=sized)
     reports = [report for _, report in quant.quantized_layers(network, job)]
     saved = sum(report.bytes_before - report.bytes_after for report in reports)
     return parameters, 2 * parameters, 2 * parameters - saved
