@@ -33,6 +33,9 @@ KERNELS = ("comfy-kitchen", "comfy-aimdo")
 NEWEST = ("comfy-kitchen==0.2.40", "comfy-aimdo==0.6.0")
 """The registry's newest on 2026-11-28: what a user gets who updates packages by hand."""
 
+BETWEEN = ("comfy-kitchen==0.2.34", "comfy-kitchen==0.2.37")
+"""Between what the newest host pins and NEWEST: kernels came and changed in these versions too."""
+
 FILES = (
     "pack", "check", "sampling", "core_samplers", "native", "formats", "twin",
 )  # fmt: skip
@@ -61,6 +64,7 @@ class Row:
     loads: str = NO_RESULT
     first_template: str = NO_RESULT
     tests: str = NO_RESULT
+    date: str = ""
 
     @property
     def fine(self) -> bool:
@@ -68,13 +72,15 @@ class Row:
 
 
 def combinations(hosts: Sequence[Host]) -> Iterator[Combination]:
-    """Each host with what it pins; the newest two with the newest kernels too."""
+    """Each host with what it pins; the newest two with the newest kernels too, the newest with those between."""
     for host in hosts:
         pins = lines(host.requirements.read_text("utf-8"))
         own = [line for line in pins if re.split("[=<>~!]", line)[0] in KERNELS]
         yield Combination(host, tuple(line if "==" in line else newest(line) for line in own))
     for host in hosts[-2:]:
         yield Combination(host, NEWEST)
+    for kitchen in BETWEEN:
+        yield Combination(hosts[-1], (kitchen, *(pin for pin in own if not pin.startswith("comfy-kitchen"))))
 
 
 def newest(line: str) -> str:
@@ -99,7 +105,7 @@ def overlay(packages: Sequence[str]) -> Path:
 
 def try_out(one: Combination, files: Sequence[str]) -> Row:
     """Start it, run the first template, run the test files."""
-    row = Row(one.host.version, list(one.packages))
+    row = Row(one.host.version, list(one.packages), date=date.today().isoformat())
     env = {"PYTHONPATH": str(overlay(one.packages))}
     try:
         with server.running(one.host, Path(sys.executable), env=env) as comfy:
@@ -151,11 +157,13 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(parts)
 
 
-def keep(rows: Sequence[Row], files: Sequence[str]) -> None:
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    kept = {"date": date.today().isoformat(), "python": sys.version.split()[0], "test_files": list(files)}
-    kept["rows"] = [vars(row) for row in rows]
-    RESULT.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
+def keep(rows: Sequence[Row], files: Sequence[str], result: Path = RESULT) -> None:
+    """Each row takes the place of the last one of its combination; those that were not run now stay as they were."""
+    result.parent.mkdir(parents=True, exist_ok=True)
+    old = json.loads(result.read_text("utf-8"))["rows"] if result.is_file() else []
+    table = {(row["comfyui"], *row["packages"]): row for row in [*old, *map(vars, rows)]}
+    kept = {"python": sys.version.split()[0], "test_files": list(files), "rows": list(table.values())}
+    result.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
 
 
 def _version(host: Host) -> list[int]:
@@ -179,7 +187,7 @@ def _main() -> int:
                 rows.append(try_out(one, files))
                 print(table(rows).splitlines()[-1], flush=True)
         print(f"\n{table(rows)}")
-        if files and not arguments.only:
+        if files:
             keep(rows, files)
         bad = [row.comfyui for row in rows if not (row.fine or arguments.quick)]
         if bad:

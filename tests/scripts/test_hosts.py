@@ -1,5 +1,7 @@
 """Which combinations of ComfyUI and its kernels are tried, and what counts as working."""
 
+import json
+
 from scripts import hosts
 from scripts.host import SDIST_HOST_VERSION, SDISTS, Host
 from scripts.hosts import NEWEST, Row, combinations, table
@@ -17,7 +19,16 @@ def test_each_host_is_run_with_its_own_pins_and_the_newest_two_with_the_newest_k
     new = make(tmp_path / "b", "0.30.0", "comfy-kitchen==0.2.26\ncomfy-aimdo==0.4.11")
     found = [(one.host.version, one.packages) for one in combinations([old, new])]
     own = ("comfy-kitchen==0.2.26", "comfy-aimdo==0.4.11")
-    assert found == [("0.18.2", NEWEST), ("0.30.0", own), ("0.18.2", NEWEST), ("0.30.0", NEWEST)]
+    between = [("0.30.0", (kitchen, "comfy-aimdo==0.4.11")) for kitchen in hosts.BETWEEN]
+    assert found == [("0.18.2", NEWEST), ("0.30.0", own), ("0.18.2", NEWEST), ("0.30.0", NEWEST), *between]
+
+
+def test_a_run_of_some_combinations_keeps_what_the_others_gave(tmp_path):
+    result = tmp_path / "hosts.json"
+    hosts.keep([Row("0.30.0", ["a==1"], tests="1 failed"), Row("0.30.0", ["a==2"], tests="old")], ["x"], result)
+    hosts.keep([Row("0.30.0", ["a==1"], tests="2 passed")], ["x"], result)
+    rows = json.loads(result.read_text("utf-8"))["rows"]
+    assert [(row["packages"], row["tests"]) for row in rows] == [(["a==1"], "2 passed"), (["a==2"], "old")]
 
 
 def test_the_default_host_is_one_that_can_be_had():
