@@ -209,7 +209,11 @@ def input_path(name: str) -> Path:
             return path
     except (OSError, ValueError, RuntimeError):
         pass  # a name that no file can have, or a link to itself
-    raise CalibrationError(f"no file {name[:40]!r} in ComfyUI's input folder.", "put the prompt file there", name=name)
+    raise CalibrationError(
+        f"no file {name[:40]!r} in ComfyUI's input folder.",
+        f"put the prompt file into {folder_paths.get_input_directory()}",
+        name=name,
+    )
 
 
 def read_input(name: str) -> bytes:

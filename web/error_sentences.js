@@ -157,11 +157,11 @@ const SENTENCES = [
     "branchez le modèle FP16, ou donnez des motifs include",
   ],
   [
-    "put the prompt file there",
-    "请把提示词文件放到那里",
-    "プロンプトのファイルをそこに置いてください",
-    "프롬프트 파일을 그곳에 넣으세요",
-    "mettez-y le fichier de prompts",
+    "put the prompt file into {0}",
+    "请把提示词文件放到 {0}",
+    "プロンプトのファイルを {0} に置いてください",
+    "프롬프트 파일을 {0}에 넣으세요",
+    "mettez le fichier de prompts dans {0}",
   ],
   [
     "write one prompt per line, 12 or more is good",

@@ -32,7 +32,7 @@ class HPSv21(FeatureMetric):
     files = ("HPS_v2.1_compressed.safetensors", "HPS_v2.1_compressed.pt")
 
     def __init__(self, file: Path, architecture: Mapping | None = None):
-        where = f"get {self.files[-1]} from {HPS_PAGE} on Hugging Face into models/qsched_metrics/HPSv2.1"
+        where = f"get {self.files[-1]} from {HPS_PAGE} on Hugging Face into {file.parent}"
         super().__init__(open_checkpoint(file, where, architecture=architecture))
 
     def judge(self, image: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -56,7 +56,7 @@ class PickScore(FeatureMetric):
     files = ("model.safetensors", "pytorch_model.bin")
 
     def __init__(self, file: Path, architecture: Mapping | None = None):
-        where = f"get {self.files[0]} from {PICK_PAGE} on Hugging Face into models/qsched_metrics/PickScore_v1"
+        where = f"get {self.files[0]} from {PICK_PAGE} on Hugging Face into {file.parent}"
         super().__init__(open_checkpoint(file, where, from_transformers, architecture))
 
     def judge(self, image: Tensor, prompts: Sequence[str]) -> Tensor:

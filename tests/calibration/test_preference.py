@@ -110,7 +110,7 @@ def test_a_missing_file_is_named_with_its_page(tmp_path, refused):
     (tmp_path / "HPSv2.1").mkdir()
     with refused(CalibrationError, "HPSv2.1 lacks HPS_v2.1_compressed.pt", "xswu/HPSv2", file="HPS_v2.1_compressed.pt"):
         HPSv21(tmp_path / "HPSv2.1" / "HPS_v2.1_compressed.pt")
-    with refused(CalibrationError, "lacks model.safetensors", "yuvalkirstain/PickScore_v1"):
+    with refused(CalibrationError, "lacks model.safetensors", "yuvalkirstain/PickScore_v1", f"into {tmp_path}"):
         PickScore(tmp_path / "PickScore_v1" / "model.safetensors")
 
 
