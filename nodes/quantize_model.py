@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..qsched_core import PresetError
 from ..qsched_core.quant import AUTO, FORMATS, QUALITIES, RECIPES
 from .backends import job_for
+from .deferred import DeferredModel
 from .folders import MODELS_FOLDER, STOCK_FOLDER, file_names, file_path, shown_folder, unused_path
 from .progress import NodeProgress, node_id
 from .quantized_files import is_native, is_stock, load_model, save_model, save_stock
@@ -15,6 +16,9 @@ from .sockets import CATEGORY, ObservationSocket, PlanSocket
 from .twin import quantized_twin
 
 GROUPS = {"format's own": None, "16": 16, "32": 32, "64": 64, "128": 128, "per channel": 0}
+
+REFERENCE = "w8a8"
+"""On the demo model its pictures score as those in full precision: JAQ -0.000 [-0.002, +0.001]."""
 
 BEST_POSSIBLE = "auto"
 """The best quality that the plugged inputs allow."""
@@ -124,6 +128,11 @@ class QSchedQuantizeModel(io.ComfyNode):
                 io.String.Output(
                     display_name="report", tooltip="What was quantised, what was kept and why, and the size."
                 ),
+                io.Model.Output(
+                    display_name="reference",
+                    tooltip="The given model in 8 bits, for JAQ Calibrate: half the memory, as good to compare with. "
+                    "Made when it is first used.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -163,7 +172,12 @@ class QSchedQuantizeModel(io.ComfyNode):
             quality=None if quality == BEST_POSSIBLE else quality,
         )
         twin, report = quantized_twin(model, job, on_layer)
-        return io.NodeOutput(twin, report.text(), ui=keep_output(cls, {"text": [report.text()]}))
+        return io.NodeOutput(twin, report.text(), reference_of(model), ui=keep_output(cls, {"text": [report.text()]}))
+
+
+def reference_of(model) -> DeferredModel:
+    """The MODEL in ``REFERENCE``, made when it is first used."""
+    return DeferredModel(lambda: quantized_twin(model, job_for(model, REFERENCE))[0], like=model)
 
 
 def _patterns(text: str) -> list[str]:

@@ -241,6 +241,15 @@ def test_near_the_full_model_the_winner_is_no_farther_from_it(run, demo):
     assert not free.record["settings"]["stay near"]
 
 
+def test_the_eight_bit_twin_is_as_good_a_reference(run, demo, pack):
+    """Made by Quantize Model when it is used. Its pictures are nearly the full model's."""
+    _, report, _ = run(full_model=pack("nodes.quantize_model").reference_of(demo[0]), warm_start=False)
+    rows = {row["name"]: row for row in report["table"]["rows"]}
+    assert rows["reference w8a8/channel"]["distance to full"] == pytest.approx(0.0, abs=1e-6)
+    assert rows["quantised"]["distance to full"] > 0.001
+    assert "Net of that: JAQ" in "".join(report["verdict"]) or report["coefficients"]["c_x"] == [1.0, 1.0]
+
+
 def test_without_a_full_model_there_is_nothing_to_stay_near_to(run):
     assert not run()[0].record["settings"]["stay near"]
 
