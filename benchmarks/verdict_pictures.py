@@ -192,7 +192,7 @@ ANSWERS = ("repair", "re-tuning", "nothing found")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=20, help="of each setting (%(default)s)")
-    parser.add_argument("--only", default="", help="settings whose name contains this")
+    parser.add_argument("--kept", action="store_true", help="make none, only sum up those that are finished")
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     kept = FOLDER / "verdict_pictures.jsonl"
@@ -201,8 +201,10 @@ def main() -> None:
     rows: dict[str, list[dict]] = {}
     for seed in range(arguments.studies):
         for kind in toys.KINDS:
-            for name in (name for name in SETTINGS if arguments.only in name):
+            for name in SETTINGS:
                 key = (kind, name, seed)
+                if key not in known and arguments.kept:
+                    continue
                 if key not in known:
                     known[key] = study(kind, name, seed)
                     line = {"kind": kind, "setting": name, "seed": seed, "row": known[key]}
