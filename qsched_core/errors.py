@@ -5,11 +5,14 @@ from __future__ import annotations
 FIRST_LINE = 90
 """What the host's error box shows of a message without scrolling."""
 
+LEAST_OF_A_NAME = 16
+"""Characters of a name by which a person still knows it."""
+
 
 class QSchedError(Exception):
     """First line at most 90 characters: "<what>. Fix: <action>". ``fields`` hold the values the text speaks of.
 
-    Where a long value leaves no room, the way out moves to a second line and the first is cut.
+    Where a long value leaves no room, the way out moves to a second line, and the longest word loses its middle.
     """
 
     def __init__(self, what: str, fix: str = "", **fields: object):
@@ -49,4 +52,16 @@ def _message(what: str, fix: str) -> str:
     line = f"{what} {fix}".strip()
     if len(line) <= FIRST_LINE:
         return line
-    return f"{what if len(what) <= FIRST_LINE else what[: FIRST_LINE - 1] + '…'}\n{fix}".strip()
+    return f"{_fitted(what)}\n{fix}".strip()
+
+
+def _fitted(what: str) -> str:
+    """At most FIRST_LINE characters. A long name or path loses its middle, so that what is said of it stays."""
+    if len(what) <= FIRST_LINE:
+        return what
+    longest = max(what.split(" "), key=len)
+    room = len(longest) - (len(what) - FIRST_LINE) - 1
+    if room < LEAST_OF_A_NAME:
+        return f"{what[: FIRST_LINE - 1]}…"
+    begin = room // 2
+    return what.replace(longest, f"{longest[:begin]}…{longest[begin - room :]}", 1)

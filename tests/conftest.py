@@ -37,7 +37,8 @@ Refused = Callable[..., AbstractContextManager[None]]
 @pytest.fixture
 def refused() -> Refused:
     """``with refused(Kind, "part of the text", field=value): ...`` expects one of our errors, as a person reads it:
-    a first line that fits the host's box, a way out, and the values that the text speaks of."""
+    a first line that fits the host's box, a way out, and the values that the text speaks of. Parts stand in this order,
+    the first of them before the way out, if it does not begin with "Fix: ": the two cannot be swapped."""
 
     @contextmanager
     def check(kind: type[Exception], *parts: str, **fields: object) -> Iterator[None]:
@@ -47,7 +48,12 @@ def refused() -> Refused:
         assert text.startswith("Q-Sched: ")
         assert "Fix: " in text
         assert len(text.splitlines()[0]) <= 90
-        assert [part for part in parts if part not in text] == [], text
+        place = 0
+        for part in parts:
+            assert part in text[place:], text
+            place = text.index(part, place) + len(part)
+        if parts and not parts[0].startswith("Fix: "):
+            assert parts[0] in text.partition("Fix: ")[0], text
         assert {name: caught.value.fields[name] for name in fields} == fields
 
     return check

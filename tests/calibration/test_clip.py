@@ -140,7 +140,7 @@ def test_a_text_tower_that_would_be_downloaded_is_refused(tmp_path, refused):
 
 def test_without_open_clip_the_package_is_named(folder, refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    with refused(DependencyError, "pip install open_clip_torch"):
+    with refused(DependencyError, "this metric needs open_clip.", "pip install open_clip_torch"):
         ClipScorer(folder)
 
 

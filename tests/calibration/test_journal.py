@@ -188,7 +188,7 @@ def test_a_disk_that_is_full_in_the_midst_of_a_line_costs_nothing(tmp_path, calm
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
-        with refused(CalibrationError, "the study's journal cannot be written: ", str(journal), "make room"):
+        with refused(CalibrationError, "the study's journal cannot be written: ", "make room", str(journal)):
             World().run(journal)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -89,5 +89,5 @@ def test_more_than_one_number_per_picture_is_refused(pyiqa, refused):
 
 def test_without_the_package_it_is_named(monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "pyiqa", None)
-    with refused(DependencyError, "pip install pyiqa"):
+    with refused(DependencyError, "this metric needs pyiqa.", "pip install pyiqa"):
         PyIQA("piqe")

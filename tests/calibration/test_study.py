@@ -16,6 +16,7 @@ import torch
 from calibration import Progress, Result, Settings, calibrate, strategies
 from calibration.guard import Guard
 from calibration.split import split
+from calibration.storage import open_storage
 from qsched_core import CalibrationError, Coefficients
 
 N_PROMPTS, N_STEPS = 12, 4
@@ -569,6 +570,20 @@ def test_a_run_that_was_cancelled_while_generating_ends_as_if_it_had_not(tmp_pat
     result = second.calibrate(journal=journal)
     assert_same(result, uninterrupted)
     assert len(second.generated) == 9 - call  # what is finished is not made again
+
+
+def test_a_cancelled_trial_is_given_back_at_once(tmp_path):
+    """Else other workers wait until its worker is taken for dead."""
+    journal = tmp_path / "study.jsonl"
+    world = World()
+    with pytest.raises(Cancelled):
+        calibrate(interrupting(world, 3), world.score, N_PROMPTS, N_STEPS, quick(), journal=journal)
+    storage = open_storage(journal, read_only=True)
+    states = [
+        trial.state.name for study in storage.get_all_studies() for trial in storage.get_all_trials(study._study_id)
+    ]
+    assert states.count("COMPLETE") == 3
+    assert "RUNNING" not in states
 
 
 def test_a_run_that_is_cancelled_at_every_trial_still_arrives(tmp_path, monkeypatch, uninterrupted):

@@ -41,8 +41,22 @@ def test_the_first_line_never_exceeds_90_characters(length):
     assert str(error).endswith("Fix: mend it, please")
     # 9 for "Q-Sched: " and 21 for " Fix: mend it, please": it stays on one line as long as it fits.
     assert bool(rest) == (9 + length + 21 > 90)
-    assert first.endswith("…") == (9 + length > 90)
+    assert ("…" in first) == (9 + length > 90)
     assert error.what == "x" * length
+
+
+def test_a_long_name_loses_its_middle_and_what_is_said_of_it_stays():
+    """A file with a long name was "Q-Sched: bbbbbbbb…" and nothing else."""
+    first, way_out = str(
+        qs.QSchedError(f"{'b' * 200}.safetensors (0 bytes) is no preset.", "choose another")
+    ).splitlines()
+    assert first.startswith("Q-Sched: bbbb") and first.endswith("b.safetensors (0 bytes) is no preset.")
+    assert (len(first), way_out) == (90, "Fix: choose another")
+
+
+def test_a_text_of_many_words_is_cut_at_its_end():
+    first, _ = str(qs.QSchedError("a " * 100, "mend it")).splitlines()
+    assert len(first) == 90 and first.endswith("…")
 
 
 def test_a_value_with_line_breaks_cannot_push_the_way_out_from_the_first_line():

@@ -104,5 +104,5 @@ def test_strength_is_applied_before_all_else():
 
 @pytest.mark.parametrize("choice", ["", "hope", None, "Refuse"])
 def test_an_unknown_choice_is_refused(refused, choice):
-    with refused(PresetError, "use one of resample, use as is, refuse"):
+    with refused(PresetError, "if_differs is ", "use one of resample, use as is, refuse"):
         fit(FULL, Binding(), SIGMAS, if_differs=choice)

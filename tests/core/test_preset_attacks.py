@@ -244,7 +244,7 @@ def test_a_folder_is_refused(evil, refused):
 def test_a_long_file_name_with_line_breaks_cannot_hide_what_is_wrong(tmp_path, refused):
     path = tmp_path / ("a\n" + "b" * 200 + ".safetensors")
     path.write_bytes(b"")
-    with refused(PresetError, "choose a file"):
+    with refused(PresetError, "a bbb", "b.safetensors (0 bytes) is no preset.", "choose a file"):
         load_preset(path)
 
 

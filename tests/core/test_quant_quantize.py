@@ -287,7 +287,7 @@ def test_a_module_whose_layers_are_all_kept_is_refused_with_the_most_common_reas
     [
         ({"format": "int4"}, "'int4'"),
         ({"backend": "gguf"}, "'gguf'"),
-        ({"recipe": "everything"}, "use one of stock, compact"),
+        ({"recipe": "everything"}, "'everything'"),
     ],
 )
 def test_unknown_formats_and_backends_are_refused_before_anything_changes(refused, arguments, text):

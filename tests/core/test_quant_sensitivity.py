@@ -14,6 +14,7 @@ import qsched_core as qs
 from qsched_core import QuantizationError
 from qsched_core.quant import (
     FORMATS,
+    Measure,
     Plan,
     QuantizedLinear,
     load_quantized,
@@ -464,3 +465,9 @@ def test_wrong_requests_are_refused(net, study, refused):
     with refused(QuantizationError, "no layer to study"):
         measure_sensitivity(net, driving(net), include=["nothing"])
     assert hooks(net) == 0
+
+
+def test_damage_is_the_squared_error_of_the_network_where_it_was_measured():
+    assert Measure(None, 1, 0.5).damage == 0.25
+    assert Measure(None, 1, 0.5, 0.3, 0.4).damage == pytest.approx(0.25)
+    assert Measure(None, 1, 0.5, 0.3, 0.1).damage == pytest.approx(0.10)
