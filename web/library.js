@@ -91,8 +91,10 @@ function build() {
   foot = element("p", "qsched-file");
   root.append(search, bar, chooser, notice, list, foot, element("p", "qsched-file", text("drop here")));
   for (const event of ["dragover", "drop"]) root.addEventListener(event, takeDrop);
-  // Ahead of the end, so that it is there before it is seen.
-  end = new IntersectionObserver((seen) => seen.at(-1).isIntersecting && loadMore(), { root, rootMargin: "600px" });
+  // Ahead of the end, so that it is there before it is seen. The host's container scrolls, not what is in it: of an
+  // element that does not scroll, its end is always in sight. Browsers that know no scrollMargin ask at the end itself.
+  const ahead = { rootMargin: "600px", scrollMargin: "600px" };
+  end = new IntersectionObserver((seen) => seen.at(-1).isIntersecting && loadMore(), ahead);
 }
 
 // The host would open the file's workflow: on the tab it is a preset.
