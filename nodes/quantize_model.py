@@ -119,8 +119,9 @@ class QSchedQuantizeModel(io.ComfyNode):
                     options=[BEST_POSSIBLE, *QUALITIES],
                     default=BEST_POSSIBLE,
                     optional=True,
-                    tooltip="fast: rounds to nearest. fitted: rounds by the observation. auto: fitted where an "
-                    "observation is plugged in, else fast.",
+                    tooltip="fast: rounds to nearest. fitted: rounds by the observation. best: also keeps a small "
+                    "float part beside each Linear layer of ours, a tenth larger. auto: fitted where an observation "
+                    "is plugged in, else fast.",
                 ),
             ],
             outputs=[

@@ -22,8 +22,12 @@ from .sources import weight_bits
 
 CPU = torch.device("cpu")
 
-FAST, FITTED = QUALITIES = ("fast", "fitted")
-"""``fast`` rounds to nearest; ``fitted`` rounds as the observed inputs want it, where that is better."""
+FAST, FITTED, BEST = QUALITIES = ("fast", "fitted", "best")
+"""``fast`` rounds to nearest; ``fitted`` rounds as the observed inputs want it, where that is better; ``best`` also
+keeps a part of ``BEST_RANK`` beside each of our Linear layers."""
+
+BEST_RANK = 16
+"""At width 1280 a tenth of the 4-bit bytes."""
 
 MAX_RANK = 256
 """Far above what pays: rank 32 of 3072 columns is 8 % of their 4-bit bytes."""
@@ -82,12 +86,14 @@ class Job:
         for patterns in (more.get("include", ()), more.get("exclude", ())):
             if isinstance(patterns, str):
                 raise QuantizationError("include and exclude are lists of patterns.", 'write ["*.ff.*"], not "*.ff.*"')
+        if more.get("quality") == BEST and not more.get("rank"):
+            more["rank"] = BEST_RANK
         if not 0 <= more.get("rank", 0) <= MAX_RANK:
             raise QuantizationError(f"rank {more['rank']}.", f"use 0 (none) to {MAX_RANK}")
         quality = more.get("quality")
         if quality not in (None, *QUALITIES):
             raise QuantizationError(f"quality {quality!r} is unknown.", f"use one of {', '.join(QUALITIES)}")
-        if more.get("rank") and (more.get("observation") is None or quality == FAST):
+        if more.get("rank") and quality != BEST and (more.get("observation") is None or quality == FAST):
             fix = "give what qs.observe saw, and not quality fast, or use rank 0"
             raise QuantizationError("a rank needs an observation.", fix)
         if quality not in (None, FAST) and more.get("observation") is None:

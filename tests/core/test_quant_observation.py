@@ -214,6 +214,11 @@ def test_a_rank_is_kept_beside_the_linear_layers(net, seen, refused):
     for options in ({"rank": 8}, {"rank": 8, "observation": seen, "quality": "fast"}):
         with refused(QuantizationError, "a rank needs an observation"):
             qs.quantize(copy.deepcopy(net), **options)
+    best = copy.deepcopy(net)
+    qs.quantize(best, "w4a4", group_size=0, observation=seen, quality="best")
+    assert best.layer_1.low_rank.up.shape[1] == 16
+    with refused(QuantizationError, "best needs an observation"):
+        qs.quantize(copy.deepcopy(net), quality="best")
     with refused(QuantizationError, "rank 1000"):
         qs.quantize(copy.deepcopy(net), rank=1000, observation=seen)
 

@@ -105,6 +105,17 @@ def test_pictures_of_a_fitted_model_are_nearer(quantise, observation, source, en
     assert "sees one row per picture: float activations" in report
 
 
+def test_the_best_is_kept_in_a_file(pack, quantise, observation, source, encoded, tmp_path):
+    files = pack("nodes.quantized_files")
+    best, report = quantise("w4a4", observation=observation[0], quality="best")
+    fitted, _ = quantise("w4a4", observation=observation[0])
+    assert error_of(best, source, encoded) < error_of(fitted, source, encoded)
+    files.save_model(best, tmp_path / "best.safetensors")
+    loaded = files.load_model(tmp_path / "best.safetensors")
+    one, other = (drawn(model, encoded[UNSEEN[0]], 1) for model in (best, loaded))
+    assert same_bits(one, other)
+
+
 def test_the_observation_is_used_but_for_the_rounding(quantise, observation):
     _, fast = quantise(observation=observation[0], quality="fast")
     assert "sees one row per picture" in fast
