@@ -1,4 +1,5 @@
-"""What whole models weigh after quantising, against FP16: ``python -m benchmarks.model_bytes``.
+"""What whole models and text encoders weigh after quantising, against FP16: ``python -m benchmarks.model_bytes``,
+``… encoders`` for the text encoders alone.
 
 The host's own networks at the published sizes, their weights one shared zero each: selection and packing formats are
 the real ones, and only the bytes are counted, so nothing of a model's size is ever held.
@@ -6,7 +7,8 @@ the real ones, and only the bytes are counted, so nothing of a model's size is e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +16,10 @@ from torch import Tensor, nn
 import qsched_core.quant as quant
 from qsched_core.quant.packing import row_bytes
 
+from .encoders import encoders
 from .in_host import import_host
 from .networks import families
-from .record import record
+from .record import earlier, record
 
 TARGETS = {"SDXL": 0.29, "SD1.5": 0.30, "FLUX.1-schnell": 0.285, "Z-Image": None}
 
@@ -74,7 +77,7 @@ def whole(make: Callable[..., nn.Module], depths: tuple[int, ...], name: str, re
     return total
 
 
-def weigh(network: nn.Module, name: str, recipe: str) -> tuple[int, int, int]:
+def weigh(network: nn.Module, name: str, recipe: str, exclude: Sequence[str] = ()) -> tuple[int, int, int]:
     """(parameters, bytes as FP16, bytes packed) of a network."""
     for module in network.modules():
         for key, parameter in list(module._parameters.items()):
@@ -84,14 +87,39 @@ def weigh(network: nn.Module, name: str, recipe: str) -> tuple[int, int, int]:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     sized = {"kitchen": _NativeSizes(), "torch": _Sizes({nn.Linear: _SizedLinear, nn.Conv2d: _SizedConv2d})}
     backend = "kitchen" if recipe == "stock" else "torch"
-    job = quant.Job.of(name, backend=backend, recipe=recipe, backends=sized)
+    job = quant.Job.of(name, backend=backend, recipe=recipe, backends=sized, exclude=exclude)
     reports = [report for _, report in quant.quantized_layers(network, job)]
     saved = sum(report.bytes_before - report.bytes_after for report in reports)
     return parameters, 2 * parameters, 2 * parameters - saved
 
 
+_FEWEST = 4
+"""Blocks: some encoders give the output of the third from the end."""
+
+
+def encoder_bytes() -> dict[str, dict]:
+    """What the text encoders weigh. Towers for pictures stay as they are, as in the node: no text reaches them."""
+    result = {}
+    for name, (make, depth) in encoders().items():
+        found: dict = {}
+        for form in ("w4a8", "w8a8"):
+            few, more = (weigh(make(blocks), form, "compact", ["*visual*"]) for blocks in (_FEWEST, _FEWEST + 1))
+            found["parameters"], before, after = (
+                f + (depth - _FEWEST) * (m - f) for f, m in zip(few, more, strict=True)
+            )
+            found["GB at FP16"] = round(before / 1e9, 2)
+            found[f"GB in {form}"], found[form] = round(after / 1e9, 2), round(after / before, 4)
+        result[name] = found
+        print(name, found, flush=True)
+    return result
+
+
 def main() -> None:
     import_host()
+    if sys.argv[1:] == ["encoders"]:
+        kept = {key: value for key, value in earlier("model_bytes").items() if key != "ran_on"}
+        record("model_bytes", {**kept, "text encoders": encoder_bytes()})
+        return
     result = {}
     for family, (make, depths) in families("meta", torch.float32).items():
         found = {"target_compact_w4a8": TARGETS[family]}
@@ -101,6 +129,7 @@ def main() -> None:
                 found[f"{name} {recipe}"] = round(after / before, 4)
         result[family] = found
         print(family, found, flush=True)
+    result["text encoders"] = encoder_bytes()
     record("model_bytes", result)
 
 

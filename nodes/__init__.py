@@ -20,6 +20,7 @@ from . import (
     quantize_model,
     sampler,
     sensitivity,
+    text_encoder,
 )
 from .arena import add_arena_routes
 from .curves import add_curve_route
@@ -42,6 +43,7 @@ class QSchedExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         files = (
             quantize_model,
+            text_encoder,
             observe,
             sensitivity,
             sampler,

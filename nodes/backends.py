@@ -47,6 +47,17 @@ def job_for(
     )
 
 
+def text_job_for(patcher, format: str, group_size: int | None = None, **more) -> Job:
+    """What is asked for, for layers of a CLIP, given its patcher. Our own packing alone: an encoder runs once for each
+    prompt, in float32, which the host's kernels do not take on every device.
+
+    Raises:
+        QuantizationError: unknown names.
+    """
+    ours = TorchBackend(TWINS, torch.float32)
+    return Job.of(format, group_size, backend=ours.name, device=patcher.load_device, backends={ours.name: ours}, **more)
+
+
 class NativeLinears:
     """Makes the host's mixed-precision Linear layers as its loader would, computing in the MODEL's dtype."""
 

@@ -8,6 +8,7 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..qsched_core.quant import Observation, observe
+from .patcher import ROOT
 from .progress import NodeProgress, node_id
 from .reports import keep_output
 from .samplers import sampler_names
@@ -15,7 +16,7 @@ from .sampling import Recipe
 from .sensitivity import Prompts
 from .sockets import CATEGORY, ObservationSocket
 from .sources import is_source, require_readable
-from .twin import ROOT, Originals
+from .twin import Originals
 
 
 class QSchedObserve(io.ComfyNode):

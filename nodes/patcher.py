@@ -24,6 +24,24 @@ _PATCHED = 3
 """float32 weights that a call makes for a moment where a patch is dense: original, patched, and the difference."""
 
 
+def network_of(model: nn.Module) -> nn.Module:
+    """What is quantised of the host's model object: the network of a MODEL, or a text encoder, which is one itself."""
+    return getattr(model, ROOT, model)
+
+
+def key_of(model: nn.Module, name: str) -> str:
+    """How the host's patches name a value of the network."""
+    return f"{ROOT}.{name}" if hasattr(model, ROOT) else name
+
+
+def float_dtype(model: nn.Module) -> torch.dtype:
+    """Of the floats that the packed weights were made of."""
+    if hasattr(model, "get_dtype"):
+        return model.get_dtype()
+    kinds = (value.dtype for value in model.parameters() if value.is_floating_point() and value.element_size() > 1)
+    return next(kinds, torch.float16)
+
+
 class PackedPatcher(ModelPatcher):
     """A ``ModelPatcher`` whose packed layers keep their bytes; their patches act at the output (``PatchedAtOutput``).
 
@@ -68,7 +86,7 @@ class PackedPatcher(ModelPatcher):
         weight = layer.float_weight(device or layer.weight.device)
         if key in self.patches:
             weight = layer.layer_patches(key, self.patches[key]).merged(weight)
-        return weight.to(self.model.get_dtype())
+        return weight.to(float_dtype(self.model))
 
     def _ready(self, layer: PatchedAtOutput, key: str, patches: list[tuple]) -> LayerPatches:
         return layer.layer_patches(key, patches).stay_on(self.load_device, self._dtype())
@@ -175,7 +193,9 @@ class PackedPatcher(ModelPatcher):
 
     def model_state_dict(self, filter_prefix=None):
         layers = {key: layer for key, layer in self.packed_layers() if isinstance(layer, HostLayer)}
-        return FloatWeights(super().model_state_dict(filter_prefix), layers, self.model.get_dtype())
+        with reading_bytes(self.model):  # what is read as floats would all be unpacked here
+            values = super().model_state_dict(filter_prefix)
+        return FloatWeights(values, layers, float_dtype(self.model))
 
     def model_state_dict_for_saving(self, model=None, prefix=""):
         """The host's own checkpoint: our weights as floats, each unpacked when it is written, the host's as they are.
@@ -183,19 +203,25 @@ class PackedPatcher(ModelPatcher):
         Patches are in them. A layout of the host's is rounded once more for that, which loses most of a small patch.
         """
         layers = dict(self.packed_layers())
-        native = [layer for layer in layers.values() if not isinstance(layer, HostLayer)]
-        with reading_bytes(self.model), _as_loaded(native):
+        with reading_bytes(self.model), _as_loaded(list(layers.values())):
             values = super().model_state_dict_for_saving(model, prefix)
         for key, layer in layers.items():
             inner = key.removeprefix(prefix)
             if inner not in values:
                 continue
             if isinstance(layer, HostLayer):
-                shape = torch.empty(layer.float_shape, dtype=self.model.get_dtype(), device="meta")
+                shape = torch.empty(layer.float_shape, dtype=float_dtype(self.model), device="meta")
                 values[inner] = LazyCastingParam(self, key, shape)
             elif key in self.patches:
                 values.update(self.patch_weight_to_device(key, return_weight=True).state_dict(inner))
         return values
+
+
+class PackedTextPatcher(PackedPatcher):
+    """The same of a CLIP: its model object is the network, and says nothing of types."""
+
+    def _dtype(self) -> torch.dtype:
+        return torch.float32  # what the host gives every text encoder as input, whatever its weights are
 
 
 @contextmanager
@@ -256,20 +282,20 @@ class FloatReader:
 
 def read_as_floats(model: nn.Module) -> None:
     """From now on the network's own ``state_dict`` gives floats."""
-    network = model.diffusion_model
+    network = network_of(model)
     if not _readers(network):
-        network._register_state_dict_hook(FloatReader(model.get_dtype()))
+        network._register_state_dict_hook(FloatReader(float_dtype(model)))
 
 
 def bytes_of(model: nn.Module) -> dict[str, Tensor]:
     """The network's state dict as it lies in memory."""
     with reading_bytes(model):
-        return model.diffusion_model.state_dict()
+        return network_of(model).state_dict()
 
 
 @contextmanager
 def reading_bytes(model: nn.Module) -> Iterator[None]:
-    readers = _readers(model.diffusion_model)
+    readers = _readers(network_of(model))
     for reader in readers:
         reader.reads_bytes = True
     try:
@@ -285,6 +311,9 @@ def _readers(network: nn.Module) -> list[FloatReader]:
 
 def packed_patcher(patcher: ModelPatcher) -> PackedPatcher:
     """A patcher of the host's, made ours: everything it holds stays."""
+    if not hasattr(patcher.model, ROOT):
+        patcher.__class__ = PackedTextPatcher  # here the host itself asks for the state dict, to count bytes
+        return patcher
     patcher.__class__ = PackedPatcher
     read_as_floats(patcher.model)
     return patcher

@@ -166,8 +166,8 @@ class QSchedQuantizeModel(io.ComfyNode):
             backend,
             recipe,
             symmetric=scales != "asymmetric",
-            include=_patterns(include),
-            exclude=_patterns(exclude),
+            include=patterns_of(include),
+            exclude=patterns_of(exclude),
             plan=plan,
             observation=observation,
             quality=None if quality == BEST_POSSIBLE else quality,
@@ -181,7 +181,8 @@ def reference_of(model) -> DeferredModel:
     return DeferredModel(lambda: quantized_twin(model, job_for(model, REFERENCE))[0], like=model)
 
 
-def _patterns(text: str) -> list[str]:
+def patterns_of(text: str) -> list[str]:
+    """Of a widget: separated by commas or lines."""
     return [pattern.strip() for pattern in text.replace("\n", ",").split(",") if pattern.strip()]
 
 

@@ -14,6 +14,7 @@ from ..qsched_core import QuantizationError
 from ..qsched_core.quant import DEPTHS, Format, Observation, Sensitivity, least_bits, measure_sensitivity, read_format
 from ..qsched_core.quant.budget import check_bits
 from ..qsched_core.quant.measuring import studied_layers
+from .patcher import ROOT
 from .plot import sensitivity_plot
 from .progress import NodeProgress, node_id
 from .reports import keep_output
@@ -21,7 +22,7 @@ from .samplers import sampler_names, sampler_object
 from .sampling import Recipe, single_latent
 from .sockets import CATEGORY, ObservationSocket, PlanSocket
 from .sources import is_source, require_readable
-from .twin import ROOT, Originals
+from .twin import Originals
 
 
 class QSchedSensitivity(io.ComfyNode):

@@ -26,9 +26,10 @@ from ..qsched_core.quant import (
     module_bytes,
     quantized_layers,
     require_some,
+    unpackable,
 )
 from .layer_patches import is_adapter
-from .patcher import ROOT, PackedPatcher, packed_patcher
+from .patcher import PackedPatcher, key_of, network_of, packed_patcher
 from .sources import copied, float_value, is_source, require_readable
 
 _PASSED_THROUGH = "Nothing to gain: the model goes through as it is. Choose fewer bits, or leave this node out."
@@ -36,7 +37,8 @@ _INJECTED = "LoRAs in bypass mode are not carried over: load them after Quantize
 
 
 def quantized_twin(source, job: Job, on_layer: Callable[[int, int], None] = lambda done, total: None):
-    """(MODEL, QuantReport): a new MODEL with packed weights that keeps the source's LoRAs, patches and options.
+    """(MODEL, QuantReport): a new MODEL with packed weights that keeps the source's LoRAs, patches and options. The
+    patcher of a CLIP is quantised as a MODEL is.
 
     LoRAs and their kin stay patches, applied at the packed layer. A merge with another model is as large as the
     weight: it is packed with it, once. ``on_layer(done, total)`` is called after each layer and may raise to cancel.
@@ -58,7 +60,7 @@ def _sharing(source) -> list:
 
 def _quantized_twin(source, job: Job, on_layer: Callable[[int, int], None]):
     original = Originals(source)
-    network = source.model.diffusion_model
+    network = network_of(source.model)
     require_readable(network)
     before = module_bytes(network)
     packed: dict[str, nn.Module] = {}
@@ -66,7 +68,7 @@ def _quantized_twin(source, job: Job, on_layer: Callable[[int, int], None]):
     total = len(list(candidates(network, job.recipe)))
     with torch.no_grad():
         for twin, report in quantized_layers(
-            network, job, lambda name, _: original.merged(f"{ROOT}.{name}"), is_source=is_source
+            network, job, lambda name, _: original.merged(key_of(source.model, name)), is_source=is_source
         ):
             reports.append(report)
             if twin is not None:
@@ -75,12 +77,12 @@ def _quantized_twin(source, job: Job, on_layer: Callable[[int, int], None]):
         if not packed and any(report.reason.startswith(HAS_BITS) for report in reports):
             return source.clone(), _nothing_to_gain(network, reports)
         base = _copy_model(source, original, packed)
-    notes = [*job.notes, *([_INJECTED] if source.injections else [])]
-    report = QuantReport(tuple(reports), before, module_bytes(base.diffusion_model), tuple(notes), label_of(network))
+    notes = [*job.notes, *unpackable(network), *([_INJECTED] if source.injections else [])]
+    report = QuantReport(tuple(reports), before, module_bytes(network_of(base)), tuple(notes), label_of(network))
     require_some(report, job)
     patcher = _patcher_for(source, base)
     for name in packed:
-        _keep_adapters(patcher, f"{ROOT}.{name}.weight")
+        _keep_adapters(patcher, key_of(base, f"{name}.weight"))
     if source.cached_patcher_init is not None:
         # An observation holds inputs and the model it was made of: a twin does not keep it alive.
         seen = None if job.observation is None else weakref.ref(job.observation)
@@ -157,11 +159,14 @@ def _copy_model(source, original: Originals, packed: dict[str, nn.Module]) -> nn
     design), and what the loader keeps of a loaded model, which starts empty.
     """
     model = source.model
-    memo: dict[int, object] = {id(model.model_config): model.model_config}
+    memo: dict[int, object] = {}
+    if (config := getattr(model, "model_config", None)) is not None:
+        memo[id(config)] = config
     for name, layer in packed.items():
-        memo[id(model.diffusion_model.get_submodule(name))] = layer
+        memo[id(network_of(model).get_submodule(name))] = layer
+    owners = {key_of(model, name) for name in packed}
     for key, parameter in model.named_parameters():
-        if key.removeprefix(f"{ROOT}.").rpartition(".")[0] not in packed:
+        if key.rpartition(".")[0] not in owners:
             value = copied(original(key), source.offload_device)
             memo[id(parameter)] = nn.Parameter(value, requires_grad=False)
     for key, buffer in model.named_buffers():

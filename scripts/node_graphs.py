@@ -134,6 +134,15 @@ def quantize_model() -> Picture:
     return Picture(_demo() | {"7": ("PreviewAny", {"source": ["2", 1]})}, (("2",),), sizes={"2": (360, 0)})
 
 
+def quantize_text_encoder() -> Picture:
+    inputs = {"clip": ["1", 1], "format": "w4a16", "prompts": SCENE}
+    graph = _demo() | {
+        "7": ("QSchedQuantizeTextEncoder", inputs),
+        "8": ("PreviewAny", {"source": ["7", 1]}),
+    }
+    return Picture(graph, (("7",),), sizes={"7": (380, 0)})
+
+
 def sensitivity() -> Picture:
     scenes = ("a small green cross above a large yellow ring on a gray background", SCENE)
     texts = {str(30 + i): ("CLIPTextEncode", {"clip": ["1", 1], "text": text}) for i, text in enumerate(scenes)}
@@ -225,6 +234,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "QSchedObserve": observe,
     "QSchedPrompts": prompts,
     "QSchedQuantizeModel": quantize_model,
+    "QSchedQuantizeTextEncoder": quantize_text_encoder,
     "QSchedSampler": sampler,
     "QSchedSamplerSelect": sampler_select,
     "QSchedSamplerTCD": sampler_tcd,

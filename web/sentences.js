@@ -167,6 +167,35 @@ const SENTENCES = [
     "가장 큰 오차 {0}: {1} ({2}).",
     "Plus grande erreur {0} : {1} ({2}).",
   ],
+  // qsched_core/quant/leftover.py, nodes/twin.py, nodes/text_encoder.py
+  [
+    "Not packed, no layer of a known kind: {0}, {1} of the bytes.",
+    "未压缩，不是已知类型的层：{0}，占字节数的 {1}。",
+    "未圧縮、既知の種類のレイヤーではないもの：{0}、バイト数の {1}。",
+    "압축하지 않음, 아는 종류의 레이어가 아님: {0}, 바이트의 {1}.",
+    "Non compactés, pas une couche d’un genre connu : {0}, {1} des octets.",
+  ],
+  [
+    "Nothing to gain: the model goes through as it is. Choose fewer bits, or leave this node out.",
+    "没有可节省的：模型原样通过。请选择更少的位数，或去掉本节点。",
+    "小さくなりません：モデルはそのまま通ります。ビット数を減らすか、このノードを外してください。",
+    "줄일 것이 없음: 모델이 그대로 통과합니다. 더 적은 비트를 고르거나 이 노드를 빼세요.",
+    "Rien à gagner : le modèle passe tel quel. Choisissez moins de bits, ou retirez ce nœud.",
+  ],
+  [
+    "Conditioning of {0} prompts: cosine to the full one {1}.",
+    "{0} 条提示词的条件：与完整编码器的余弦相似度 {1}。",
+    "{0} 個のプロンプトの条件付け：元とのコサイン類似度 {1}。",
+    "프롬프트 {0}개의 조건: 원본과의 코사인 유사도 {1}.",
+    "Conditionnement de {0} prompts : cosinus avec le complet {1}.",
+  ],
+  [
+    "That is far: try w4a16, which takes as much memory, or w8a8, or leave this encoder full.",
+    "相差较大：请试试占用相同内存的 w4a16，或 w8a8，或不量化这个编码器。",
+    "離れています：同じメモリの w4a16 か w8a8 を試すか、このエンコーダーは量子化しないでください。",
+    "차이가 큽니다: 메모리가 같은 w4a16이나 w8a8을 써 보거나, 이 인코더는 그대로 두세요.",
+    "C’est loin : essayez w4a16, qui prend autant de mémoire, ou w8a8, ou laissez cet encodeur complet.",
+  ],
   // nodes/presets.py, nodes/quantize_model.py
   ["Saved {0}", "已保存 {0}", "保存しました：{0}", "저장함: {0}", "Enregistré : {0}"],
   // qsched_core/environment.py

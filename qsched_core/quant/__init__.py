@@ -17,6 +17,7 @@ from .fitting import Fit
 from .formats import FORMATS, Format, read_format, resolve_format
 from .label import UNQUANTISED, has_few_bits, label_of, may_be, same_quantization
 from .layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
+from .leftover import unpackable
 from .measuring import DEPTHS, FORMATS_TRIED, least_bits, measure_sensitivity, studied_layers
 from .observation import LayerInputs, Observation, load_observation, observe
 from .packed import is_packed
@@ -78,6 +79,7 @@ __all__ = [
     "same_quantization",
     "save_quantized",
     "studied_layers",
+    "unpackable",
     "ways",
     "write_checked",
 ]

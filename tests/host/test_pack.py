@@ -27,6 +27,7 @@ NODES = (
     "QSchedObserve",
     "QSchedPrompts",
     "QSchedQuantizeModel",
+    "QSchedQuantizeTextEncoder",
     "QSchedSampler",
     "QSchedSamplerSelect",
     "QSchedSamplerTCD",

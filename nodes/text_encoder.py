@@ -1,0 +1,173 @@
+"""Quantize Text Encoder W4A8: CLIP -> a smaller CLIP, and how near its conditioning is to the full one's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor, nn
+
+from ..qsched_core import QuantizationError, QuantReport
+from ..qsched_core.quant import FORMATS, Job, candidates
+from .backends import text_job_for
+from .generate import encode
+from .progress import NodeProgress, node_id
+from .quantize_model import GROUPS, patterns_of
+from .reports import keep_output
+from .sockets import CATEGORY
+from .twin import quantized_twin
+
+PROMPTS = "a red fox in the snow\nportrait of an old fisherman, oil on canvas\na street sign that reads OPEN"
+
+TIED = "its weight is an embedding's too"
+UNREACHED = "no text reaches it"
+"""Towers for pictures and sound: an encoder of text has no use for them, and some ask for the type of their weights."""
+
+LOW_COSINE = 0.99
+"""Of the conditioning; two different prompts of one encoder are often at 0.7 to 0.9."""
+
+
+class QSchedQuantizeTextEncoder(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QSchedQuantizeTextEncoder",
+            display_name="Quantize Text Encoder W4A8",
+            category=CATEGORY,
+            description="Packs the layers of a loaded text encoder (CLIP, T5, Qwen, Gemma, Llama) into 4 or 8 bits. "
+            "The given CLIP stays as it is; LoRAs and CLIP skip work before and after. The report compares its "
+            "conditioning with the full one's on your prompts.",
+            search_aliases=["clip", "t5", "qwen", "gemma", "text encoder", "quantize", "low vram", "int4", "w4a8"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="As it was loaded, in FP16, BF16 or fp8, with the LoRAs you use."),
+                io.Combo.Input(
+                    "format",
+                    options=list(FORMATS),
+                    default="w4a8",
+                    tooltip="Bits of weights (w) and activations (a). w4a16 takes as much memory as w4a8 and leaves "
+                    "activations alone; w8a8 is nearly lossless.",
+                ),
+                io.Combo.Input(
+                    "group_size",
+                    options=list(GROUPS),
+                    default="format's own",
+                    advanced=True,
+                    tooltip="Columns that share a scale. Fewer: better and larger. Per channel: smallest, most damage.",
+                ),
+                io.String.Input(
+                    "exclude",
+                    default="",
+                    advanced=True,
+                    tooltip="Layers to leave alone (fnmatch, comma separated), for example clip_l.*",
+                ),
+                io.String.Input(
+                    "prompts",
+                    default=PROMPTS,
+                    multiline=True,
+                    tooltip="One per line: both encoders read them, and the report says how near their conditionings "
+                    "are. Empty: no comparison.",
+                ),
+            ],
+            outputs=[
+                io.Clip.Output(display_name="clip", tooltip="The quantised text encoder."),
+                io.String.Output(
+                    display_name="report", tooltip="What was quantised, the size, and the cosine to the full encoder."
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, clip, format, group_size, exclude, prompts) -> io.NodeOutput:
+        if clip is None:
+            fix = "load one with Load CLIP, and plug that in"
+            raise QuantizationError("this checkpoint has no text encoder.", fix)
+        progress = NodeProgress(node_id(cls), 1)
+
+        def on_layer(done: int, total: int) -> None:
+            progress.total = total
+            progress.update(done, f"layer {done} of {total}")
+
+        job = text_job_for(clip.patcher, format, GROUPS[group_size], exclude=patterns_of(exclude))
+        lines = [line.strip() for line in prompts.splitlines() if line.strip()]
+        twin, text = quantized_clip(clip, job, lines, on_layer)
+        return io.NodeOutput(twin, text, ui=keep_output(cls, {"text": [text]}))
+
+
+def quantized_clip(
+    clip, job: Job, prompts: Sequence[str], on_layer: Callable[[int, int], None] = lambda done, total: None
+) -> tuple:
+    """(CLIP, report for a person): a clone of ``clip`` over a packed copy of its encoders, LoRAs and options kept.
+
+    Raises:
+        QuantizationError: one that was quantised already, or without a layer to quantise.
+    """
+    network = clip.cond_stage_model
+    with recording_reached(network) as reached:
+        full = [encode(clip, text) for text in prompts or PROMPTS.splitlines()[:1]]
+    keep = {name: UNREACHED for name, _ in candidates(network, job.recipe) if name not in reached}
+    patcher, report = quantized_twin(clip.patcher, replace(job, keep=keep | tied_layers(network)), on_layer)
+    twin = clip.clone()
+    twin.patcher, twin.cond_stage_model = patcher, patcher.model
+    return twin, "\n".join([report.text(), *comparison(twin, report, full, prompts)])
+
+
+@contextmanager
+def recording_reached(network: nn.Module) -> Iterator[set[str]]:
+    """While this is open, names of layers that run are put into the set."""
+    reached: set[str] = set()
+
+    def hook(name: str) -> Callable[..., None]:
+        return lambda layer, args: reached.add(name)
+
+    hooks = [layer.register_forward_pre_hook(hook(name)) for name, layer in candidates(network)]
+    try:
+        yield reached
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
+def tied_layers(network: nn.Module) -> dict[str, str]:
+    """Layers whose weight an embedding reads as well: packed, it would be there twice."""
+    layers = dict(candidates(network))
+    own = {id(layer) for layer in layers.values()}
+    held = {
+        id(weight) for module in network.modules() if id(module) not in own for weight in module._parameters.values()
+    }
+    return {name: TIED for name, layer in layers.items() if id(layer.weight) in held}
+
+
+def comparison(twin, report: QuantReport, full: list, prompts: Sequence[str]) -> list[str]:
+    """Lines on how near the conditionings of ``prompts`` are to the ``full`` ones."""
+    if not prompts or not report.quantized:
+        return []
+    found = [cosines(ours, theirs) for ours, theirs in zip((encode(twin, text) for text in prompts), full, strict=True)]
+    whole = [conditioning for conditioning, _ in found]
+    text = f"Conditioning of {len(whole)} prompts: cosine to the full one {sum(whole) / len(whole):.4f}"
+    text += f", least {min(whole):.4f}" if len(whole) > 1 else ""
+    pooled = [value for _, value in found if value is not None]
+    if pooled:
+        text += f"; pooled {sum(pooled) / len(pooled):.4f}"
+    lines = [f"{text}."]
+    if not min(whole) >= LOW_COSINE:
+        lines.append("That is far: try w4a16, which takes as much memory, or w8a8, or leave this encoder full.")
+    return lines
+
+
+def cosines(ours: list, theirs: list) -> tuple[float, float | None]:
+    """(cosine of two conditionings of one prompt, that of their pooled outputs if both have one)."""
+    pooled = [found[0][1].get("pooled_output") for found in (ours, theirs)]
+    both = all(isinstance(value, Tensor) for value in pooled)
+    return _cosine(ours[0][0], theirs[0][0]), _cosine(*pooled) if both else None
+
+
+def _cosine(one: Tensor, other: Tensor) -> float:
+    one, other = (value.detach().to("cpu", torch.float64).flatten() for value in (one, other))
+    return torch.nn.functional.cosine_similarity(one, other, dim=0).item()
+
+
+NODES = [QSchedQuantizeTextEncoder]

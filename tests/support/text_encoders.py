@@ -1,0 +1,81 @@
+"""Small text encoders with random weights: the host's own classes of the real architectures, fewer and narrower layers.
+
+What they say is noise; every step to it is the real one. Tokenizers are the host's, but for Gemma's, whose vocabulary
+comes with the checkpoint.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+
+_CLIP = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2, "num_hidden_layers": 3}
+_T5 = {"d_model": 128, "d_ff": 256, "num_layers": 2, "num_heads": 2}
+_LLAMA = {
+    "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}  # fmt: skip
+FAMILIES = ("flux", "sdxl", "z_image", "lumina2")
+"""CLIP-L and T5; CLIP-L and CLIP-G; Qwen3; Gemma 2."""
+
+
+def text_encoder(family: str, values: dict | None = None, model_options: dict | None = None, **options):
+    """A CLIP of the host's, on the CPU, with a file's ``values`` or the same random ones every time. ``model_options``
+    are the loader's, ``options`` go to the model's class."""
+    import comfy.sd
+
+    model, tokenizer = _classes(family)
+    target = SimpleNamespace(clip=model, tokenizer=tokenizer, params=options)
+    sizes = {"clip_l_model_config": _CLIP, "clip_g_model_config": _CLIP, "t5xxl_model_config": _T5}
+    sizes |= {"qwen3_4b_model_config": _LLAMA, "gemma2_2b_model_config": {**_LLAMA, "vocab_size": 256}}
+    clip = comfy.sd.CLIP(
+        target,
+        model_options={**sizes, "dtype": torch.float32, **(model_options or {})},
+        state_dict=[] if values is None else [values],
+    )
+    if values is None:
+        fill(clip.cond_stage_model)
+    return clip
+
+
+def fill(network: torch.nn.Module) -> None:
+    """N(0, 1/fan_in) for matrices, 1 for norms, 0 for biases."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            if value.ndim > 1:
+                value.copy_(torch.randn(value.shape, generator=generator) * value.shape[-1] ** -0.5)
+            else:
+                value.fill_(0.0 if name.endswith("bias") else 1.0)
+
+
+def _classes(family: str) -> tuple:
+    if family == "flux":
+        import comfy.text_encoders.flux as flux
+
+        return flux.FluxClipModel, flux.FluxTokenizer
+    if family == "sdxl":
+        import comfy.sdxl_clip
+
+        return comfy.sdxl_clip.SDXLClipModel, comfy.sdxl_clip.SDXLTokenizer
+    if family == "z_image":
+        import comfy.text_encoders.z_image as z_image
+
+        return z_image.te(), z_image.ZImageTokenizer
+    import comfy.text_encoders.lumina2 as lumina2
+
+    return lumina2.te(), _Letters
+
+
+class _Letters:
+    """Stands in for a tokenizer whose vocabulary is not here: one token for each letter."""
+
+    def __init__(self, embedding_directory=None, tokenizer_data=None):
+        pass
+
+    def tokenize_with_weights(self, text, return_word_ids=False, **options):
+        return {"gemma2_2b": [[(2, 1.0), *((ord(letter) % 250 + 5, 1.0) for letter in text)]]}
+
+    def state_dict(self):
+        return {}
