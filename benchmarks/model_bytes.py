@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from math import prod
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 import qsched_core.quant as quant
+from qsched_core.quant import select
 from qsched_core.quant.packing import row_bytes
 
 from .encoders import encoders
@@ -77,7 +80,7 @@ def whole(make: Callable[..., nn.Module], depths: tuple[int, ...], name: str, re
     return total
 
 
-def weigh(network: nn.Module, name: str, recipe: str, exclude: Sequence[str] = ()) -> tuple[int, int, int]:
+def weigh(network: nn.Module, name: str, recipe: str) -> tuple[int, int, int]:
     """(parameters, bytes as FP16, bytes packed) of a network."""
     for module in network.modules():
         for key, parameter in list(module._parameters.items()):
@@ -87,7 +90,7 @@ def weigh(network: nn.Module, name: str, recipe: str, exclude: Sequence[str] = (
     parameters = sum(parameter.numel() for parameter in network.parameters())
     sized = {"kitchen": _NativeSizes(), "torch": _Sizes({nn.Linear: _SizedLinear, nn.Conv2d: _SizedConv2d})}
     backend = "kitchen" if recipe == "stock" else "torch"
-    job = quant.Job.of(name, backend=backend, recipe=recipe, backends=sized, exclude=exclude)
+    job = quant.Job.of(name, backend=backend, recipe=recipe, backends=sized)
     reports = [report for _, report in quant.quantized_layers(network, job)]
     saved = sum(report.bytes_before - report.bytes_after for report in reports)
     return parameters, 2 * parameters, 2 * parameters - saved
@@ -103,7 +106,7 @@ def encoder_bytes() -> dict[str, dict]:
     for name, (make, depth) in encoders().items():
         found: dict = {}
         for form in ("w4a8", "w8a8"):
-            few, more = (weigh(make(blocks), form, "compact", ["*visual*"]) for blocks in (_FEWEST, _FEWEST + 1))
+            few, more = (counted(make(blocks), form, ["*visual*"]) for blocks in (_FEWEST, _FEWEST + 1))
             found["parameters"], before, after = (
                 f + (depth - _FEWEST) * (m - f) for f, m in zip(few, more, strict=True)
             )
@@ -112,6 +115,19 @@ def encoder_bytes() -> dict[str, dict]:
         result[name] = found
         print(name, found, flush=True)
     return result
+
+
+def counted(network: nn.Module, name: str, exclude: Sequence[str]) -> tuple[int, int, int]:
+    """(parameters, bytes as FP16, bytes packed) of a network on the meta device, by the rows of what is packed. That
+    its weights are finite is taken for granted: on meta there are none."""
+    form, saved = quant.resolve_format(name), 0
+    with patch.object(select, "float_values", lambda weight: torch.zeros(())):
+        for key, layer in quant.candidates(network):
+            if not select.reason_to_keep(network, key, layer, exclude=exclude):
+                rows, columns = layer.weight.shape[0], prod(layer.weight.shape[1:])
+                saved += 2 * rows * columns - rows * row_bytes(columns, form)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return parameters, 2 * parameters, 2 * parameters - saved
 
 
 def main() -> None:
