@@ -128,10 +128,8 @@ def summary(seen: Observation) -> str:
     one_row = sum(seen.one_row(name) for name in seen.layers)
     lines = [f"{len(seen.layers)} layers observed on {seen.calls.seen} evaluations."]
     if seen.edges():
-        first, last = seen.edges()
-        lines.append(
-            f"{first} reads the network's input and {last} writes its output: they are not packed into 4 bits."
-        )
+        names = ", ".join(seen.edges())
+        lines.append(f"At the network's input and output, not packed into 4 bits: {names}.")
     if one_row:
         lines.append(f"{one_row} see one row per picture: their activations are not rounded.")
     missing = seen.missing_rows()

@@ -178,13 +178,16 @@ def copied(tree: Any) -> Any:
 @dataclass
 class Usage:
     """How the network uses a layer: its place in the order of first calls, whether it sees at most one row per picture
-    (modulation, time, pooled text), and the largest magnitude of each input column (K,) or channel (C,)."""
+    (modulation, time, pooled text), the largest magnitude of each input column (K,) or channel (C,), and how many
+    weights the layer has."""
 
     order: int
     one_row: bool = True
     largest: Tensor | None = None
+    weights: int = 0
 
     def see(self, layer: nn.Module, x: Tensor, batch: int) -> None:
+        self.weights = layer.weight.numel()
         axis = 1 if isinstance(layer, nn.Conv2d) else x.ndim - 1
         self.one_row = self.one_row and x.numel() // max(1, x.shape[axis]) <= batch
         largest = x.detach().abs().transpose(0, axis).flatten(1).amax(1).float().cpu()

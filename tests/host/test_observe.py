@@ -88,7 +88,7 @@ def error_of(model, source, encoded) -> float:
 def test_what_was_observed_is_said(observation, source):
     seen, text = observation
     assert text.startswith(f"{len(seen.layers)} layers observed on 32 evaluations.")
-    assert "img_in reads the network's input and final_layer.linear writes its output" in text
+    assert "At the network's input and output, not packed into 4 bits: img_in, final_layer.linear." in text
     assert "see one row per picture" in text
     assert seen.one_row("double_blocks.0.img_mod.lin")
     assert not seen.one_row("double_blocks.0.img_mlp.0")
