@@ -11,7 +11,8 @@ from comfy.model_patcher import LowVramPatch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..qsched_core.quant import QuantizedConv2d, QuantizedLinear, QuantoConv2d, QuantoLinear
+from ..qsched_core.quant import QuantizedConv2d, QuantizedLinear, QuantoConv2d, QuantoLinear, step_bits
+from ..qsched_core.quant.backends.kitchen import W4A4
 from .layer_patches import LayerPatches
 
 
@@ -189,7 +190,15 @@ QUANTO_TWINS = {nn.Linear: HostQuantoLinear, nn.Conv2d: HostQuantoConv2d}
 def patched_at_output(linear: type[nn.Module]) -> type[nn.Module]:
     """The host's mixed-precision Linear, its own product and loader, with patches applied at the output."""
 
-    class NativeLinear(PatchedAtOutput, linear):
+    class WideInSteps(linear):
+        """Their kernel for 4-bit activations knows no others: a step that asks for more gets a float product."""
+
+        def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
+            if self.quant_format != W4A4.algo or step_bits(4) == 4:
+                return super().forward(x, *args, **kwargs)
+            return PatchedAtOutput.float_product(self, x, self.float_weight(x.device).to(x.dtype), self.bias)
+
+    class NativeLinear(PatchedAtOutput, WideInSteps):
         """A Linear in one of the host's own layouts."""
 
         @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..qsched_core import PresetError
+from ..qsched_core.coefficients import MAX_STEPS
 from ..qsched_core.quant import AUTO, FORMATS, QUALITIES, RECIPES
 from .backends import job_for
 from .deferred import DeferredModel
@@ -22,6 +23,10 @@ REFERENCE = "w8a8"
 
 BEST_POSSIBLE = "auto"
 """The best quality that the plugged inputs allow."""
+
+
+AUTOMATIC_STEPS = -1
+"""As many last steps with finer activations as the format gains by."""
 
 
 class QSchedQuantizeModel(io.ComfyNode):
@@ -123,6 +128,16 @@ class QSchedQuantizeModel(io.ComfyNode):
                     "float part beside each Linear layer of ours, a tenth larger. auto: fitted where an observation "
                     "is plugged in, else fast.",
                 ),
+                io.Int.Input(
+                    "last_steps",
+                    default=AUTOMATIC_STEPS,
+                    min=AUTOMATIC_STEPS,
+                    max=MAX_STEPS,
+                    optional=True,
+                    advanced=True,
+                    tooltip="So many of a picture's last steps run with 8-bit activations, from the same weights; most "
+                    "of the damage is made there. -1: one step for w4a4, else none.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The quantised model."),
@@ -152,6 +167,7 @@ class QSchedQuantizeModel(io.ComfyNode):
         plan=None,
         observation=None,
         quality=BEST_POSSIBLE,
+        last_steps=AUTOMATIC_STEPS,
     ) -> io.NodeOutput:
         progress = NodeProgress(node_id(cls), 1)
 
@@ -171,6 +187,7 @@ class QSchedQuantizeModel(io.ComfyNode):
             plan=plan,
             observation=observation,
             quality=None if quality == BEST_POSSIBLE else quality,
+            last_steps=None if last_steps == AUTOMATIC_STEPS else last_steps,
         )
         twin, report = quantized_twin(model, job, on_layer)
         return io.NodeOutput(twin, report.text(), reference_of(model), ui=keep_output(cls, {"text": [report.text()]}))

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..qsched_core import QuantizationError
+from ..qsched_core.coefficients import MAX_STEPS
 from ..qsched_core.quant import is_packed, load_quantized, restore, save_quantized, write_checked
 from .backends import NativeLinears
 from .describe import fingerprint, quantization
@@ -25,9 +26,11 @@ from .layers import TWINS
 from .model_size import check_size
 from .patch_files import is_written, record_of, without_patches
 from .patcher import ROOT, bytes_of, packed_patcher
+from .step_precision import last_steps_of, put_last_steps
 from .twin import Originals
 
 _SETTINGS = "sampling_settings"
+_LAST_STEPS = "last_steps"
 
 
 def is_native(model) -> bool:
@@ -127,7 +130,9 @@ def _merged(weight: Tensor, patches: list[tuple], key: str) -> Tensor:
 def _about(model, path: Path) -> dict[str, str]:
     base = model.model
     settings = {key: value for key, value in base.model_config.sampling_settings.items() if _plain(value)}
+    steps = last_steps_of(model)
     return {
+        **({_LAST_STEPS: str(steps)} if steps else {}),
         "model": type(base.model_config).__name__,
         "model_type": base.model_type.name,
         "fingerprint": fingerprint(model),
@@ -145,6 +150,7 @@ def load_model(path: Path):
         QuantizationError: not such a file, or no model of this ComfyUI has these shapes.
     """
     stored, patches = without_patches(load_quantized(path))
+    last_steps = _last_steps(stored.about)
     kept = comfy.utils.weight_dtype({name: t for name, t in stored.tensors.items() if t.is_floating_point()})
     shapes = {
         name: torch.empty(shape, dtype=kept or torch.float16, device="meta") for name, shape in stored.shapes().items()
@@ -171,6 +177,7 @@ def load_model(path: Path):
     patcher = packed_patcher(patcher)
     base.to(offload)
     patcher.patches = {f"{ROOT}.{key}": found for key, found in patches.items()}
+    put_last_steps(patcher, last_steps)
     if stored.about.get("fingerprint") not in (None, fingerprint(patcher)):
         logging.warning("Q-Sched: %s is not the model it says it is; presets bound to it may not fit.", path.name)
     return patcher
@@ -199,6 +206,14 @@ def _set_model_type(base, name: str) -> None:
     if name in known and known[name] is not base.model_type:
         base.model_type = known[name]
         base.model_sampling = comfy.model_base.model_sampling(base.model_config, base.model_type)
+
+
+def _last_steps(about) -> int:
+    """Raises QuantizationError for what is no number of steps."""
+    text = about.get(_LAST_STEPS, "0")
+    if not (text.isascii() and text.isdecimal() and len(text) < 5 and int(text) <= MAX_STEPS):
+        raise QuantizationError(f"this file says last_steps {text[:20]!r}.", "download or save it again")
+    return int(text)
 
 
 def _settings(about) -> dict[str, float | bool]:

@@ -31,6 +31,7 @@ from ..qsched_core.quant import (
 from .layer_patches import is_adapter
 from .patcher import PackedPatcher, key_of, network_of, packed_patcher
 from .sources import copied, float_value, is_source, require_readable
+from .step_precision import put_last_steps
 
 _PASSED_THROUGH = "Nothing to gain: the model goes through as it is. Choose fewer bits, or leave this node out."
 _INJECTED = "LoRAs in bypass mode are not carried over: load them after Quantize Model W4A8"
@@ -78,9 +79,12 @@ def _quantized_twin(source, job: Job, on_layer: Callable[[int, int], None]):
             return source.clone(), _nothing_to_gain(network, reports)
         base = _copy_model(source, original, packed)
     notes = [*job.notes, *unpackable(network), *([_INJECTED] if source.injections else [])]
-    report = QuantReport(tuple(reports), before, module_bytes(network_of(base)), tuple(notes), label_of(network))
+    steps = job.wide_steps if hasattr(base, "diffusion_model") else 0  # text encoders have no steps
+    size = module_bytes(network_of(base))
+    report = QuantReport(tuple(reports), before, size, tuple(notes), label_of(network), steps)
     require_some(report, job)
     patcher = _patcher_for(source, base)
+    put_last_steps(patcher, report.last_steps)
     for name in packed:
         _keep_adapters(patcher, key_of(base, f"{name}.weight"))
     if source.cached_patcher_init is not None:

@@ -16,8 +16,9 @@ from .errors import (
     VoteError,
 )
 from .fit import IF_DIFFERS, Mismatch, fit, mismatches
+from .precision import Precision
 from .preset import Binding, Preset, encode_preset, load_preset, parse_preset, save_preset
-from .quant import Observation, QuantReport, load_observation, observe, quantize
+from .quant import Observation, QuantReport, least_activation_bits, load_observation, observe, quantize
 from .samplers import SAMPLERS, sample
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "DependencyError",
     "Mismatch",
     "Observation",
+    "Precision",
     "Preset",
     "PresetError",
     "QSchedError",
@@ -39,6 +41,7 @@ __all__ = [
     "VoteError",
     "encode_preset",
     "fit",
+    "least_activation_bits",
     "load_observation",
     "load_preset",
     "mismatches",

@@ -165,7 +165,7 @@ def observe() -> Picture:
 
 def calibrate() -> Picture:
     lines = [line for line in DEMO_PROMPTS.read_text("utf-8").splitlines() if line and not line.startswith("#")]
-    damaged = {"model": ["1", 0], "format": "w4a4", "group_size": "per channel", "include": "*"}
+    damaged = {"model": ["1", 0], "format": "w4a4", "group_size": "per channel", "include": "*", "last_steps": 0}
     inputs = {
         "model": ["2", 0],
         "clip": ["1", 1],

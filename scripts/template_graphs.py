@@ -103,7 +103,7 @@ TURBO = File("sd_xl_turbo_1.0_fp16.safetensors", "checkpoints", "stabilityai/sdx
 PICTURE = (300, 330)
 PLAIN = {"denoise": 1.0, "strength": 1.0, "if_preset_differs": "resample"}
 EULER = {"steps": 4, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"}
-DAMAGE = {"format": "w4a4", "group_size": "per channel", "include": "*", "exclude": ""}
+DAMAGE = {"format": "w4a4", "group_size": "per channel", "include": "*", "exclude": "", "last_steps": 0}
 W4A8 = {"format": "w4a8", "group_size": "format's own", "include": "", "exclude": ""}
 SEARCH = {
     "search_seed": 0,

@@ -26,6 +26,7 @@ from .quantize import HAS_BITS, QUALITIES, Job, quantize, quantized_layers, requ
 from .report import LayerReport, QuantReport, module_bytes
 from .select import RECIPES, candidates
 from .sensitivity import LayerSensitivity, Measure, Sensitivity
+from .step_bits import least_activation_bits, step_bits
 
 __all__ = [
     "AUTO",
@@ -63,6 +64,7 @@ __all__ = [
     "is_packed",
     "has_few_bits",
     "label_of",
+    "least_activation_bits",
     "least_bits",
     "load_observation",
     "load_quantized",
@@ -78,6 +80,7 @@ __all__ = [
     "restore",
     "same_quantization",
     "save_quantized",
+    "step_bits",
     "studied_layers",
     "unpackable",
     "ways",

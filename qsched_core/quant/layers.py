@@ -15,6 +15,7 @@ from .formats import Format
 from .packing import codes, pack, scales, unpack
 from .products import int8_product, pays
 from .rotation import input_gain, rotate, rotate_input, rotate_weight, rotation_of
+from .step_bits import step_bits
 
 _OUTPUTS_AT_ONCE = 2**24
 """Outputs of the integer product at once: its sums take 64 MB then, in place of 370 for FLUX's widest layer."""
@@ -37,11 +38,11 @@ class QuantizedLayer(nn.Module):
     A call has three parts, and each has one place for what others add:
 
     1. ``transformed(x)``: the input divided by ``input_scale``, if there is one, and rotated.
-    2. ``product(inputs)``: rounded to ``activation_bits``, times the packed weight, plus the bias.
+    2. ``product(inputs)``: rounded to at least ``activation_bits``, times the packed weight, plus the bias.
     3. ``finished(x, out)``: plus ``low_rank``, if there is one.
 
     ``input_scale`` (K,) or (C,) is a buffer: the packed weight is the float one with its inputs' columns multiplied by
-    it. ``activation_bits`` is the format's; who computes some calls more exactly sets it for them, on every layer.
+    it. ``activation_bits`` is the format's; a run may ask for more in some of its steps (``least_activation_bits``).
     ``low_rank`` is a part of the weight that is not rounded: ``dequantized`` has it in it.
     """
 
@@ -152,7 +153,7 @@ class QuantizedLinear(QuantizedLayer):
         return rotate_input(super().transformed(x), self.rotation)
 
     def product(self, inputs: Tensor) -> Tensor:
-        integers = multiplies_integers(self.format, inputs.device) and self.activation_bits == 8
+        integers = multiplies_integers(self.format, inputs.device) and step_bits(self.activation_bits) == 8
         if integers and not torch.compiler.is_compiling() and products.usable(inputs.device):
             out = self._integer_product(inputs)
             if out is not None:
@@ -202,7 +203,7 @@ class QuantizedLinear(QuantizedLayer):
 
     def _float_product(self, x: Tensor, weight: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x)
-        return F.linear(rounded_tokens(x, self.activation_bits), weight, bias)
+        return F.linear(rounded_tokens(x, step_bits(self.activation_bits)), weight, bias)
 
     def keep_first_token(self, token: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         """From now on inputs (B, T, K) whose first token is ``token`` (K,) get the float layer's output there.

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from ..coefficients import MAX_STEPS
 from ..errors import QuantizationError
 from .backends import AUTO, Backend, Way, default_backends, ways
 from .fitting import Fit, fitted_twin
@@ -44,7 +45,8 @@ class Job:
     ``keep`` are names of layers that a host must find as they are. Layers are packed on ``device``. ``observation``
     tells which layers lie at the network's edges, which see one row per picture, and what rounding is fitted to, and
     with it a part of ``rank`` of each Linear layer is kept in float16;
-    ``quality`` None: the best that there is an observation for."""
+    ``quality`` None: the best that there is an observation for. ``last_steps`` None: 1 where a way has 4-bit
+    activations, else 0."""
 
     ways: Sequence[Way]
     notes: Sequence[str] = ()
@@ -57,10 +59,18 @@ class Job:
     observation: Observation | None = None
     quality: str | None = None
     rank: int = 0
+    last_steps: int | None = None
 
     @property
     def fits(self) -> bool:
         return self.observation is not None and self.quality != FAST
+
+    @property
+    def wide_steps(self) -> int:
+        """How many of a picture's last steps run with 8-bit activations."""
+        if self.last_steps is not None:
+            return self.last_steps
+        return int(any(way.form.activation_bits == 4 for way in self.ways))
 
     @cached_property
     def edges(self) -> Mapping[str, str] | None:
@@ -90,6 +100,9 @@ class Job:
             more["rank"] = BEST_RANK
         if not 0 <= more.get("rank", 0) <= MAX_RANK:
             raise QuantizationError(f"rank {more['rank']}.", f"use 0 (none) to {MAX_RANK}")
+        last_steps = more.get("last_steps")
+        if last_steps is not None and not 0 <= last_steps <= MAX_STEPS:
+            raise QuantizationError(f"last_steps {last_steps}.", f"use 0 (none) to {MAX_STEPS}")
         quality = more.get("quality")
         if quality not in (None, *QUALITIES):
             raise QuantizationError(f"quality {quality!r} is unknown.", f"use one of {', '.join(QUALITIES)}")
@@ -173,6 +186,7 @@ def quantize(
     observation: Observation | None = None,
     quality: str | None = None,
     rank: int = 0,
+    last_steps: int | None = None,
     device: torch.device | None = None,
 ) -> QuantReport:
     """Replace layers of ``module`` in place by packed ones, streaming: one float layer at a time. A layer that stands
@@ -187,13 +201,17 @@ def quantize(
     picture round no activations. A ``rank`` (8 to 64) keeps that much of each Linear layer beside it in float16, where
     our own layers are packed: nearer for 4-bit activations, and larger.
 
+    ``last_steps`` of a picture run with 8-bit activations, from the same weights (None: 1 for formats with 4-bit
+    activations, else 0). The report has the number; whoever samples brings it to the layers:
+    ``qs.sample(…, precision=report.precision(sigmas))``, or ``with qs.least_activation_bits(8)`` around a step's call.
+
     Raises:
         QuantizationError: unknown format, backend, recipe or quality, a module quantised already, an observation of
             another module, or no layer to quantise.
     """
     job = Job.of(
         format, group_size, symmetric, backend, recipe, device or CPU, include=include, exclude=exclude, plan=plan,
-        observation=observation, quality=quality, rank=rank,
+        observation=observation, quality=quality, rank=rank, last_steps=last_steps,
     )  # fmt: skip
     before = module_bytes(module)
     reports, names = [], shared_names(module)
@@ -203,7 +221,8 @@ def quantize(
             for name in names[report.name] if twin is not None else ():
                 parent, _, leaf = name.rpartition(".")
                 setattr(module.get_submodule(parent), leaf, twin)
-    report = QuantReport(tuple(reports), before, module_bytes(module), tuple(job.notes))
+    size = module_bytes(module)
+    report = QuantReport(tuple(reports), before, size, tuple(job.notes), last_steps=job.wide_steps)
     require_some(report, job)
     return report
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ..precision import LAST_STEP_BITS, Precision
 from .fitting import Fit
 from .packed import floats_as_half
 
@@ -37,13 +38,19 @@ class LayerReport:
 @dataclass(frozen=True)
 class QuantReport:
     """All layers, and bytes of the whole module with floats counted as 2 bytes. ``notes``: why not other backends.
-    ``source`` is how it was quantised before, "none" if it was not."""
+    ``source`` is how it was quantised before, "none" if it was not. ``last_steps`` of a picture run with 8-bit
+    activations."""
 
     layers: tuple[LayerReport, ...]
     bytes_before: int
     bytes_after: int
     notes: tuple[str, ...] = ()
     source: str = "none"
+    last_steps: int = 0
+
+    def precision(self, sigmas: Sequence[float]) -> Precision | None:
+        """The bits of each step of a schedule (n + 1,) that ends at 0; None: the formats' own in all of them."""
+        return Precision.last_steps(tuple(map(float, sigmas)), self.last_steps) if self.last_steps else None
 
     @property
     def quantized(self) -> tuple[LayerReport, ...]:
@@ -71,6 +78,7 @@ class QuantReport:
             why = f"; {note}" if note else ""
             lines.append(f"{count} {_KINDS[rank]}{'s' * (count > 1)}: {form}, {backend} ({kernel}){why}.")
         lines += self._fits()
+        lines += self._last_steps()
         lines += self.notes
         if any(len(layer.shape) == 4 for layer in done):
             lines.append("Convolutions round their weights only, activations stay in floating point.")
@@ -80,6 +88,22 @@ class QuantReport:
         if worst is not None:
             lines.append(f"Largest error {worst.error:.3f}: {worst.name} ({'x'.join(map(str, worst.shape))}).")
         return "\n".join(lines)
+
+    def _last_steps(self) -> list[str]:
+        """What the last steps of a picture run with."""
+        if not self.last_steps:
+            return []
+        linear = [layer for layer in self.quantized if len(layer.shape) == 2]
+        narrow = [layer for layer in linear if _activation_bits(layer) < LAST_STEP_BITS]
+        steps = "step" if self.last_steps == 1 else f"{self.last_steps} steps"
+        if not narrow:
+            return [f"The last {steps}: as the others, no activation has fewer than 8 bits."]
+        lines = [f"The last {steps}: {LAST_STEP_BITS}-bit activations in {len(narrow)} layers, from the same weights."]
+        native = sum(layer.backend == "kitchen" for layer in narrow)
+        if native:
+            lines.append(f"{native} of them are ComfyUI's own layers, whose kernel has 4-bit activations alone: there "
+                         "the weight is unpacked for a float product.")  # fmt: skip
+        return lines
 
     def _fits(self) -> list[str]:
         """What fitting the rounding gave, on inputs that nothing was fitted to."""
@@ -93,6 +117,10 @@ class QuantReport:
             lines[0] += f" Mean relative output error on other inputs: nearest {before:.4f}, fitted {after:.4f}."
         why = Counter(fit.note for fit in fits if not fit.better)
         return lines + [f"Rounded to nearest {count}: {note}." for note, count in why.most_common()]
+
+
+def _activation_bits(layer: LayerReport) -> int:
+    return int(layer.format.partition("/")[0].rpartition("a")[2])
 
 
 _KINDS = {2: "Linear layer", 4: "convolution"}

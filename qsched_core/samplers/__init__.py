@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..coefficients import Coefficients
 from ..errors import CoefficientError, SamplingError
+from ..precision import Precision
 from .evaluate import Model, NoiseSampler, Run, ZeroDenoised, check_finite, noise_or_flow
 from .multistep import dpmpp_2m, er_sde, res_multistep
 from .one_step import euler, euler_ancestral, lcm, tcd
@@ -55,6 +56,7 @@ def sample(
     noise_sampler: NoiseSampler | None = None,
     zero_denoised: ZeroDenoised = noise_or_flow,
     callback: Callable[[dict[str, Any]], None] | None = None,
+    precision: Precision | None = None,
     **options: float | Tensor | None,
 ) -> Tensor:
     """Sample x_0 (B, …) from x (B, …) at ``sigmas[0]`` with one model evaluation per step.
@@ -62,7 +64,7 @@ def sample(
     ``sigmas`` (n + 1,) descend, to 0 or to where the run shall end; ``coefficients`` have n steps. ``flow`` says that
     x is (1-sigma)·x0 + sigma·noise. ``noise_sampler`` is asked once per step that adds noise; else it is torch's.
     ``callback`` gets {"i", "x", "sigma", "sigma_hat", "denoised"} before each update, x and denoised as the update
-    uses them.
+    uses them. ``precision`` is what the packed layers inside the model round activations to, found again by sigma.
 
     Options (``OPTIONS`` lists the names; each sampler's docstring has its source):
         euler, dpmpp_2m: none.
@@ -90,7 +92,8 @@ def sample(
             steps=steps,
         )
     fresh = noise_sampler or (lambda sigma, sigma_next: torch.randn_like(x))
-    run = Run(model, coefficients, sigmas, flow, fresh, zero_denoised, callback)
+    bits = None if precision is None else precision.for_sigmas(sigmas.tolist())
+    run = Run(model, coefficients, sigmas, flow, fresh, zero_denoised, callback, bits)
     return _STEPPERS[name](run, x, **options)
 
 

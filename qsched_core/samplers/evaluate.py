@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from ..coefficients import Coefficients
 from ..errors import SamplingError
+from ..precision import Precision
 from ..precondition import precondition_denoised, precondition_sample
+from ..quant.step_bits import least_activation_bits
 
 Model = Callable[[Tensor, Tensor], Tensor]
 """model(x (B, …), sigma (B,)) -> denoised (B, …)"""
@@ -37,6 +40,7 @@ class Run:
     noise_sampler: NoiseSampler
     zero_denoised: ZeroDenoised
     callback: Callable[[dict[str, Any]], None] | None
+    precision: Precision | None = None
 
     @property
     def steps(self) -> int:
@@ -46,7 +50,9 @@ class Run:
         """(x', D') of this step, to be used instead of x. Where both coefficients are 1, x' is x, the same tensor."""
         sigma = self.sigmas[step]
         sigma_batch = sigma * x.new_ones([x.shape[0]])
-        denoised = self.model(x, sigma_batch)
+        bits = 0 if self.precision is None else self.precision.activation_bits[step]
+        with least_activation_bits(bits) if bits else nullcontext():
+            denoised = self.model(x, sigma_batch)
         c_x, c_eps = self.coefficients.at(step)
         check_finite(denoised, step, float(sigma), (c_x, c_eps))
         if not c_x == c_eps == 1.0:

@@ -89,6 +89,7 @@ def calibrating(**changes: Any) -> Graph:
             group_size="per channel",
             include="",
             exclude="",
+            last_steps=0,
         ),
         "3": node("EmptySD3LatentImage", width=64, height=64, batch_size=1),
         "4": node("QSchedCalibrate", **inputs),

@@ -1,0 +1,141 @@
+"""The precision of each step: a value that is checked, found again by sigma, and reaches the layers through the run."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+import qsched_core as qs
+from qsched_core.precision import last_step_bits
+from qsched_core.quant import step_bits
+
+SIGMAS = (10.0, 5.0, 2.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(("bits", "sigmas", "text"), [
+    ((4, 4, 4, 5), SIGMAS, "5 activation bits"), ((4, 4, 4, True), SIGMAS, "True activation bits"),
+    ((4, 8), SIGMAS, "2 activation bits for 4 steps"),
+])  # fmt: skip
+def test_bits_that_no_layer_has_are_refused(refused, bits, sigmas, text):
+    with refused(qs.QuantizationError, text):
+        qs.Precision(bits, sigmas)
+
+
+def test_sigmas_must_fall(refused):
+    with refused(qs.SamplingError, "rises"):
+        qs.Precision((4, 4), (1.0, 2.0, 0.0))
+
+
+def test_the_last_steps_are_those_of_a_picture(refused):
+    assert qs.Precision.last_steps(SIGMAS, 1).activation_bits == (4, 4, 4, 8)
+    assert qs.Precision.last_steps(SIGMAS, 9).activation_bits == (8, 8, 8, 8)
+    assert qs.Precision.last_steps(SIGMAS, 0).activation_bits == (4, 4, 4, 4)
+    assert qs.Precision.last_steps(SIGMAS[2:], 1).activation_bits == (4, 8)  # the second half of a split run
+    assert qs.Precision.last_steps(SIGMAS[:3], 1).activation_bits == (4, 4)  # the first half ends above 0
+    with refused(qs.QuantizationError, "-1 last steps"):
+        qs.Precision.last_steps(SIGMAS, -1)
+
+
+def test_a_sigma_finds_its_step():
+    precision = qs.Precision((4, 8, 4, 16), SIGMAS)
+    found = [precision.bits_at(sigma) for sigma in (80.0, 10.0, 9.999, 5.001, 5.0, 3.0, 2.0, 1.0, 0.4, 0.0)]
+    assert found == [4, 4, 4, 8, 8, 8, 4, 16, 16, 16]
+
+
+def test_other_schedules_get_the_bits_of_the_same_sigmas():
+    precision = qs.Precision((4, 8, 4, 16), SIGMAS)
+    assert precision.for_sigmas(SIGMAS) == precision
+    assert precision.for_sigmas((5.0, 2.0)).activation_bits == (8,)
+    assert precision.for_sigmas((2.0, 0.0)).activation_bits == (16,)  # fewer steps never lose a wide one
+    assert precision.for_sigmas((1.0, 0.5, 0.0)).activation_bits == (16, 16)
+    assert precision.for_sigmas((20.0, 15.0)).activation_bits == (4,)
+
+
+@pytest.mark.parametrize("run", [(0.0, 1.0, 2.0), (1.0, 1.0, 0.0), (float("nan"), 0.0), (1.0,), ()], ids=str)
+def test_what_is_no_schedule_has_no_last_steps(run):
+    assert last_step_bits(run, 1, 0.5) == 4
+
+
+def packed(form: str = "w4a4") -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(128, 128)])}).requires_grad_(False)
+    qs.quantize(net, form, backend="torch")
+    return net["blocks"][0]
+
+
+def rounding_error(layer: nn.Module, x: torch.Tensor) -> float:
+    """Of the activations alone."""
+    exact = torch.nn.functional.linear(x, layer.dequantized(), layer.bias)
+    return ((layer(x) - exact).norm() / exact.norm()).item()
+
+
+def test_a_run_widens_activations_and_leaves_nothing_on_the_layer(refused):
+    layer, x = packed(), torch.randn(2, 9, 128, generator=torch.Generator().manual_seed(1))
+    before, plain = dict(vars(layer)), layer(x)
+    errors = {}
+    for bits in (4, 8, 16):
+        with qs.least_activation_bits(bits):
+            errors[bits] = rounding_error(layer, x)
+            assert dict(vars(layer)) == before
+    assert errors[16] < 1e-6 < errors[8] < 0.02 < errors[4]
+    assert torch.equal(layer(x), plain)
+    with refused(qs.QuantizationError, "5 activation bits"), qs.least_activation_bits(5):
+        pass
+    with qs.least_activation_bits(4):
+        assert step_bits(16) == 16  # never fewer than the format's own
+
+
+def test_two_threads_have_two_precisions():
+    layer, x = packed(), torch.randn(1, 9, 128, generator=torch.Generator().manual_seed(1))
+    found = []
+    with qs.least_activation_bits(8):
+        thread = threading.Thread(target=lambda: found.append(layer(x)))
+        thread.start()
+        thread.join()
+        wide = layer(x)
+    assert torch.equal(found[0], layer(x))
+    assert not torch.equal(found[0], wide)
+
+
+def test_compiled_layers_follow_the_step_without_a_break():
+    layer, x = packed(), torch.randn(1, 9, 128, generator=torch.Generator().manual_seed(1))
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    plain = compiled(x)
+    with qs.least_activation_bits(8):
+        wide = compiled(x)
+        assert torch.allclose(wide, layer(x), atol=1e-5)
+    assert not torch.allclose(wide, plain, atol=1e-3)
+    assert torch.equal(compiled(x), plain)
+
+
+def test_sampling_takes_the_report_s_last_steps():
+    torch.manual_seed(0)
+    net = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(128, 128)])}).requires_grad_(False)
+    report = qs.quantize(net, "w4a4", backend="torch", last_steps=1)
+    assert report.last_steps == 1
+    assert "The last step: 8-bit activations in 1 layers" in report.text()
+    bits = []
+
+    def model(x, sigma):
+        bits.append(step_bits(4))
+        return net["blocks"][0](x)
+
+    sigmas, identity = torch.tensor(SIGMAS), qs.Coefficients.identity(4)
+    qs.sample("euler", model, torch.randn(2, 128), sigmas, identity, precision=report.precision(SIGMAS))
+    qs.sample("euler", model, torch.randn(2, 128), sigmas, identity)
+    assert bits == [4, 4, 4, 8, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize(("form", "count"), [("w4a4", 1), ("w4a8", 0), ("w4a16", 0)])
+def test_by_default_one_step_where_activations_have_four_bits(form, count, refused):
+    torch.manual_seed(0)
+    net = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(128, 128)])}).requires_grad_(False)
+    report = qs.quantize(net, form, backend="torch")
+    assert report.last_steps == count
+    assert (report.precision(SIGMAS) is not None) == bool(count)
+    with refused(qs.QuantizationError, "last_steps -1"):
+        qs.quantize(net, form, backend="torch", last_steps=-1)
