@@ -15,9 +15,9 @@ ROOMS = (
     "calibration/metrics",
     "demo",
     "qsched_core",
+    "qsched_core/samplers",
     "qsched_core/quant",
     "qsched_core/quant/backends",
-    "qsched_core/samplers",
 )
 """What users get, from the top floor down; a file belongs to the longest name that it lies below."""
 

@@ -1,0 +1,60 @@
+"""Every figure of docs/EVIDENCE.md and of README's table of sizes is read from a result file."""
+
+from __future__ import annotations
+
+import re
+
+import jinja2
+import pytest
+
+from scripts import evidence_page
+from scripts.layout import ROOT
+
+ANEW = "run python -m scripts.evidence_page"
+
+
+def test_the_page_is_what_the_results_say():
+    found = evidence_page.results()
+    assert evidence_page.render("EVIDENCE.md.jinja", found) == evidence_page.PAGE.read_text("utf-8"), ANEW
+    readme = evidence_page.README.read_text("utf-8")
+    assert evidence_page.with_sizes(readme, evidence_page.render("sizes.md.jinja", found)) == readme, ANEW
+
+
+def test_a_figure_that_is_not_there_is_an_error():
+    found = evidence_page.results()
+    del found["verdict"]["prompts"]["24"]["gamed score"]
+    with pytest.raises(jinja2.UndefinedError):
+        evidence_page.render("EVIDENCE.md.jinja", found)
+
+
+def test_the_texts_of_the_page_hold_no_measured_figure_of_their_own():
+    """Figures with decimals, ratios and per cent come from the results; what a rule is made of is no figure."""
+    text = (evidence_page.TEMPLATES / "EVIDENCE.md.jinja").read_text("utf-8")
+    words = re.sub(r"\{[{%#].*?[}%#]\}", "", text, flags=re.DOTALL)
+    assert set(re.findall(r"\d+(?:\.\d+)? ?%|\d+\.\d+", words)) <= {"99 %"}
+
+
+def test_readme_holds_no_measured_figure_but_that_table():
+    readme = evidence_page.README.read_text("utf-8")
+    before, rest = readme.split(evidence_page.BEGIN)
+    words = before + rest.split(evidence_page.END)[1]
+    words = re.sub(r"```.*?```", "", words, flags=re.DOTALL)
+    figures = set(re.findall(r"\d+(?:\.\d+)? ?%|(?<![\w.-])\d+\.\d+(?![\w.])", words))
+    assert figures <= {"0.24", "0.31", "2509.01624"}, figures
+
+
+def test_readme_is_one_sitting():
+    assert len(evidence_page.README.read_text("utf-8").splitlines()) <= 150
+
+
+@pytest.mark.parametrize(
+    ("size", "card"), [(1.4, "8 GB"), (6.4, "12 GB"), (10.0, "12 GB"), (10.1, "24 GB"), (30, "more than 24 GB")]
+)
+def test_the_smallest_card_holds_the_model_and_the_rest(size, card):
+    assert evidence_page.smallest_card(size) == card
+
+
+def test_links_of_readme_and_of_the_page_lead_somewhere():
+    for page in (evidence_page.README, evidence_page.PAGE, ROOT / "CONTRIBUTING.md", ROOT / "docs" / "ARCHITECTURE.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), (page.name, target)
