@@ -55,7 +55,7 @@ class PatchedAtOutput:
 
     def _patches(self, functions: list[Callable]) -> LayerPatches | None:
         late = [function for function in functions if isinstance(function, LowVramPatch)]
-        wrappers = [function for function in functions if not isinstance(function, LowVramPatch)]
+        wrappers = [one for one in functions if not isinstance(one, (LowVramPatch, PatchesOfWeight))]
         # A layer that the host has moved out again still has what it was loaded with.
         loaded = None if late else self.loaded_patches
         if not wrappers and not late and (loaded is None or self.hook_patches is None):
@@ -67,6 +67,10 @@ class PatchedAtOutput:
                 patches += more.patches
                 keys.append(more.key)
         return self.layer_patches(keys[0] if keys else "weight", patches, wrappers)
+
+    def own_patches(self) -> LayerPatches | None:
+        """Those that our patcher gave it; the host's own functions of the weight are left out."""
+        return self._patches([])
 
     def layer_patches(self, key: str, patches: list[tuple], wrappers: list[Callable] = ()) -> LayerPatches:
         """The host's patches of our weight, ready to be applied."""
@@ -187,6 +191,20 @@ TWINS = {nn.Linear: HostLinear, nn.Conv2d: HostConv2d}
 QUANTO_TWINS = {nn.Linear: HostQuantoLinear, nn.Conv2d: HostQuantoConv2d}
 
 
+class PatchesOfWeight:
+    """A function of a layer's weight, for code of the host that reads the weight by itself (``linear_input_act``).
+
+    Such code never calls the layer, and would not see the patches that act at its output.
+    """
+
+    def __init__(self, layer: PatchedAtOutput):
+        self.layer = layer
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        patches = self.layer.own_patches()
+        return weight if patches is None else patches.merged(weight.float()).to(weight.dtype)
+
+
 def patched_at_output(linear: type[nn.Module]) -> type[nn.Module]:
     """The host's mixed-precision Linear, its own product and loader, with patches applied at the output."""
 
@@ -200,6 +218,13 @@ def patched_at_output(linear: type[nn.Module]) -> type[nn.Module]:
 
     class NativeLinear(PatchedAtOutput, WideInSteps):
         """A Linear in one of the host's own layouts."""
+
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name in ("loaded_patches", "hook_patches"):
+                others = [one for one in self.weight_function if not isinstance(one, PatchesOfWeight)]
+                patched = self.loaded_patches is not None or self.hook_patches is not None
+                self.weight_function = [PatchesOfWeight(self), *others] if patched else others
 
         @property
         def float_shape(self) -> tuple[int, ...]:
