@@ -60,7 +60,7 @@ def quantise(pack, source):
 
     def quantised(format: str = "w4a8", group: str = "per channel", **changes) -> tuple:
         options = {"group_size": group, "include": "", "exclude": "", "backend": "torch", **changes}
-        return execute(model=source, format=format, **options).args
+        return execute(model=source, format=format, **options).args[:2]
 
     return quantised
 
