@@ -1,5 +1,6 @@
 """Quantising a loaded model: formats, packing, layer selection, and an honest report."""
 
+from ..step_bits import least_activation_bits, step_bits
 from .backends import (
     AUTO,
     Backend,
@@ -26,7 +27,6 @@ from .quantize import HAS_BITS, QUALITIES, Job, quantize, quantized_layers, requ
 from .report import LayerReport, QuantReport, module_bytes
 from .select import RECIPES, candidates
 from .sensitivity import LayerSensitivity, Measure, Sensitivity
-from .step_bits import least_activation_bits, step_bits
 
 __all__ = [
     "AUTO",

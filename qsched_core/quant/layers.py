@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..step_bits import step_bits
 from . import decoding, products, rotation
 from .branch import LowRank
 from .decoding import decode
@@ -15,7 +16,6 @@ from .formats import Format
 from .packing import codes, pack, scales, unpack
 from .products import int8_product, pays
 from .rotation import input_gain, rotate, rotate_input, rotate_weight, rotation_of
-from .step_bits import step_bits
 
 _OUTPUTS_AT_ONCE = 2**24
 """Outputs of the integer product at once: its sums take 64 MB then, in place of 370 for FLUX's widest layer."""

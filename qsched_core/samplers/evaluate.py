@@ -14,7 +14,7 @@ from ..coefficients import Coefficients
 from ..errors import SamplingError
 from ..precision import Precision
 from ..precondition import precondition_denoised, precondition_sample
-from ..quant.step_bits import least_activation_bits
+from ..step_bits import least_activation_bits
 
 Model = Callable[[Tensor, Tensor], Tensor]
 """model(x (B, …), sigma (B,)) -> denoised (B, …)"""

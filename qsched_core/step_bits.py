@@ -11,8 +11,8 @@ from contextvars import ContextVar
 
 import torch
 
-from ..errors import QuantizationError
-from ..precision import ACTIVATION_BITS
+from .errors import QuantizationError
+from .precision import ACTIVATION_BITS
 
 _LEAST: ContextVar[int] = ContextVar("least_activation_bits", default=0)
 
