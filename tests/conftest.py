@@ -41,9 +41,9 @@ def refused() -> Refused:
     the first of them before the way out, if it does not begin with "Fix: ": the two cannot be swapped."""
 
     @contextmanager
-    def check(kind: type[Exception], *parts: str, **fields: object) -> Iterator[None]:
+    def check(kind: type[Exception], *parts: str, **fields: object) -> Iterator[pytest.ExceptionInfo]:
         with pytest.raises(kind) as caught:
-            yield
+            yield caught
         text = str(caught.value)
         assert text.startswith("Q-Sched: ")
         assert "Fix: " in text

@@ -165,8 +165,10 @@ def generate_all(coefficients, indices):
 
 def test_a_database_that_is_not_there_is_named_without_its_password(socket, refused):
     url = f"postgresql+psycopg://qsched:secret@/nowhere?host={socket}"
-    with refused(CalibrationError, "no study can be kept at postgresql+psycopg:///nowhere"):
+    # The address is cut in its middle where the socket's folder has a long name.
+    with refused(CalibrationError, "no study can be kept at postgresql+psycopg:///") as caught:
         open_storage(url)
+    assert "secret" not in str(caught.value)
 
 
 def _start(folder: Path) -> None:

@@ -124,13 +124,14 @@ def test_a_short_video_keeps_all_its_frames_and_one_frame_is_a_picture(pack):
 
 
 def test_distances_and_thumbnails_of_videos(pack):
-    metrics = pack("nodes.metrics")
+    pictures = pack("calibration.reference_pictures")
     videos = torch.rand(2, 3, 512, 512, 3)
-    small = metrics.thumbnails(videos)
+    small = pictures.thumbnails(videos)
     assert small.shape == (2, 3, 256, 256, 3)
-    assert near(small[1], metrics.thumbnails(videos[1]))  # another batch
-    far = metrics.distance_from(lambda indices: torch.zeros_like(small))(videos, [0, 1])
-    assert far.shape == (2,)
+    assert near(small[1], pictures.thumbnails(videos[1]))  # another batch
+    reference = pictures.ReferencePictures(lambda coefficients, indices: torch.zeros_like(videos), [0, 1], 4)
+    assert reference.distance(videos, [0, 1]).shape == (2,)
+    assert (reference.distance(videos, [0, 1]) > 0).all()
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 4000), (2, 8, 8, 1), (3, 8, 8, 3)], ids=str)
