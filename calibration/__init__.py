@@ -6,7 +6,6 @@ result = calibrate(generate, score, n_prompts=24, n_steps=4, settings=Settings(t
 
 from .jaq import Objective, jaq
 from .settings import Settings
-from .validate import Evaluation, Interval, evaluate, paired_gain
 
 __all__ = [
     "Evaluation",
@@ -25,9 +24,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """The search is imported when it is first asked for: a host that only shows its settings starts without it."""
+    """Search and verdict are imported when they are first asked for: a host that only shows their settings starts
+    without them."""
     if name in ("OnReference", "Progress", "Result", "Trial", "calibrate"):
         from . import study
 
         return getattr(study, name)
+    if name in ("Evaluation", "Interval", "evaluate", "paired_gain"):
+        from . import validate
+
+        return getattr(validate, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -37,10 +37,10 @@ SEPARATORS = ",;\t|"
 
 _BREAKS = re.compile("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 """Python's ``splitlines`` and YAML end a line at these; in a prompt they were pasted with a text."""
-_HASH_PROMPT = re.compile(r"#(?:\d|([0-9a-f])\1{2,7}\b|(?=[a-f]*\d)[0-9a-f]{3,8}\b)", re.IGNORECASE)
+_HASH_PROMPT = r"(?i)#(?:\d|([0-9a-f])\1{2,7}\b|(?=[a-f]*\d)[0-9a-f]{3,8}\b)"
 """A number or a colour at the start of a prompt: "#1 fan", "#ff0000 car", "#fff dress"; "#facade" is a comment."""
 _DIRECTIVE = re.compile(r"(?:\A|[\r\n])%")
-_SEP_LINE = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)
+_SEP_LINE = r'(?i)"?sep=([,;\t|])"?'
 """Excel's own first line of a CSV file."""
 _YAML_COMMENT = re.compile(r"(?:(?<=\s)|\A)#[^\r\n]*")
 _LONGEST_SCALAR = 100
@@ -143,7 +143,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _is_comment(line: str) -> bool:
-    return line.startswith("#") and not _HASH_PROMPT.match(line)
+    return line.startswith("#") and not re.match(_HASH_PROMPT, line)
 
 
 def _shown(name: str) -> str:
@@ -200,7 +200,7 @@ def _below_comments(shown: str, text: str, notes: _Notes) -> tuple[str, int, str
         end = text.find("\n", start)
         end = len(text) if end < 0 else end
         line = text[start:end].strip()
-        if found := _SEP_LINE.fullmatch(text[start:end].strip(" ")) if not separator else None:
+        if found := re.fullmatch(_SEP_LINE, text[start:end].strip(" ")) if not separator else None:
             separator = found[1]
         elif line and (not _is_comment(line) or line[1:2] in tuple(SEPARATORS)):
             break

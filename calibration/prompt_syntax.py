@@ -7,9 +7,10 @@ import re
 EMPHASIS = 1.1
 """What a pair of parentheses multiplies the weight by in the host."""
 
-_EMBEDDING = re.compile(r"(?:(?<=\s)|(?<=^)|(?<=,))embedding:[^\s,)]+")
-_TAG = re.compile(r"<\s*(?:lora|lyco|locon|hypernet)\s*:[^<>]*>", re.IGNORECASE)
-_WEIGHT = re.compile(r"(.+):\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*", re.DOTALL)
+# Patterns are compiled when they are first used, not at ComfyUI's start.
+_EMBEDDING = r"(?:(?<=\s)|(?<=^)|(?<=,))embedding:[^\s,)]+"
+_TAG = r"(?i)<\s*(?:lora|lyco|locon|hypernet)\s*:[^<>]*>"
+_WEIGHT = r"(?s)(.+):\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
 _ESCAPED = {"\\(": "\0", "\\)": "\1"}
 
 
@@ -19,10 +20,10 @@ def plain_text(prompt: str) -> str:
 
     "(a red fox:1.2) in snow, embedding:detail, <lora:oil:0.8>" is "a red fox in snow".
     """
-    text = _TAG.sub("", prompt)
+    text = re.sub(_TAG, "", prompt)
     for sequence, mark in _ESCAPED.items():
         text = text.replace(sequence, mark)
-    text = _EMBEDDING.sub("", _without_weights(text))
+    text = re.sub(_EMBEDDING, "", _without_weights(text))
     for sequence, mark in _ESCAPED.items():
         text = text.replace(mark, sequence[1])
     if text == prompt:
@@ -42,7 +43,7 @@ def _without_weights(text: str) -> str:
         elif character == ")" and opened:
             start = opened.pop()
             inside = "".join(words[start + 1 :])
-            weighted = _WEIGHT.fullmatch(inside)
+            weighted = re.fullmatch(_WEIGHT, inside)
             if weighted:
                 inside = weighted[1] if float(weighted[2]) > 0 else ""
             words[start:] = [inside]

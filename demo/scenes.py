@@ -44,7 +44,7 @@ CARDINALITY = (len(LAYOUTS), 6, 6, 2, 6, 6, 2, len(BACKGROUNDS), 2)
 
 _COLOUR_NAMES, _BACKGROUND_NAMES = tuple(COLOURS), tuple(BACKGROUNDS)
 _THING = r"an? (\w+) (\w+) (\w+)"
-_CAPTION = re.compile(rf"^{_THING}(?: (left of|right of|above|below) {_THING})? on a (\w+) background$")
+_CAPTION = rf"^{_THING}(?: (left of|right of|above|below) {_THING})? on a (\w+) background$"
 
 
 def caption_of(row: Tensor) -> str:
@@ -60,7 +60,7 @@ def caption_of(row: Tensor) -> str:
 
 def parse_caption(caption: str) -> Tensor | None:
     """The scene row (9,) of a caption, or None for a sentence outside the demo's grammar."""
-    match = _CAPTION.match(" ".join(caption.lower().replace(",", " ").strip(" .").split()))
+    match = re.match(_CAPTION, " ".join(caption.lower().replace(",", " ").strip(" .").split()))
     if match is None:
         return None
     size1, colour1, shape1, relation, size2, colour2, shape2, background = match.groups()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import comfy.model_management
 import comfy.model_patcher
@@ -19,10 +20,12 @@ from ..calibration.metrics.pixels import pixel_statistics
 from ..calibration.metrics.preference import HPSv21
 from ..calibration.metrics.reference import DISTANCE
 from ..calibration.prompt_syntax import plain_text
-from ..calibration.reference_pictures import ReferencePictures
 from ..qsched_core import CalibrationError, DependencyError
 from .folders import metric_folders, metric_roots, shown_folder
 from .memory import Batches
+
+if TYPE_CHECKING:  # with the verdict: not at ComfyUI's start
+    from ..calibration.reference_pictures import ReferencePictures
 
 DEMO = "demo"
 BATCH = 32

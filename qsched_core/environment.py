@@ -37,8 +37,8 @@ EXTRAS = {
 """Optional packages, as pip calls them, and what each is for."""
 
 _PIP_NAMES = {"psycopg": '"psycopg[binary]"'}
-_VERSION = re.compile(r'^version = "([^"]+)"', re.MULTILINE)
-_ADDRESS = re.compile(r"(?P<scheme>[A-Za-z0-9+_.-]+)://(?P<secret>.*@)?(?P<place>[^@?#]*)(?:[?#][^@]*)?")
+_VERSION = r'(?m)^version = "([^"]+)"'
+_ADDRESS = r"(?P<scheme>[A-Za-z0-9+_.-]+)://(?P<secret>.*@)?(?P<place>[^@?#]*)(?:[?#][^@]*)?"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def pack_version(folder: Path = PACK) -> str:
     One line is looked for: Python 3.10 has no reader of TOML.
     """
     try:
-        found = _VERSION.search((folder / "pyproject.toml").read_text("utf-8"))
+        found = re.search(_VERSION, (folder / "pyproject.toml").read_text("utf-8"))
     except OSError:
         return "unknown"
     return found[1] if found else "unknown"
@@ -166,7 +166,7 @@ def storage(address: str | None, variable: str) -> Line:
     """Where studies are kept; of a database's ``address`` neither user nor password is shown."""
     if not address:
         return Line(OK, f"studies are kept on this machine ({variable} is not set)")
-    found = _ADDRESS.fullmatch(address)
+    found = re.fullmatch(_ADDRESS, address)
     if found is None:
         return Line(TO_DO, f"{variable} is no address. Set it to scheme://user:password@host/name, or not at all")
     # A "?" before the last "@" begins a password's second half, or a query that may hold one.

@@ -79,7 +79,7 @@ _NAMES = {
     "mlp.fc1": "mlp.c_fc",
     "mlp.fc2": "mlp.c_proj",
 }
-_NAME = re.compile("|".join(re.escape(name) for name in _NAMES))
+_NAME = "|".join(re.escape(name) for name in _NAMES)
 _PROJECTIONS = {"text_projection.weight": "text_projection", "visual_projection.weight": "visual.proj"}
 
 
@@ -104,4 +104,4 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _renamed(name: str) -> str:
-    return _NAME.sub(lambda found: _NAMES[found[0]], name)
+    return re.sub(_NAME, lambda found: _NAMES[found[0]], name)
