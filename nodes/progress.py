@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import comfy.model_management
 import comfy.utils
 from PIL import Image
@@ -23,6 +25,12 @@ class NodeProgress:
         self._bar.update_absolute(done, self.total)
         if text:
             say(self.unique_id, text)
+
+
+def layer_progress(node) -> Callable[[int, int], None]:
+    """``on_layer(done, total)`` for a node that goes through a network layer by layer."""
+    progress = NodeProgress(node_id(node), 1)
+    return lambda done, total: progress.update(done, f"layer {done} of {total}", total)
 
 
 def node_id(node) -> str | None:

@@ -10,7 +10,7 @@ from ..qsched_core.quant import AUTO, FORMATS, QUALITIES, RECIPES
 from .backends import job_for
 from .deferred import DeferredModel
 from .folders import MODELS_FOLDER, STOCK_FOLDER, file_names, file_path, shown_folder, unused_path
-from .progress import NodeProgress, node_id
+from .progress import layer_progress
 from .quantized_files import is_native, is_stock, load_model, save_model, save_stock
 from .reports import keep_output
 from .sockets import CATEGORY, ObservationSocket, PlanSocket
@@ -27,6 +27,16 @@ BEST_POSSIBLE = "auto"
 
 AUTOMATIC_STEPS = -1
 """As many last steps with finer activations as the format gains by."""
+
+
+def group_size_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "group_size",
+        options=list(GROUPS),
+        default="format's own",
+        advanced=True,
+        tooltip="Columns that share a scale. Fewer: better and larger. Per channel: smallest, most damage.",
+    )
 
 
 class QSchedQuantizeModel(io.ComfyNode):
@@ -63,13 +73,7 @@ class QSchedQuantizeModel(io.ComfyNode):
                     tooltip="Bits of weights (w) and activations (a). w4a8 is the paper's; w8a8 is nearly lossless; "
                     "w4a4 shows damage; w4a16 leaves activations alone.",
                 ),
-                io.Combo.Input(
-                    "group_size",
-                    options=list(GROUPS),
-                    default="format's own",
-                    advanced=True,
-                    tooltip="Columns that share a scale. Fewer: better and larger. Per channel: smallest, most damage.",
-                ),
+                group_size_input(),
                 io.String.Input(
                     "include",
                     default="",
@@ -169,12 +173,6 @@ class QSchedQuantizeModel(io.ComfyNode):
         quality=BEST_POSSIBLE,
         last_steps=AUTOMATIC_STEPS,
     ) -> io.NodeOutput:
-        progress = NodeProgress(node_id(cls), 1)
-
-        def on_layer(done: int, total: int) -> None:
-            progress.total = total
-            progress.update(done, f"layer {done} of {total}")
-
         job = job_for(
             model,
             format,
@@ -189,7 +187,7 @@ class QSchedQuantizeModel(io.ComfyNode):
             quality=None if quality == BEST_POSSIBLE else quality,
             last_steps=None if last_steps == AUTOMATIC_STEPS else last_steps,
         )
-        twin, report = quantized_twin(model, job, on_layer)
+        twin, report = quantized_twin(model, job, layer_progress(cls))
         return io.NodeOutput(twin, report.text(), reference_of(model), ui=keep_output(cls, {"text": [report.text()]}))
 
 

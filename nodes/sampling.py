@@ -13,7 +13,7 @@ from comfy_extras.nodes_custom_sampler import SamplerCustom
 import nodes as host_nodes
 
 from ..qsched_core import CalibrationError, SamplingError
-from ..qsched_core.schedule import check_schedule
+from ..qsched_core.schedule import check_schedule, schedule_name
 from .samplers import REFUSED, sampler_names, sampler_object
 
 
@@ -50,7 +50,7 @@ class Recipe:
             SamplingError: it does not: kl_optimal, for one, gives NaN for a single step.
         """
         sigmas = self.sigmas(model)
-        check_schedule(sigmas, f"{self.scheduler} at {self.steps} step{'s' * (self.steps > 1)}", strict=True)
+        check_schedule(sigmas, schedule_name(self.scheduler, self.steps), strict=True)
         return sigmas
 
 

@@ -14,8 +14,8 @@ from ..qsched_core import QuantizationError, QuantReport
 from ..qsched_core.quant import FORMATS, Job, candidates
 from .backends import text_job_for
 from .generate import encode
-from .progress import NodeProgress, node_id
-from .quantize_model import GROUPS, patterns_of
+from .progress import layer_progress
+from .quantize_model import GROUPS, group_size_input, patterns_of
 from .reports import keep_output
 from .sockets import CATEGORY
 from .twin import quantized_twin
@@ -50,13 +50,7 @@ class QSchedQuantizeTextEncoder(io.ComfyNode):
                     tooltip="Bits of weights (w) and activations (a). w4a16 takes as much memory as w4a8 and leaves "
                     "activations alone; w8a8 is nearly lossless.",
                 ),
-                io.Combo.Input(
-                    "group_size",
-                    options=list(GROUPS),
-                    default="format's own",
-                    advanced=True,
-                    tooltip="Columns that share a scale. Fewer: better and larger. Per channel: smallest, most damage.",
-                ),
+                group_size_input(),
                 io.String.Input(
                     "exclude",
                     default="",
@@ -85,15 +79,9 @@ class QSchedQuantizeTextEncoder(io.ComfyNode):
         if clip is None:
             fix = "load one with Load CLIP, and plug that in"
             raise QuantizationError("this checkpoint has no text encoder.", fix)
-        progress = NodeProgress(node_id(cls), 1)
-
-        def on_layer(done: int, total: int) -> None:
-            progress.total = total
-            progress.update(done, f"layer {done} of {total}")
-
         job = text_job_for(clip.patcher, format, GROUPS[group_size], exclude=patterns_of(exclude))
         lines = [line.strip() for line in prompts.splitlines() if line.strip()]
-        twin, text = quantized_clip(clip, job, lines, on_layer)
+        twin, text = quantized_clip(clip, job, lines, layer_progress(cls))
         return io.NodeOutput(twin, text, ui=keep_output(cls, {"text": [text]}))
 
 

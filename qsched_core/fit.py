@@ -10,7 +10,7 @@ from .coefficients import Coefficients, same_sigma
 from .errors import PresetError
 from .preset import Binding, Preset, short
 from .quant.label import same_quantization
-from .schedule import check_schedule
+from .schedule import check_schedule, schedule_name
 
 IF_DIFFERS = ("resample", "use as is", "refuse")
 """Give each range of sigma the effect it had, however many steps are in it; take the coefficients in order, whatever
@@ -64,7 +64,7 @@ def fit(
     """
     if if_differs not in IF_DIFFERS:
         raise PresetError(f"if_differs is {short(if_differs)}.", f"use one of {', '.join(IF_DIFFERS)}")
-    check_schedule(sigmas, f"{here.scheduler} at {len(sigmas) - 1} steps" if here.scheduler else "the schedule")
+    check_schedule(sigmas, schedule_name(here.scheduler, len(sigmas) - 1))
     found = mismatches(preset, here, sigmas)
     if found and if_differs == "refuse":
         text = "; ".join(str(item) for item in found)

@@ -33,3 +33,8 @@ def check_schedule(sigmas: Sequence[float], source: str = "the schedule", *, str
                 "give one schedule, from noise to picture",
                 step=step,
             )
+
+
+def schedule_name(scheduler: str, steps: int) -> str:
+    """As errors call it: "kl_optimal at 1 step"."""
+    return f"{scheduler} at {steps} step{'s' * (steps != 1)}" if scheduler else "the schedule"

@@ -298,7 +298,11 @@ def test_what_packing_writes_is_always_read(tmp_path, name, symmetric, size):
         net.blocks[0].mix.weight.mul_(size)
     qs.quantize(net, name, symmetric=symmetric)
     save_quantized(net, tmp_path / "a.safetensors")
-    restore(Net(seed=9), load_quantized(tmp_path / "a.safetensors"))
+    other = Net(seed=9)
+    restore(other, load_quantized(tmp_path / "a.safetensors"))
+    written, read = net.state_dict(), other.state_dict()
+    assert written.keys() == read.keys()
+    assert all(same_bits(read[name], value) for name, value in written.items())
 
 
 def test_a_layer_that_says_nothing_of_minimums_is_symmetric(written):
