@@ -25,6 +25,7 @@ from qsched_core.quant import (
     products,
     resolve_format,
     rotation,
+    tokens,
 )
 from qsched_core.quant.packing import row_bytes
 
@@ -43,6 +44,7 @@ CONVOLUTIONS = {
 FORMS = [*(FORMATS[name] for name in ("w4a8", "w4a16", "w8a8", "w6a8")), resolve_format("w4a8", symmetric=False)]
 META = torch.device("meta")
 _SYNCHRONISING = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal"}
+_LOOK_UP = {"take", "index"}
 _NO_KERNEL = {"empty", "empty_like", "new_empty", "empty_strided"}
 
 
@@ -68,6 +70,8 @@ class Count(TorchDispatchMode):
             self.kernels[name] += 1
             target = (kwargs or {}).get("out")
             reads = inputs[1:] if name == "copy_" else [one for one in inputs if one is not target]
+            if name in _LOOK_UP:  # of a table it reads as much as it gives
+                reads = [*reads[1:], *(fresh or outputs)]
             self.traffic += sum(map(_bytes, reads)) + sum(map(_bytes, fresh or outputs))
         for one in fresh:
             self._live[StorageWeakRef(one.untyped_storage())] = one.untyped_storage().nbytes()
@@ -144,11 +148,17 @@ def rows() -> list[dict]:
     return found
 
 
-def main() -> None:
-    products._is_right = lambda device: True  # as on a card: a meta device holds no numbers to compare
-    for size in rotation.SIZES:  # a meta device holds no values, and is prepared for nothing else
+def as_on_a_card() -> None:
+    """A meta device holds no numbers to compare or to keep, and is prepared for nothing else."""
+    products._is_right = lambda device: True
+    for size in rotation.SIZES:
         rotation._hadamard(size, rotation._SCALED, META)
-    decoding._table(META, 1.0)
+    decoding.prepare(META)
+    tokens.prepare(META)
+
+
+def main() -> None:
+    as_on_a_card()
     table = rows()
     text = "{layer:42s} {format:14s} {kernels:4d} kernels {traffic_ratio:6.2f} x traffic {peak_mb:8.1f} MB"
     for row in table:

@@ -1,41 +1,56 @@
 """Packed bytes to a weight in a run's own type, in as few passes as plain torch allows.
 
 ``packing.unpack`` is the readable truth, and this is compared with it. A GPU takes longer to launch a kernel than to
-read the scales of a layer, so those come from a table, and a code's offset and its scale are applied in one pass.
+read the scales of a layer, so a row's codes are split in one pass, and their scale and offset are applied in another.
+A code that lies higher in its byte is not shifted down: its scale is divided by as much, a power of two.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from .formats import Format
-from .packing import LARGEST_STEP, SMALLEST_STEP, STEPS, grouping, in_steps, scales, unpack
+from .packing import LARGEST_STEP, SMALLEST_STEP, STEPS, grouping, in_steps, sixteen_bits, unpack
 
 _SIXTEENS = (torch.float16, torch.bfloat16)
 
-_tables: dict[tuple[torch.device, float], Tensor] = {}
-_strides: dict[torch.device, Tensor] = {}
+_GAINS = (1.0, 0.5, 0.25)
+"""``rotation.input_gain`` of no rotation, of one over 16 columns, and over 64."""
+
+_HIGH = 16
+"""What a code in a byte's upper nibble is multiplied by."""
+
+_NIBBLES = (15, 240)
+"""Bits of the row's first half, and of its second."""
+
+_NIBBLES_AND_UPPER = ((15, 240, 0, 0), (15, 240, 0, 0), (3, 12, 48, 192))
+"""Of six bits: a third of a row's bytes holds the lower nibbles of two quarters of the columns, so does the next, and
+the last holds the upper two bits of all four."""
+
+_UPPER_FACTORS = ((16.0, 4.0), (16.0, 4.0))
+"""What brings upper bits, as they lie, to 16 times their worth in the first half of the columns, 256 in the second."""
+
+_kept: dict[tuple, Tensor] = {}
+"""By device, and what it is: made before a call, see ``prepare``."""
 
 
 def decode(packed: Tensor, columns: int, form: Format, dtype: torch.dtype, gain: float = 1.0) -> Tensor:
     """uint8 (N, ``row_bytes``) -> float weight (N, K) times ``gain``, a power of two."""
-    if dtype not in _SIXTEENS or torch.compiler.is_compiling():
+    groups, padded = grouping(columns, form)
+    halves = 1 if form.storage_bits == 8 else 2
+    one_group_in_two_halves = groups > 1 and groups % halves
+    if dtype not in _SIXTEENS or torch.compiler.is_compiling() or one_group_in_two_halves:
         weight = unpack(packed, columns, form, dtype)
         return weight if gain == 1 else weight * gain
-    groups, padded = grouping(columns, form)
+    # First the scales: what they are looked up by is gone when the large ones are made.
+    scale, offset = _scale_and_offset(packed, groups, padded, form, gain)
     out = torch.empty(packed.shape[0], padded, dtype=dtype, device=packed.device)
-    scale, offset = _scale_and_offset(packed, columns, form, gain)
-    if form.storage_bits == 8:
-        data = packed[:, :padded]
-        codes = data.view(torch.int8) if form.symmetric else data
-    else:
-        nibbles, codes = packed[:, : padded // 2], out
-        torch.bitwise_and(nibbles, 15, out=out[:, : padded // 2])
-        torch.bitwise_right_shift(nibbles, 4, out=out[:, padded // 2 :])
-        if form.storage_bits == 6:
-            _add_upper(packed[:, padded // 2 : padded // 4 * 3], out)
-    grouped, target = codes.unflatten(1, (groups, -1)), out.unflatten(1, (groups, -1))
+    codes = _codes(packed, padded, form, out)
+    target = out.view(*scale.shape[:1], halves, scale.shape[2], -1)
+    grouped = codes.unflatten(1, target.shape[1:])
     if offset is None:
         torch.mul(grouped, scale.unsqueeze(-1), out=target)
     else:
@@ -43,64 +58,105 @@ def decode(packed: Tensor, columns: int, form: Format, dtype: torch.dtype, gain:
     return out[:, :columns]
 
 
-def _add_upper(upper: Tensor, out: Tensor) -> None:
-    """The two upper bits of six, four to a byte (N, K/4): of a quarter of the columns each."""
-    for place, quarter in enumerate(out.chunk(4, dim=1)):
-        bits = upper if place == 0 else upper >> (2 * place)
-        quarter.add_(bits if place == 3 else bits & 3, alpha=16)
+def _codes(packed: Tensor, padded: int, form: Format, out: Tensor) -> Tensor:
+    """(N, padded K) of the stored codes, those of the second half times ``_HIGH`` where two lie in a byte. ``out`` is
+    what the weight will be written to: six bits are put together there."""
+    if form.storage_bits == 8:
+        data = packed[:, :padded]
+        return data.view(torch.int8) if form.symmetric else data
+    if form.storage_bits == 4:
+        return torch.bitwise_and(packed[:, None, : padded // 2], _masks(packed.device, _NIBBLES)).flatten(1)
+    thirds = packed[:, : padded // 4 * 3].unflatten(1, (3, 1, -1))
+    parts = torch.bitwise_and(thirds, _masks(packed.device, _NIBBLES_AND_UPPER))
+    lower, upper = parts[:, :2, :2].transpose(1, 2), parts[:, 2].unflatten(1, (2, 2))
+    torch.addcmul(lower, upper, _upper_factors(out.device, out.dtype), out=out.view(-1, 2, 2, padded // 4))
+    return out
 
 
 def prepare(device: torch.device) -> None:
     """Make what ``decode`` keeps for a device: outside of a block whose allocations a host replays."""
-    if device.type != "meta":
-        for gain in (1.0, 0.5, 0.25):
-            _table(device, gain)
-        _stride(device)
+    for gain in _GAINS:
+        _table(device, gain)
+        for bits in (4, 6, 8):
+            for symmetric in (True, False):
+                _factors(device, bits, symmetric, gain)
+    for masks in (_NIBBLES, _NIBBLES_AND_UPPER):
+        _masks(device, masks)
+    for dtype in _SIXTEENS:
+        _upper_factors(device, dtype)
+    _stride(device)
+    _halves(device)
 
 
-def _scale_and_offset(packed: Tensor, columns: int, form: Format, gain: float) -> tuple[Tensor, Tensor | None]:
-    """float32 (N, groups) each: a weight is its stored code times the scale, plus the offset."""
-    groups, padded = grouping(columns, form)
+def _scale_and_offset(
+    packed: Tensor, groups: int, padded: int, form: Format, gain: float
+) -> tuple[Tensor, Tensor | None]:
+    """float32 (N, halves, groups / halves) each: a weight is what ``_codes`` gives times the scale, plus the offset. A
+    row of one group has it in both halves."""
+    start, device = padded * form.storage_bits // 8, packed.device
+    halves = 1 if form.storage_bits == 8 else min(groups, 2)
     if in_steps(form):
-        start = padded // 2
-        steps = packed[:, start : start + groups]
-        index = torch.addcmul(steps, _rows(packed[:, start + groups :]), _stride(packed.device))
-        pairs = torch.take(_table(packed.device, gain), index).view(torch.float32).view(-1, groups, 2)
+        steps, row = packed[:, start : start + groups], sixteen_bits(packed[:, start + groups :], torch.int16)
+        index = torch.addcmul(steps, row, _stride(device)).unflatten(1, (halves, -1))
+        pairs = _table(device, gain)[_halves(device), index].view(torch.float32).unflatten(-1, (-1, 2))
         return pairs[..., 0], pairs[..., 1]
-    values = scales(packed, columns, form).float()
-    if gain != 1:
-        values.mul_(gain)
-    if not form.symmetric:
-        return values[:, :groups], values[:, groups:]
-    # Codes of whole bytes are stored with their sign, those of fewer bits with half of their range added.
-    return values, None if form.storage_bits == 8 else values * -(2.0 ** (form.storage_bits - 1))
+    stored = sixteen_bits(packed[:, start:], torch.float16)
+    kinds = 1 if form.symmetric else 2
+    # (N, kinds, halves, groups / halves): a symmetric format has no minimums, and its scale gives both.
+    values = stored.unflatten(1, (kinds, halves, -1)) * _factors(device, form.storage_bits, form.symmetric, gain)
+    return values[:, 0], values[:, 1] if values.shape[1] == 2 else None
 
 
-def _rows(data: Tensor) -> Tensor:
-    """The int16 of each row, from bytes (N, 2) that may start at an odd address."""
-    if data.storage_offset() % 2 or data.stride(0) % 2:
-        data = data.clone(memory_format=torch.contiguous_format)
-    return data.view(torch.int16)
+def _keep(key: tuple, make) -> Tensor:
+    """It may be asked for again where gradients are."""
+    if key not in _kept:
+        with torch.inference_mode(False):
+            _kept[key] = make().to(key[0])
+    return _kept[key]
+
+
+def _masks(device: torch.device, masks: tuple) -> Tensor:
+    return _keep((device, masks), lambda: torch.tensor(masks, dtype=torch.uint8).unsqueeze(-1))
+
+
+def _upper_factors(device: torch.device, dtype: torch.dtype) -> Tensor:
+    return _keep((device, _UPPER_FACTORS, dtype), lambda: torch.tensor(_UPPER_FACTORS, dtype=dtype).unsqueeze(-1))
+
+
+def _factors(device: torch.device, bits: int, symmetric: bool, gain: float) -> Tensor:
+    """(kinds, halves, 1): what the stored numbers are multiplied by, to be scales and offsets."""
+
+    def make() -> Tensor:
+        scale = torch.tensor([1.0] if bits == 8 else [1.0, 1 / _HIGH]) * gain
+        if symmetric and bits == 8:  # stored with their sign
+            return scale.view(1, 1, 1)
+        # Others have half of their range added.
+        offset = torch.full_like(scale, gain * (-(2.0 ** (bits - 1)) if symmetric else 1.0))
+        return torch.stack([scale, offset]).unsqueeze(-1)
+
+    return _keep((device, "factors", bits, symmetric, gain), make)
 
 
 def _table(device: torch.device, gain: float) -> Tensor:
-    """int64 of two float32, the scale and -8 times it, at 256 * row + byte. Rows below 0 are at its end: an index from
-    the end finds them."""
-    found = _tables.get((device, gain))
-    if found is None:
-        with torch.inference_mode(False):
-            rows = torch.tensor([*range(LARGEST_STEP + 1), *range(SMALLEST_STEP, 0)])
-            byte = torch.arange(256)
-            size = torch.exp2((rows[:, None] - (byte & 127)).float() / STEPS) * gain
-            scale = torch.where(byte > 127, -size, size).flatten()
-            pairs = torch.stack([scale, -8 * scale], dim=1).contiguous()
-            found = _tables[device, gain] = pairs.view(torch.int64).flatten().to(device)
-    return found
+    """int64 (2, numbers) of two float32, the scale and the offset, at 256 * row + byte; the second for ``_HIGH`` codes.
+    Rows below 0 are at its end: an index from the end finds them."""
+
+    def make() -> Tensor:
+        rows = torch.tensor([*range(LARGEST_STEP + 1), *range(SMALLEST_STEP, 0)])
+        byte = torch.arange(256)
+        size = torch.exp2((rows[:, None] - (byte & 127)).float() / STEPS) * gain
+        scale = torch.where(byte > 127, -size, size).flatten()
+        pairs = torch.stack([torch.stack([scale / part, -8 * scale], dim=1) for part in (1, _HIGH)])
+        return pairs.view(torch.int64).squeeze(-1)
+
+    return _keep((device, "table", gain), make)
 
 
 def _stride(device: torch.device) -> Tensor:
     """256 as int64: with bytes and int16 alone the index would be computed in int16."""
-    if device not in _strides:
-        with torch.inference_mode(False):
-            _strides[device] = torch.tensor([256], device=device)
-    return _strides[device]
+    return _keep((device, "stride"), partial(torch.tensor, [256]))
+
+
+def _halves(device: torch.device) -> Tensor:
+    """(2, 1): which of the two rows of ``_table``."""
+    return _keep((device, "halves"), partial(torch.tensor, [[0], [1]]))

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..step_bits import step_bits
-from . import decoding, products, rotation
+from . import decoding, products, rotation, tokens
 from .branch import LowRank
 from .decoding import decode
 from .formats import Format
 from .packing import codes, pack, scales, unpack
 from .products import int8_product, pays
 from .rotation import input_gain, rotate, rotate_input, rotate_weight, rotation_of
+from .tokens import rounded_tokens, token_codes
 
 _OUTPUTS_AT_ONCE = 2**24
 """Outputs of the integer product at once: its sums take 64 MB then, in place of 370 for FLUX's widest layer."""
@@ -181,23 +182,22 @@ class QuantizedLinear(QuantizedLayer):
     def _integer_product(self, x: Tensor) -> Tensor | None:
         """In parts of the output channels: sums are int32, four bytes for one of the output."""
         packed = self.weight.to(x.device)
-        scale = token_scale(x, 8)
-        tokens = torch.div(x, scale, out=torch.empty_like(x)).round_().to(torch.int8).reshape(-1, self.in_features)
-        out = x.new_empty(len(tokens), self.out_features)
+        codes_of_tokens, largest = token_codes(x)
+        out = x.new_empty(len(largest), self.out_features)
         # float16 holds neither the sums nor, of a small weight and a small token, the product of the scales.
-        scale = scale.reshape(-1, 1) * input_gain(self.rotation, x.dtype)
-        bias = scale.new_zeros(self.out_features) if self.bias is None else self.bias.to(scale)
-        channels = scales(packed, self.in_features, self.format).to(scale).t()
-        rows = max(_LEAST_PART, _OUTPUTS_AT_ONCE // max(1, len(tokens)) // 8 * 8)
+        gain = input_gain(self.rotation, x.dtype) / 127
+        bias = largest.new_zeros(self.out_features) if self.bias is None else self.bias.to(x.device)
+        channels = scales(packed, self.in_features, self.format).to(largest).t()
+        rows = max(_LEAST_PART, _OUTPUTS_AT_ONCE // max(1, len(largest)) // 8 * 8)
         for start in range(0, self.out_features, rows):
             part = slice(start, start + rows)
-            sums = int8_product(tokens, codes(packed[part], self.in_features, self.format))
+            sums = int8_product(codes_of_tokens, codes(packed[part], self.in_features, self.format))
             if sums is None:
                 return None
             # Where the sums lie: they are not needed any more, and wide floats beside them take as much again.
-            there = sums.view(scale.dtype) if scale.dtype.itemsize == sums.dtype.itemsize else None
+            there = sums.view(largest.dtype) if largest.dtype.itemsize == sums.dtype.itemsize else None
             scaled = torch.mul(sums, channels[:, part], out=there)
-            torch.addcmul(bias[part], scaled, scale, out=out[:, part])
+            torch.addcmul(bias[part], scaled, largest, value=gain, out=out[:, part])
             del there, sums, scaled  # else they lie beside those of the next part
         return out.view(*x.shape[:-1], -1)
 
@@ -293,30 +293,6 @@ def same_token(x: Tensor, token: Tensor) -> Tensor:
     return (x.float() - token).norm(dim=-1) <= tolerance * token.norm()
 
 
-def rounded_tokens(x: Tensor, bits: int) -> Tensor:
-    """Tokens as so many bits hold them: symmetric codes times one scale per token (row of the last axis), 16: ``x``."""
-    if bits == 16:
-        return x
-    scale = token_scale(x, bits)
-    if x.requires_grad or torch.compiler.is_compiling():
-        return ((x / scale).round() * scale).to(x.dtype)
-    return torch.div(x, scale, out=torch.empty_like(x)).round_().mul_(scale)
-
-
-def token_scale(x: Tensor, bits: int) -> Tensor:
-    """(..., 1), at least float32: float16 holds no scale of a token below 0.008 well. Codes reach 2^(bits-1) - 1."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    largest = torch.linalg.vector_norm(x, float("inf"), dim=-1, keepdim=True, dtype=wide)
-    # One kernel for the division and for what keeps a token of zeros from being divided by zero.
-    return torch.rsub(largest, torch.finfo(wide).tiny * 2.0**24, alpha=-1 / (2 ** (bits - 1) - 1))
-
-
-def quantize_tokens(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """(codes in x's dtype, scale (..., 1)) of ``rounded_tokens``."""
-    scale = token_scale(x, bits)
-    return (x / scale).round().to(x.dtype), scale
-
-
 def prepare(device: torch.device) -> None:
     """Make what outlives a call, for layers that will compute on ``device``: when they are packed, loaded or moved, and
     not inside a block whose allocations a host replays."""
@@ -325,6 +301,7 @@ def prepare(device: torch.device) -> None:
     _prepared.add(device)
     rotation.prepare(device)
     decoding.prepare(device)
+    tokens.prepare(device)
     products.prepare(device)
 
 

@@ -117,13 +117,21 @@ def scales(packed: Tensor, columns: int, form: Format) -> Tensor:
     """The scales in uint8 (N, ``row_bytes``), float: (N, groups); asymmetric (N, 2·groups), the minimums last."""
     groups, padded = grouping(columns, form)
     start = padded * form.storage_bits // 8
-    # clone, not contiguous: of a single row that is a view, which may start at an odd byte.
     if not in_steps(form):
-        return packed[:, start:].clone(memory_format=torch.contiguous_format).view(torch.float16)
-    row = packed[:, start + groups :].clone(memory_format=torch.contiguous_format).view(torch.int16)
+        return sixteen_bits(packed[:, start:], torch.float16)
+    row = sixteen_bits(packed[:, start + groups :], torch.int16)
     steps = packed[:, start : start + groups].to(torch.int16)
     sizes = torch.exp2((row - (steps & 127)).float() / STEPS)
     return torch.where(steps > 127, -sizes, sizes)
+
+
+def sixteen_bits(data: Tensor, dtype: torch.dtype) -> Tensor:
+    """Numbers of 16 bits, from bytes (N, …) that may start at an odd address: a view where it is even, and
+    where no compiler traces: to it an address is no number."""
+    if torch.compiler.is_compiling() or data.storage_offset() % 2 or data.stride(0) % 2:
+        # clone, not contiguous: of a single row that is a view.
+        data = data.clone(memory_format=torch.contiguous_format)
+    return data.view(dtype)
 
 
 def sound_scales(packed: Tensor, columns: int, form: Format) -> bool:

@@ -25,7 +25,8 @@ def int8_product(x_codes: Tensor, w_codes: Tensor) -> Tensor | None:
     try:
         if cpu:
             return torch._int_mm(x_codes, w_codes.t())
-        x_codes = F.pad(x_codes, (0, 0, 0, max(0, _LEAST_ROWS - rows)))
+        if rows < _LEAST_ROWS:
+            x_codes = F.pad(x_codes, (0, 0, 0, _LEAST_ROWS - rows))
         return torch._int_mm(x_codes.contiguous(), w_codes.contiguous().t())[:rows]
     except torch.OutOfMemoryError:
         raise

@@ -9,10 +9,12 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks import call_cost
 from qsched_core.quant import FORMATS, QuantizedConv2d, QuantizedLinear, decoding, layers, products, resolve_format
 from qsched_core.quant.decoding import decode
 from qsched_core.quant.packing import LARGEST_STEP, SMALLEST_STEP, pack, sound_scales, unpack
 from qsched_core.quant.rotation import input_gain, rotate_input, rotate_weight
+from qsched_core.quant.tokens import quantize_tokens, rounded_tokens, token_codes
 
 CPU = torch.device("cpu")
 FORMS = [
@@ -104,6 +106,56 @@ def test_a_float_weight_in_its_place_gives_the_same_in_half_precision(dtype):
     assert relative(twin.apply_weight(x, twin.dequantized(dtype)), twin(x)) < 4 * torch.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("size", [1e-4, 1.0, 3e4])
+def test_tokens_are_rounded_in_fewer_passes_as_in_many(dtype, bits, size):
+    x = (size * (2 * torch.rand(9, 64, generator=torch.Generator().manual_seed(1)) - 1)).to(dtype)
+    x[3] = 0
+    x[4, 5:] = 0
+    codes, scale = quantize_tokens(x.double(), bits)
+    rounded = rounded_tokens(x, bits)
+    assert rounded.dtype == dtype
+    assert (rounded[3] == 0).all()
+    # Exact but for one rounding to the type (float16's subnormals are 6e-8 apart), and for values between two codes.
+    least = torch.finfo(dtype).eps * (codes * scale).abs() + (6e-8 if dtype == torch.float16 else 0)
+    off = (rounded.double() - codes * scale).abs() > 1e-3 * scale + least
+    between = ((x.double() / scale).frac().abs() - 0.5).abs() < 1e-3
+    assert not (off & ~between).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_the_codes_of_tokens_are_those_of_the_slow_way(dtype):
+    x = random(3, 5, 64).to(dtype)
+    x[1] = 0
+    expected, scale = quantize_tokens(x.double(), 8)
+    codes, largest = token_codes(x)
+    assert codes.dtype == torch.int8
+    seen = torch.ones(15, dtype=torch.bool)
+    seen[5:10] = False  # of zeros: whatever they are, they are multiplied by 0
+    assert (largest[5:10] == 0).all()
+    assert torch.equal(codes[seen].double(), expected.flatten(0, 1)[seen])
+    assert relative(largest[seen] / 127, scale.flatten(0, 1)[seen]) < 1e-6
+
+
+def test_a_token_of_zeros_is_multiplied_as_integers_to_the_bias(monkeypatch):
+    monkeypatch.setattr(layers, "pays", lambda device: True)
+    twin = QuantizedLinear.from_float(random(64, 128), random(64, seed=1), FORMATS["w8a8"])
+    assert torch.equal(twin(torch.zeros(3, 128))[1], twin.bias)
+
+
+def test_a_call_takes_no_more_kernels_than_it_must(monkeypatch):
+    """On a GPU each is a launch: it was 30 a Linear and 18 a convolution."""
+    for module, kept in ((decoding, "_kept"), (layers.tokens, "_middles"), (layers.rotation, "_matrices")):
+        monkeypatch.setattr(module, kept, dict(getattr(module, kept)))
+    monkeypatch.setattr(products, "_is_right", products._is_right)
+    call_cost.as_on_a_card()
+    x, picture = (torch.empty(size, dtype=torch.float16, device="meta") for size in ((1, 64, 1280), (1, 320, 32, 32)))
+    for form in call_cost.FORMS:
+        assert call_cost.cost(call_cost.linear(640, 1280, form), x)["kernels"] <= 10, form
+        assert call_cost.cost(call_cost.convolution(320, 320, form), picture)["kernels"] <= 6, form
+
+
 # --- the integer product in parts
 
 
@@ -169,7 +221,7 @@ def packed_layers(dtype: torch.dtype) -> list[tuple[nn.Module, Tensor]]:
 def test_nothing_that_is_allocated_in_a_call_outlives_it(dtype):
     """The host's model compiler replays a block's allocations: what is kept must be there before."""
     layers._prepared.clear()
-    decoding._tables.clear()
+    decoding._kept.clear()
     layers.rotation._matrices.clear()
     modules = packed_layers(dtype)
     for module, _ in modules:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qsched_core.quant import FORMATS, Format, QuantizedLinear, layers, products, resolve_format
-from qsched_core.quant.layers import quantize_tokens
+from qsched_core.quant.tokens import quantize_tokens
 
 IN, OUT = 96, 64
 

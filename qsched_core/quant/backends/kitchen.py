@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..formats import Format, resolve_format
-from ..layers import rounded_tokens
 from ..rotation import rotate, rotate_weight
 from ..rounding import Fitting, Grid, IntegerGrid, TableGrid
 from ..sources import is_layer
+from ..tokens import rounded_tokens
 from ..trial import ROWS, failed_in_run, numbers, relative_error, trial
 from .base import Backend
 from .limits import rotations

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import Linear
 
 from ..formats import Format
-from ..layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear, multiplies_integers, prepare, rounded_tokens
+from ..layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear, multiplies_integers, prepare
 from ..packing import grid_of, recoded
 from ..rounding import Fitting
 from ..sources import is_layer
+from ..tokens import rounded_tokens
 from ..trial import ROWS, numbers, relative_error, trial
 from .base import Backend
 
