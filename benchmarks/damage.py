@@ -27,9 +27,17 @@ def main() -> None:
     import_pack()
     torch.set_num_threads(2)
     load = importlib.import_module
-    node, generate, sampling = load("pack.nodes.demo_model"), load("pack.nodes.generate"), load("pack.nodes.sampling")
-    metrics, twin, quant = load("pack.nodes.metrics"), load("pack.nodes.twin"), load("pack.qsched_core.quant")
-    job_for = load("pack.nodes.backends").job_for
+    node, generate, sampling = (
+        load("pack.nodes.demo_model"),
+        load("pack.nodes.calibrating.generator"),
+        load("pack.nodes.sampling.ksampler"),
+    )
+    metrics, twin, quant = (
+        load("pack.nodes.calibrating.scorer"),
+        load("pack.nodes.quantization.twin_model"),
+        load("pack.qsched_core.quant"),
+    )
+    job_for = load("pack.nodes.quantization.backends").job_for
     validate, study = load("pack.calibration.validate"), load("pack.calibration.study")
     identity = load("pack.qsched_core").Coefficients.identity(STEPS)
     texts = Path(ROOT, "demo", "prompts.txt").read_text("utf-8").splitlines()

@@ -39,7 +39,11 @@ Packed = tuple[Callable[[Tensor], Tensor], Tensor, float]
 def trained_layers() -> Iterator[Layer]:
     """The demo model's Linear layers in its blocks, with inputs of real runs."""
     load = importlib.import_module
-    node, generate, sampling = load("pack.nodes.demo_model"), load("pack.nodes.generate"), load("pack.nodes.sampling")
+    node, generate, sampling = (
+        load("pack.nodes.demo_model"),
+        load("pack.nodes.calibrating.generator"),
+        load("pack.nodes.sampling.ksampler"),
+    )
     full, clip, _ = node.QSchedDemoModel.execute().args
     texts = Path(ROOT, "demo", "prompts.txt").read_text("utf-8").splitlines()[:CAPTIONS]
     network, seen = full.model.diffusion_model, defaultdict(list)
@@ -81,7 +85,7 @@ def random_layers() -> Iterator[Layer]:
 
 def methods() -> Iterator[tuple[str, Callable[[nn.Linear], Packed]]]:
     load = importlib.import_module
-    quant, inside = load("pack.qsched_core.quant"), load("pack.qsched_core.quant.packed")
+    quant, inside = load("pack.qsched_core.quant"), load("pack.qsched_core.quant.inspection")
     backends = load("pack.qsched_core.quant.backends").default_backends()
 
     def through(backend, form) -> Callable[[nn.Linear], Packed]:

@@ -20,8 +20,8 @@ import websocket
 
 from scripts import server
 from scripts.host import local_host
-from scripts.template_graphs import try_it_now
-from scripts.templates import WORKFLOWS
+from scripts.workflows.build import WORKFLOWS
+from scripts.workflows.graphs import try_it_now
 
 from .record import record
 

@@ -120,8 +120,8 @@ class Demo:
 
     def _twin(self, format: str, backend: str):
         load = importlib.import_module
-        job = load("pack.nodes.backends").job_for(self.model, format, None, backend)
-        return load("pack.nodes.twin").quantized_twin(self.model, job)[0]
+        job = load("pack.nodes.quantization.backends").job_for(self.model, format, None, backend)
+        return load("pack.nodes.quantization.twin_model").quantized_twin(self.model, job)[0]
 
     def with_lora(self, patcher, size: float):
         """A LoRA of rank 16 whose product has ``size`` times the norm of each layer's weight."""
@@ -174,7 +174,7 @@ def partial_loads(demo: Demo) -> list[dict]:
 
 def with_preset(demo: Demo) -> list[dict]:
     """Seconds of four steps with and without a preset, in one run: the coefficients are two products a step."""
-    sampling, patch = (importlib.import_module(f"pack.nodes.{name}") for name in ("sampling", "patch"))
+    sampling, patch = (importlib.import_module(f"pack.nodes.sampling.{name}") for name in ("ksampler", "patch"))
     core = importlib.import_module("pack.qsched_core")
     recipe = sampling.Recipe(4, 1.0, "euler", "simple")
     preset = core.Preset(core.Coefficients.constant(4, c_x=1.01, c_eps=0.99), recipe.sigmas(demo.model))

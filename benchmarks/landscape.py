@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from calibration import Evaluation, Settings, evaluate
-from calibration.space import Space
+from calibration.search.space import Space
 
 from . import toys
 

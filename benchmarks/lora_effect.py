@@ -96,13 +96,13 @@ def unet_network() -> Network:
 
 
 def quantized(model, backend: str, format: str):
-    twin, backends = (importlib.import_module(f"pack.nodes.{name}") for name in ("twin", "backends"))
+    twin, backends = (importlib.import_module(f"pack.nodes.quantization.{name}") for name in ("twin_model", "backends"))
     recipe = "stock" if backend == "kitchen" else "compact"
     return twin.quantized_twin(model, backends.job_for(model, format, None, backend, recipe))[0]
 
 
 def through_a_file(patcher):
-    files = importlib.import_module("pack.nodes.quantized_files")
+    files = importlib.import_module("pack.nodes.quantization.files")
     with tempfile.TemporaryDirectory() as folder:
         files.save_model(patcher, Path(folder) / "model.safetensors")
         return files.load_model(Path(folder) / "model.safetensors")

@@ -68,9 +68,9 @@ def in_comfyui() -> dict:
     randomised(base.diffusion_model)
     source = comfy.model_patcher.ModelPatcher(base, cpu, cpu)
     load = importlib.import_module
-    job = load("pack.nodes.backends").job_for(source, "w4a8", backend="torch")
+    job = load("pack.nodes.quantization.backends").job_for(source, "w4a8", backend="torch")
     start = time.perf_counter()
-    twin, _ = load("pack.nodes.twin").quantized_twin(source, job)
+    twin, _ = load("pack.nodes.quantization.twin_model").quantized_twin(source, job)
     minutes = (time.perf_counter() - start) / 60
     both = source.model_size() + twin.model_size()
     return {

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from calibration import Evaluation, Result, Settings, calibrate, paired_gain
-from calibration.guard import Guard
 from calibration.metrics.reference import distance
+from calibration.search.guard import Guard
 from calibration.settings import SPACES
 from demo.judges import DemoJudge
 from qsched_core import Coefficients

@@ -53,11 +53,11 @@ def main() -> None:
     warnings.simplefilter("ignore")  # torchsde's, of stock samplers
     import_host()
     import_pack()
-    patch, core = importlib.import_module("pack.nodes.patch"), importlib.import_module("pack.qsched_core")
+    patch, core = importlib.import_module("pack.nodes.sampling.patch"), importlib.import_module("pack.qsched_core")
     import comfy.sample
     import comfy.samplers
 
-    rehearsal = importlib.import_module("pack.nodes.rehearsal")
+    rehearsal = importlib.import_module("pack.nodes.sampling.dry_run")
     torch.set_num_threads(1)
     result = {"steps": STEPS, "models": {}}
     with torch.inference_mode():

@@ -28,9 +28,17 @@ def main() -> None:
     torch.set_num_threads(2)
     load = importlib.import_module
     load("comfy.utils").set_progress_bar_enabled(False)
-    node, generate, sampling = load("pack.nodes.demo_model"), load("pack.nodes.generate"), load("pack.nodes.sampling")
-    sensitivity, plot, twin = load("pack.nodes.sensitivity"), load("pack.nodes.plot"), load("pack.nodes.twin")
-    job_for = load("pack.nodes.backends").job_for
+    node, generate, sampling = (
+        load("pack.nodes.demo_model"),
+        load("pack.nodes.calibrating.generator"),
+        load("pack.nodes.sampling.ksampler"),
+    )
+    sensitivity, plot, twin = (
+        load("pack.nodes.sensitivity"),
+        load("pack.calibration.plots.sensitivity"),
+        load("pack.nodes.quantization.twin_model"),
+    )
+    job_for = load("pack.nodes.quantization.backends").job_for
     texts = Path(ROOT, "demo", "prompts.txt").read_text("utf-8").splitlines()
     result = {"studied_captions": STUDIED, "other_captions": TOLD, "depths": {}}
     with torch.inference_mode():
@@ -66,7 +74,7 @@ def main() -> None:
                 print(depth, rows[-1], flush=True)
             result["depths"][depth] = rows
         picture = plot.sensitivity_plot(found, found.plan(average_bits=SHOWN))
-    load("pack.nodes.progress").to_pil(picture[0]).save(Path(ROOT, "docs", "sensitivity.png"), optimize=True)
+    load("pack.nodes.host.progress").to_pil(picture[0]).save(Path(ROOT, "docs", "sensitivity.png"), optimize=True)
     record("sensitivity", result)
 
 

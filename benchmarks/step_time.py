@@ -93,8 +93,10 @@ def on_cpu() -> dict[str, float | str]:
     result: dict[str, float | str] = {}
     for name, backend in WAYS:
         try:
-            job = load("pack.nodes.backends").job_for(full, name, backend=backend, include=["*"])
-            networks[f"{name} {backend}"] = load("pack.nodes.twin").quantized_twin(full, job)[0].model.diffusion_model
+            job = load("pack.nodes.quantization.backends").job_for(full, name, backend=backend, include=["*"])
+            networks[f"{name} {backend}"] = (
+                load("pack.nodes.quantization.twin_model").quantized_twin(full, job)[0].model.diffusion_model
+            )
         except Exception as error:  # noqa: BLE001 - the pack's errors are of a module that was loaded under its name
             result[f"{name} {backend}"] = f"not run: {error}"
     x, context = torch.randn(4, 16, 8, 8), torch.randn(4, 32, full.model.diffusion_model.params.context_in_dim)

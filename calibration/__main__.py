@@ -1,9 +1,9 @@
-"""`python -m calibration`: see ``calibration.cli``."""
+"""`python -m calibration`: see ``calibration.cli.main``."""
 
 import signal
 import sys
 
-from .cli import main
+from .cli.main import main
 
 if __name__ == "__main__":
     # A machine that is taken away says so with SIGTERM: what was found is kept, as after Ctrl-C.

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from .core import Coefficients
 from .frames import over_frames
-from .guard import Guard, can_guard
 from .metrics.pixels import pixel_statistics
 from .metrics.reference import DISTANCE, distance
+from .search.guard import Guard, can_guard
 
 THUMBNAIL = 256
 """Longest side in pixels at which pictures are compared: a hundred of 1024 x 1024 would fill the memory."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .canvas import decimals
+from .numbers import decimals
 from .study import Result
 from .validate import NOTHING, REPAIR, RETUNING, STATISTICS, Evaluation, Interval, newly_broken
 

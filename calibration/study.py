@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .core import CalibrationError, Coefficients, DependencyError
-from .guard import Guard, can_guard
 from .jaq import Objective
-from .search import Search, Trial
+from .search.guard import Guard, can_guard
+from .search.search import Search, Trial
+from .search.space import Space
+from .search.storage import STUDY, storage_errors
 from .settings import Settings
-from .space import Space
 from .split import split
-from .storage import STUDY, storage_errors
 from .validate import (
     NOTHING,
     REPAIR,
@@ -145,12 +145,12 @@ def calibrate(
     search never calls it. ``reference`` makes the same pictures with the model that was quantised, or with as good a
     one (8 bits will do): its pictures without coefficients are made first, those with the winner's at the end, and
     what the coefficients gain there is no repair. ``guard`` says what no candidate may worsen on the search prompts
-    (``calibration.guard``): one that does cannot win, whatever it scores. ``starts`` are candidates from elsewhere (a
-    warm start, a stranger's preset): they are tried like any other. ``verdict_prompts`` are the prompts of a second
-    set; by default the settings' share is drawn.
+    (``calibration.search.guard``): one that does cannot win, whatever it scores. ``starts`` are candidates from
+    elsewhere (a warm start, a stranger's preset): they are tried like any other. ``verdict_prompts`` are the prompts of
+    a second set; by default the settings' share is drawn.
 
-    ``journal`` keeps every finished trial: a file, or a database's URL for several machines (``calibration.storage``);
-    ``name`` tells studies in one database apart.
+    ``journal`` keeps every finished trial: a file, or a database's URL for several machines
+    (``calibration.search.storage``); ``name`` tells studies in one database apart.
     The same call with the same journal goes on where a cancelled or killed one stopped, works with others that do so
     now, and only reads when all is done. ``on_progress`` may raise to stop; what it raises comes through.
 

@@ -131,9 +131,7 @@ def _interval(differences: np.ndarray, indices: Sequence[int], n_prompts: int, c
     return Interval(gain, gain - half, gain + half, count)
 
 
-def drifts(
-    base: Evaluation, gains: Mapping[str, Interval], reference: Evaluation | None = None
-) -> tuple[str, ...]:
+def drifts(base: Evaluation, gains: Mapping[str, Interval], reference: Evaluation | None = None) -> tuple[str, ...]:
     """Metrics that nobody optimised and that got worse beyond their noise.
 
     A distance gets worse by growing, a pixel statistic by going ``MEAN_DRIFT`` or more away from that of the

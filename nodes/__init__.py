@@ -7,14 +7,14 @@ import asyncio
 from comfy_api.latest import ComfyExtension, io
 
 from . import (
+    apply,
     arena,
     calibrate,
-    check,
     coefficients,
     demo_model,
-    doors,
+    environment_check,
     jaq_metric,
-    observe,
+    observe_layers,
     presets,
     prompts,
     quantize_model,
@@ -23,10 +23,10 @@ from . import (
     text_encoder,
 )
 from .arena import add_arena_routes
-from .curves import add_curve_route
-from .folders import register_folders, sweep_folders
-from .history import add_history_route
-from .library_routes import add_library_routes
+from .calibrating.history import add_history_route
+from .host.folders import register_folders, sweep_folders
+from .library.curve import add_curve_route
+from .library.routes import add_library_routes
 from .renamed import register_renamed
 
 
@@ -44,17 +44,17 @@ class QSchedExtension(ComfyExtension):
         files = (
             quantize_model,
             text_encoder,
-            observe,
+            observe_layers,
             sensitivity,
             sampler,
-            doors,
+            apply,
             calibrate,
             prompts,
             jaq_metric,
             coefficients,
             presets,
             demo_model,
-            check,
+            environment_check,
             arena,
         )
         return [node for file in files for node in file.NODES]

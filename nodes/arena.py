@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..qsched_core import VoteError
-from .ballots import MOST_PAIRS, Ballot, Ballots, Shown
-from .page import page_server, workflow_id
-from .page_requests import post_route
-from .progress import NodeProgress, node_id
+from .host.page_requests import post_route
+from .host.progress import NodeProgress, node_id
+from .host.server import page_server, workflow_id
 from .sockets import CATEGORY, PresetSocket
+from .voting.ballots import MOST_PAIRS, Ballot, Ballots, Shown
 
 SUBFOLDER = "qsched_arena"
 MOST_TEXT, MOST_BODY = 300, 1000

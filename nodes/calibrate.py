@@ -12,16 +12,16 @@ from ..calibration.prompt_files import parse_sets
 from ..calibration.prompts import read_prompts, select
 from ..calibration.settings import ACCEPT, AUTOMATIC, SPACES, STRATEGIES
 from ..qsched_core import CalibrationError
-from .compare import picture_rows
-from .generate import HostGenerator, encode
-from .metrics import load_scorer, metric_names
+from .calibrating.generator import HostGenerator, encode
+from .calibrating.reference_model import check_reference
+from .calibrating.sampling_setup import way_of
+from .calibrating.scorer import load_scorer, metric_names
+from .calibrating.slider_pairs import picture_rows
+from .host.reports import forget, keep_output
 from .prompts import read_input
-from .reference import check_reference
-from .reports import forget, keep_output
-from .samplers import sampler_names
-from .sampling import Recipe, empty_latent
+from .sampling.ksampler import Recipe, empty_latent
+from .sampling.sampler_menu import sampler_names
 from .sockets import CATEGORY, MetricSocket, PresetSocket, PromptsSocket
-from .way import way_of
 
 
 class QSchedCalibrate(io.ComfyNode):
@@ -269,7 +269,7 @@ class QSchedCalibrate(io.ComfyNode):
         stay_near=True,
         accept=ACCEPT[0],
     ) -> io.NodeOutput:
-        from .run import Run  # the search and its plots: ComfyUI starts without them
+        from .calibrating.run import Run
 
         settings = Settings(
             space=space,

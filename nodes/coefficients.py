@@ -9,9 +9,9 @@ from comfy_api.latest import io
 
 from ..qsched_core import CoefficientError, Coefficients, Preset, PresetError
 from ..qsched_core.schedule import check_schedule
-from .curves import curve
+from .host.reports import keep_output
+from .library.curve import curve
 from .presets import describe_preset
-from .reports import keep_output
 from .sockets import CATEGORY, PresetSocket
 
 KEEP = "as plugged in"

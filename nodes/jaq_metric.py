@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .metrics import DEMO, make_scorer, metric_entries
-from .reports import keep_output
+from .calibrating.scorer import DEMO, make_scorer, metric_entries
+from .host.reports import keep_output
 from .sockets import CATEGORY, MetricSocket
 
 

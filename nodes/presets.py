@@ -8,7 +8,10 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..qsched_core import Preset, PresetError, load_preset, save_preset
-from .cards import (
+from .host.folders import FOLDER, file_names, file_path, shown_folder, unused_path
+from .host.progress import inert
+from .host.reports import keep_output
+from .library.card import (
     RECIPE,
     bound_text,
     clean,
@@ -20,9 +23,6 @@ from .cards import (
     thumbnail_uri,
     votes_text,
 )
-from .folders import FOLDER, file_names, file_path, shown_folder, unused_path
-from .progress import inert
-from .reports import keep_output
 from .sockets import CATEGORY, PresetSocket
 
 

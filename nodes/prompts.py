@@ -15,8 +15,8 @@ from comfy_api.latest import io
 from ..calibration.prompt_files import LARGEST, parse_file, parse_sets, read_lines
 from ..calibration.prompts import Prompts, select, select_as_given
 from ..qsched_core import CalibrationError
-from .progress import inert
-from .reports import keep_output
+from .host.progress import inert
+from .host.reports import keep_output
 from .sockets import CATEGORY, PromptsSocket
 
 SHOWN = 6

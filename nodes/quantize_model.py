@@ -7,16 +7,15 @@ from comfy_api.latest import io
 from ..qsched_core import PresetError
 from ..qsched_core.coefficients import MAX_STEPS
 from ..qsched_core.quant import AUTO, FORMATS, QUALITIES, RECIPES
-from .backends import job_for
-from .deferred import DeferredModel
-from .folders import MODELS_FOLDER, STOCK_FOLDER, file_names, file_path, shown_folder, unused_path
-from .progress import layer_progress
-from .quantized_files import is_native, is_stock, load_model, save_model, save_stock
-from .reports import keep_output
+from .host.folders import MODELS_FOLDER, STOCK_FOLDER, file_names, file_path, shown_folder, unused_path
+from .host.progress import layer_progress
+from .host.reports import keep_output
+from .quantization.backends import job_for
+from .quantization.deferred_model import DeferredModel
+from .quantization.files import is_native, is_stock, load_model, save_model, save_stock
+from .quantization.group_sizes import GROUPS, group_size_input
+from .quantization.twin_model import quantized_twin
 from .sockets import CATEGORY, ObservationSocket, PlanSocket
-from .twin import quantized_twin
-
-GROUPS = {"format's own": None, "16": 16, "32": 32, "64": 64, "128": 128, "per channel": 0}
 
 REFERENCE = "w8a8"
 """On the demo model its pictures score as those in full precision: JAQ -0.000 [-0.002, +0.001]."""
@@ -27,16 +26,6 @@ BEST_POSSIBLE = "auto"
 
 AUTOMATIC_STEPS = -1
 """As many last steps with finer activations as the format gains by."""
-
-
-def group_size_input() -> io.Combo.Input:
-    return io.Combo.Input(
-        "group_size",
-        options=list(GROUPS),
-        default="format's own",
-        advanced=True,
-        tooltip="Columns that share a scale. Fewer: better and larger. Per channel: smallest, most damage.",
-    )
 
 
 class QSchedQuantizeModel(io.ComfyNode):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyAPI, io
 
-from .page import page_server
+from .host.server import page_server
 
 RENAMED: tuple[dict, ...] = ()
 """Arguments of the host's ``io.NodeReplace``, one entry per rename. Nothing has been renamed yet. An example::

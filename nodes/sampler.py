@@ -5,13 +5,13 @@ from __future__ import annotations
 import comfy.samplers
 from comfy_api.latest import io
 
-from .curves import curve
-from .doors import preset_inputs
-from .patch import PresetUse, apply_preset
-from .progress import node_id, node_kind
-from .reports import keep_note, keep_output
-from .samplers import sampler_names
-from .sampling import Recipe, check_latent, sample_latent
+from .apply import preset_inputs
+from .host.progress import node_id, node_kind
+from .host.reports import keep_note, keep_output
+from .library.curve import curve
+from .sampling.ksampler import Recipe, check_latent, sample_latent
+from .sampling.patch import PresetUse, apply_preset
+from .sampling.sampler_menu import sampler_names
 from .sockets import CATEGORY
 
 

@@ -10,19 +10,19 @@ import comfy.samplers
 import torch
 from comfy_api.latest import io, ui
 
+from ..calibration.plots.sensitivity import sensitivity_plot
 from ..qsched_core import QuantizationError
 from ..qsched_core.quant import DEPTHS, Format, Observation, Sensitivity, least_bits, measure_sensitivity, read_format
-from ..qsched_core.quant.budget import check_bits
-from ..qsched_core.quant.measuring import studied_layers
-from .patcher import ROOT
-from .plot import sensitivity_plot
-from .progress import NodeProgress, node_id
-from .reports import keep_output
-from .samplers import sampler_names, sampler_object
-from .sampling import Recipe, single_latent
+from ..qsched_core.quant.sensitivity.budget import check_bits
+from ..qsched_core.quant.sensitivity.measure import studied_layers
+from .host.progress import NodeProgress, node_id
+from .host.reports import keep_output
+from .quantization.patcher import ROOT
+from .quantization.sources import is_source, require_readable
+from .quantization.twin_model import Originals
+from .sampling.ksampler import Recipe, single_latent
+from .sampling.sampler_menu import sampler_names, sampler_object
 from .sockets import CATEGORY, ObservationSocket, PlanSocket
-from .sources import is_source, require_readable
-from .twin import Originals
 
 
 class QSchedSensitivity(io.ComfyNode):

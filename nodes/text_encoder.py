@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from ..qsched_core import QuantizationError, QuantReport
 from ..qsched_core.quant import FORMATS, Job, candidates
-from .backends import text_job_for
-from .generate import encode
-from .progress import layer_progress
-from .quantize_model import GROUPS, group_size_input, patterns_of
-from .reports import keep_output
+from .calibrating.generator import encode
+from .host.progress import layer_progress
+from .host.reports import keep_output
+from .quantization.backends import text_job_for
+from .quantization.group_sizes import GROUPS, group_size_input
+from .quantization.twin_model import quantized_twin
+from .quantize_model import patterns_of
 from .sockets import CATEGORY
-from .twin import quantized_twin
 
 PROMPTS = "a red fox in the snow\nportrait of an old fisherman, oil on canvas\na street sign that reads OPEN"
 

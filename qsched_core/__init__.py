@@ -15,9 +15,9 @@ from .errors import (
     SamplingError,
     VoteError,
 )
-from .fit import IF_DIFFERS, Mismatch, fit, mismatches
 from .precision import Precision
 from .preset import Binding, Preset, encode_preset, load_preset, parse_preset, save_preset
+from .preset_fit import IF_DIFFERS, Mismatch, fit, mismatches
 from .quant import Observation, QuantReport, load_observation, observe, quantize
 from .samplers import SAMPLERS, sample
 from .step_bits import least_activation_bits

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from .errors import PresetError, SamplingError
-from .fit import fit
 from .precondition import precondition_output, precondition_sample
 from .preset import Binding, Preset
+from .preset_fit import fit
 from .samplers import check_finite
 
 _log = logging.getLogger(__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from .layout import ROOT
@@ -11,18 +12,31 @@ from .layout import ROOT
 PAGE = ROOT / "docs" / "ARCHITECTURE.md"
 ROOMS = (
     "nodes",
+    "nodes/library",
+    "nodes/voting",
+    "nodes/calibrating",
+    "nodes/quantization",
+    "nodes/sampling",
+    "nodes/host",
+    "calibration/cli",
     "calibration",
+    "calibration/plots",
+    "calibration/search",
     "calibration/metrics",
     "demo",
     "qsched_core",
     "qsched_core/samplers",
     "qsched_core/quant",
+    "qsched_core/quant/sensitivity",
     "qsched_core/quant/backends",
 )
 """What users get, from the top floor down; a file belongs to the longest name that it lies below."""
 
 APART = frozenset({"demo/training"})
 """Programs of their own that nothing else imports."""
+
+DOORS = ("__main__.py",)
+"""What starts a program is in the room of all its parts, and calls the one on top."""
 
 BEGIN, END = "```mermaid\n", "```\n"
 
@@ -41,9 +55,9 @@ def arrows(root: Path = ROOT) -> set[tuple[str, str]]:
     for room in ROOMS:
         for path in (root / room).rglob("*.py"):
             here = path.relative_to(root)
-            if room_of(here) != room:
+            if room_of(here) != room or path.name in DOORS:
                 continue
-            for name in _imports(here, ast.parse(path.read_text("utf-8"))):
+            for name in imports(here, ast.parse(path.read_text("utf-8"))):
                 there = _room_of_module(root, name)
                 if there and there != room and not room.startswith(f"{there}/"):
                     found.add((room, there))
@@ -68,11 +82,12 @@ def _short(room: str) -> str:
     return room.replace("/", "_")
 
 
-def _imports(here: Path, tree: ast.Module) -> Iterator[str]:
+def imports(here: Path, tree: ast.Module) -> Iterator[str]:
     """Every module that a file imports, as a path below the root; names that are imported from it, too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name.replace(".", "/") for alias in node.names)
+            # `import nodes` means the host's file of that name: ours is imported relatively.
+            yield from (alias.name.replace(".", "/") for alias in node.names if alias.name != "nodes")
         elif isinstance(node, ast.ImportFrom):
             base = here.parents[node.level - 1].as_posix() if node.level else ""
             module = "/".join(filter(None, [base if base != "." else "", (node.module or "").replace(".", "/")]))
@@ -86,6 +101,27 @@ def _room_of_module(root: Path, name: str) -> str | None:
         if candidate.parts and ((root / f"{candidate}.py").is_file() or (root / candidate).is_dir()):
             return room_of(candidate / "a file")
     return None
+
+
+def circles(root: Path = ROOT) -> list[list[str]]:
+    """Files that import each other, over whatever way; imports inside functions and of types alone do not count."""
+    floors = {room.partition("/")[0] for room in ROOMS}
+    files = {path.relative_to(root) for floor in floors for path in (root / floor).rglob("*.py")}
+    modules = {path.with_suffix("").as_posix().removesuffix("/__init__"): path for path in files}
+    follows = {name: _imported_modules(root, path, modules) - {name} for name, path in modules.items()}
+    try:
+        tuple(TopologicalSorter(follows).static_order())
+    except CycleError as error:
+        return [error.args[1]]
+    return []
+
+
+def _imported_modules(root: Path, here: Path, modules: dict[str, Path]) -> set[str]:
+    tree = ast.parse((root / here).read_text("utf-8"))
+    tree.body = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = (Path(name) for name in imports(here, tree))
+    found = (next((str(n.as_posix()) for n in (name, name.parent) if n.as_posix() in modules), None) for name in names)
+    return {name for name in found if name}
 
 
 def with_picture(page: str, drawn: str) -> str:

@@ -37,7 +37,7 @@ BETWEEN = ("comfy-kitchen==0.2.34", "comfy-kitchen==0.2.37")
 """Between what the newest host pins and NEWEST: kernels came and changed in these versions too."""
 
 FILES = (
-    "pack", "check", "sampling", "core_samplers", "native", "formats", "twin",
+    "pack", "environment_check", "sampling", "core_samplers", "native", "formats", "twin",
 )  # fmt: skip
 """Test files that depend most on the host's inside: nodes, samplers, model patcher, layouts, loaders."""
 

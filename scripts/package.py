@@ -43,8 +43,11 @@ UNWANTED = ("tests/", "benchmarks/", "scripts/", ".ci/", ".github/", "docs/", "o
 
 ALLOWED = {
     ("calibration/metrics/pyiqa.py", "socket"): "it keeps pyiqa from finding any server; it opens no connection",
-    ("nodes/cards.py", "base64.b64decode"): "a card's thumbnail; the bytes go to the picture reader alone",
-    ("nodes/share.py", "base64.b64decode"): "the preset in a shared picture; the bytes go to the preset's checks alone",
+    ("nodes/library/card.py", "base64.b64decode"): "a card's thumbnail; the bytes go to the picture reader alone",
+    (
+        "nodes/library/picture.py",
+        "base64.b64decode",
+    ): "the preset in a shared picture; the bytes go to the preset's checks alone",
 }
 """Findings of the scan that are right as they are, and why: (file, name)."""
 

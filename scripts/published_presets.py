@@ -13,7 +13,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from calibration.canvas import COLOURS, FAINT, GRID, Canvas
+from calibration.plots.canvas import COLOURS, FAINT, GRID, Canvas
 from qsched_core import Binding, Coefficients, Preset, save_preset
 
 from .layout import ROOT

@@ -123,7 +123,7 @@ def of_run(comfy: server.Server, number: str) -> Image.Image:
 
 
 def _gallery_rows(sheet: Image.Image, names: Sequence[str], count: int) -> Rows:
-    """The first `count` pictures of each row of a sheet that ``nodes/gallery.py`` has drawn."""
+    """The first `count` pictures of each row of a sheet that ``nodes/calibrating/gallery.py`` has drawn."""
     side, gap, label = 160, 6, 22
     rows = []
     for row, name in enumerate(names):

@@ -1,25 +1,25 @@
 // Q-Sched's part of the page: socket colours, the live map of a calibration, and the curves of presets.
 import { app } from "../../scripts/app.js";
-import { addArena, listenArenas, restoreArenas } from "./arena.js";
-import { addMap, listen } from "./calibrate.js";
-import { addCompare } from "./compare.js";
-import { addCurve } from "./curve.js";
-import { listenErrors, restoreErrors } from "./errors.js";
-import { foldAdvanced } from "./fold.js";
-import { restoreHistory } from "./history.js";
-import { addLibrary, refreshLibrary } from "./library.js";
-import { redrawPanels } from "./panel.js";
-import { addReport, listenReports } from "./report.js";
-import { colourSockets } from "./sockets.js";
-import { addStyles } from "./style.js";
-import { translateNotes } from "./translate_notes.js";
+import { addArena, listenArenas, restoreArenas } from "./arena/arena.js";
+import { addMap, listen } from "./calibration/live_map.js";
+import { addCompare } from "./calibration/slider.js";
+import { addCurve } from "./presets/curve.js";
+import { listenErrors, restoreErrors } from "./reports/errors.js";
+import { foldAdvanced } from "./shared/advanced_widgets.js";
+import { restoreHistory } from "./shared/history.js";
+import { addLibrary, refreshLibrary } from "./library/tab.js";
+import { redrawPanels } from "./shared/panel.js";
+import { addReport, listenReports } from "./reports/report.js";
+import { colourSockets } from "./shared/sockets.js";
+import { addStyles } from "./shared/style.js";
+import { translateNotes } from "./templates/translate_notes.js";
 
 app.registerExtension({
   name: "qsched",
 
   setup() {
     addStyles("qsched.css");
-    addStyles("templates.css");
+    addStyles("templates/templates.css");
     addLibrary();
     listen();
     listenReports();

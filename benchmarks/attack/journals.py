@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from calibration import Result, Settings, calibrate
-from calibration.show import show_study
+from calibration.cli.show import show_study
 from qsched_core import CalibrationError, Coefficients
 
 from .tally import Tally, memory_folder

@@ -79,7 +79,7 @@ def _attack(attempt: Callable, name: str, place: Path, tally: Tally) -> None:
     made = [path for path in after if path not in before]
     gone = [path for path in before if path not in after]
     changed = [path for path in before if path in after and after[path] != before[path]]
-    names = importlib.import_module("pack.nodes.folders")
+    names = importlib.import_module("pack.nodes.host.folders")
     wrong = [path for path in made if path.parent != folder or names.file_stem(path.name) != path.stem]
     moved = attempt is _rename and gone == [folder / "old.safetensors"] and len(made) == 1
     if changed or wrong or (gone and not moved) or len(made) > 1:
@@ -108,22 +108,22 @@ def _everything(place: Path) -> Iterator[tuple[Path, object]]:
 
 
 def _make(name: str, _folder: Path) -> None:
-    path = importlib.import_module("pack.nodes.folders").unused_path("qsched_presets", name)
+    path = importlib.import_module("pack.nodes.host.folders").unused_path("qsched_presets", name)
     qs.save_preset(qs.Preset(qs.Coefficients.identity(2), (1.0, 0.5, 0.0)), path)
 
 
 def _import(name: str, folder: Path) -> None:
-    library = importlib.import_module("pack.nodes.library")
+    library = importlib.import_module("pack.nodes.library.files")
     library.import_preset(name, (folder / "old.safetensors").read_bytes())
 
 
 def _rename(name: str, _folder: Path) -> None:
-    importlib.import_module("pack.nodes.library").rename("old.safetensors", name)
+    importlib.import_module("pack.nodes.library.files").rename("old.safetensors", name)
 
 
 def _read(name: str, folder: Path) -> None:
     """A listed preset, and a file of prompts: neither may come from outside."""
-    folders = importlib.import_module("pack.nodes.folders")
+    folders = importlib.import_module("pack.nodes.host.folders")
     error = importlib.import_module("pack.qsched_core").QSchedError
     found = []
     for look in (

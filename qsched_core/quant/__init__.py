@@ -16,17 +16,17 @@ from .backends import (
 from .files import Stored, load_quantized, restore, save_quantized, write_checked
 from .fitting import Fit
 from .formats import FORMATS, Format, read_format, resolve_format
+from .inspection import is_packed
 from .label import UNQUANTISED, has_few_bits, label_of, may_be, same_quantization
 from .layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from .leftover import unpackable
-from .measuring import DEPTHS, FORMATS_TRIED, least_bits, measure_sensitivity, studied_layers
 from .observation import LayerInputs, Observation, load_observation, observe
-from .packed import is_packed
 from .plan import Plan
 from .quantize import HAS_BITS, QUALITIES, Job, quantize, quantized_layers, require_some
 from .report import LayerReport, QuantReport, module_bytes
 from .select import RECIPES, candidates
-from .sensitivity import LayerSensitivity, Measure, Sensitivity
+from .sensitivity.measure import DEPTHS, FORMATS_TRIED, least_bits, measure_sensitivity, studied_layers
+from .sensitivity.result import LayerSensitivity, Measure, Sensitivity
 
 __all__ = [
     "AUTO",

@@ -26,8 +26,8 @@ from .backends.quanto import QuantoLayer
 from .backends.torch import TWINS
 from .branch import LowRank
 from .formats import Format
+from .inspection import is_packed
 from .layers import FIRST_TOKEN, INPUT_SCALE, QuantizedConv2d, QuantizedLayer
-from .packed import is_packed
 from .packing import row_bytes, sound_scales
 from .rotation import SIZES, rotation_of
 

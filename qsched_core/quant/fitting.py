@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from .backends import QuantoLayer, Way
 from .branch import LowRank
+from .input_recorder import FIT_ROWS
+from .inspection import packed_weight
 from .layers import QuantizedLinear
-from .observe import FIT_ROWS
-from .packed import packed_weight
 from .rounding import FEWEST_ROWS, NotFitted, fitted_codes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from .packed import floats_as_half
+from .inspection import floats_as_half
 from .report import module_bytes
 from .select import candidates
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import QuantizationError
 from .files import write_checked
-from .observe import FIT_ROWS, Calls, Observed, Usage, judging_rows, observing
+from .input_recorder import FIT_ROWS, Calls, Observed, Usage, judging_rows, observing
 from .select import SMALLEST, candidates, kinds_of
 from .sources import is_layer
 

@@ -14,8 +14,8 @@ from ..errors import QuantizationError
 from .backends import AUTO, Backend, Way, default_backends, ways
 from .fitting import Fit, fitted_twin
 from .formats import Format, resolve_format
+from .inspection import floats_as_half, is_packed, packed_weight, stored_bytes
 from .observation import Observation
-from .packed import floats_as_half, is_packed, packed_weight, stored_bytes
 from .plan import Plan
 from .report import LayerReport, QuantReport, module_bytes
 from .select import OUTSIDE_BLOCKS, candidates, reason_to_keep, shared_names

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..precision import LAST_STEP_BITS, Precision
 from .fitting import Fit
-from .packed import floats_as_half
+from .inspection import floats_as_half
 
 FLOAT_BYTES = 2
 """Models are compared as the FP16 or BF16 files that people load, whatever a CPU holds them in."""

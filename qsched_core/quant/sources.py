@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from .inspection import stored_bytes
 from .layers import QuantizedLayer
-from .packed import stored_bytes
 
 
 def is_layer(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:

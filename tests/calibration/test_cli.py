@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from calibration import cli
+from calibration.cli import main as cli
 from calibration.metrics.clip import ClipScorer
 from qsched_core import load_preset
 

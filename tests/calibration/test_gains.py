@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.gains import gains_of, share_of, unit_of
+from calibration.plots.gains import gains_of, share_of, unit_of
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "gains.json").read_text("utf-8"))
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from calibration.guard import Guard
 from calibration.reference_pictures import ReferencePictures, guard_of
+from calibration.search.guard import Guard
 from qsched_core import Coefficients
 
 

@@ -21,9 +21,9 @@ import pytest
 
 from benchmarks.attack.journals import KINDS, N_PROMPTS, N_STEPS, figures, mutant, score
 from calibration import Result, Settings, calibrate
+from calibration.cli.show import show_study
 from calibration.report import remarks, verdict
-from calibration.show import show_study
-from calibration.storage import import_optuna, open_storage
+from calibration.search.storage import import_optuna, open_storage
 from qsched_core import CalibrationError
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from calibration import Evaluation, Settings, Trial
-from calibration.canvas import Canvas, drawable, labels, ticks
-from calibration.plots import GAIN, LOSS, WIDTH, curves, jaq_map, paired_plot, report_sheet
-from calibration.space import Space
+from calibration.plots.canvas import Canvas, drawable, labels, ticks
+from calibration.plots.search_map import GAIN, LOSS, WIDTH, curves, jaq_map, paired_plot, report_sheet
+from calibration.search.space import Space
 from qsched_core import Coefficients
 
 GREY = (128, 134, 145)

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from calibration import Settings, calibrate
-from calibration.show import show_study
-from calibration.storage import open_storage
+from calibration.cli.show import show_study
+from calibration.search.storage import open_storage
 from qsched_core import CalibrationError
 
 sys.path.append(str(Path(__file__).parent))

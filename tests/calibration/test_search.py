@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from calibration import Settings, strategies
-from calibration.search import Search
+from calibration import Settings
+from calibration.search import strategies
+from calibration.search.search import Search
+from calibration.search.space import Space
 from calibration.settings import SPACES
-from calibration.space import Space
 
 
 @pytest.fixture(autouse=True)

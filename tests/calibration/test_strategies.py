@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from calibration import Objective, Settings, calibrate, strategies
-from calibration.search import Search
-from calibration.space import Space
+from calibration import Objective, Settings, calibrate
+from calibration.search import strategies
+from calibration.search.search import Search
+from calibration.search.space import Space
 from calibration.split import split
 from qsched_core import CalibrationError, Coefficients, DependencyError
 

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from calibration import Progress, Result, Settings, calibrate, strategies
-from calibration.guard import Guard
+from calibration import Progress, Result, Settings, calibrate
+from calibration.search import strategies
+from calibration.search.guard import Guard
+from calibration.search.storage import open_storage
 from calibration.split import split
-from calibration.storage import open_storage
 from qsched_core import CalibrationError, Coefficients
 
 N_PROMPTS, N_STEPS = 12, 4

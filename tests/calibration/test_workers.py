@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from calibration.workers import Worker
+from calibration.search.workers import Worker
 
 sys.path.append(str(Path(__file__).parent))
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from calibration import Settings, calibrate
-from calibration.journal import CheckedJournal
-from calibration.storage import STUDY, import_optuna, open_storage
+from calibration.search.journal import CheckedJournal
+from calibration.search.storage import STUDY, import_optuna, open_storage
 from qsched_core import Coefficients
 
 N_PROMPTS, N_STEPS = 12, 4

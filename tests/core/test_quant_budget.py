@@ -8,7 +8,7 @@ import random
 import pytest
 
 from qsched_core import QuantizationError
-from qsched_core.quant.budget import solve
+from qsched_core.quant.sensitivity.budget import solve
 
 
 def brute(costs, damages, budget) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import qsched_core as qs
 from qsched_core import QuantizationError
 from qsched_core.quant import measure_sensitivity, resolve_format
-from qsched_core.quant.observe import FIT_ROWS, Sample, judging_rows
+from qsched_core.quant.input_recorder import FIT_ROWS, Sample, judging_rows
 
 WIDTH, TOKENS = 64, 40
 

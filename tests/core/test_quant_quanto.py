@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import qsched_core as qs
 from qsched_core import QuantizationError
 from qsched_core.quant import Format, QuantoBackend, QuantoConv2d, QuantoLinear, save_quantized
-from qsched_core.quant.packed import is_packed, packed_weight, stored_bytes
+from qsched_core.quant.inspection import is_packed, packed_weight, stored_bytes
 
 CPU = torch.device("cpu")
 FOUR, EIGHT = Format("w4a16", 4, 16, 64, symmetric=False), Format("w8a16", 8, 16, 0)

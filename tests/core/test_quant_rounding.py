@@ -16,7 +16,7 @@ from qsched_core import QuantizationError
 from qsched_core.quant import FORMATS, KitchenBackend, TorchBackend, Way, module_bytes, resolve_format, rounding
 from qsched_core.quant.files import load_quantized, restore, save_quantized
 from qsched_core.quant.fitting import MOST_SMOOTHING, fitted_twin, layer_output, leading_part, output_error, smoothing
-from qsched_core.quant.packed import packed_weight
+from qsched_core.quant.inspection import packed_weight
 from qsched_core.quant.packing import codes, grid_of, pack, recoded, row_bytes, scales, unpack
 from qsched_core.quant.rounding import IntegerGrid, NotFitted, TableGrid, fitted_codes
 

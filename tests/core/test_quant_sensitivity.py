@@ -25,8 +25,8 @@ from qsched_core.quant import (
     restore,
     save_quantized,
 )
-from qsched_core.quant.measuring import content_and_quality
-from qsched_core.quant.observe import FEWEST_ROWS, VALUES, observing
+from qsched_core.quant.input_recorder import FEWEST_ROWS, VALUES, observing
+from qsched_core.quant.sensitivity.measure import content_and_quality
 
 WIDTH, TOKENS, PLACES = 64, 7, 8
 W4, W8 = resolve_format("w4a8"), resolve_format("w8a8")

@@ -39,7 +39,7 @@ def server(host: Host) -> Iterator[comfyui.Server]:
 
 @pytest.fixture(scope="session")
 def pack(host: Host) -> Iterator[Callable[[str], ModuleType]]:
-    """Modules of the pack inside this process: `pack("nodes.patch")`. The host's own modules are imported too."""
+    """Modules of the pack inside this process: `pack("nodes.sampling.patch")`, and the host's own are imported."""
     inside = _load_beside("inside")
     inside.import_host(host.path)
     with torch.inference_mode():  # as the host runs nodes

@@ -32,7 +32,7 @@ def import_host(path: Path) -> None:
 
 
 def pack(name: str) -> ModuleType:
-    """A module of the pack, for example ``nodes.patch``."""
+    """A module of the pack, for example ``nodes.sampling.patch``."""
     if PACK not in sys.modules:
         spec = importlib.util.spec_from_file_location(
             PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]

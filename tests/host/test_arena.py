@@ -295,7 +295,7 @@ def module(pack):
 
 @pytest.fixture(scope="module")
 def ballots(pack):
-    return pack("nodes.ballots")
+    return pack("nodes.voting.ballots")
 
 
 def test_lists_of_batches_of_many_sizes_make_pairs(module):

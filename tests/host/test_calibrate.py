@@ -29,8 +29,8 @@ def errors(pack):
 
 @pytest.fixture(scope="module")
 def twin(demo, pack):
-    job = pack("nodes.backends").job_for(demo[0], "w4a4", group_size=0, backend="torch")
-    return pack("nodes.twin").quantized_twin(demo[0], job)[0]
+    job = pack("nodes.quantization.backends").job_for(demo[0], "w4a4", group_size=0, backend="torch")
+    return pack("nodes.quantization.twin_model").quantized_twin(demo[0], job)[0]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def node(pack, tmp_path, monkeypatch):
     for name in ("user", "temp", "input", "output"):
         (tmp_path / name).mkdir()
         monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
-    pack("nodes.folders").register_folders()
+    pack("nodes.host.folders").register_folders()
     node = pack("nodes.calibrate").QSchedCalibrate
     monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None, extra_pnginfo=None), raising=False)
     return node
@@ -129,8 +129,8 @@ def test_a_preset_on_the_sampler_does_not_take_part(run, pack):
     import qsched_core as qs
 
     preset = qs.Preset(qs.Coefficients.constant(2, c_eps=0.8), (1.0, 0.5, 0.0))
-    driven = pack("nodes.patch").sampler_with(
-        comfy.samplers.sampler_object("euler"), pack("nodes.patch").PresetUse(preset)
+    driven = pack("nodes.sampling.patch").sampler_with(
+        comfy.samplers.sampler_object("euler"), pack("nodes.sampling.patch").PresetUse(preset)
     )
     assert run(sampler=driven)[1]["trace"] == run()[1]["trace"]
 
@@ -179,7 +179,7 @@ def test_what_is_missing_is_said_before_anything_is_sampled(errors, run, refused
 
 def test_the_metric_is_given_the_words_of_a_prompt(pack, errors, demo):
     """Regression: the same pictures' TC fell from 0.97 to 0.81 with weights and tags around the words."""
-    metrics = pack("nodes.metrics")
+    metrics = pack("nodes.calibrating.scorer")
     written = [f"({text}:1.2), <lora:oil:0.8>" for text in PROMPTS]
     pictures = torch.rand(8, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     plain, wrapped = (metrics.load_scorer("demo") for _ in range(2))
@@ -265,9 +265,11 @@ def test_every_strategy_ends_with_a_map(run, strategy):
 def test_the_same_inputs_are_read_from_the_journal(run, pack, monkeypatch):
     first = run()[1]
     made = []
-    generate = pack("nodes.generate").HostGenerator.__call__
+    generate = pack("nodes.calibrating.generator").HostGenerator.__call__
     monkeypatch.setattr(
-        pack("nodes.generate").HostGenerator, "__call__", lambda self, c, i: made.append(len(i)) or generate(self, c, i)
+        pack("nodes.calibrating.generator").HostGenerator,
+        "__call__",
+        lambda self, c, i: made.append(len(i)) or generate(self, c, i),
     )
     again = run()[1]
     assert again["trace"] == first["trace"] and again["gains"] == first["gains"]
@@ -277,7 +279,7 @@ def test_the_same_inputs_are_read_from_the_journal(run, pack, monkeypatch):
 
 def test_a_journal_that_was_repaired_is_named_in_the_report_and_not_in_the_preset(run, pack):
     """Regression: the console alone knew of it."""
-    folder = pack("nodes.folders").journal_path("any").parent
+    folder = pack("nodes.host.folders").journal_path("any").parent
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*.jsonl")}
     first = run(k=3.5)[1]
     (journal,) = (path for path in folder.glob("*.jsonl") if path.stat().st_mtime_ns != before.get(path))
@@ -323,7 +325,7 @@ def test_decoding_and_scoring_halve_their_batch_and_go_on(run, demo, pack, monke
 
 
 def test_another_error_is_no_shortage(pack):
-    memory = pack("nodes.memory")
+    memory = pack("nodes.host.memory")
     with pytest.raises(ValueError, match="broken"):
         memory.Batches(4).run(lambda start, end: (_ for _ in ()).throw(ValueError("broken")), 4)
     with pytest.raises(RuntimeError, match="not enough memory"):
@@ -337,7 +339,7 @@ def test_a_metric_is_put_together_of_any_two(errors, pack, node, run, demo, tmp_
     """The demo's dual encoder is an open_clip model; its words' ids are not CLIP's, so its scores mean little here."""
     import shutil
 
-    metrics = pack("nodes.metrics")
+    metrics = pack("nodes.calibrating.scorer")
     shutil.copytree(pack("demo.files").DUAL_ENCODER, tmp_path / "metrics" / "dual")
     monkeypatch.setattr(metrics, "metric_roots", lambda: [tmp_path / "metrics"])
     names = metrics.metric_entries("tc"), metrics.metric_entries("iq")
@@ -353,7 +355,7 @@ def test_a_metric_is_put_together_of_any_two(errors, pack, node, run, demo, tmp_
 def test_the_paper_s_other_pair_is_offered_where_both_files_are(pack, monkeypatch, tmp_path):
     import shutil
 
-    metrics = pack("nodes.metrics")
+    metrics = pack("nodes.calibrating.scorer")
     monkeypatch.setattr(metrics, "metric_roots", lambda: [tmp_path])
     shutil.copytree(pack("demo.files").DUAL_ENCODER, tmp_path / "ViT-B-16")
     assert not [name for name in metrics.metric_names() if "HPSv2.1" in name]
@@ -367,7 +369,7 @@ def test_the_paper_s_other_pair_is_offered_where_both_files_are(pack, monkeypatc
 def test_scorers_leave_the_device_when_a_run_ends(run, pack):
     import comfy.model_management
 
-    scorer = pack("nodes.metrics").load_scorer("demo")
+    scorer = pack("nodes.calibrating.scorer").load_scorer("demo")
     run(jaq_metric=scorer)
     loaded = [model.model for model in comfy.model_management.current_loaded_models]
     assert all(patcher not in loaded for patcher in (scorer._scorer, scorer._judge))
@@ -375,7 +377,7 @@ def test_scorers_leave_the_device_when_a_run_ends(run, pack):
 
 def test_the_page_gets_the_stock_sampler_s_pictures_beside_the_candidate_s(run, pack, monkeypatch):
     events = []
-    monkeypatch.setattr(pack("nodes.run"), "tell", lambda node, name, event: events.append(event))
+    monkeypatch.setattr(pack("nodes.calibrating.run"), "tell", lambda node, name, event: events.append(event))
     run()
     pairs = [event["pictures"] for event in events if event["pictures"]]
     assert pairs[0]["before"] == pairs[0]["after"], "the first is the stock sampler itself"
@@ -398,7 +400,7 @@ def test_the_result_goes_to_the_page_as_rows_of_the_same_prompts(run, pack, monk
 
 def test_loaded_encoders_score_without_a_file(pack):
     """Pictures are their mean colour, texts name one: cosines are known."""
-    metrics = pack("nodes.metrics")
+    metrics = pack("nodes.calibrating.scorer")
     colours = {"red": (1.0, 0.0, 0.0), "blue": (0.0, 0.0, 1.0), "violet": (1.0, 0.0, 1.0)}
     clip = SimpleNamespace(
         tokenize=lambda text: text, encode_from_tokens=lambda text, return_pooled: (None, torch.tensor([colours[text]]))

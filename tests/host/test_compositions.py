@@ -150,13 +150,13 @@ SITUATIONS = [
 @pytest.mark.parametrize("name", ["euler", "euler_ancestral", "dpmpp_2m"])
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda function: function.__name__)
 def test_composes(pack, tiny, model, situation, name):
-    patch, core = pack("nodes.patch"), pack("qsched_core")
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     changed, more = situation(model, tiny)
     part, cfg = more.pop("steps", slice(None)), more.pop("cfg", 1.0)
     whole = tiny.schedule(model)
     coefficients = core.Coefficients(*COEFFICIENTS)
     own = core.Coefficients(coefficients.c_x[part], coefficients.c_eps[part])
-    sampler = pack("nodes.samplers").sampler_object(name)
+    sampler = pack("nodes.sampling.sampler_menu").sampler_object(name)
 
     def fresh(reference: bool):
         """Everything anew: caches and control nets remember earlier runs."""
@@ -212,9 +212,9 @@ def euler_inside_the_blend(model, coefficients):
 
 @pytest.mark.parametrize("situation", [inpainting, differential_diffusion], ids=lambda function: function.__name__)
 def test_composes_with_masks(pack, tiny, model, situation):
-    patch, coefficients = pack("nodes.patch"), pack("qsched_core").Coefficients(*COEFFICIENTS)
+    patch, coefficients = pack("nodes.sampling.patch"), pack("qsched_core").Coefficients(*COEFFICIENTS)
     masked, data = situation(model, tiny)
-    sigmas, sampler = tiny.schedule(model), pack("nodes.samplers").sampler_object("euler")
+    sigmas, sampler = tiny.schedule(model), pack("nodes.sampling.sampler_menu").sampler_object("euler")
     ours = tiny.run(patch.apply_coefficients(masked, coefficients, sigmas.tolist()), sampler, sigmas, 2.0, **data)
     reference = tiny.run(masked, euler_inside_the_blend(model, coefficients), sigmas, 2.0, **data)
     stock = tiny.run(masked, sampler, sigmas, 2.0, **data)
@@ -223,12 +223,12 @@ def test_composes_with_masks(pack, tiny, model, situation):
 
 
 def test_the_region_that_inpainting_keeps_stays_as_exact_as_stock(pack, tiny, model):
-    patch, core = pack("nodes.patch"), pack("qsched_core")
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     _, more = inpainting(model, tiny)
     sigmas, latent = tiny.schedule(model), more["latent_image"]
     kept = (slice(None), slice(None), slice(None), slice(4, None))
     for name in ("euler", "euler_ancestral", "lcm", "dpmpp_2m", "heun", "euler_cfg_pp"):
-        sampler = pack("nodes.samplers").sampler_object(name)
+        sampler = pack("nodes.sampling.sampler_menu").sampler_object(name)
         stock = tiny.run(model, sampler, sigmas, **more)
         driven = patch.apply_coefficients(model, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
         ours = tiny.run(driven, sampler, sigmas, **more)
@@ -242,11 +242,11 @@ def test_two_guiders_of_the_host(pack, tiny, model):
     """BasicGuider and DualCFGGuider through SamplerCustomAdvanced's own path."""
     from comfy_extras.nodes_custom_sampler import BasicGuider, DualCFGGuider
 
-    patch, core = pack("nodes.patch"), pack("qsched_core")
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     data, sigmas = tiny.inputs(), tiny.schedule(model)
     coefficients = core.Coefficients(*COEFFICIENTS)
     preset = core.Preset(coefficients, tuple(sigmas.tolist()))
-    sampler = pack("nodes.samplers").sampler_object("euler")
+    sampler = pack("nodes.sampling.sampler_menu").sampler_object("euler")
     driven = patch.sampler_with(sampler, patch.PresetUse(preset, if_differs="refuse"))
     reference = tiny.core_sampler(pack, "euler", coefficients, model)
     first, second, negative = data["positive"], [[text(8), {}]], data["negative"]
@@ -265,7 +265,7 @@ def test_two_guiders_of_the_host(pack, tiny, model):
 def test_another_packs_wrapper_is_still_called(pack, tiny, model):
     import comfy.patcher_extension
 
-    patch, core = pack("nodes.patch"), pack("qsched_core")
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     kinds, called = comfy.patcher_extension.WrappersMP, []
 
     def wrapper(kind):
@@ -280,5 +280,5 @@ def test_another_packs_wrapper_is_still_called(pack, tiny, model):
         watched.add_wrapper_with_key(kind, "another pack", wrapper(kind))
     sigmas = tiny.schedule(model)
     driven = patch.apply_coefficients(watched, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
-    tiny.run(driven, pack("nodes.samplers").sampler_object("euler"), sigmas)
+    tiny.run(driven, pack("nodes.sampling.sampler_menu").sampler_object("euler"), sigmas)
     assert called == [kinds.OUTER_SAMPLE, kinds.SAMPLER_SAMPLE] + [kinds.PREDICT_NOISE, kinds.CALC_COND_BATCH] * 4

@@ -88,10 +88,10 @@ def test_the_same_preset_takes_the_same_path(pack, tiny, tmp_path, name):
     save_preset(preset, tmp_path / "shared.safetensors")
     preset = load_preset(tmp_path / "shared.safetensors")
 
-    recorder, patch = Recorder(), pack("nodes.patch")
+    recorder, patch = Recorder(), pack("nodes.sampling.patch")
     driven = patch.apply_preset(recorder.watch(model), patch.PresetUse(preset, if_differs="refuse"))
     data = tiny.inputs()
-    ours = tiny.run(driven, pack("nodes.samplers").sampler_object(sampler_name), sigmas)
+    ours = tiny.run(driven, pack("nodes.sampling.sampler_menu").sampler_object(sampler_name), sigmas)
 
     sampling = model.get_model_object("model_sampling")
     network = model.model.diffusion_model

@@ -90,8 +90,8 @@ def sampled(pack, library):
 
 
 def twin_of(pack, model, name: str = "w4a8", backend: str = "torch", recipe: str = "compact"):
-    job = pack("nodes.backends").job_for(model, name, None, backend, recipe)
-    return pack("nodes.twin").quantized_twin(model, job)[0]
+    job = pack("nodes.quantization.backends").job_for(model, name, None, backend, recipe)
+    return pack("nodes.quantization.twin_model").quantized_twin(model, job)[0]
 
 
 CASES = [("w4a8", "torch", "compact"), ("w8a8", "kitchen", "stock")]
@@ -103,7 +103,7 @@ def test_a_twin_shares_nothing_of_the_device_with_its_source(pack, library, samp
     import comfy.model_management
 
     twin = twin_of(pack, sampled, name, backend, recipe)
-    loaded_state = pack("nodes.twin")._loaded_state
+    loaded_state = pack("nodes.quantization.twin_model")._loaded_state
     assert [module for module in twin.model.modules() if loaded_state(module)] == []
     assert any(loaded_state(module) for module in sampled.model.modules()), "the source lost its own"
     comfy.model_management.load_models_gpu([twin])
@@ -124,12 +124,12 @@ def test_a_twin_is_saved_and_loaded_where_layers_have_no_weight_before(
     """The host asserts against force_patch_weights there, and a layer's weight was None where its shape was read."""
     import comfy.sd
 
-    files = pack("nodes.quantized_files")
+    files = pack("nodes.quantization.files")
     twin = twin_of(pack, sampled, name, backend, recipe)
     files.save_model(twin, tmp_path / "ours.safetensors")
     loaded = files.load_model(tmp_path / "ours.safetensors")
-    wanted = pack("nodes.patcher").bytes_of(twin.model)
-    found = pack("nodes.patcher").bytes_of(loaded.model)
+    wanted = pack("nodes.quantization.patcher").bytes_of(twin.model)
+    found = pack("nodes.quantization.patcher").bytes_of(loaded.model)
     assert wanted.keys() == found.keys()
     assert all(same_bits(value, found[key]) for key, value in wanted.items())
     if files.is_stock(twin):

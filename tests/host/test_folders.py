@@ -25,7 +25,7 @@ def paths(pack, tmp_path, monkeypatch):
     from comfy.cli_args import args
     from utils.extra_config import load_extra_path_config
 
-    folders = pack("nodes.folders")
+    folders = pack("nodes.host.folders")
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
     known = {"diffusion_models": ([str(tmp_path / "models" / name) for name in ("unet", "diffusion_models")], set())}
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", known)
@@ -62,14 +62,14 @@ OURS = os.path.join("models", "qsched_presets")
 )  # fmt: skip
 def test_the_users_default_comes_first(pack, paths, tmp_path, configs, expected):
     """Regression: is_default was honoured for the host's folders and not for ours, nor any name but ours."""
-    folders = pack("nodes.folders")
+    folders = pack("nodes.host.folders")
     assert paths(*configs) == [*(str(tmp_path / name) for name in expected), str(folders.SHIPPED)]
     assert folders.home("qsched_presets") == tmp_path / expected[0]
 
 
 def test_stock_models_go_where_the_host_would_save_them(pack, paths, tmp_path):
     """The host lists an older name of the folder first."""
-    folders = pack("nodes.folders")
+    folders = pack("nodes.host.folders")
     paths()
     assert folders.home("diffusion_models") == tmp_path / "models" / "diffusion_models"
     paths("a: {is_default: true, base_path: big disk, diffusion_models: nets}")
@@ -77,7 +77,7 @@ def test_stock_models_go_where_the_host_would_save_them(pack, paths, tmp_path):
 
 
 def test_messages_name_the_real_folder(pack, paths, refused, tmp_path, monkeypatch):
-    folders, error = pack("nodes.folders"), pack("qsched_core").PresetError
+    folders, error = pack("nodes.host.folders"), pack("qsched_core").PresetError
     paths()
     with refused(error, "'gone.safetensors' is not in models/qsched_presets."):
         folders.file_path("qsched_presets", "gone.safetensors")
@@ -102,7 +102,7 @@ def test_what_killed_processes_left_goes_at_the_next_start(pack, paths, tmp_path
         for name in (f".qsched-{'ab' * 16}.tmp", "theirs.tmp"):
             (tmp_path / place / name).mkdir()
             os.utime(tmp_path / place / name, (old, old))
-    pack("nodes.folders").sweep_folders()
+    pack("nodes.host.folders").sweep_folders()
     assert [[path.name for path in (tmp_path / place).glob("*.tmp")] for place in places] == [["theirs.tmp"]] * 5
 
 

@@ -16,8 +16,8 @@ CONV = "diffusion_model.input_blocks.1.0.in_layers.2"
 
 
 def twin_of(pack, model, name: str = "w4a8", backend: str = "torch", recipe: str = "compact"):
-    job = pack("nodes.backends").job_for(model, name, None, backend, recipe)
-    return pack("nodes.twin").quantized_twin(model, job)[0]
+    job = pack("nodes.quantization.backends").job_for(model, name, None, backend, recipe)
+    return pack("nodes.quantization.twin_model").quantized_twin(model, job)[0]
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +113,8 @@ def test_a_layers_own_forward_is_kept_and_named(pack, tiny):
         return nn.functional.conv2d(x, weight, bias, self.stride, 0, self.dilation, self.groups)
 
     layer._conv_forward = tiled.__get__(layer, nn.Conv2d)
-    job = pack("nodes.backends").job_for(source, "w4a8")
-    twin, report = pack("nodes.twin").quantized_twin(source, job)
+    job = pack("nodes.quantization.backends").job_for(source, "w4a8")
+    twin, report = pack("nodes.quantization.twin_model").quantized_twin(source, job)
     entry = next(entry for entry in report.layers if f"diffusion_model.{entry.name}" == CONV)
     assert "another node has changed its _conv_forward" in entry.reason
     x = torch.randn(1, 32, 8, 8, generator=torch.Generator().manual_seed(1))

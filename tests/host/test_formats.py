@@ -111,12 +111,12 @@ def source(request, tiny):
 
 
 def check(pack, tiny, source, model, named: str):
-    patch, core = pack("nodes.patch"), pack("qsched_core")
-    assert named in pack("nodes.describe").quantization(model)
-    assert pack("nodes.describe").fingerprint(model) == pack("nodes.describe").fingerprint(source)
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
+    assert named in pack("nodes.host.model_info").quantization(model)
+    assert pack("nodes.host.model_info").fingerprint(model) == pack("nodes.host.model_info").fingerprint(source)
     sigmas, coefficients = tiny.schedule(model), core.Coefficients(*COEFFICIENTS)
     for name in ("euler", "euler_ancestral", "res_multistep"):
-        sampler = pack("nodes.samplers").sampler_object(name)
+        sampler = pack("nodes.sampling.sampler_menu").sampler_object(name)
         driven = patch.apply_coefficients(model, coefficients, sigmas.tolist())
         ours = tiny.run(driven, sampler, sigmas)
         reference = tiny.run(model, tiny.core_sampler(pack, name, coefficients, model), sigmas)
@@ -146,5 +146,7 @@ def test_operations_of_another_pack(pack, tiny, source):
 
 
 def test_our_own_quantisation(pack, tiny, source):
-    model, _ = pack("nodes.twin").quantized_twin(source, pack("nodes.backends").job_for(source, "w4a8"))
+    model, _ = pack("nodes.quantization.twin_model").quantized_twin(
+        source, pack("nodes.quantization.backends").job_for(source, "w4a8")
+    )
     check(pack, tiny, source, model, "w4a8")

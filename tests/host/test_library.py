@@ -45,7 +45,7 @@ def folder(pack, tmp_path, monkeypatch) -> Path:
     """The only folder of presets, beside those that came with the pack."""
     import folder_paths
 
-    files = pack("nodes.folders")
+    files = pack("nodes.host.folders")
     place = tmp_path / "qsched_presets"
     monkeypatch.setitem(
         folder_paths.folder_names_and_paths, files.FOLDER, ([str(place), str(files.SHIPPED)], {files.SUFFIX})
@@ -56,7 +56,7 @@ def folder(pack, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def library(pack, folder):
-    return pack("nodes.library")
+    return pack("nodes.library.files")
 
 
 # --- the list
@@ -136,12 +136,12 @@ def test_texts_of_strangers_are_cut_and_their_invisible_characters_go(library, f
     ],
 )
 def test_a_thumbnail_that_is_no_small_picture_is_not_shown(pack, uri):
-    assert pack("nodes.cards").safe_thumbnail(uri) == ""
+    assert pack("nodes.library.card").safe_thumbnail(uri) == ""
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_a_thumbnail_is_written_anew(pack, kind):
-    assert pack("nodes.cards").safe_thumbnail(picture_uri(kind)).startswith("data:image/jpeg;base64,")
+    assert pack("nodes.library.card").safe_thumbnail(picture_uri(kind)).startswith("data:image/jpeg;base64,")
 
 
 @pytest.mark.parametrize("gain", EVIL_GAINS, ids=lambda gain: str(gain)[:30])
@@ -149,7 +149,7 @@ def test_a_gain_of_the_wrong_type_is_no_gain(pack, library, folder, gain):
     qs.save_preset(preset({"gain": gain}), folder / "evil.safetensors")
     assert library.entry("evil.safetensors")["gain"] is None
     assert "gain" not in pack("nodes.presets").QSchedLoadPreset.execute("evil.safetensors").args[1]
-    assert pack("nodes.share").share_picture(library.load("evil.safetensors")).startswith(b"\x89PNG")
+    assert pack("nodes.library.picture").share_picture(library.load("evil.safetensors")).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("votes", ["x", {}, {"wins": 3}, {"wins": -1, "losses": 0, "skips": 0},
@@ -160,7 +160,7 @@ def test_votes_of_the_wrong_type_are_no_votes(pack, library, folder, votes):
     claimed = {**votes, "verdict": "better"} if isinstance(votes, dict) else votes
     qs.save_preset(preset({"votes": claimed}), folder / "evil.safetensors")
     assert "vote" not in pack("nodes.presets").QSchedLoadPreset.execute("evil.safetensors").args[1].lower()
-    assert "vote" not in pack("nodes.cards").facts(library.load("evil.safetensors"))
+    assert "vote" not in pack("nodes.library.card").facts(library.load("evil.safetensors"))
 
 
 def test_files_that_are_refused_are_listed_with_the_reason_beside_the_others(library, folder):
@@ -203,7 +203,7 @@ def test_more_than_a_thousand_presets_are_listed_page_by_page_those_that_fit_fir
     for number in range(1, 1200):
         (folder / f"differs {number:04}.safetensors").write_bytes(content)
     (folder / "a broken one.safetensors").write_bytes(b"x")
-    pages, graph = pack("nodes.library_page"), told(DEMO, [KNOWN], [FOUR])
+    pages, graph = pack("nodes.library.pages"), told(DEMO, [KNOWN], [FOUR])
     first = pages.page({**graph, "limit": 100})
     assert (first["total"], first["all"], len(first["presets"])) == (1205, 1205, 100)
     names = [first["presets"][0]["name"]]
@@ -226,7 +226,7 @@ ODD = {"offset": (-5, 10**30), "limit": ("x", True), "words": ([1], None), "fitt
 
 @pytest.mark.parametrize("odd", [{key: value} for key, values in ODD.items() for value in values], ids=str)
 def test_a_question_of_the_wrong_type_gets_a_page_all_the_same(pack, folder, odd):
-    assert pack("nodes.library_page").page(odd)["all"] == 3
+    assert pack("nodes.library.pages").page(odd)["all"] == 3
 
 
 # --- files: rename, import
@@ -258,7 +258,7 @@ def test_a_new_name_cannot_leave_the_folder(pack, library, folder, refused, name
 )
 def test_a_name_of_a_windows_device_is_refused(pack, folder, refused, name):
     with refused(pack("qsched_core").PresetError, "names a device on Windows."):
-        pack("nodes.folders").file_stem(name)
+        pack("nodes.host.folders").file_stem(name)
 
 
 @pytest.mark.parametrize(
@@ -267,8 +267,8 @@ def test_a_name_of_a_windows_device_is_refused(pack, folder, refused, name):
     + [chr(0x1F98A)],  # an emoji, which no console of Windows prints
 )
 def test_a_name_that_people_give_is_taken(pack, name):
-    assert pack("nodes.folders").file_stem(name) == name
-    assert pack("nodes.folders").file_stem(f"{name}.SafeTensors") == name
+    assert pack("nodes.host.folders").file_stem(name) == name
+    assert pack("nodes.host.folders").file_stem(f"{name}.SafeTensors") == name
 
 
 def test_what_is_listed_can_be_loaded(library, folder):
@@ -424,7 +424,7 @@ def trash(pack, tmp_path, monkeypatch):
     import folder_paths
 
     monkeypatch.setattr(folder_paths, "get_system_user_directory", lambda name: str(tmp_path / "system" / name))
-    return pack("nodes.library_trash")
+    return pack("nodes.library.trash")
 
 
 def test_a_deleted_preset_is_gone_until_that_is_undone(library, trash, folder):
@@ -533,22 +533,22 @@ def test_a_workflow_that_is_too_large_is_left_out_and_that_is_said(pack, folder,
 def test_with_disable_metadata_no_file_says_how_it_was_made(pack, folder, monkeypatch):
     """Regression: pictures obeyed the host's flag, presets carried prompts and workflow all the same."""
     first, _ = saved(pack, folder, monkeypatch)
-    monkeypatch.setattr(pack("nodes.cards").args, "disable_metadata", True)
+    monkeypatch.setattr(pack("nodes.library.card").args, "disable_metadata", True)
     again, said = saved(pack, folder, monkeypatch, first)
     assert not {"workflow", "prompt"} & set(again.card)
     assert again.card["modelspec.title"] == "mine"
     assert "--disable-metadata" in said
-    content = pack("nodes.library").picture("mine.safetensors")
+    content = pack("nodes.library.files").picture("mine.safetensors")
     with Image.open(io.BytesIO(content)) as picture:
         assert set(picture.text) == {"qsched_preset"}
     assert not {"workflow", "prompt"} & set(
-        qs.parse_preset(pack("nodes.share").carried_preset("a.png", content)[1], "a").card
+        qs.parse_preset(pack("nodes.library.picture").carried_preset("a.png", content)[1], "a").card
     )
 
 
 def test_the_share_picture_carries_the_workflow_and_no_more(pack, folder, monkeypatch):
     written, _ = saved(pack, folder, monkeypatch, name=HTML.replace("/", "").replace("<", "").translate(NO_SIGNS))
-    with Image.open(io.BytesIO(pack("nodes.share").share_picture(written))) as picture:
+    with Image.open(io.BytesIO(pack("nodes.library.picture").share_picture(written))) as picture:
         assert picture.size == (1200, 630)
         assert set(picture.text) == {"workflow", "prompt"}  # of a preset that has no file
         assert json.loads(picture.text["workflow"]) == Hidden.extra_pnginfo["workflow"]
@@ -586,7 +586,7 @@ def test_a_share_picture_can_be_drawn_of_any_number_of_steps(pack, steps):
     sigmas = [1 - step / steps for step in range(steps + 1)]
     title = "\u4e2d\u6587 " * 50 + HTML
     made = qs.Preset(qs.Coefficients.ramp(steps, c_x=(0.5, 1.5)), sigmas, card={"modelspec.title": title})
-    assert len(pack("nodes.share").share_picture(made)) > 5000
+    assert len(pack("nodes.library.picture").share_picture(made)) > 5000
 
 
 # --- what fits a graph
@@ -635,7 +635,7 @@ BOUND = {
     ],
 )  # fmt: skip
 def test_a_preset_fits_a_graph_or_not_and_why(pack, graph, fits, differs, unknown):
-    matching = pack("nodes.matching")
+    matching = pack("nodes.library.matching")
     found = matching.match(preset(**BOUND), matching.read_graph(graph))
     assert found.fits is fits
     assert [str(item) for item in found.differs] == differs
@@ -650,24 +650,26 @@ def test_the_family_in_a_file_is_what_its_loader_gives(pack, family, monkeypatch
     path = write(family, CACHE / "random-models")
     monkeypatch.setattr(folder_paths, "get_full_path", lambda folder, name: str(path))
     loader = "CheckpointLoaderSimple" if family == "sd15" else "UNETLoader"
-    known = pack("nodes.matching").known_model(loader, path.name)
+    known = pack("nodes.library.matching").known_model(loader, path.name)
     if family == "sd15":
         model = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_clip=False)[0]
     else:
         model = comfy.sd.load_diffusion_model(str(path))
-    bound = pack("nodes.describe").describe(model, "", "", 1.0)
+    bound = pack("nodes.host.model_info").describe(model, "", "", 1.0)
     assert (known.family, known.quantization) == (bound.model, bound.quantization)
 
 
 def test_a_quantised_file_says_itself_what_it_is(pack, demo, tmp_path, monkeypatch):
     import folder_paths
 
-    model = pack("nodes.twin").quantized_twin(demo[0], pack("nodes.backends").job_for(demo[0], "w4a8"))[0]
+    model = pack("nodes.quantization.twin_model").quantized_twin(
+        demo[0], pack("nodes.quantization.backends").job_for(demo[0], "w4a8")
+    )[0]
     path = tmp_path / "quantised.safetensors"
-    pack("nodes.quantized_files").save_model(model, path)
+    pack("nodes.quantization.files").save_model(model, path)
     monkeypatch.setattr(folder_paths, "get_full_path", lambda folder, name: str(path))
-    bound = pack("nodes.describe").describe(model, "", "", 1.0)
-    matching = pack("nodes.matching")
+    bound = pack("nodes.host.model_info").describe(model, "", "", 1.0)
+    matching = pack("nodes.library.matching")
     known = matching.known_model("QSchedLoadQuantized", path.name)
     assert (known.family, known.fingerprint, known.quantization) == (bound.model, bound.fingerprint, bound.quantization)
     another = preset(model=bound.model, fingerprint="0123456789abcdef")
@@ -686,7 +688,7 @@ def test_a_quantised_file_says_itself_what_it_is(pack, demo, tmp_path, monkeypat
     ],
 )
 def test_a_graph_that_is_none_is_one_of_which_nothing_is_known(pack, graph):
-    matching = pack("nodes.matching")
+    matching = pack("nodes.library.matching")
     assert matching.match(preset(**BOUND), matching.read_graph(graph)).fits is None
 
 

@@ -125,7 +125,7 @@ def published_sampler(name: str):
 def test_every_sampler_of_the_host(pack, tiny, model, name):
     import comfy.samplers
 
-    core, patch = pack("qsched_core"), pack("nodes.patch")
+    core, patch = pack("qsched_core"), pack("nodes.sampling.patch")
     sigmas = tiny.schedule(model)
     driven = patch.apply_coefficients(model, core.Coefficients(C_X, C_EPS), sigmas.tolist())
     stock = comfy.samplers.sampler_object(name)
@@ -145,7 +145,7 @@ def test_every_sampler_of_the_host(pack, tiny, model, name):
 def test_the_menu_offers_what_can_be_driven(pack):
     import comfy.samplers
 
-    names = pack("nodes.samplers").sampler_names()
+    names = pack("nodes.sampling.sampler_menu").sampler_names()
     assert set(names) == set(comfy.samplers.SAMPLER_NAMES) - set(REFUSED) | {"tcd"}
     assert len(names) == len(set(names))
-    assert set(pack("nodes.samplers").REFUSED) == set(REFUSED)
+    assert set(pack("nodes.sampling.sampler_menu").REFUSED) == set(REFUSED)

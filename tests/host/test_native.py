@@ -24,8 +24,8 @@ def form(request, pack) -> str:
 
 def native(pack, model, name: str = "w8a8", recipe: str = "stock", **more):
     need_layout(name)
-    job = pack("nodes.backends").job_for(model, name, backend="kitchen", recipe=recipe, **more)
-    return pack("nodes.twin").quantized_twin(model, job)
+    job = pack("nodes.quantization.backends").job_for(model, name, backend="kitchen", recipe=recipe, **more)
+    return pack("nodes.quantization.twin_model").quantized_twin(model, job)
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -149,7 +149,7 @@ def test_low_memory_runs_the_lora_at_the_layer(pack, sd15):
 def test_the_stock_loader_reads_the_file_and_samples_the_same(pack, tmp_path, name, form):
     import comfy.sd
 
-    files, describe = pack("nodes.quantized_files"), pack("nodes.describe")
+    files, describe = pack("nodes.quantization.files"), pack("nodes.host.model_info")
     source, *how = family(name)
     twin, report = native(pack, source, form, last_steps=0)  # stock loaders have no place for them
     assert files.is_stock(twin)
@@ -167,7 +167,7 @@ def test_the_stock_loader_reads_the_file_and_samples_the_same(pack, tmp_path, na
 
 def test_with_a_lora_native_layers_go_to_a_file_of_ours(pack, sd15, tmp_path):
     """The stock format has no place for it: merged and packed again, a LoRA of 1 % keeps 0.3 of its direction."""
-    files = pack("nodes.quantized_files")
+    files = pack("nodes.quantization.files")
     source, *how = sd15
     twin = native(pack, source)[0]
     patched = lora_for(twin)
@@ -182,18 +182,18 @@ def test_a_model_that_the_host_would_not_know_again_is_not_saved(pack, sd15, tmp
     """Four bits in the layer whose width tells SD1.5 from others: without names kept, stock loaders see half of it."""
     need_layout("w4a4")
     source = sd15[0]
-    twins, jobs = pack("nodes.twin"), pack("nodes.backends")
+    twins, jobs = pack("nodes.quantization.twin_model"), pack("nodes.quantization.backends")
     job = jobs.job_for(source, "w4a4", backend="kitchen", recipe="stock")
-    read = pack("nodes.detection").layers_read(source.model.diffusion_model)
+    read = pack("nodes.quantization.detection").layers_read(source.model.diffusion_model)
     assert [name for name in read if name.endswith("attn2.to_k")]
     twin, _ = twins.quantized_twin(source, replace(job, keep=None))
     with pytest.raises(pack("qsched_core").QuantizationError, match="would not know this model again"):
-        pack("nodes.quantized_files").save_stock(twin, tmp_path / "model.safetensors")
+        pack("nodes.quantization.files").save_stock(twin, tmp_path / "model.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_compact_packs_the_convolutions_beside_and_goes_to_a_file_of_ours(pack, sd15, tmp_path):
-    files = pack("nodes.quantized_files")
+    files = pack("nodes.quantization.files")
     source, *how = sd15
     twin, report = native(pack, source, recipe="compact")
     by_backend = {(len(layer.shape), layer.backend) for layer in report.quantized}
@@ -203,15 +203,15 @@ def test_compact_packs_the_convolutions_beside_and_goes_to_a_file_of_ours(pack, 
     files.save_model(twin, tmp_path / "model.safetensors")
     loaded = files.load_model(tmp_path / "model.safetensors")
     assert near(picture(loaded, *how), picture(twin, *how), ROUNDED_ACTIVATIONS)
-    assert pack("nodes.describe").quantization(loaded) == pack("nodes.describe").quantization(twin)
+    assert pack("nodes.host.model_info").quantization(loaded) == pack("nodes.host.model_info").quantization(twin)
 
 
 def test_auto_takes_the_portable_layers_where_there_is_no_fast_kernel(pack, sd15):
     need_layout("w8a8")
-    job = pack("nodes.backends").job_for(sd15[0], "w8a8")
+    job = pack("nodes.quantization.backends").job_for(sd15[0], "w8a8")
     assert [way.backend.name for way in job.ways] == ["torch"]
     assert job.notes == ["Not kitchen: on cpu it has no kernel faster than unpacking."]
-    stock = pack("nodes.backends").job_for(sd15[0], "w8a8", recipe="stock")
+    stock = pack("nodes.quantization.backends").job_for(sd15[0], "w8a8", recipe="stock")
     assert [way.backend.name for way in stock.ways] == ["kitchen"]
 
 
@@ -226,16 +226,16 @@ def test_auto_takes_the_portable_layers_where_there_is_no_fast_kernel(pack, sd15
 def test_what_no_native_layout_holds_is_refused_with_a_way_out(pack, sd15, arguments, text):
     need_layout("w8a8")
     with pytest.raises(pack("qsched_core").QuantizationError, match=rf"(?s){text}.*compact"):
-        pack("nodes.backends").job_for(sd15[0], recipe="stock", **arguments)
+        pack("nodes.quantization.backends").job_for(sd15[0], recipe="stock", **arguments)
 
 
 def test_a_host_without_the_layout_says_so(pack, sd15, monkeypatch):
     import comfy.quant_ops
 
     known = {name: value for name, value in comfy.quant_ops.QUANT_ALGOS.items() if name != "asym_w4a8_int8"}
-    monkeypatch.setattr(pack("nodes.backends"), "QUANT_ALGOS", known)
+    monkeypatch.setattr(pack("nodes.quantization.backends"), "QUANT_ALGOS", known)
     with pytest.raises(pack("qsched_core").QuantizationError, match="this ComfyUI has no asym_w4a8_int8"):
-        pack("nodes.backends").job_for(sd15[0], "w4a8", recipe="stock")
+        pack("nodes.quantization.backends").job_for(sd15[0], "w4a8", recipe="stock")
 
 
 def test_the_host_can_make_the_twin_again_by_the_loaders_recipe(pack):
@@ -245,7 +245,9 @@ def test_the_host_can_make_the_twin_again_by_the_loaders_recipe(pack):
     twin, _ = native(pack, source)
     make, arguments = twin.cached_patcher_init
     again = make(*arguments, disable_dynamic=True)
-    assert pack("nodes.describe").quantization(again) == pack("nodes.describe").quantization(twin) != "none"
+    assert (
+        pack("nodes.host.model_info").quantization(again) == pack("nodes.host.model_info").quantization(twin) != "none"
+    )
     assert near(picture(again, *how), picture(twin, *how), ROUNDED_ACTIVATIONS)
 
 
@@ -258,5 +260,7 @@ def test_bfloat16_on_a_cpu_is_packed_and_computed_in_the_hosts_type(pack):
     drawn = picture(source, *how)
     need_layout("w8a8")
     for backend in ("kitchen", "torch"):
-        job = pack("nodes.backends").job_for(source, "w8a8", backend=backend)
-        assert relative(picture(pack("nodes.twin").quantized_twin(source, job)[0], *how), drawn) < 0.05
+        job = pack("nodes.quantization.backends").job_for(source, "w8a8", backend=backend)
+        assert (
+            relative(picture(pack("nodes.quantization.twin_model").quantized_twin(source, job)[0], *how), drawn) < 0.05
+        )

@@ -36,8 +36,8 @@ def stock(name: str):
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 @pytest.mark.parametrize("name", ["euler", "euler_ancestral", "lcm", "tcd", "res_multistep", "dpmpp_2m", "er_sde"])
 def test_a_driven_sampler_equals_the_core(pack, tiny, model, name, cfg):
-    patch, coefficients = pack("nodes.patch"), pack("qsched_core").Coefficients(*COEFFICIENTS)
-    sigmas, sampler = tiny.schedule(model), pack("nodes.samplers").sampler_object(name)
+    patch, coefficients = pack("nodes.sampling.patch"), pack("qsched_core").Coefficients(*COEFFICIENTS)
+    sigmas, sampler = tiny.schedule(model), pack("nodes.sampling.sampler_menu").sampler_object(name)
     ours = tiny.run(patch.apply_coefficients(model, coefficients, sigmas.tolist()), sampler, sigmas, cfg)
     reference = tiny.run(model, tiny.core_sampler(pack, name, coefficients, model), sigmas, cfg)
     plain = tiny.run(model, sampler, sigmas, cfg)
@@ -49,7 +49,7 @@ def test_a_driven_sampler_equals_the_core(pack, tiny, model, name, cfg):
 def test_three_doors_give_the_same_picture(pack, tiny, model, preset):
     import comfy.sample
 
-    nodes, sampling, patch = pack("nodes.doors"), pack("nodes.sampling"), pack("nodes.patch")
+    nodes, sampling, patch = pack("nodes.apply"), pack("nodes.sampling.ksampler"), pack("nodes.sampling.patch")
     data, sigmas = tiny.inputs(), tiny.schedule(model)
     noise = comfy.sample.prepare_noise(data["latent_image"], 5)
     (on_model,) = nodes.QSchedApply.execute(model, preset, 1.0, "refuse").args
@@ -83,7 +83,7 @@ def test_the_node_samples_tcd_and_stock_samplers(pack, tiny, model, preset):
 
     noise, sigmas = comfy.sample.prepare_noise(latent["samples"], 5), tiny.schedule(model)
     for name in ("euler", "tcd"):
-        sampler = pack("nodes.samplers").sampler_object(name)
+        sampler = pack("nodes.sampling.sampler_menu").sampler_object(name)
         direct = tiny.run(model, sampler, sigmas, noise=noise, latent_image=latent["samples"])
         assert same_bits(sample(name, 0.0), direct)
         assert not torch.allclose(sample(name, 1.0), direct, rtol=1e-2)
@@ -92,8 +92,8 @@ def test_the_node_samples_tcd_and_stock_samplers(pack, tiny, model, preset):
 @pytest.mark.parametrize("name", ["euler", "euler_ancestral", "lcm", "tcd", "heun", "uni_pc"])
 def test_identity_is_the_stock_sampler_bit_for_bit(pack, tiny, model, name):
     """At every door, and for samplers that could not be driven otherwise."""
-    patch, core = pack("nodes.patch"), pack("qsched_core")
-    sigmas, sampler = tiny.schedule(model), pack("nodes.samplers").sampler_object(name)
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
+    sigmas, sampler = tiny.schedule(model), pack("nodes.sampling.sampler_menu").sampler_object(name)
     plain = tiny.run(model, sampler, sigmas)
     identity = core.Preset(core.Coefficients.identity(4), tuple(sigmas.tolist()))
     for use in (patch.PresetUse(identity), patch.PresetUse(identity, 0.0)):
@@ -105,7 +105,7 @@ def test_identity_is_the_stock_sampler_bit_for_bit(pack, tiny, model, name):
 
 def test_steps_of_ones_are_left_alone(pack, tiny, flow):
     """Only the third step has coefficients: until then the driven run is the stock one, bit for bit."""
-    patch, core = pack("nodes.patch"), pack("qsched_core")
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     coefficients = core.Coefficients((1, 1, 0.95, 1), (1, 1, 1.05, 1))
     sigmas = tiny.schedule(flow)
     driven = patch.apply_coefficients(flow, coefficients, sigmas.tolist())
@@ -123,7 +123,7 @@ def test_steps_of_ones_are_left_alone(pack, tiny, flow):
 
 def test_a_part_of_the_schedule_uses_its_own_coefficients(pack, tiny, model, preset):
     """Start and end steps hide the global step: the part is found in the preset's schedule, and is no difference."""
-    patch, core = pack("nodes.patch"), pack("qsched_core")
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     sigmas = tiny.schedule(model)
     whole = patch.apply_preset(model, patch.PresetUse(preset, if_differs="refuse"))
     first, last = sigmas[:3], sigmas[2:]
@@ -137,7 +137,7 @@ def test_split_sampling_equals_sampling_at_once(pack, tiny, flow):
     """KSamplerAdvanced's way: the first two steps, then the rest from the latent they left."""
     import comfy.sample
 
-    patch, core = pack("nodes.patch"), pack("qsched_core")
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     sigmas, data = tiny.schedule(flow), tiny.inputs()
     driven = patch.apply_coefficients(flow, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
 
@@ -154,7 +154,7 @@ def test_split_sampling_equals_sampling_at_once(pack, tiny, flow):
 
 
 def test_the_last_patch_counts_and_shared_samplers_stay_clean(pack, tiny, model, preset):
-    patch, core = pack("nodes.patch"), pack("qsched_core")
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     sigmas, sampler = tiny.schedule(model), stock("euler")
     before = dict(vars(sampler))
     plain = tiny.run(model, sampler, sigmas)
@@ -172,7 +172,7 @@ def test_the_last_patch_counts_and_shared_samplers_stay_clean(pack, tiny, model,
 
 
 def test_what_differs_is_said_and_the_choice_is_followed(pack, tiny, flow, caplog):
-    patch, core = pack("nodes.patch"), pack("qsched_core")
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     made_for = core.Binding(prediction="EPS", sampler="lcm", cfg=4.0, scheduler="karras", quantization="w4a8/g32")
     own = (1.0, 0.5, 0.0)
     preset = core.Preset(core.Coefficients((0.9, 1.1), (0.95, 1.05)), own, made_for)
@@ -201,7 +201,7 @@ def test_what_differs_is_said_and_the_choice_is_followed(pack, tiny, flow, caplo
 
 def test_a_preset_for_ddim_fits_ddim(pack, tiny, flow, caplog):
     """The host's ddim is euler under another name."""
-    patch, core = pack("nodes.patch"), pack("qsched_core")
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     sigmas = tiny.schedule(flow)
     for name in ("ddim", "euler"):
         preset = core.Preset(core.Coefficients(*COEFFICIENTS), tuple(sigmas.tolist()), core.Binding(sampler=name))
@@ -213,7 +213,7 @@ def test_a_preset_for_ddim_fits_ddim(pack, tiny, flow, caplog):
 @pytest.mark.parametrize("scheduler", ["simple", "sgm_uniform", "karras", "beta", "ddim_uniform"])
 @pytest.mark.parametrize("steps", [1, 2, 8])
 def test_any_schedule(pack, tiny, model, scheduler, steps):
-    patch, core = pack("nodes.patch"), pack("qsched_core")
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     sigmas = tiny.schedule(model, scheduler, steps)
     coefficients = core.Coefficients.ramp(len(sigmas) - 1, c_x=(0.95, 1.02), c_eps=(0.9, 1.1))
     ours = tiny.run(patch.apply_coefficients(model, coefficients, sigmas.tolist()), stock("euler"), sigmas)
@@ -222,14 +222,14 @@ def test_any_schedule(pack, tiny, model, scheduler, steps):
 
 
 def test_no_steps_at_all(pack, tiny, flow):
-    patch, core = pack("nodes.patch"), pack("qsched_core")
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     driven = patch.apply_coefficients(flow, core.Coefficients.ramp(4, c_eps=(0.9, 1.1)), (1.0, 0.75, 0.5, 0.25, 0.0))
     for sigmas in (torch.tensor([]), torch.tensor([1.0])):
         assert same_bits(tiny.run(driven, stock("euler"), sigmas), tiny.run(flow, stock("euler"), sigmas))
 
 
 def test_a_prediction_that_is_not_finite_names_its_step(pack, tiny, model, preset):
-    patch, core = pack("nodes.patch"), pack("qsched_core")
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     sigmas = tiny.schedule(model)
     third = float(sigmas[2])
 
@@ -253,7 +253,7 @@ def test_a_prediction_that_is_not_finite_names_its_step(pack, tiny, model, prese
 def test_what_cannot_be_driven_is_refused(pack, tiny, flow):
     import comfy.samplers
 
-    patch, core = pack("nodes.patch"), pack("qsched_core")
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     sigmas = tiny.schedule(flow)
     preset = core.Preset(core.Coefficients(*COEFFICIENTS), tuple(sigmas.tolist()))
     use = patch.PresetUse(preset)
@@ -313,7 +313,7 @@ def odd_samplers():
 def test_samplers_of_other_packs_are_tried_not_trusted(pack, tiny, flow, name):
     import comfy.samplers
 
-    patch, core = pack("nodes.patch"), pack("qsched_core")
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     function, reason = odd_samplers()[name]
     sigmas, coefficients = tiny.schedule(flow), core.Coefficients(*COEFFICIENTS)
     driven = patch.apply_coefficients(flow, coefficients, sigmas.tolist())
@@ -352,7 +352,7 @@ def shifting(inner: str):
 
 def test_a_sampler_that_shows_the_model_other_sigmas_is_driven(pack, tiny, model):
     """Detail daemon and its kin. Regression: refused, as if it took other steps."""
-    patch, coefficients = pack("nodes.patch"), pack("qsched_core").Coefficients(*COEFFICIENTS)
+    patch, coefficients = pack("nodes.sampling.patch"), pack("qsched_core").Coefficients(*COEFFICIENTS)
     sigmas, sampling = tiny.schedule(model), model.get_model_object("model_sampling")
 
     def reference(model_k, x, sigmas, extra_args=None, callback=None, disable=None):
@@ -379,7 +379,7 @@ def test_a_sampler_that_shows_the_model_other_sigmas_is_driven(pack, tiny, model
 def test_shifted_sigmas_of_several_evaluations_a_step_are_refused_by_name_and_reason(pack, tiny, flow, refused):
     core = pack("qsched_core")
     sigmas = tiny.schedule(flow)
-    driven = pack("nodes.patch").apply_coefficients(flow, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
+    driven = pack("nodes.sampling.patch").apply_coefficients(flow, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
     with refused(core.SamplingError, "sampler detail_sampler shows the model other sigmas than the schedule's"):
         tiny.run(driven, shifting("heun"), sigmas)
 
@@ -389,7 +389,7 @@ def test_a_sampler_is_called_what_its_pack_calls_it(pack):
 
     import comfy.samplers
 
-    name_of = pack("nodes.rehearsal").name_of
+    name_of = pack("nodes.sampling.dry_run").name_of
 
     def sample_sharp(model, x):
         pass
@@ -415,7 +415,7 @@ def test_a_sampler_is_called_what_its_pack_calls_it(pack):
     ],
 )
 def test_what_is_no_schedule_is_named_as_that(pack, tiny, flow, preset, refused, sigmas, told):
-    core, patch = pack("qsched_core"), pack("nodes.patch")
+    core, patch = pack("qsched_core"), pack("nodes.sampling.patch")
     for driven, sampler in (
         (patch.apply_preset(flow, patch.PresetUse(preset)), stock("euler")),
         (flow, patch.sampler_with(stock("euler"), patch.PresetUse(preset))),
@@ -426,7 +426,7 @@ def test_what_is_no_schedule_is_named_as_that(pack, tiny, flow, preset, refused,
 
 def test_two_equal_sigmas_are_a_schedule(pack, tiny, flow, preset):
     """Long schedules repeat some: stock samplers pass over them."""
-    patch = pack("nodes.patch")
+    patch = pack("nodes.sampling.patch")
     driven = patch.apply_preset(flow, patch.PresetUse(preset))
     assert tiny.run(driven, stock("euler"), torch.tensor([1.0, 0.5, 0.5, 0.0])).isfinite().all()
 
@@ -437,14 +437,14 @@ def test_a_cancel_in_rehearsal_is_a_cancel(pack, tiny, flow, monkeypatch, base):
     import comfy.samplers
 
     interrupt = type("Interrupt", (base,), {})
-    monkeypatch.setattr(pack("nodes.rehearsal"), "InterruptProcessingException", interrupt)
+    monkeypatch.setattr(pack("nodes.sampling.dry_run"), "InterruptProcessingException", interrupt)
 
     def cancelled(model, x, sigmas, extra_args=None, callback=None, disable=None):
         raise interrupt
 
     sigmas = tiny.schedule(flow)
     coefficients = pack("qsched_core").Coefficients(*COEFFICIENTS)
-    driven = pack("nodes.patch").apply_coefficients(flow, coefficients, sigmas.tolist())
+    driven = pack("nodes.sampling.patch").apply_coefficients(flow, coefficients, sigmas.tolist())
     with pytest.raises(interrupt):
         tiny.run(driven, comfy.samplers.KSAMPLER(cancelled), sigmas)
 
@@ -453,7 +453,7 @@ def test_a_sampler_that_changes_its_mind_is_stopped(pack, tiny, flow):
     """Other evaluations than in rehearsal would get the wrong coefficients."""
     import comfy.samplers
 
-    patch, core = pack("nodes.patch"), pack("qsched_core")
+    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     euler = odd_samplers()["euler"][0]
 
     def moody(model, x, sigmas, extra_args=None, callback=None, disable=None):

@@ -47,12 +47,14 @@ def picture(model, texts, channels: int) -> torch.Tensor:
 
 
 def quantised(pack, model, name: str = "w4a8"):
-    return pack("nodes.twin").quantized_twin(model, pack("nodes.backends").job_for(model, name))[0]
+    return pack("nodes.quantization.twin_model").quantized_twin(
+        model, pack("nodes.quantization.backends").job_for(model, name)
+    )[0]
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "flux1-schnell"])
 def test_there_and_back_bit_for_bit(pack, tmp_path, name):
-    files, describe = pack("nodes.quantized_files"), pack("nodes.describe")
+    files, describe = pack("nodes.quantization.files"), pack("nodes.host.model_info")
     source, *how = family(name)
     twin = quantised(pack, source)
     path = tmp_path / f"{name}.safetensors"
@@ -71,7 +73,7 @@ def test_there_and_back_bit_for_bit(pack, tmp_path, name):
 
 def test_a_file_whose_few_tensors_claim_a_giant_is_refused_before_memory_is_taken(pack, tmp_path, refused, demo):
     """Regression: the host made a network of 100 GB for a file of 30 MB that said so in two tensors."""
-    files, core = pack("nodes.quantized_files"), pack("qsched_core")
+    files, core = pack("nodes.quantization.files"), pack("qsched_core")
     path = tmp_path / "giant.safetensors"
     files.save_model(quantised(pack, demo[0]), path)
     assert files.load_model(path).model_size() > 0
@@ -89,7 +91,7 @@ def test_a_file_whose_few_tensors_claim_a_giant_is_refused_before_memory_is_take
 def test_a_lora_is_kept_and_another_can_follow(pack, tmp_path):
     import comfy.sd
 
-    files = pack("nodes.quantized_files")
+    files = pack("nodes.quantization.files")
     source, *how = family("sd15")
     twin = quantised(pack, source, "w8a8")
     key = next(name for name in twin.model.state_dict() if name.endswith("attn1.to_q.weight"))[: -len(".weight")]
@@ -120,7 +122,7 @@ def test_the_parameterisation_is_kept(pack, tmp_path):
     """Some checkpoints tell it by a key outside the network, which the file does not have."""
     import comfy.model_base
 
-    files = pack("nodes.quantized_files")
+    files = pack("nodes.quantization.files")
     source, *how = family("sd15")
     twin = quantised(pack, source)
     twin.model.model_type = comfy.model_base.ModelType.V_PREDICTION
@@ -131,7 +133,7 @@ def test_the_parameterisation_is_kept(pack, tmp_path):
 
 
 def test_presets_drive_a_loaded_model(pack, tmp_path):
-    files, patch, core = pack("nodes.quantized_files"), pack("nodes.patch"), pack("qsched_core")
+    files, patch, core = pack("nodes.quantization.files"), pack("nodes.sampling.patch"), pack("qsched_core")
     source, *how = family("flux1-schnell")
     files.save_model(quantised(pack, source), tmp_path / "a.safetensors")
     loaded = files.load_model(tmp_path / "a.safetensors")
@@ -140,7 +142,7 @@ def test_presets_drive_a_loaded_model(pack, tmp_path):
 
 
 def test_a_float_model_and_an_unknown_network_are_refused(pack, tmp_path):
-    files, core, quant = pack("nodes.quantized_files"), pack("qsched_core"), pack("qsched_core.quant")
+    files, core, quant = pack("nodes.quantization.files"), pack("qsched_core"), pack("qsched_core.quant")
     source, *_ = family("flux1-schnell")
     with pytest.raises(core.QuantizationError, match="is not quantised"):
         files.save_model(source, tmp_path / "float.safetensors")
@@ -153,7 +155,7 @@ def test_a_float_model_and_an_unknown_network_are_refused(pack, tmp_path):
 
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_every_adapter_is_kept_beside_the_packed_weight(pack, demo, tmp_path, kind):
-    files, key = pack("nodes.quantized_files"), "diffusion_model.double_blocks.0.img_attn.qkv"
+    files, key = pack("nodes.quantization.files"), "diffusion_model.double_blocks.0.img_attn.qkv"
     weight = demo[0].model.get_submodule(key).weight
     twin = quantised(pack, demo[0]).clone()
     twin.add_patches({f"{key}.weight": patch_of(kind, weight, 0.5 if kind == "diff" else 0.02)}, 0.7)
@@ -175,7 +177,7 @@ def test_what_another_clone_has_merged_is_not_saved(pack, demo, tmp_path):
     """Kept layers are shared by all clones of a MODEL, and a loaded LoRA is merged into them in place."""
     import comfy.model_management
 
-    files, key = pack("nodes.quantized_files"), "diffusion_model.img_in.weight"
+    files, key = pack("nodes.quantization.files"), "diffusion_model.img_in.weight"
     twin = quantised(pack, demo[0])
     files.save_model(twin, tmp_path / "clean.safetensors")
     other = twin.clone()
@@ -210,7 +212,11 @@ def damaged(entry: dict, **changes) -> str:
     ],
 )
 def test_a_damaged_list_of_loras_is_refused(pack, demo, tmp_path, refused, changes):
-    files, core, key = pack("nodes.patch_files"), pack("qsched_core"), "double_blocks.0.img_attn.qkv.weight"
+    files, core, key = (
+        pack("nodes.quantization.patch_files"),
+        pack("qsched_core"),
+        "double_blocks.0.img_attn.qkv.weight",
+    )
     value = patch_of("lora", demo[0].model.get_submodule(f"diffusion_model.{key[:-7]}").weight, 0.02)
     about, tensors = files.record_of({key: [(1.0, value, 1.0, None, None)]})
     stored = pack("qsched_core.quant").Stored({**tensors, key: torch.zeros(1)}, {key[:-7]: {}}, about)

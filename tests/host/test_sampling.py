@@ -10,7 +10,7 @@ from exactness import differ, same_bits
 
 
 def test_a_latent_with_content_of_another_model_is_refused(pack, demo):
-    sampling, core = pack("nodes.sampling"), pack("qsched_core")
+    sampling, core = pack("nodes.sampling.ksampler"), pack("qsched_core")
     with pytest.raises(core.SamplingError, match="has 4 channels, the model takes 16"):
         sampling.check_latent(demo[0], {"samples": torch.ones(1, 4, 8, 8)})
     assert sampling.check_latent(demo[0], {"samples": torch.zeros(1, 4, 8, 8)}).shape == (1, 16, 8, 8)
@@ -33,7 +33,7 @@ def test_an_empty_latent_is_fitted_by_hosts_that_take_fewer_of_its_scales(pack, 
     """Regression: ComfyUI 0.18 takes one scale less, and its sampler failed in ours."""
     monkeypatch.setattr("comfy.sample.fix_empty_latent_channels", fit)
     latent = {"samples": torch.zeros(1, 4, 8, 8), "downscale_ratio_spacial": 2, "downscale_ratio_temporal": 2}
-    assert pack("nodes.sampling").check_latent(demo[0], latent).shape == (1, 16, 8, width)
+    assert pack("nodes.sampling.ksampler").check_latent(demo[0], latent).shape == (1, 16, 8, width)
 
 
 @pytest.mark.parametrize("name", ["euler", "tcd"])
@@ -44,7 +44,10 @@ def test_an_empty_latent_of_another_scale_is_fitted_as_the_host_does(pack, demo,
     model.add_object_patch("latent_format", copy.copy(model.get_model_object("latent_format")))
     model.object_patches["latent_format"].spacial_downscale_ratio = 16
     latent = {"samples": torch.zeros(1, 4, 16, 16), "downscale_ratio_spacial": 8}
-    sampling, texts = pack("nodes.sampling"), pack("nodes.generate").encode(clip, "a large red circle")
+    sampling, texts = (
+        pack("nodes.sampling.ksampler"),
+        pack("nodes.calibrating.generator").encode(clip, "a large red circle"),
+    )
     assert sampling.check_latent(model, latent).shape == (1, 16, 8, 8)
     done = sampling.sample_latent(model, sampling.Recipe(1, 1.0, name, "simple"), 1, texts, texts, latent)
     assert done["samples"].shape == (1, 16, 8, 8)
@@ -52,13 +55,13 @@ def test_an_empty_latent_of_another_scale_is_fitted_as_the_host_does(pack, demo,
 
 
 def test_an_unknown_sampler_is_named(pack):
-    sampling, core = pack("nodes.sampling"), pack("qsched_core")
+    sampling, core = pack("nodes.sampling.ksampler"), pack("qsched_core")
     with pytest.raises(core.SamplingError, match="'uni_pc' cannot be driven"):
         sampling.Recipe(4, 1.0, "uni_pc", "simple")
     with pytest.raises(core.SamplingError, match="'magic' is not known"):
         sampling.Recipe(4, 1.0, "magic", "simple")
     with pytest.raises(core.SamplingError, match="no sampler 'magic'"):
-        pack("nodes.samplers").sampler_object("magic")
+        pack("nodes.sampling.sampler_menu").sampler_object("magic")
 
 
 def test_the_demo_autoencoder_is_the_one_that_was_trained(demo):

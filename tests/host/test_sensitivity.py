@@ -26,7 +26,7 @@ def source(demo):
 
 @pytest.fixture(scope="module")
 def encoded(demo, pack):
-    encode = pack("nodes.generate").encode
+    encode = pack("nodes.calibrating.generator").encode
     return {text: encode(demo[1], text) for text in TEXTS + UNSEEN}
 
 
@@ -72,7 +72,7 @@ def made(request, node, source, positive):
 def study(pack, source, positive):
     sensitivity = pack("nodes.sensitivity")
     prompts = sensitivity.Prompts(
-        source, positive, None, latent(), pack("nodes.sampling").Recipe(4, 1, "euler", "simple")
+        source, positive, None, latent(), pack("nodes.sampling.ksampler").Recipe(4, 1, "euler", "simple")
     )
     forms = sensitivity.read_formats("w4a8, w8a8")
     return sensitivity.study(source, prompts.sampled(0), forms, "network", lambda *told: None)
@@ -94,8 +94,8 @@ def hooks(model) -> int:
 
 
 def planned(pack, source, plan):
-    return pack("nodes.twin").quantized_twin(
-        source, pack("nodes.backends").job_for(source, "w4a8", backend="torch", plan=plan)
+    return pack("nodes.quantization.twin_model").quantized_twin(
+        source, pack("nodes.quantization.backends").job_for(source, "w4a8", backend="torch", plan=plan)
     )
 
 
@@ -152,7 +152,10 @@ def test_the_plan_loses_less_than_uniform_and_random_ones_of_its_size(pack, sour
 
 def test_what_is_predicted_is_what_comes(pack, source, positive, study):
     """Squares of layers' errors add up nearly: the whole network with all layers packed, against the prediction."""
-    measuring, twin = pack("qsched_core.quant.measuring"), planned(pack, source, study.uniform(study.formats[0]))[0]
+    measuring, twin = (
+        pack("qsched_core.quant.sensitivity.measure"),
+        planned(pack, source, study.uniform(study.formats[0]))[0],
+    )
     calls, errors = [], []
     network = source.model.diffusion_model
 
@@ -234,10 +237,10 @@ def test_it_survives_a_file(pack, node, unet, tmp_path):
     plan = node.execute(**inputs(unet, texts(True), latent_image=latent(4), steps=1)).args[0]
     twin, _ = planned(pack, unet, plan)
     network = twin.model.diffusion_model
-    packed = pack("nodes.patcher").bytes_of(twin.model)  # whoever else asks for its weights gets floats
+    packed = pack("nodes.quantization.patcher").bytes_of(twin.model)  # whoever else asks for its weights gets floats
     quant.save_quantized(network, tmp_path / "a.safetensors", values=packed)
     fresh = copy.deepcopy(unet.model.diffusion_model)
-    quant.restore(fresh, quant.load_quantized(tmp_path / "a.safetensors"), pack("nodes.layers").TWINS)
+    quant.restore(fresh, quant.load_quantized(tmp_path / "a.safetensors"), pack("nodes.quantization.layers").TWINS)
     for name, value in packed.items():
         assert same_bits(fresh.state_dict()[name], value)
     tokens = [name for name in fresh.state_dict() if name.endswith(".first_token")]
@@ -260,7 +263,7 @@ def test_a_lora_is_sampled_with_and_the_weights_below_it_are_judged(pack, node, 
     patched = comfy.sd.load_lora_for_models(source, None, lora, 0.5, 0.0)[0]
     before = {name: value.clone() for name, value in source.model.state_dict().items()}
     sensitivity = pack("nodes.sensitivity")
-    recipe = pack("nodes.sampling").Recipe(2, 1, "euler", "simple")
+    recipe = pack("nodes.sampling.ksampler").Recipe(2, 1, "euler", "simple")
     found = {}
     for kind, model in (("without", source), ("with", patched)):
         prompts = sensitivity.Prompts(model, positive[:1], None, latent(), recipe)
@@ -278,7 +281,7 @@ def test_a_lora_is_sampled_with_and_the_weights_below_it_are_judged(pack, node, 
 def test_a_cancel_ends_it_and_leaves_no_hooks(pack, node, source, positive, monkeypatch, after):
     import comfy.model_management as management
 
-    progress = pack("nodes.progress").NodeProgress
+    progress = pack("nodes.host.progress").NodeProgress
     real, count = progress.update, [0]
 
     def update(self, done, text="", picture=None):

@@ -76,8 +76,8 @@ def picture(model) -> torch.Tensor:
 
 
 def twin_of(pack, model, name: str = "w4a8", **more):
-    job = pack("nodes.backends").job_for(model, name, **{"backend": "torch", **more})
-    return pack("nodes.twin").quantized_twin(model, job)
+    job = pack("nodes.quantization.backends").job_for(model, name, **{"backend": "torch", **more})
+    return pack("nodes.quantization.twin_model").quantized_twin(model, job)
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -134,7 +134,7 @@ def test_every_format_is_packed_or_passed_through_and_the_source_stays(pack, alg
 def test_floats_of_one_layer_at_a_time_are_held(pack, monkeypatch):
     """Memory as for a float model: what was read back of one layer is gone when the next is read."""
     need("int8_tensorwise")
-    twins, alive, most = pack("nodes.twin"), [], 0
+    twins, alive, most = pack("nodes.quantization.twin_model"), [], 0
     plain = twins.float_value
 
     def watched(layer, leaf, value):
@@ -166,13 +166,13 @@ def test_layers_with_fewer_bits_stay_among_those_that_are_packed(pack, tmp_path)
     twin, report = twin_of(pack, source)
     kept = {layer.name for layer in report.layers if layer.reason == "it has already 4 bits"}
     assert kept == {"single_blocks.0.linear1", "single_blocks.0.linear2", "single_blocks.0.modulation.lin"}
-    assert pack("nodes.describe").quantization(twin) == "nvfp4+w4a8/g32"
+    assert pack("nodes.host.model_info").quantization(twin) == "nvfp4+w4a8/g32"
     made = picture(twin)
     assert 0 < relative(made, drawn) < 0.6
     moved = picture(with_lora(twin, "single_blocks.0.linear1"))
     assert relative(moved, made) > 0.05, "the LoRA did nothing"
     assert same_bits(picture(twin), made), "the LoRA stayed behind"
-    files, path = pack("nodes.quantized_files"), tmp_path / "model.safetensors"
+    files, path = pack("nodes.quantization.files"), tmp_path / "model.safetensors"
     files.save_model(twin, path)
     assert relative(picture(files.load_model(path)), made) < 2e-2
 
@@ -237,7 +237,7 @@ def test_a_model_cast_to_float8_on_loading_is_packed(pack):
 def test_layers_are_observed_and_studied_as_those_of_floats(pack):
     need("convrot")
     source = loaded(checkpoint("convrot")[0])
-    seen = pack("nodes.observe").observed(source, lambda: picture(source), 2**30)
+    seen = pack("nodes.observe_layers").observed(source, lambda: picture(source), 2**30)
     assert LAYER in seen.layers and "single_blocks.0.linear1" in seen.layers
     twin, report = twin_of(pack, source, observation=seen)
     assert any(layer.fit is not None and layer.fit.better for layer in report.quantized)
@@ -279,7 +279,7 @@ def test_what_only_its_own_pack_can_read_is_refused_with_the_way_that_works(pack
         source.model.diffusion_model.double_blocks[0].img_attn.qkv = layer
         for attempt in (
             lambda source=source: twin_of(pack, source),
-            lambda source=source: pack("nodes.observe").observed(source, lambda: None, 2**20),
+            lambda source=source: pack("nodes.observe_layers").observed(source, lambda: None, 2**20),
             lambda source=source: pack("nodes.sensitivity").check_budget(source, [], 5.0),
         ):
             with refused(error, text, "Q-Sched Sampler", layer=LAYER):
@@ -303,7 +303,7 @@ def test_an_int8_file_becomes_a_native_four_bit_file_that_stock_loaders_read(pac
     twin, report = twin_of(pack, source, backend="kitchen", recipe="stock")
     assert {layer.format for layer in report.quantized} == {"w4a8/g16"}
     assert {x.reason for x in report.layers if x.shape[1] % 256 and "_blocks." in x.name} == {"it has already 8 bits"}
-    files, path = pack("nodes.quantized_files"), tmp_path / "model.safetensors"
+    files, path = pack("nodes.quantization.files"), tmp_path / "model.safetensors"
     assert files.is_stock(twin)
     files.save_stock(twin, path)
     assert relative(picture(comfy.sd.load_diffusion_model(str(path))), picture(twin)) < 2e-2

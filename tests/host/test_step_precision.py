@@ -12,12 +12,12 @@ LAYER = "double_blocks.0.img_attn.qkv"
 
 @pytest.fixture(scope="module")
 def conditioning(demo, pack):
-    return pack("nodes.generate").encode(demo[1], "a large red circle on a white background")
+    return pack("nodes.calibrating.generator").encode(demo[1], "a large red circle on a white background")
 
 
 def twin_of(pack, model, last_steps: int | None = None, backend: str = "torch", **more):
-    job = pack("nodes.backends").job_for(model, "w4a4", backend=backend, last_steps=last_steps, **more)
-    return pack("nodes.twin").quantized_twin(model, job)
+    job = pack("nodes.quantization.backends").job_for(model, "w4a4", backend=backend, last_steps=last_steps, **more)
+    return pack("nodes.quantization.twin_model").quantized_twin(model, job)
 
 
 def picture(model, conditioning, sampler: str = "euler", **part) -> torch.Tensor:
@@ -57,7 +57,7 @@ def test_the_last_step_of_a_picture_is_wide_in_every_sampler(pack, demo, conditi
 
 def test_two_graphs_run_one_model_with_two_plans(pack, demo, conditioning):
     """Nothing may be written into the network that both share."""
-    put = pack("nodes.step_precision").put_last_steps
+    put = pack("nodes.sampling.step_precision").put_last_steps
     wide, _ = twin_of(pack, demo[0], 1)
     narrow = wide.clone()
     put(narrow, 0)
@@ -69,7 +69,7 @@ def test_two_graphs_run_one_model_with_two_plans(pack, demo, conditioning):
     assert same_bits(picture(narrow, conditioning), other)
     assert same_bits(picture(twin_of(pack, demo[0], 0)[0], conditioning), other)
     assert attributes == {name: set(vars(module)) for name, module in wide.model.diffusion_model.named_modules()}
-    assert pack("nodes.step_precision").last_steps_of(wide.clone()) == 1
+    assert pack("nodes.sampling.step_precision").last_steps_of(wide.clone()) == 1
 
 
 def test_the_last_step_brings_the_picture_nearer(pack, demo, conditioning):
@@ -94,8 +94,8 @@ def test_it_composes_with_loras_little_memory_and_presets(pack, demo, conditioni
     patched = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)[0]
     assert bits_seen(pack, patched, conditioning) == [4, 4, 4, 8]
     assert not torch.equal(picture(patched, conditioning), picture(model, conditioning))
-    sigmas = pack("nodes.sampling").Recipe(4, 1.0, "euler", "simple").sigmas(model)
-    driven = pack("nodes.patch").apply_coefficients(patched, core.Coefficients.constant(4, c_eps=1.05), sigmas)
+    sigmas = pack("nodes.sampling.ksampler").Recipe(4, 1.0, "euler", "simple").sigmas(model)
+    driven = pack("nodes.sampling.patch").apply_coefficients(patched, core.Coefficients.constant(4, c_eps=1.05), sigmas)
     assert bits_seen(pack, driven, conditioning) == [4, 4, 4, 8]
     whole = picture(patched, conditioning)
     comfy.model_management.unload_all_models()
@@ -104,7 +104,7 @@ def test_it_composes_with_loras_little_memory_and_presets(pack, demo, conditioni
 
 
 def test_it_is_saved_with_the_model_and_a_false_number_is_refused(pack, demo, conditioning, tmp_path, refused):
-    files, steps = pack("nodes.quantized_files"), pack("nodes.step_precision")
+    files, steps = pack("nodes.quantization.files"), pack("nodes.sampling.step_precision")
     model, _ = twin_of(pack, demo[0], 2)
     path = tmp_path / "model.safetensors"
     files.save_model(model, path)

@@ -16,7 +16,7 @@ QUERY = "text_model.encoder.layers.0.self_attn.q_proj"
 
 
 def quantized(pack, clip, name: str = "w8a8", prompts=(), **more):
-    job = pack("nodes.backends").text_job_for(clip.patcher, name, **more)
+    job = pack("nodes.quantization.backends").text_job_for(clip.patcher, name, **more)
     return pack("nodes.text_encoder").quantized_clip(clip, job, prompts)
 
 
@@ -37,7 +37,7 @@ def values_of(clip) -> dict[str, torch.Tensor]:
 
 
 def layers_of(pack, clip) -> dict[str, nn.Module]:
-    kind = pack("nodes.layers").HostLinear
+    kind = pack("nodes.quantization.layers").HostLinear
     return {name: layer for name, layer in clip.cond_stage_model.named_modules() if isinstance(layer, kind)}
 
 
@@ -220,7 +220,7 @@ def test_a_cancel_leaves_the_clip_as_it_was(pack):
         if done == 3:
             raise Cancelled
 
-    job = pack("nodes.backends").text_job_for(source.patcher, "w4a8")
+    job = pack("nodes.quantization.backends").text_job_for(source.patcher, "w4a8")
     with pytest.raises(Cancelled):
         pack("nodes.text_encoder").quantized_clip(source, job, PROMPTS, on_layer)
     assert same_bits(said(source), full)

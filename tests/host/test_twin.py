@@ -16,7 +16,7 @@ def source(demo):
 
 @pytest.fixture(scope="module")
 def conditioning(demo, pack):
-    return pack("nodes.generate").encode(demo[1], "a large red circle on a white background")
+    return pack("nodes.calibrating.generator").encode(demo[1], "a large red circle on a white background")
 
 
 def picture(model, conditioning, steps: int = 4) -> torch.Tensor:
@@ -30,7 +30,9 @@ def picture(model, conditioning, steps: int = 4) -> torch.Tensor:
 
 
 def twin_of(pack, model, name: str = "w4a8", group_size: int | None = None):
-    return pack("nodes.twin").quantized_twin(model, pack("nodes.backends").job_for(model, name, group_size))
+    return pack("nodes.quantization.twin_model").quantized_twin(
+        model, pack("nodes.quantization.backends").job_for(model, name, group_size)
+    )
 
 
 def snapshot(model) -> dict[str, torch.Tensor]:
@@ -124,7 +126,7 @@ def test_clones_and_two_twins_live_side_by_side(pack, source, conditioning):
 
 
 def test_model_and_twin_share_a_fingerprint_but_not_a_quantisation(pack, source):
-    describe = pack("nodes.describe")
+    describe = pack("nodes.host.model_info")
     twin, _ = twin_of(pack, source)
     ours, theirs = (describe.describe(m, "euler", "simple", 1.0) for m in (source, twin))
     assert ours.fingerprint == theirs.fingerprint
@@ -135,7 +137,7 @@ def test_model_and_twin_share_a_fingerprint_but_not_a_quantisation(pack, source)
 
 def test_two_loras_of_one_strength_are_told_apart(pack, source):
     """A calibration's journal is found by what decides its figures; the strength alone once stood for the LoRA."""
-    sums = pack("nodes.describe").sums
+    sums = pack("nodes.host.model_info").sums
     key = f"{LAYER}.weight"
     one, same, other = (with_lora(source, scale).patches[key] for scale in (0.1, 0.1, 0.2))
     assert len(sums(one)) > 2

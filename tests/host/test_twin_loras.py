@@ -22,8 +22,8 @@ LINEAR = "diffusion_model.double_blocks.0.img_attn.qkv"
 
 
 def twin_of(pack, model, name: str = "w4a8", backend: str = "torch", recipe: str = "compact"):
-    job = pack("nodes.backends").job_for(model, name, None, backend, recipe)
-    return pack("nodes.twin").quantized_twin(model, job)[0]
+    job = pack("nodes.quantization.backends").job_for(model, name, None, backend, recipe)
+    return pack("nodes.quantization.twin_model").quantized_twin(model, job)[0]
 
 
 def clone_with(model, patches: dict, strength: float = 1.0):
@@ -303,7 +303,7 @@ def test_a_hook_lora_acts_while_it_holds(pack, source, demo):
         )  # fmt: skip
 
     twin = twin_of(pack, source)
-    text = pack("nodes.generate").encode(demo[1], "a large red circle")
+    text = pack("nodes.calibrating.generator").encode(demo[1], "a large red circle")
     weight = source.model.get_submodule(LINEAR).weight
     adapter = patch_of("lora", weight, 0.3)
     up, down = adapter.weights[:2]
@@ -433,7 +433,7 @@ def test_a_merge_before_quantising_is_packed_once(pack, source):
     with_lora = clone_with(merged, {key: patch_of("lora", weight, 0.01)})
     twin = twin_of(pack, with_lora)
     layer = twin.model.get_submodule(LINEAR)
-    target = pack("nodes.layer_patches").LayerPatches(key, merged.patches[key], (384, 128)).merged(weight)
+    target = pack("nodes.quantization.layer_patches").LayerPatches(key, merged.patches[key], (384, 128)).merged(weight)
     assert relative(unpacked(layer), target) < 0.1
     assert [patch[1].name for patch in twin.patches[key]] == ["lora"]
     assert len(with_lora.patches[key]) == 2, "the source lost its patches"
@@ -481,8 +481,8 @@ def test_bypass_loras_of_the_source_are_named_in_the_report(pack, source):
     )
     model.set_injections("bypass_lora", hooks)
     loaded(model)
-    job = pack("nodes.backends").job_for(model, "w4a8")
-    twin, report = pack("nodes.twin").quantized_twin(model, job)
+    job = pack("nodes.quantization.backends").job_for(model, "w4a8")
+    twin, report = pack("nodes.quantization.twin_model").quantized_twin(model, job)
     assert "bypass" in report.text()
     assert not twin.injections
     assert type(twin.model.get_submodule(LINEAR)).__name__ == "HostLinear"
@@ -536,13 +536,15 @@ PROTOCOL = {
 @pytest.mark.parametrize("part", PROTOCOL)
 def test_every_part_of_the_weight_protocol_is_answered_and_shown(pack, part):
     who, shown = PROTOCOL[part]
-    owner = getattr(pack("nodes.patcher"), who)
+    owner = getattr(pack("nodes.quantization.patcher"), who)
     whose, _, name = part.partition(".")
     if whose == "layer" and not name.endswith("_function"):
         assert name in vars(owner)
     elif whose == "patcher" and who == "PackedPatcher":
         assert name in vars(owner)
-        assert callable(getattr(pack("nodes.patcher").ModelPatcher, name)), "the host has no such part any more"
+        assert callable(getattr(pack("nodes.quantization.patcher").ModelPatcher, name)), (
+            "the host has no such part any more"
+        )
     assert callable(globals()[shown])
 
 

@@ -29,7 +29,7 @@ def case(request, pack, tiny):
     import comfy.sample
 
     model, clip, _ = request.getfixturevalue("demo")
-    conditioning = pack("nodes.generate").encode(clip, "a large red circle on a white background")
+    conditioning = pack("nodes.calibrating.generator").encode(clip, "a large red circle on a white background")
     latent = torch.zeros(1, 16, 8, 8)
     noise = comfy.sample.prepare_noise(latent, 1)
 
@@ -43,8 +43,8 @@ def case(request, pack, tiny):
 
 def twin_of(pack, model, name: str = "w8a16"):
     # 32: quanto's group of 64 does not divide what the small U-Net's layers sum over.
-    job = pack("nodes.backends").job_for(model, name, 32 if name == "w4a16" else None, backend="quanto")
-    return pack("nodes.twin").quantized_twin(model, job)
+    job = pack("nodes.quantization.backends").job_for(model, name, 32 if name == "w4a16" else None, backend="quanto")
+    return pack("nodes.quantization.twin_model").quantized_twin(model, job)
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -148,7 +148,7 @@ def test_partial_loading_draws_the_same_picture(pack, case):
 
 def test_a_preset_can_tell_it_from_our_own_rounding(pack, case):
     source, key, _ = case
-    describe = pack("nodes.describe")
+    describe = pack("nodes.host.model_info")
     found = describe.quantization(twin_of(pack, source, "w8a16")[0])
     assert found == ("conv+quanto+w8a16/channel" if key == CONV else "quanto+w8a16/channel")
     assert "quanto+w4a16/g32/asym" in describe.quantization(twin_of(pack, source, "w4a16")[0])
@@ -164,4 +164,4 @@ def test_without_the_package_the_error_says_what_to_install(pack, case, monkeypa
 def test_saving_is_refused(pack, case, tmp_path):
     twin, _ = twin_of(pack, case[0])
     with pytest.raises(pack("qsched_core").QuantizationError, match="quanto's layers are not written to files"):
-        pack("nodes.quantized_files").save_model(twin, tmp_path / "twin.safetensors")
+        pack("nodes.quantization.files").save_model(twin, tmp_path / "twin.safetensors")

@@ -17,8 +17,8 @@ def source(tiny):
 
 
 def twin_of(pack, model, name: str = "w8a8", recipe: str = "compact"):
-    job = pack("nodes.backends").job_for(model, name, backend="torch", recipe=recipe)
-    return pack("nodes.twin").quantized_twin(model, job)
+    job = pack("nodes.quantization.backends").job_for(model, name, backend="torch", recipe=recipe)
+    return pack("nodes.quantization.twin_model").quantized_twin(model, job)
 
 
 def picture(tiny, model) -> torch.Tensor:
@@ -62,7 +62,7 @@ def test_convolutions_are_packed_and_the_source_is_untouched(pack, tiny, source)
 
 
 def test_a_preset_can_tell_the_recipes_apart(pack, source):
-    describe = pack("nodes.describe")
+    describe = pack("nodes.host.model_info")
     compact, stock = (twin_of(pack, source, "w4a8", recipe)[0] for recipe in ("compact", "stock"))
     assert (describe.quantization(compact), describe.quantization(stock)) == ("conv+w4a8/g32", "w4a8/g32")
     assert describe.fingerprint(compact) == describe.fingerprint(stock) == describe.fingerprint(source)

@@ -57,7 +57,7 @@ def run(pack, tmp_path, monkeypatch, video_model, prompts):
     for name in ("user", "temp", "input", "output"):
         (tmp_path / name).mkdir()
         monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
-    pack("nodes.folders").register_folders()
+    pack("nodes.host.folders").register_folders()
     node = pack("nodes.calibrate").QSchedCalibrate
     monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None, extra_pnginfo=None), raising=False)
 
@@ -74,9 +74,11 @@ def run(pack, tmp_path, monkeypatch, video_model, prompts):
 
 
 def generator_of(pack, model, vae, latent, prompts):
-    way = pack("nodes.way").way_of(model, pack("nodes.sampling").Recipe(2, 1.0, "euler", "simple"))
+    way = pack("nodes.calibrating.sampling_setup").way_of(
+        model, pack("nodes.sampling.ksampler").Recipe(2, 1.0, "euler", "simple")
+    )
     positives = prompts.conditionings
-    return pack("nodes.generate").HostGenerator(model, vae, positives, positives[0], latent, way, 0, 2)
+    return pack("nodes.calibrating.generator").HostGenerator(model, vae, positives, positives[0], latent, way, 0, 2)
 
 
 def test_a_video_latent_is_calibrated_and_the_report_says_how(run):
@@ -89,15 +91,15 @@ def test_a_video_latent_is_calibrated_and_the_report_says_how(run):
 
 def test_a_quantised_video_model_is_held_to_the_full_ones_videos(pack, run, video_model):
     """Warm start, control and distances, all of them of videos."""
-    job = pack("nodes.backends").job_for(video_model, "w4a8", backend="torch")
-    twin, _ = pack("nodes.twin").quantized_twin(video_model, job)
+    job = pack("nodes.quantization.backends").job_for(video_model, "w4a8", backend="torch")
+    twin, _ = pack("nodes.quantization.twin_model").quantized_twin(video_model, job)
     preset, report, before_after, *_ = run(torch.zeros(1, 16, 3, 8, 8), model=twin, full_model=video_model, trials=1)
     assert "Videos: 8 of 9 frames of each are scored" in report
     assert "distance to full" in preset.record["gains"]
 
 
 def test_frames_belong_to_their_prompt_and_are_averaged(pack, video_model, prompts):
-    core, frames, metrics = pack("qsched_core"), pack("calibration.frames"), pack("nodes.metrics")
+    core, frames, metrics = pack("qsched_core"), pack("calibration.frames"), pack("nodes.calibrating.scorer")
     generator = generator_of(pack, video_model, VideoVAE(), torch.zeros(1, 16, 3, 8, 8), prompts)
     identity = core.Coefficients.identity(2)
     videos = generator(identity, [0, 4, 7])

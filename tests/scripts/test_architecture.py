@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 
@@ -43,9 +44,35 @@ def test_arrows_go_down():
     assert [(one, other) for one, other in architecture.arrows() if order[one] > order[other]] == []
 
 
+def test_only_the_nodes_know_the_wings():
+    """A wing of nodes/ imports no node: what two of them share lies in a wing, too."""
+    wings = [room for room in architecture.ROOMS if room.startswith("nodes/")]
+    assert wings
+    up = []
+    for path in (path for wing in wings for path in (ROOT / wing).rglob("*.py")):
+        here = path.relative_to(ROOT)
+        names = architecture.imports(here, ast.parse(path.read_text("utf-8")))
+        up += [(str(here), name) for name in names if re.match(r"nodes/\w+/?", name) and not name.startswith((*wings,))]
+    assert up == []
+
+
+def test_no_file_imports_itself_over_others():
+    assert architecture.circles() == []
+
+
+def test_a_circle_is_found(tmp_path):
+    (tmp_path / "nodes").mkdir()
+    (tmp_path / "nodes" / "a.py").write_text("from .b import x")
+    (tmp_path / "nodes" / "b.py").write_text("from . import c")
+    (tmp_path / "nodes" / "c.py").write_text("def late():\n    from . import a")
+    assert architecture.circles(tmp_path) == []
+    (tmp_path / "nodes" / "c.py").write_text("from ..nodes import a")
+    assert [set(one) for one in architecture.circles(tmp_path)] == [{"nodes/a", "nodes/b", "nodes/c"}]
+
+
 def test_an_import_is_an_arrow(tmp_path):
     for room in architecture.ROOMS:
-        (tmp_path / room).mkdir(parents=True)
+        (tmp_path / room).mkdir(parents=True, exist_ok=True)
     (tmp_path / "qsched_core" / "errors.py").write_text("")
     (tmp_path / "demo" / "a.py").write_text("from ..qsched_core import errors\nimport calibration.x\nimport numpy")
     (tmp_path / "qsched_core" / "quant" / "b.py").write_text("from ..errors import QSchedError")

@@ -136,8 +136,8 @@ def test_a_page_keeps_the_code_and_the_tables_of_the_english_one(language, node)
 
 
 def test_what_the_page_says_it_says_in_every_language():
-    """web/texts.js: English and the four others, with the same {names} in each."""
-    source = (ROOT / "web" / "texts.js").read_text("utf-8")
+    """web/shared/texts.js: English and the four others, with the same {names} in each."""
+    source = (ROOT / "web" / "shared" / "texts.js").read_text("utf-8")
     entries = re.findall(r'^  ("[^"]+"|\w+): (\[.*?\]),$', source, flags=re.MULTILINE | re.DOTALL)
     assert len(entries) > 50
     for key, written in entries:

@@ -21,7 +21,7 @@ RULE = """async ([source, cases]) => {
 
 def test_gains_their_unit_and_their_place_among_the_colours(browser):
     page = browser.new_page()
-    found = page.evaluate(RULE, [(ROOT / "web" / "gains.js").read_text("utf-8"), CASES])
+    found = page.evaluate(RULE, [(ROOT / "web" / "calibration" / "gains.js").read_text("utf-8"), CASES])
     page.close()
     for case, ours in zip(CASES, found, strict=True):
         assert ours["unit"] == pytest.approx(case["unit"]), case["about"]

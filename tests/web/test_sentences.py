@@ -13,14 +13,14 @@ from qsched_core import environment
 from scripts.layout import ROOT
 
 SOURCES = (
-    "nodes/check.py",
+    "nodes/environment_check.py",
     "calibration/report.py",
     "nodes/presets.py",
     "nodes/quantize_model.py",
     "nodes/text_encoder.py",
-    "nodes/twin.py",
+    "nodes/quantization/twin_model.py",
     "qsched_core/quant/leftover.py",
-    "nodes/run.py",
+    "nodes/calibrating/run.py",
     "qsched_core/environment.py",
     "qsched_core/quant/report.py",
 )
@@ -29,7 +29,7 @@ PLACE = re.compile(r"\{\d\}")
 
 
 def read_sentences(name: str) -> list[list[str]]:
-    text = (ROOT / "web" / name).read_text("utf-8")
+    text = (ROOT / "web" / "reports" / name).read_text("utf-8")
     table = text[text.index("const SENTENCES = ") : text.index("\n];")]
     rows = re.findall(r'\[\s*((?:"(?:[^"\\]|\\.)*",?\s*){2,})\]', table)
     return [[json.loads(item) for item in re.findall(r'"(?:[^"\\]|\\.)*"', row)] for row in rows]

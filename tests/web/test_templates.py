@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.templates import FILL
+from scripts.workflows.build import FILL
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "example_workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
@@ -31,6 +31,7 @@ LOAD = """async name => {
   const path = `/workflow_templates/${packs.find(n => /q-sched/i.test(n))}/${encodeURIComponent(name)}.json`;
   await app.loadGraphData(await (await app.api.fetchApi(path)).json());
 }"""
+
 
 def open_dialog(page) -> None:
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")

@@ -1,0 +1,215 @@
+"""Scorers as the calibration node needs them: chosen by name, loaded through the host's memory manager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import comfy.model_management
+import comfy.model_patcher
+import torch
+from torch import nn
+
+from ...calibration.frames import over_frames
+from ...calibration.metrics.alignment import AQMap
+from ...calibration.metrics.base import Metric, Pair, too_long
+from ...calibration.metrics.catalog import Entry, catalog
+from ...calibration.metrics.clip import ClipScorer
+from ...calibration.metrics.embeddings import CosineScore
+from ...calibration.metrics.pixels import pixel_statistics
+from ...calibration.metrics.preference import HPSv21
+from ...calibration.metrics.reference import DISTANCE
+from ...calibration.prompt_syntax import plain_text
+from ...qsched_core import CalibrationError, DependencyError
+from ..host.folders import metric_folders, metric_roots, shown_folder
+from ..host.memory import Batches
+
+if TYPE_CHECKING:  # with the verdict: not at ComfyUI's start
+    from ...calibration.reference_pictures import ReferencePictures
+
+DEMO = "demo"
+BATCH = 32
+
+
+def metric_names() -> list[str]:
+    """Ready pairs, from the files in ``models/qsched_metrics``: the paper's for SD1.5 (CLIPScore + CLIP-IQA) of every
+    open_clip model, by its folder's name; its pair for SDXL and FLUX (AQ-Map + HPSv2.1) where both are there; and the
+    demo's own nets."""
+    return [*metric_folders(), *_paper_sdxl(), DEMO]
+
+
+def _paper_sdxl() -> dict[str, tuple[str, str]]:
+    """(TC, IQ) by what the menu says."""
+    entries = catalog(metric_roots())
+    if HPSv21.name not in entries:
+        return {}
+    maps = [name for name, entry in entries.items() if entry.metric is AQMap]
+    return {f"{name} + {HPSv21.name}": (name, HPSv21.name) for name in maps}
+
+
+def metric_entries(role: str) -> dict[str, Entry]:
+    """What can be scored with the files in ``models/qsched_metrics``, by name."""
+    return {name: entry for name, entry in catalog(metric_roots()).items() if role in entry.roles}
+
+
+class Scorer:
+    """TC and IQ for the search; for the verdict alone pixel statistics, the distance to the reference's pictures where
+    there are some, and the judge's metrics if there is one.
+
+    ``scorer`` has ``score(pictures, prompts) -> {"tc", "iq"}`` and ``judge`` one that gives any names; it may also have
+    ``score_set(pictures)``, of all pictures of a row at once.
+    """
+
+    def __init__(self, name: str, scorer: nn.Module, judge: nn.Module | None = None, note: str = ""):
+        self.name, self.note = name, note
+        self._scorer, self._judge = _managed(scorer), _managed(judge)
+        self._batches = Batches(BATCH)
+
+    def bind(self, prompts: Sequence[str], reference: ReferencePictures | None = None) -> tuple[Callable, Callable]:
+        """(score, judge) as ``calibration`` calls them: (pictures, indices) -> {metric: (B,)}."""
+        texts = [plain_text(prompt) for prompt in prompts]
+
+        def score(pictures: torch.Tensor, indices: Sequence[int]) -> dict:
+            return _numbers(self._run(self._scorer, pictures, [texts[i % len(texts)] for i in indices]))
+
+        def judge(pictures: torch.Tensor, indices: Sequence[int]) -> dict:
+            wanted = [texts[i % len(texts)] for i in indices]
+            own = self._run(self._judge, pictures, wanted) if self._judge is not None else {}
+            if hasattr(getattr(self._judge, "model", None), "score_set"):
+                own |= over_frames(self._judge.model.score_set, pictures)
+            far = {} if reference is None else {DISTANCE: reference.distance(pictures, indices)}
+            return {**_numbers({**own, **over_frames(pixel_statistics, pictures)}), **far}
+
+        return score, judge
+
+    def reading(self, prompts: Sequence[str]) -> list[str]:
+        """What a reader of the report must know of how the prompts are read; most often nothing."""
+        texts = [plain_text(prompt) for prompt in prompts]
+        plain = sum(text != prompt for text, prompt in zip(texts, prompts, strict=True))
+        cut = too_long(self._scorer.model, texts)
+        lines = {
+            f"{plain} of {len(texts)} prompts were scored without their weights, embeddings and tags.": plain,
+            f"{cut} of {len(texts)} prompts are longer than the metric reads: it scored their beginnings.": cut,
+        }
+        return [line for line, count in lines.items() if count]
+
+    def release(self) -> None:
+        """Gives the device's memory back at once; scorers that are asked again are loaded again."""
+        unload = getattr(comfy.model_management, "unload_model_and_clones", None)
+        for patcher in filter(None, (self._scorer, self._judge)):
+            if unload is not None:
+                unload(patcher)
+
+    def _run(self, patcher, pictures: torch.Tensor, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+        comfy.model_management.load_models_gpu([patcher])
+        frames = 1 if pictures.ndim == 4 else pictures.shape[1]
+        texts = [prompt for prompt in prompts for _ in range(frames)]
+
+        def all_frames(pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+            parts = self._batches.run(
+                lambda start, end: patcher.model.score(pictures[start:end], texts[start:end]), len(pictures)
+            )
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+        return over_frames(all_frames, pictures)
+
+
+class Watched(nn.Module):
+    """Metrics that are shown beside those that are optimised."""
+
+    def __init__(self, metrics: Sequence[Metric]):
+        super().__init__()
+        self.metrics = nn.ModuleList(metrics)
+
+    def score(self, pictures: torch.Tensor, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+        return {metric.name: metric.score(pictures, prompts) for metric in self.metrics}
+
+
+def load_scorer(name: str) -> Scorer:
+    """The scorer of a name in ``metric_names()``.
+
+    Raises:
+        DependencyError: an optional package is missing.
+        CalibrationError: a model's files are missing.
+    """
+    if name == DEMO:
+        return Scorer(name, *_demo())
+    if name in (ready := _paper_sdxl()):
+        return make_scorer(*ready[name], "none")
+    pair = ClipScorer(metric_folders()[name])
+    return Scorer(name, pair, note=_note(pair.tc, pair.iq))
+
+
+def make_scorer(tc: str, iq: str, watch: str, clip=None, clip_vision=None) -> Scorer:
+    """Any TC with any IQ. A loaded CLIP with its CLIP_VISION takes the place of the TC named.
+
+    Raises:
+        DependencyError: an optional package is missing.
+        CalibrationError: a metric that is not there, or one of two halves.
+    """
+    if (clip is None) != (clip_vision is None):
+        missing = "CLIP_VISION" if clip_vision is None else "CLIP"
+        raise CalibrationError(
+            f"a score of loaded encoders lacks the {missing}.", "plug in both halves of one CLIP model"
+        )
+    if DEMO in (tc, iq) and clip is None:
+        if tc != iq:
+            raise CalibrationError("the demo's TC and IQ belong together.", "choose demo for both, or for none")
+        return Scorer(DEMO, *_demo())
+    image = _loaded("iq", iq)
+    text = _loaded("tc", tc) if clip is None else CosineScore(*host_encoders(clip, clip_vision))
+    metrics = [text, image, *([] if watch == "none" else [_loaded("watch", watch)])]
+    name = " + ".join(metric.name for metric in metrics[:2])
+    return Scorer(name, Pair(text, image), Watched(metrics[2:]) if metrics[2:] else None, _note(*metrics))
+
+
+def host_encoders(clip, clip_vision) -> tuple[Callable, Callable, Callable]:
+    """(encode_image, encode_text, too_long) of the host's own objects, which its memory manager already knows."""
+
+    def encode_image(pictures: torch.Tensor) -> torch.Tensor:
+        return clip_vision.encode_image(pictures)["image_embeds"]
+
+    def too_long(text: str) -> bool:
+        # The host reads a long text in chunks; the one vector that a score takes is of the first.
+        return any(len(chunks) > 1 for chunks in clip.tokenize(text).values())
+
+    def encode_text(prompts: Sequence[str]) -> torch.Tensor:
+        pooled = [clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)[1] for text in prompts]
+        return torch.cat([vector.reshape(1, -1) for vector in pooled])
+
+    return encode_image, encode_text, too_long
+
+
+def _loaded(role: str, name: str) -> Metric:
+    entries = metric_entries(role)
+    if name not in entries:
+        raise CalibrationError(
+            f"there is no {role} metric {name[:50]!r}.", f"put its files into {shown_folder(metric_roots()[0])}"
+        )
+    return entries[name].load()
+
+
+def _note(*metrics: Metric) -> str:
+    return "; ".join(f"{m.name}: licence {m.licence}, {m.bytes / 1e6:.0f} MB" for m in metrics)
+
+
+def _demo() -> tuple[nn.Module, nn.Module]:
+    from ...demo.judges import DemoJudge, DemoScorer
+
+    try:
+        return DemoScorer(), DemoJudge()
+    except ImportError as error:
+        raise DependencyError("this metric needs open_clip.", "pip install open_clip_torch") from error
+
+
+def _numbers(scores: dict[str, torch.Tensor]) -> dict:
+    return {name: values.double().numpy() for name, values in scores.items()}
+
+
+def _managed(module: nn.Module | None):
+    if module is None:
+        return None
+    management = comfy.model_management
+    return comfy.model_patcher.ModelPatcher(
+        module, load_device=management.get_torch_device(), offload_device=management.unet_offload_device()
+    )

@@ -1,0 +1,143 @@
+"""Environment Check: what this ComfyUI has of what the pack can use, and what to do where something is missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+import comfy.model_management
+import folder_paths
+from comfy.quant_ops import QUANT_ALGOS
+from comfy_api.latest import io
+
+from ..calibration.metrics.open_clip_network import import_open_clip
+from ..calibration.search.storage import STUDIES
+from ..qsched_core import environment
+from ..qsched_core.environment import OK, OPTIONAL, TO_DO, Line, Section
+from ..qsched_core.quant import Backend, KitchenBackend, QuantoBackend, TorchBackend
+from ..qsched_core.quant.backends.kitchen import W4A8
+from .host.folders import FOLDER, METRICS_FOLDER, MODELS_FOLDER, SUFFIX, journal_path
+from .host.reports import keep_output
+from .quantization.layers import QUANTO_TWINS, TWINS
+from .sockets import CATEGORY
+
+NATIVE = W4A8.algo
+
+
+class QSchedCheck(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QSchedCheck",
+            display_name="Q-Sched Environment Check",
+            category=CATEGORY,
+            description="Looks at what this ComfyUI has: versions, device, the quantiser's backends, optional packages "
+            "and folders. Each line says OK, what to do, or what is optional. Nothing is changed or sent anywhere.",
+            search_aliases=["check", "doctor", "diagnose", "install", "version", "qsched"],
+            is_output_node=True,
+            inputs=[],
+            outputs=[io.String.Output(display_name="report", tooltip="For a bug report: it holds folders' paths.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls) -> float:
+        return float("nan")  # packages and folders change without the graph
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        text = environment.report(sections())
+        return io.NodeOutput(text, ui=keep_output(cls, {"text": [text]}))
+
+
+def sections() -> Iterator[Section]:
+    """What the report is made of, in its order."""
+    yield "ComfyUI", host
+    yield "Python and torch", environment.versions
+    yield "the device", compute_device
+    yield "comfy-kitchen", environment.kitchen
+    yield "the native layout", native_layout
+    for backend in (KitchenBackend(known=QUANT_ALGOS.keys()), TorchBackend(TWINS), QuantoBackend(QUANTO_TWINS)):
+        yield f"backend {backend.name}", partial(quantiser, backend)
+    yield "kernels", environment.kernels
+    yield "packages", environment.packages
+    yield "optuna", search
+    yield "metrics", metrics
+    yield "folders", folders
+    yield "studies", studies
+
+
+def host() -> Iterator[Line]:
+    try:
+        from comfyui_version import __version__ as version
+    except ImportError:
+        version = "of an unknown version"
+    try:
+        frontend = metadata.version("comfyui-frontend-package")
+    except metadata.PackageNotFoundError:
+        frontend = "not installed as a package"
+    yield Line(OK, f"ComfyUI {version}, front end {frontend}")
+
+
+def compute_device() -> Iterator[Line]:
+    management = comfy.model_management
+    device = management.get_torch_device()
+    total, free = management.get_total_memory(device), management.get_free_memory(device)
+    memory = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+    yield Line(OK, f"device {management.get_torch_device_name(device)}, {memory}")
+
+
+def quantiser(backend: Backend) -> list[Line]:
+    return environment.quantiser(backend, comfy.model_management.get_torch_device())
+
+
+def native_layout() -> Iterator[Line]:
+    if NATIVE in QUANT_ALGOS:
+        yield Line(OK, f"native W4A8 layout: {NATIVE}")
+    else:
+        yield Line(OPTIONAL, "no native W4A8 layout. Update ComfyUI to write W4A8 files that its own loaders read")
+
+
+def search() -> Iterator[Line]:
+    """Silent where optuna can be imported and is new enough: its version is among the packages."""
+    from ..calibration.search.guard import can_guard
+
+    try:
+        if not can_guard():
+            fix = f"Run: {environment.pip_command()} --upgrade optuna"
+            yield Line(TO_DO, f"optuna is too old to hold a search to a reference. {fix}")
+    except Exception as error:  # noqa: BLE001 - a broken install fails in its own ways
+        why = " ".join(str(error.__cause__ or error).split())[:120]
+        fix = f"Run: {environment.pip_command()} --force-reinstall optuna"
+        yield Line(TO_DO, f"optuna cannot be imported ({why}). {fix}")
+
+
+def metrics() -> Iterator[Line]:
+    """Silent where open_clip can be imported: every metric but pyiqa's needs it, and no TC does without."""
+    try:
+        import_open_clip()
+    except Exception as error:  # noqa: BLE001 - a broken install fails in its own ways
+        why = " ".join(str(error.__cause__ or error).split())[:120]
+        fix = f"Run: {environment.pip_command()} --force-reinstall --no-deps open_clip_torch"
+        yield Line(TO_DO, f"no metric can run, and nothing be calibrated: open_clip cannot be imported ({why}). {fix}")
+
+
+def folders() -> Iterator[Line]:
+    for name, title, suffix in (
+        (FOLDER, "presets", SUFFIX),
+        (METRICS_FOLDER, "metrics", ""),
+        (MODELS_FOLDER, "quantised models", SUFFIX),
+    ):
+        for number, path in enumerate(folder_paths.get_folder_paths(name)):
+            yield environment.folder(title, Path(path), suffix, write=number == 0)  # others are only read
+    yield environment.folder("unfinished studies", journal_path("any").parent, ".jsonl")
+
+
+def studies() -> Iterator[Line]:
+    yield environment.storage(os.environ.get(STUDIES), STUDIES)
+
+
+NODES = [QSchedCheck]

@@ -1,0 +1,73 @@
+"""What a MODEL is, in the words a preset is bound by."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from ...qsched_core import Binding
+from ...qsched_core.quant import label_of
+
+_SAMPLED = 16
+
+
+def describe(model, sampler: str, scheduler: str, cfg: float) -> Binding:
+    """The Binding of a MODEL and its sampling settings."""
+    base = model.model
+    return Binding(
+        model=type(base.model_config).__name__,
+        fingerprint=fingerprint(model),
+        prediction=_prediction(model),
+        quantization=quantization(model),
+        sampler=sampler,
+        scheduler=scheduler,
+        cfg=float(cfg),
+    )
+
+
+def fingerprint(model) -> str:
+    """16 hex digits that a model shares with its quantised twins, not with other checkpoints.
+
+    Taken over the values of a few one-dimensional parameters (norms and biases), which quantising leaves alone.
+    LoRAs do not change it: the parameters as loaded are read.
+    """
+    digest = hashlib.sha256(type(model.model.model_config).__name__.encode())
+    vectors = sorted(
+        (key, value) for key, value in model.model.diffusion_model.named_parameters() if value.ndim == 1 and len(value)
+    )
+    stride = max(1, len(vectors) // _SAMPLED)
+    for key, value in vectors[::stride]:
+        backup = model.backup.get(f"diffusion_model.{key}")
+        value = value if backup is None else backup.weight
+        digest.update(f"{key}{tuple(value.shape)}".encode())
+        digest.update(value.detach()[:64].to("cpu", torch.float16).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def quantization(model) -> str:
+    """How a MODEL's network is quantised, by us or by others; "none" if it is not."""
+    return label_of(model.model.diffusion_model)
+
+
+def sums(value) -> list[float]:
+    """Numbers that differ when tensors do: plain and squared sums of all in a nest of lists and weight adapters.
+
+    A LoRA's patch is (strength, adapter, …), the adapter holding its tensors in ``weights``.
+    """
+    if isinstance(value, torch.Tensor):
+        value = value.detach().double()
+        return [float(value.sum()), float(value.square().sum())]
+    if isinstance(value, (list, tuple)):
+        return [number for item in value for number in sums(item)]
+    if isinstance(value, (int, float)):
+        return [float(value)]
+    return sums(getattr(value, "weights", ()))
+
+
+def _prediction(model) -> str:
+    """The host's parameterisation class: EPS, V_PREDICTION, CONST (flow), X0 …"""
+    kinds = type(model.get_model_object("model_sampling")).__mro__
+    named = [kind.__name__ for kind in kinds if kind.__module__ == "comfy.model_sampling"]
+    known = ("LCM", "V_PREDICTION", "X0", "IMG_TO_IMG", "COSMOS_RFLOW", "EDM", "CONST", "EPS")
+    return next((name for name in known if name in named), named[0] if named else kinds[0].__name__)

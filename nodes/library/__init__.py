@@ -1,0 +1,1 @@
+"""The presets of this installation, as files, as cards and over HTTP."""

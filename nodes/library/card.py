@@ -1,0 +1,157 @@
+"""What a preset's file tells people: its card in the host's model sidebar, and the workflow it was made with."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import unicodedata
+
+import numpy as np
+from comfy.cli_args import args
+
+from ...calibration.votes import Votes
+
+THUMBNAIL = "modelspec.thumbnail"
+RECIPE = ("workflow", "prompt")
+"""What the host's page looks for in a file that is dropped on the canvas."""
+
+_SIDE = 256
+_MOST_URI, _MOST_SIDE = 400_000, 1024
+_URI = re.compile(r"data:image/(?:jpeg|png|webp);base64,([A-Za-z0-9+/]+={0,2})")
+
+
+def clean(text: object, most: int) -> str:
+    """A stranger's text for one line: blanks as one blank, nothing that cannot be seen, at most ``most`` characters."""
+    words = str(text)[: 4 * most].split()
+    seen = "".join(c for c in " ".join(words) if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+    return seen if len(seen) <= most else seen[: most - 1] + "…"
+
+
+def gain_of(preset) -> tuple[float, float, float] | None:
+    """(gain, low, high): the JAQ gain on held-out prompts with its interval, or None if none was measured."""
+    found = preset.record.get("gain")
+    values = [found.get(key) for key in ("gain", "low", "high")] if isinstance(found, dict) else [None]
+    if not all(isinstance(value, (int, float)) and abs(value) < 1e6 for value in values):
+        return None
+    return tuple(map(float, values))
+
+
+def gain_text(preset) -> str:
+    """The gain and its interval in words, or "" if none was measured."""
+    gain = gain_of(preset)
+    return "held-out JAQ gain {:+.4f} [{:+.4f}, {:+.4f}]".format(*gain) if gain else ""
+
+
+def votes_text(preset) -> str:
+    """The result of a blind vote, counted anew from the file's numbers; "" if there was none."""
+    found = preset.record.get("votes")
+    counts = [found.get(key) for key in ("wins", "losses", "skips")] if isinstance(found, dict) else [None]
+    if not all(type(count) is int and 0 <= count < 1_000_000 for count in counts):
+        return ""
+    return str(Votes(*counts))
+
+
+def bound_text(preset) -> str:
+    """What a preset was made for, in one line."""
+    bound = preset.binding
+    cfg = f"cfg {bound.cfg:g}" if bound.cfg else "any cfg"
+    return (
+        f"model {clean(bound.model, 80) or 'any'}, quantisation {clean(bound.quantization, 80) or 'any'}, "
+        f"{clean(bound.sampler, 40) or 'any sampler'} / {clean(bound.scheduler, 40) or 'any scheduler'}, {cfg}"
+    )
+
+
+def facts(preset) -> str:
+    """Steps, verdict, gain and votes in one line."""
+    measured = ", ".join(filter(None, (steps_text(preset), preset.verdict, gain_text(preset))))
+    return ". ".join(filter(None, (measured, votes_text(preset))))
+
+
+def steps_text(preset) -> str:
+    return f"{preset.steps} step{'s' * (preset.steps != 1)}"
+
+
+def make_card(preset, title: str, author: str, license: str, notes: str, thumbnail: str = "") -> dict[str, str]:
+    """The fields of the host's model card; empty ones are left out."""
+    said = notes.strip() or notes_of(preset)
+    card = {
+        "modelspec.title": title.strip(),
+        "modelspec.author": author,
+        "modelspec.license": license,
+        "modelspec.description": "\n".join(filter(None, (said, facts(preset), bound_text(preset)))),
+        "modelspec.usage_hint": "Load Q-Sched Preset, then Q-Sched Sampler or Apply Q-Sched",
+        "modelspec.architecture": preset.binding.model,
+        "modelspec.tags": "q-sched",
+        THUMBNAIL: thumbnail,
+    }
+    return {key: value for key, value in card.items() if value}
+
+
+def notes_of(preset) -> str:
+    """What the author says, without the lines that every card has."""
+    lines = preset.card.get("modelspec.description", "")[:4000].splitlines()
+    return clean(" ".join(line for line in lines if line not in (facts(preset), bound_text(preset))), 600)
+
+
+def recipe_allowed() -> bool:
+    """Whether files may say how they were made: not where the host was started with --disable-metadata."""
+    return not getattr(args, "disable_metadata", False)
+
+
+def recipe(workflow: object, prompt: object) -> dict[str, str]:
+    """The workflow of the page and the prompt that ran, as the host writes them into pictures, if it does."""
+    found = {}
+    if not recipe_allowed():
+        return found
+    for name, value in zip(RECIPE, (workflow, prompt), strict=True):
+        try:
+            if value:
+                found[name] = json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            continue  # not what the page could read back
+    return found
+
+
+def thumbnail_uri(images) -> str:
+    """IMAGE (B, H, W, C) in [0, 1] as a small JPEG in a data URI: the first picture, or the first two side by side."""
+    from PIL import Image
+
+    pictures = [
+        Image.fromarray((picture[..., :3].float().clamp(0, 1).cpu().numpy() * 255).round().astype(np.uint8))
+        for picture in images[:2]
+    ]
+    sheet = Image.new("RGB", (sum(picture.width for picture in pictures), pictures[0].height))
+    left = 0
+    for picture in pictures:
+        sheet.paste(picture, (left, 0))
+        left += picture.width
+    return _uri(sheet)
+
+
+def safe_thumbnail(uri: str) -> str:
+    """A stranger's thumbnail, decoded and written anew; "" where it is no small JPEG, PNG or WEBP."""
+    picture = thumbnail_picture(uri)
+    return "" if picture is None else _uri(picture)
+
+
+def thumbnail_picture(uri: str):
+    """The RGB picture of a data URI, or None."""
+    from PIL import Image
+
+    found = _URI.fullmatch(uri) if len(uri) <= _MOST_URI else None
+    if found is None:
+        return None
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(found[1])), formats=("JPEG", "PNG", "WEBP")) as picture:
+            return picture.convert("RGB") if max(picture.size) <= _MOST_SIDE else None
+    except Exception:  # noqa: BLE001 - decoders fail on a stranger's bytes in every way there is
+        return None
+
+
+def _uri(picture) -> str:
+    picture.thumbnail((_SIDE, _SIDE))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,126 @@
+"""The presets over HTTP, for the page's own tab: list, rename, delete, undo, import, and a picture to share.
+
+What changes something is taken from the page alone, see page_requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+
+from aiohttp import ClientPayloadError, web
+from aiohttp.http import HttpProcessingError
+
+from ...qsched_core import QSchedError
+from ..host.page_requests import post_route, refusal
+from ..host.server import page_server
+from . import files, pages, trash
+
+MOST_JSON, MOST_FILE = 256 * 1024, 4 * 1024**2
+"""Bytes. A preset has 1 MiB of header and some values; a picture that carries one has a third more, and itself."""
+
+
+def add_library_routes() -> None:
+    """Nothing where no server runs. To be called once, as the pack is loaded."""
+    server = page_server()
+    if server is None:
+        return
+    routes = server.routes
+
+    @post_route(server, "/qsched/presets")
+    async def presets(request: web.Request) -> web.Response:
+        question = await _json(request)
+        return await _answer(lambda: pages.page(question))
+
+    @post_route(server, "/qsched/presets/names")
+    async def names(request: web.Request) -> web.Response:
+        question = await _json(request)
+        return await _answer(lambda: pages.names_by_fit(question))
+
+    @post_route(server, "/qsched/presets/rename")
+    async def rename(request: web.Request) -> web.Response:
+        told = await _json(request)
+        names = [_text(told, key) for key in ("name", "new_name")]
+        return await _answer(lambda: {"name": files.rename(*names)})
+
+    @post_route(server, "/qsched/presets/delete")
+    async def delete(request: web.Request) -> web.Response:
+        name = _text(await _json(request), "name")
+        return await _answer(lambda: {"undo": trash.delete(name)})
+
+    @post_route(server, "/qsched/presets/undo")
+    async def undo(request: web.Request) -> web.Response:
+        token = _text(await _json(request), "undo")
+        return await _answer(lambda: {"name": trash.restore(token)})
+
+    @post_route(server, "/qsched/presets/import")
+    async def import_file(request: web.Request) -> web.Response:
+        name, content = await _file(request)
+        return await _answer(lambda: dict(zip(("name", "added"), files.import_preset(name, content), strict=True)))
+
+    @routes.get("/qsched/presets/picture")
+    async def picture(request: web.Request) -> web.Response:
+        name = request.query.get("name", "")
+        try:
+            content = await asyncio.to_thread(files.picture, name)
+        except QSchedError as error:
+            return web.json_response({"error": str(error)}, status=404)
+        return web.Response(body=content, content_type="image/png")
+
+
+def _text(told: dict, key: str) -> str:
+    value = told.get(key)
+    if not isinstance(value, str) or len(value) > 1000:
+        raise refusal(web.HTTPBadRequest, f"{key} is a text.")
+    return value
+
+
+async def _answer(work: Callable[[], dict]) -> web.Response:
+    """Files are read in a thread: the server goes on answering."""
+    try:
+        return web.json_response(await asyncio.to_thread(work))
+    except QSchedError as error:
+        return web.json_response({"error": str(error)}, status=400)
+
+
+async def _json(request: web.Request) -> dict:
+    if request.content_type != "application/json":
+        raise refusal(web.HTTPUnsupportedMediaType, "send JSON.")
+    body = await _body(request.content.iter_chunked(65536), MOST_JSON)
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        raise refusal(web.HTTPBadRequest, "this is no JSON object.")
+    return told
+
+
+async def _file(request: web.Request) -> tuple[str, bytes]:
+    if request.content_type != "multipart/form-data":
+        raise refusal(web.HTTPUnsupportedMediaType, "send a file.")
+    try:
+        part = await (await request.multipart()).next()
+        name = getattr(part, "filename", None)
+        content = await _body(_chunks(part), MOST_FILE) if name else b""
+    # What aiohttp raises for a body that is not what its header says: parts without an end, broken or endless headers.
+    except (ValueError, AssertionError, HttpProcessingError, ClientPayloadError):
+        raise refusal(web.HTTPBadRequest, "the file did not arrive whole.") from None
+    if not name:
+        raise refusal(web.HTTPBadRequest, "there is no file in it.")
+    return name[-1000:], content
+
+
+async def _chunks(part):
+    while chunk := await part.read_chunk(65536):
+        yield chunk
+
+
+async def _body(chunks, most: int) -> bytes:
+    content = bytearray()
+    async for chunk in chunks:
+        content += chunk
+        if len(content) > most:
+            raise refusal(web.HTTPRequestEntityTooLarge, "this is too large.", max_size=most, actual_size=len(content))
+    return bytes(content)

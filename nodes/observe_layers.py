@@ -1,0 +1,143 @@
+"""Observe Layers: what each layer of a MODEL sees while it samples the user's own prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import comfy.samplers
+from comfy_api.latest import io
+
+from ..qsched_core.quant import Observation, observe
+from .host.progress import NodeProgress, node_id
+from .host.reports import keep_output
+from .quantization.patcher import ROOT
+from .quantization.sources import is_source, require_readable
+from .quantization.twin_model import Originals
+from .sampling.ksampler import Recipe
+from .sampling.sampler_menu import sampler_names
+from .sensitivity import Prompts
+from .sockets import CATEGORY, ObservationSocket
+
+
+class QSchedObserve(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="QSchedObserve",
+            display_name="Observe Layers",
+            category=CATEGORY,
+            description="Samples the full model with your prompts and records what its layers see. Plugged into "
+            "Quantize Model W4A8, four bits are rounded so that the pictures stay; into Quantization Sensitivity, "
+            "nothing is sampled twice.",
+            search_aliases=["gptq", "calibration data", "fitted rounding", "activations", "hessian", "better 4 bit"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model as it was loaded, with the LoRAs you sample with."),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="Your prompts, joined with Conditioning (Combine): each is sampled by itself. Four to "
+                    "sixteen are enough.",
+                ),
+                io.Latent.Input("latent_image", tooltip="An empty latent of the picture size you use."),
+                io.Int.Input("steps", default=4, min=1, max=1000, tooltip="As you will sample."),
+                io.Float.Input(
+                    "cfg", default=1.0, min=0.0, max=100.0, step=0.1, advanced=True, tooltip="As you will sample."
+                ),
+                io.Combo.Input("sampler_name", options=sampler_names(), advanced=True, tooltip="As you will sample."),
+                io.Combo.Input(
+                    "scheduler", options=comfy.samplers.SCHEDULER_NAMES, advanced=True, tooltip="As you will sample."
+                ),
+                io.Int.Input(
+                    # Not "seed": the front end would make a new one for every run, and a new observation of it.
+                    "study_seed",
+                    default=0,
+                    min=0,
+                    max=2**53,
+                    advanced=True,
+                    tooltip="Of the noises, one for each prompt.",
+                ),
+                io.Float.Input(
+                    "memory_gb",
+                    default=2.0,
+                    min=0.1,
+                    max=64.0,
+                    step=0.1,
+                    advanced=True,
+                    tooltip="Inputs held at once. Less: Quantize Model W4A8 samples your prompts again, more often.",
+                ),
+                io.Conditioning.Input("negative", optional=True, tooltip="As you will sample; unused at cfg 1."),
+            ],
+            outputs=[
+                ObservationSocket.Output(
+                    display_name="observation", tooltip="For Quantize Model W4A8 and Quantization Sensitivity."
+                ),
+                io.String.Output(
+                    display_name="report", tooltip="How many layers were seen, and which stay as they are."
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        positive,
+        latent_image,
+        steps,
+        cfg,
+        sampler_name,
+        scheduler,
+        study_seed,
+        memory_gb=2.0,
+        negative=None,
+    ) -> io.NodeOutput:
+        prompts = Prompts(model, positive, negative, latent_image, Recipe(steps, cfg, sampler_name, scheduler))
+        progress = NodeProgress(node_id(cls), len(prompts) * steps)
+
+        def on_call(number: int) -> None:
+            progress.total = max(progress.total, number + 1)
+            progress.update(number, f"recording, evaluation {number + 1}")
+
+        seen = observed(model, prompts.sampled(study_seed), int(memory_gb * 1e9), on_call)
+        text = summary(seen)
+        return io.NodeOutput(seen, text, ui=keep_output(cls, {"text": [text]}))
+
+
+def observed(
+    model, drive: Callable[[], None], budget: int, on_call: Callable[[int], None] = lambda number: None
+) -> Observation:
+    """What the layers of a MODEL see, its LoRAs applied, while ``drive()`` samples it.
+
+    Raises:
+        QuantizationError: a model that was quantised here or by a pack of its own, or a run that reached no layer.
+    """
+    network, original = model.model.diffusion_model, Originals(model)
+    require_readable(network)
+    return observe(
+        network,
+        drive,
+        budget=budget,
+        weight_of=lambda name, _: original.floats(f"{ROOT}.{name}"),
+        on_call=on_call,
+        is_source=is_source,
+    )
+
+
+def summary(seen: Observation) -> str:
+    """What was observed, for a person."""
+    one_row = sum(seen.one_row(name) for name in seen.layers)
+    lines = [f"{len(seen.layers)} layers observed on {seen.calls.seen} evaluations."]
+    if seen.edges():
+        names = ", ".join(seen.edges())
+        lines.append(f"At the network's input and output, not packed into 4 bits: {names}.")
+    if one_row:
+        lines.append(f"{one_row} see one row per picture: their activations are not rounded.")
+    missing = seen.missing_rows()
+    if missing:
+        lines.append(f"{missing} layers do not fit the memory: Quantize Model samples the prompts again for them.")
+    if seen.idle:
+        lines.append(f"Not reached by these prompts: {len(seen.idle)}, for example {seen.idle[0]}.")
+    return "\n".join(lines)
+
+
+NODES = [QSchedObserve]

@@ -1,0 +1,92 @@
+"""The quantiser's backends with the host's layers: its own for its native layouts, ours under its weight protocol."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import comfy.ops
+import torch
+from comfy.quant_ops import QUANT_ALGOS
+from torch import Tensor, nn
+
+from ...qsched_core.quant import AUTO, Backend, Job, KitchenBackend, QuantoBackend, TorchBackend
+from ...qsched_core.quant.backends.kitchen import EagerAfterFailure, Layout
+from .detection import layers_read
+from .layers import QUANTO_TWINS, TWINS, patched_at_output
+
+
+def host_backends(model) -> dict[str, Backend]:
+    """Backends by name, for layers of a MODEL."""
+    linears = NativeLinears(model)
+    native = KitchenBackend(linears, QUANT_ALGOS.keys(), linears.dtype)
+    ours = (TorchBackend(TWINS, linears.dtype), QuantoBackend(QUANTO_TWINS))
+    return {backend.name: backend for backend in (native, *ours)}
+
+
+def job_for(
+    model, format: str, group_size: int | None = None, backend: str = AUTO, recipe: str = "compact", **more
+) -> Job:
+    """What is asked for, for layers of a MODEL: they are packed where it will run. ``more`` are fields of Job, and
+    ``symmetric``.
+
+    Raises:
+        QuantizationError: unknown names, or a backend that cannot do it on this host.
+    """
+    # What stock loaders shall read, they must recognise: packing four bits halves a weight's width.
+    keep = layers_read(model.model.diffusion_model) if recipe == "stock" else None
+    return Job.of(
+        format,
+        group_size,
+        backend=backend,
+        recipe=recipe,
+        device=model.load_device,
+        backends=host_backends(model),
+        keep=keep,
+        **more,
+    )
+
+
+def text_job_for(patcher, format: str, group_size: int | None = None, **more) -> Job:
+    """What is asked for, for layers of a CLIP, given its patcher. Our own packing alone: an encoder runs once for each
+    prompt, in float32, which the host's kernels do not take on every device.
+
+    Raises:
+        QuantizationError: unknown names.
+    """
+    ours = TorchBackend(TWINS, torch.float32)
+    return Job.of(format, group_size, backend=ours.name, device=patcher.load_device, backends={ours.name: ours}, **more)
+
+
+class NativeLinears:
+    """Makes the host's mixed-precision Linear layers as its loader would, computing in the MODEL's dtype."""
+
+    def __init__(self, model):
+        config = SimpleNamespace(quant_config={"mixed_ops": True})
+        self.dtype = model.model.get_dtype_inference()
+        linear = comfy.ops.pick_operations(
+            model.model.get_dtype(), self.dtype, load_device=model.load_device, model_config=config
+        ).Linear
+        safe = type("Linear", (EagerAfterFailure, linear), {"__doc__": "The host's, and eager after a failure."})
+        self.linear = patched_at_output(safe)
+
+    def __call__(self, layer: nn.Linear, weight: Tensor, bias: Tensor | None, layout: Layout) -> nn.Module:
+        params = weight._params
+        settings = {"format": layout.algo, "convrot_groupsize": params.convrot_groupsize}
+        settings |= {key: getattr(params, key) for key in ("group_size", "convrot") if hasattr(params, key)}
+        values = {**weight.state_dict("weight"), "comfy_quant": as_bytes(settings)}
+        if bias is not None:
+            values["bias"] = bias
+        return self.loaded(layer.in_features, layer.out_features, values)
+
+    def loaded(self, inputs: int, outputs: int, values: dict[str, Tensor]) -> nn.Module:
+        """A layer from its part of a checkpoint."""
+        device = values["weight"].device
+        made = self.linear(inputs, outputs, bias="bias" in values, device=device, dtype=self.dtype)
+        made.load_state_dict(values)
+        return made
+
+
+def as_bytes(settings: dict) -> Tensor:
+    """JSON as the host keeps it in checkpoints."""
+    return torch.tensor(list(json.dumps(settings).encode()), dtype=torch.uint8)

@@ -1,0 +1,228 @@
+"""A quantised MODEL as a file of a quarter of the size, and back without the float one ever being held."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import comfy.lora
+import comfy.model_base
+import comfy.model_detection
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.utils
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ...qsched_core import QuantizationError
+from ...qsched_core.coefficients import MAX_STEPS
+from ...qsched_core.quant import is_packed, load_quantized, restore, save_quantized, write_checked
+from ..host.model_info import fingerprint, quantization
+from ..sampling.step_precision import last_steps_of, put_last_steps
+from .backends import NativeLinears
+from .layers import TWINS
+from .model_size import check_size
+from .patch_files import is_written, record_of, without_patches
+from .patcher import ROOT, bytes_of, packed_patcher
+from .twin_model import Originals
+
+_SETTINGS = "sampling_settings"
+_LAST_STEPS = "last_steps"
+
+
+def is_native(model) -> bool:
+    """Whether every packed layer of the MODEL is in one of the host's own layouts, none of it in ours."""
+    layers = [layer for layer in model.model.diffusion_model.modules() if is_packed(layer)]
+    return bool(layers) and all("comfy_quant" in layer.state_dict() for layer in layers)
+
+
+def is_stock(model) -> bool:
+    """Whether stock loaders read the MODEL's network whole: native layouts, and no LoRA on a packed layer, which the
+    host's own files have no place for."""
+    return is_native(model) and not any(model.patches.get(key) for key in _packed_keys(model))
+
+
+def save_stock(model, path: Path) -> None:
+    """Write a checkpoint for Load Diffusion Model. The stock loader reads it back before it counts.
+
+    Raises:
+        QuantizationError: the host would not recognise it, or it cannot be written.
+    """
+    network, _ = _values(model)
+    values = model.model.state_dict_for_saving(dict(network))
+
+    def read(file: Path) -> dict[str, torch.Tensor]:
+        found = load_file(file)
+        try:
+            loaded = comfy.sd.load_diffusion_model_state_dict(dict(found))
+        except AttributeError:  # what the host raises for a quantised model that it does not recognise
+            loaded = None
+        same = loaded is not None and type(loaded.model.model_config) is type(model.model.model_config)
+        if not same or loaded.model.diffusion_model.state_dict().keys() != network.keys():
+            raise QuantizationError(
+                "ComfyUI would not know this model again.", 'quantise it with recipe "stock", and not its first layers'
+            )
+        return found
+
+    write_checked(values, path, _about(model, path), read)
+
+
+def save_model(model, path: Path) -> None:
+    """Write the MODEL's network as it samples: LoRAs beside the packed weights, other patches merged in.
+
+    Nothing is loaded for it, and nothing that another clone has merged is in it.
+
+    Raises:
+        QuantizationError: a model that Quantize Model did not make, or a file that cannot be written.
+    """
+    values, patches = _values(model)
+    metadata, tensors = record_of(patches)
+    save_quantized(model.model.diffusion_model, path, {**_about(model, path), **metadata}, {**values, **tensors})
+
+
+def _values(model) -> tuple[dict[str, Tensor], dict[str, list[tuple]]]:
+    """(the network's values with what is merged into them, the patches that are written beside them), by key."""
+    original, patches = Originals(model), {}
+    values = dict(bytes_of(model.model))
+    packed = set(_packed_keys(model))
+    for key in [*values]:
+        whole = f"{ROOT}.{key}"
+        if whole in packed:
+            merged, patches[key] = _merged_and_rest(model, whole)
+            values.update(_packed_value(model, whole, original, merged))
+        elif whole in model.backup or whole in model.patches:
+            weight = original(whole)
+            values[key] = _merged(weight, model.patches.get(whole, []), whole).to(weight.dtype)
+        elif whole in model.backup_buffers:
+            values[key] = model.backup_buffers[whole]
+    return values, patches
+
+
+def _packed_keys(model) -> list[str]:
+    modules = model.model.diffusion_model.named_modules()
+    return [f"{ROOT}.{name}.weight" for name, layer in modules if is_packed(layer)]
+
+
+def _merged_and_rest(model, key: str) -> tuple[list[tuple], list[tuple]]:
+    """A packed weight's patches: those that no file holds, with all before them, and those after them."""
+    patches = model.patches.get(key, [])
+    merged = max((place + 1 for place, patch in enumerate(patches) if not is_written(patch)), default=0)
+    return patches[:merged], patches[merged:]
+
+
+def _packed_value(model, key: str, original: Originals, patches: list[tuple]) -> dict[str, Tensor]:
+    """A packed layer's weight as it lies in files, with large patches packed into it anew."""
+    layer = model.model.get_submodule(key.rpartition(".")[0])
+    weight, inner = original(key), key.removeprefix(f"{ROOT}.")
+    if patches:
+        wide = _merged(layer.convert_weight(weight).float(), patches, key)
+        weight = layer.set_weight(wide, return_weight=True, seed=comfy.utils.string_to_seed(key))
+    return {inner: weight} if type(weight.data) is Tensor else weight.data.state_dict(inner)
+
+
+def _merged(weight: Tensor, patches: list[tuple], key: str) -> Tensor:
+    return comfy.lora.calculate_weight(patches, weight.detach().float().clone(), key) if patches else weight
+
+
+def _about(model, path: Path) -> dict[str, str]:
+    base = model.model
+    settings = {key: value for key, value in base.model_config.sampling_settings.items() if _plain(value)}
+    steps = last_steps_of(model)
+    return {
+        **({_LAST_STEPS: str(steps)} if steps else {}),
+        "model": type(base.model_config).__name__,
+        "model_type": base.model_type.name,
+        "fingerprint": fingerprint(model),
+        "quantization": quantization(model),
+        _SETTINGS: json.dumps(settings),
+        "modelspec.title": path.stem,
+        "modelspec.architecture": type(base.model_config).__name__,
+    }
+
+
+def load_model(path: Path):
+    """The MODEL of a file. Weights are read as they are packed; the host detects the family by their float shapes.
+
+    Raises:
+        QuantizationError: not such a file, or no model of this ComfyUI has these shapes.
+    """
+    stored, patches = without_patches(load_quantized(path))
+    last_steps = _last_steps(stored.about)
+    kept = comfy.utils.weight_dtype({name: t for name, t in stored.tensors.items() if t.is_floating_point()})
+    shapes = {
+        name: torch.empty(shape, dtype=kept or torch.float16, device="meta") for name, shape in stored.shapes().items()
+    }
+    config = comfy.model_detection.model_config_from_unet(shapes, "")
+    if config is None:
+        raise QuantizationError(
+            f"this ComfyUI knows no model like {path.name}.", "update ComfyUI", model=stored.about.get("model", "")
+        )
+    management = comfy.model_management
+    device, offload = management.get_torch_device(), management.unet_offload_device()
+    supported = list(config.supported_inference_dtypes)
+    count = comfy.utils.calculate_parameters(shapes)
+    dtype = management.unet_dtype(model_params=count, supported_dtypes=supported, weight_dtype=kept)
+    config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, supported))
+    config.sampling_settings = {**config.sampling_settings, **_settings(stored.about)}
+    check_size(config, shapes, path.name)
+    base = config.get_model(shapes, "")
+    _give_weights(base.diffusion_model)
+    _set_model_type(base, stored.about.get("model_type", ""))
+    # Not the streaming patcher: it requantises patched weights.
+    patcher = comfy.model_patcher.ModelPatcher(base, device, offload)
+    restore(base.diffusion_model, stored, TWINS, NativeLinears(patcher).loaded)
+    patcher = packed_patcher(patcher)
+    base.to(offload)
+    patcher.patches = {f"{ROOT}.{key}": found for key, found in patches.items()}
+    put_last_steps(patcher, last_steps)
+    if stored.about.get("fingerprint") not in (None, fingerprint(patcher)):
+        logging.warning("Q-Sched: %s is not the model it says it is; presets bound to it may not fit.", path.name)
+    return patcher
+
+
+def _give_weights(network: nn.Module) -> None:
+    """With dynamic VRAM the host makes layers without a weight until they are loaded: here are their shapes and types.
+
+    Nothing is allocated. Every one of them is replaced by a value of the file.
+    """
+
+    def empty(dtype: torch.dtype | None, *shape: int) -> nn.Parameter:
+        return nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=False)
+
+    for layer in network.modules():
+        dtype = getattr(layer, "weight_comfy_model_dtype", None)
+        if isinstance(layer, nn.Linear) and layer.weight is None:
+            layer.weight = empty(dtype, layer.out_features, layer.in_features)
+            if getattr(layer, "comfy_need_lazy_init_bias", False):
+                layer.bias = empty(dtype, layer.out_features)
+
+
+def _set_model_type(base, name: str) -> None:
+    """The parameterisation the file was made of: some checkpoints tell theirs by a key outside the network."""
+    known = comfy.model_base.ModelType.__members__
+    if name in known and known[name] is not base.model_type:
+        base.model_type = known[name]
+        base.model_sampling = comfy.model_base.model_sampling(base.model_config, base.model_type)
+
+
+def _last_steps(about) -> int:
+    """Raises QuantizationError for what is no number of steps."""
+    text = about.get(_LAST_STEPS, "0")
+    if not (text.isascii() and text.isdecimal() and len(text) < 5 and int(text) <= MAX_STEPS):
+        raise QuantizationError(f"this file says last_steps {text[:20]!r}.", "download or save it again")
+    return int(text)
+
+
+def _settings(about) -> dict[str, float | bool]:
+    try:
+        found = json.loads(about.get(_SETTINGS, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return {key: value for key, value in found.items() if _plain(value)} if isinstance(found, dict) else {}
+
+
+def _plain(value) -> bool:
+    return isinstance(value, (bool, int, float)) and abs(value) < 1e6

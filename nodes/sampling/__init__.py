@@ -1,0 +1,1 @@
+"""Coefficients and precision put into the host's own sampling."""

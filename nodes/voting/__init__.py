@@ -1,0 +1,1 @@
+"""The blind vote: ballots that outlive the server."""

@@ -1,0 +1,1 @@
+"""What each layer loses in each format, and the best plan under a budget."""

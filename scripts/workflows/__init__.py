@@ -1,0 +1,1 @@
+"""The example workflows, made through the real page."""

@@ -1,0 +1,86 @@
+"""What can be no reference: each is refused by name, before anything is sampled."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def packed(pack, tiny):
+    """The tiny model in a format, as Quantize Model makes it."""
+
+    def packed(form: str, source):
+        job = pack("nodes.quantization.backends").job_for(source, form, group_size=0, backend="torch", include=["*"])
+        return pack("nodes.quantization.twin_model").quantized_twin(source, job)[0]
+
+    return packed
+
+
+@pytest.fixture
+def check(pack):
+    way = SimpleNamespace(name="euler", scheduler="simple", cfg=1.0)
+    return lambda model, reference: pack("nodes.calibrating.reference_model").check_reference(model, reference, way)
+
+
+@pytest.fixture
+def errors(pack):
+    return pack("qsched_core")
+
+
+def test_the_full_model_and_its_eight_bit_twin_are_references(check, packed, tiny):
+    full = tiny.model("EPS")
+    model = packed("w4a4", full)
+    check(model, full)
+    check(model, packed("w8a8", full))
+
+
+def test_the_model_itself_is_none(check, packed, tiny, errors, refused):
+    model = packed("w4a4", tiny.model("EPS"))
+    with refused(errors.CalibrationError, "the reference is the model itself."):
+        check(model, model.clone())
+
+
+def test_four_bits_are_none(check, packed, tiny, errors, refused):
+    full = tiny.model("EPS")
+    with refused(errors.CalibrationError, "the reference is quantised to "):
+        check(packed("w4a4", full), packed("w4a16", full))
+
+
+def test_another_family_is_none(check, tiny, demo, errors, refused):
+    with refused(errors.CalibrationError, "the reference is a "):
+        check(tiny.model("EPS"), demo[0])
+
+
+def test_another_latent_is_none(check, tiny, demo, errors, refused):
+    other = tiny.model("EPS").clone()
+    other.add_object_patch("latent_format", demo[0].model.latent_format)
+    with refused(errors.CalibrationError, "the reference makes latents of 16 channels"):
+        check(tiny.model("EPS"), other)
+
+
+def test_another_prediction_is_none(check, tiny, errors, refused):
+    with refused(errors.CalibrationError, "the reference samples as V_PREDICTION, the model as EPS."):
+        check(tiny.model("EPS"), tiny.model("V_PREDICTION"))
+
+
+def test_another_schedule_is_none(check, tiny, errors, refused):
+    from comfy_extras.nodes_model_advanced import ModelSamplingSD3
+
+    full = tiny.model("FLOW")
+    shifted = ModelSamplingSD3().patch(tiny.model("FLOW"), shift=5.0)[0]
+    with refused(errors.CalibrationError, "the reference has another schedule: sigma "):
+        check(ModelSamplingSD3().patch(full, shift=3.0)[0], shifted)
+
+
+@pytest.mark.parametrize(
+    ("name", "few"),
+    [
+        ("none", False), ("w8a8 per channel", False), ("conv+w8a16", False), ("float8_e4m3fn", False),
+        ("TensorWiseINT8Layout", False), ("conv+w4a8", True), ("w3a8", True), ("w6a8", True),
+        ("TensorCoreNVFP4Layout", True), ("convrot_w4a4", True), ("Q4_K", True), ("GGMLTensor", False),
+    ],
+)  # fmt: skip
+def test_names_of_formats_tell_few_bits(pack, name, few):
+    assert pack("qsched_core.quant").has_few_bits(name) == few
