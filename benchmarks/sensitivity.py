@@ -34,7 +34,7 @@ def main() -> None:
         load("pack.nodes.sampling.ksampler"),
     )
     sensitivity, plot, twin = (
-        load("pack.nodes.sensitivity"),
+        load("pack.nodes.quantization.study"),
         load("pack.calibration.plots.sensitivity"),
         load("pack.nodes.quantization.twin_model"),
     )

@@ -22,12 +22,12 @@ from . import (
     sensitivity,
     text_encoder,
 )
-from .arena import add_arena_routes
 from .calibrating.history import add_history_route
 from .host.folders import register_folders, sweep_folders
 from .library.curve import add_curve_route
 from .library.routes import add_library_routes
 from .renamed import register_renamed
+from .voting.routes import add_arena_routes
 
 
 class QSchedExtension(ComfyExtension):

@@ -17,8 +17,8 @@ from .calibrating.reference_model import check_reference
 from .calibrating.sampling_setup import way_of
 from .calibrating.scorer import load_scorer, metric_names
 from .calibrating.slider_pairs import picture_rows
+from .host.input_files import read_input
 from .host.reports import forget, keep_output
-from .prompts import read_input
 from .sampling.ksampler import Recipe, empty_latent
 from .sampling.sampler_menu import sampler_names
 from .sockets import CATEGORY, MetricSocket, PresetSocket, PromptsSocket

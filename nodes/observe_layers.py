@@ -12,10 +12,10 @@ from .host.progress import NodeProgress, node_id
 from .host.reports import keep_output
 from .quantization.patcher import ROOT
 from .quantization.sources import is_source, require_readable
+from .quantization.study import Prompts
 from .quantization.twin_model import Originals
 from .sampling.ksampler import Recipe
 from .sampling.sampler_menu import sampler_names
-from .sensitivity import Prompts
 from .sockets import CATEGORY, ObservationSocket
 
 

@@ -128,7 +128,7 @@ def _read(name: str, folder: Path) -> None:
     found = []
     for look in (
         lambda: folders.file_path("qsched_presets", name),
-        lambda: importlib.import_module("pack.nodes.prompts").input_path(name),
+        lambda: importlib.import_module("pack.nodes.host.input_files").input_path(name),
     ):
         try:
             found.append(look())

@@ -10,6 +10,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import folder_paths
+
 from ...calibration.votes import Votes
 from ...qsched_core import VoteError
 from ...qsched_core.atomic import replacing, write_new
@@ -202,3 +204,7 @@ class Ballots:
             raise VoteError(
                 f"the vote cannot be saved: {error.strerror or error}.", "free some space", status=507
             ) from error
+
+
+ballots = Ballots(lambda: Path(folder_paths.get_system_user_directory("qsched")) / "votes")
+"""All votes of this installation: nodes and pages share them."""

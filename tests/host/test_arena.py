@@ -133,14 +133,14 @@ def test_without_votes_nothing_runs_twice(client):
     assert "a" in cached
 
 
-def test_without_a_preset_the_vote_works_and_a_node_that_needs_one_does_not_run(client, server, module):
+def test_without_a_preset_the_vote_works_and_a_node_that_needs_one_does_not_run(client, server, pack):
     graph = arena(2, ballot=13)
     del graph["a"]["inputs"]["preset"]
     assert run(client, graph)[1].startswith("0 of 2")
     graph["save"] = node("QSchedSavePreset", preset=["a", 0], name="none", author="", license="", notes="")
     assert "save" not in client.run(graph)
     # The host tells it to the page alone, as an error of that node.
-    assert module.NO_PRESET.message.endswith("no preset to hand on. Fix: plug one into it")
+    assert pack("nodes.arena").NO_PRESET.message.endswith("no preset to hand on. Fix: plug one into it")
 
 
 # --- blindness
@@ -289,8 +289,8 @@ def test_a_restarted_server_goes_on_with_the_same_vote(host, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def module(pack):
-    return pack("nodes.arena")
+def pairs_of(pack):
+    return pack("nodes.voting.pairs")
 
 
 @pytest.fixture(scope="module")
@@ -298,25 +298,25 @@ def ballots(pack):
     return pack("nodes.voting.ballots")
 
 
-def test_lists_of_batches_of_many_sizes_make_pairs(module):
+def test_lists_of_batches_of_many_sizes_make_pairs(pairs_of):
     sizes = [(2, 8, 8, 3), (1, 4, 12, 3)]
-    pairs = module.read_pairs([torch.zeros(size) for size in sizes], [torch.ones(size) for size in sizes])
+    pairs = pairs_of.read_pairs([torch.zeros(size) for size in sizes], [torch.ones(size) for size in sizes])
     assert [tuple(one.shape) for one, _ in pairs] == [(8, 8, 3), (8, 8, 3), (4, 12, 3)]
 
 
 @pytest.mark.parametrize("bad", [None, torch.zeros(8, 8, 3), torch.zeros(1, 8, 8, 2), torch.zeros(1, 0, 8, 3)])
-def test_what_is_no_picture_is_refused(module, pack, bad):
+def test_what_is_no_picture_is_refused(pairs_of, pack, bad):
     with pytest.raises(pack("qsched_core").VoteError, match="with_preset holds something that is no picture"):
-        module.read_pairs([torch.zeros(1, 8, 8, 3)], [bad])
+        pairs_of.read_pairs([torch.zeros(1, 8, 8, 3)], [bad])
 
 
-def test_equal_pairs_are_not_asked_and_every_pixel_makes_another_vote(module):
+def test_equal_pairs_are_not_asked_and_every_pixel_makes_another_vote(pairs_of):
     one, other = torch.zeros(3, 8, 8, 3), torch.zeros(3, 8, 8, 3)
     other[1:, 0, 0] = 1.0
     other[2, 1, 1] = float("nan")  # black, as the page would show it
 
     def key(first, second, ballot=1):
-        return module.ballot_key(module.read_pairs([first], [second]), ballot)
+        return pairs_of.ballot_key(pairs_of.read_pairs([first], [second]), ballot)
 
     first, asked = key(one, other)
     assert asked == [1, 2]
@@ -325,12 +325,12 @@ def test_equal_pairs_are_not_asked_and_every_pixel_makes_another_vote(module):
     assert len({first, key(other, one)[0], key(one, other, 2)[0], key(one, changed)[0]}) == 4
 
 
-def test_texts_are_spread_cut_and_counted(module, pack):
-    assert module.texts_of([], 2) == ["", ""]
-    assert module.texts_of(["a\n cat"], 2) == ["a cat", "a cat"]
-    assert module.texts_of(["a", "b" * 999], 2) == ["a", "b" * 300]
+def test_texts_are_spread_cut_and_counted(pairs_of, pack):
+    assert pairs_of.texts_of([], 2) == ["", ""]
+    assert pairs_of.texts_of(["a\n cat"], 2) == ["a cat", "a cat"]
+    assert pairs_of.texts_of(["a", "b" * 999], 2) == ["a", "b" * 300]
     with pytest.raises(pack("qsched_core").VoteError, match="3 texts for 2 pairs"):
-        module.texts_of(["a"] * 3, 2)
+        pairs_of.texts_of(["a"] * 3, 2)
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_the_twins_values_are_those_of_the_file(pack, library, sampled):
 
 
 def test_the_sensitivity_of_a_loaded_model_is_studied(pack, library, sampled):
-    quant, study = pack("qsched_core.quant"), pack("nodes.sensitivity").study
+    quant, study = pack("qsched_core.quant"), pack("nodes.quantization.study").study
     network = sampled.model.diffusion_model
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 16, 8, 8, generator=generator)

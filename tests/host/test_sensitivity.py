@@ -70,7 +70,7 @@ def made(request, node, source, positive):
 
 @pytest.fixture(scope="module")
 def study(pack, source, positive):
-    sensitivity = pack("nodes.sensitivity")
+    sensitivity = pack("nodes.quantization.study")
     prompts = sensitivity.Prompts(
         source, positive, None, latent(), pack("nodes.sampling.ksampler").Recipe(4, 1, "euler", "simple")
     )
@@ -262,7 +262,7 @@ def test_a_lora_is_sampled_with_and_the_weights_below_it_are_judged(pack, node, 
     }
     patched = comfy.sd.load_lora_for_models(source, None, lora, 0.5, 0.0)[0]
     before = {name: value.clone() for name, value in source.model.state_dict().items()}
-    sensitivity = pack("nodes.sensitivity")
+    sensitivity = pack("nodes.quantization.study")
     recipe = pack("nodes.sampling.ksampler").Recipe(2, 1, "euler", "simple")
     found = {}
     for kind, model in (("without", source), ("with", patched)):

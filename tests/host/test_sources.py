@@ -242,9 +242,9 @@ def test_layers_are_observed_and_studied_as_those_of_floats(pack):
     twin, report = twin_of(pack, source, observation=seen)
     assert any(layer.fit is not None and layer.fit.better for layer in report.quantized)
     assert 0 < relative(picture(twin), picture(source)) < 0.6
-    forms = pack("nodes.sensitivity").read_formats("w4a8, w8a8")
+    forms = pack("nodes.quantization.study").read_formats("w4a8, w8a8")
     for given in (None, seen):
-        found = pack("nodes.sensitivity").study(
+        found = pack("nodes.quantization.study").study(
             source, lambda: picture(source), forms, "layers", lambda done, total, text: None, given
         )
         whole = found.plan(average_bits=8.5)
@@ -280,7 +280,7 @@ def test_what_only_its_own_pack_can_read_is_refused_with_the_way_that_works(pack
         for attempt in (
             lambda source=source: twin_of(pack, source),
             lambda source=source: pack("nodes.observe_layers").observed(source, lambda: None, 2**20),
-            lambda source=source: pack("nodes.sensitivity").check_budget(source, [], 5.0),
+            lambda source=source: pack("nodes.quantization.study").check_budget(source, [], 5.0),
         ):
             with refused(error, text, "Q-Sched Sampler", layer=LAYER):
                 attempt()

@@ -47,7 +47,7 @@ class VideoVAE:
 def prompts(pack):
     generator = torch.Generator().manual_seed(1)
     conditionings = [[[torch.randn(1, 5, WIDTH, generator=generator), {}]] for _ in TEXTS]
-    return pack("nodes.prompts").PromptList(TEXTS, "", "digest", conditionings=conditionings)
+    return pack("nodes.calibrating.prompt_list").PromptList(TEXTS, "", "digest", conditionings=conditionings)
 
 
 @pytest.fixture

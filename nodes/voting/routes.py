@@ -1,0 +1,68 @@
+"""The blind vote over HTTP, for the node on the page: what it shows, and what is voted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from aiohttp import web
+
+from ...qsched_core import VoteError
+from ..host.page_requests import post_route
+from ..host.server import page_server
+from .ballots import ballots
+
+MOST_BODY = 1000
+"""Bytes of a vote."""
+
+
+def add_arena_routes() -> None:
+    """GET /qsched/arena?key=KEY or ?workflow=ID, and POST /qsched/arena/vote with {"key", "pair", "choice"}; nothing
+    where no server runs. To be called once, as the pack is loaded."""
+    server = page_server()
+    if server is None:
+        return
+
+    @server.routes.get("/qsched/arena")
+    async def state(request: web.Request) -> web.Response:
+        if "workflow" in request.query:
+            return web.json_response({"nodes": ballots.noted(request.query["workflow"])})
+        return await _answer(request.query.get("key"))
+
+    @post_route(server, "/qsched/arena/vote")
+    async def vote(request: web.Request) -> web.Response:
+        try:
+            key, pair, choice = _read_vote(await _body(request))
+            await asyncio.to_thread(ballots.act, key, pair, choice)  # it waits for the disk
+        except VoteError as error:
+            return _refusal(error)
+        server.send_sync("qsched.arena", {"key": key})  # to every tab that shows it
+        return await _answer(key)
+
+
+async def _body(request: web.Request) -> bytes:
+    """Nothing where it is too long to be a vote."""
+    length = request.content_length
+    return await request.read() if length is not None and length <= MOST_BODY else b""
+
+
+def _read_vote(body: bytes) -> tuple[str, int, str]:
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        told = None
+    found = [told.get(name) for name in ("key", "pair", "choice")] if isinstance(told, dict) else [None] * 3
+    if [type(value) for value in found] != [str, int, str]:
+        raise VoteError("this is no vote.", 'send {"key": text, "pair": number, "choice": text}', status=400)
+    return tuple(found)
+
+
+async def _answer(key: str | None) -> web.Response:
+    try:
+        return web.json_response(await asyncio.to_thread(ballots.told, key))
+    except VoteError as error:
+        return _refusal(error)
+
+
+def _refusal(error: VoteError) -> web.Response:
+    return web.json_response({"error": str(error)}, status=error.fields.get("status", 400))
