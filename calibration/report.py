@@ -79,7 +79,7 @@ def verdict(result: Result) -> list[str]:
     """The result in sentences that a sceptic accepts, the answer first."""
     lines = [_headline(result)]
     lines += _drifts(result) + _on_reference(result)
-    lines += _gains(result) + _bought(result) + _luck(result) + _border(result)
+    lines += _power(result) + _gains(result) + _bought(result) + _luck(result) + _border(result)
     return [*lines, *_guarded(result), *_effort(result), _objective(result)]
 
 
@@ -189,6 +189,15 @@ def _on_reference(result: Result) -> list[str]:
     if result.answer == RETUNING:
         lines.append("So the gain is re-tuning of the sampler: the reference model gains as much. Your taste decides.")
     return lines
+
+
+def _power(result: Result) -> list[str]:
+    """What was not found may still be there: how small a gain so many prompts can show."""
+    unclear = result.answer == RETUNING or (result.answer == NOTHING and result.gain.low <= 0 <= result.gain.high)
+    if not unclear or result.coefficients.is_identity or not 0 < result.smallest_found < math.inf:
+        return []
+    gain = f"{result.smallest_found:.{decimals([result.smallest_found], 2)}f}"
+    return [f"A repair of JAQ {gain} would be found four times in five on so many prompts; more find smaller ones."]
 
 
 def _guarded(result: Result) -> list[str]:

@@ -27,8 +27,13 @@ UNGUIDED_STATISTICS = ("contrast", "saturation")
 """Those that may not move where no reference says what is right: sharpness and noise move with a repair too."""
 
 MEAN_DRIFT = 0.02
-"""Relative change of a pixel statistic, its interval clear of zero, that is a drift. A person sees about 2 % of
-contrast side by side."""
+"""Relative change of a pixel statistic or a distance that is tolerated. A person sees about 2 % of contrast side by
+side."""
+
+POWER = 0.8
+"""Share of the studies in which the smallest gain that a verdict claims to find is found; the usual one."""
+
+OPTIMISED = ("tc", "iq", "jaq")
 
 Score = Callable[[object, Sequence[int]], Scores]
 """score(pictures, indices) -> {"tc": (B,), "iq": (B,), …}"""
@@ -95,6 +100,18 @@ def paired_gain(base: Evaluation, candidate: Evaluation, metric: str, n_prompts:
     return _interval(_differences(base, candidate, metric), base.indices, n_prompts, confidence)
 
 
+def smallest_found(interval: Interval, confidence: float) -> float:
+    """The gain that an interval as wide as this one lies above zero for in ``POWER`` of the studies (the noncentral t
+    distribution of such a gain); inf for one prompt."""
+    half, freedom = interval.high - interval.gain, interval.prompts - 1
+    if not math.isfinite(half):
+        return math.inf
+    from scipy.special import nctdtrinc, stdtrit
+
+    quantile = float(stdtrit(freedom, (1 + confidence) / 2))
+    return half / quantile * float(nctdtrinc(freedom, 1 - POWER, quantile))
+
+
 def net_gain(
     base: Evaluation,
     candidate: Evaluation,
@@ -131,28 +148,56 @@ def _interval(differences: np.ndarray, indices: Sequence[int], n_prompts: int, c
     return Interval(gain, gain - half, gain + half, count)
 
 
-def drifts(base: Evaluation, gains: Mapping[str, Interval], reference: Evaluation | None = None) -> tuple[str, ...]:
-    """Metrics that nobody optimised and that got worse beyond their noise.
+def drifts(
+    base: Evaluation, gains: Mapping[str, Interval], reference: Evaluation | None = None, confidence: float = 0.95
+) -> tuple[str, ...]:
+    """Metrics that nobody optimised and that got worse by more than is tolerated.
 
-    A distance gets worse by growing, a pixel statistic by going ``MEAN_DRIFT`` or more away from that of the
-    ``reference`` model's pictures; all others by falling. Without a reference contrast and saturation may not move
-    either way; sharpness and noise may, because a repair moves them too.
+    A distance gets worse by growing, a pixel statistic by going away from that of the ``reference`` model's pictures;
+    all others by falling. Without a reference contrast and saturation may not move either way; sharpness and noise
+    may, because a repair moves them too. Statistics and distances are tolerated ``MEAN_DRIFT`` of what they are.
+
+    All metrics are one family: the chance that any of them is named although none got worse is at most 1 -
+    ``confidence``. (Each tested by itself, nine metrics name one in one true repair of five.) One-sided t tests of
+    the paired differences over prompts, by Holm's step-down procedure, which holds for dependent metrics too (Holm,
+    A simple sequentially rejective multiple test procedure, 1979). ``gains`` are intervals at ``confidence``.
     """
-    return tuple(
-        metric
-        for metric, change in gains.items()
-        if metric not in ("tc", "iq", "jaq") and change.excludes_zero and _is_worse(metric, change, base, reference)
-    )
+    chances = {}
+    for metric, change in gains.items():
+        worse_by = None if metric in OPTIMISED else _beyond_tolerance(metric, change.gain, base, reference)
+        if worse_by is not None:
+            chances[metric] = _chance(worse_by, change, confidence)
+    found = set()
+    for rank, metric in enumerate(sorted(chances, key=chances.__getitem__)):
+        if not chances[metric] <= (1 - confidence) / (len(chances) - rank):
+            break
+        found.add(metric)
+    return tuple(metric for metric in gains if metric in found)
 
 
-def _is_worse(metric: str, change: Interval, base: Evaluation, reference: Evaluation | None) -> bool:
-    if metric not in STATISTICS:
-        return change.gain > 0 if metric.startswith("distance") else change.gain < 0
+def _beyond_tolerance(metric: str, gain: float, base: Evaluation, reference: Evaluation | None) -> float | None:
+    """How much worse a metric got than is tolerated, in its own unit; None where nobody knows what is worse."""
     before = base.mean(metric)
+    if metric not in STATISTICS:
+        is_distance = metric.startswith("distance")
+        return gain - MEAN_DRIFT * max(before, 0.0) if is_distance else -gain
     if reference is None and metric not in UNGUIDED_STATISTICS:
-        return False
+        return None
     right = before if reference is None else reference.mean(metric)
-    return away(before, before + change.gain, right) >= MEAN_DRIFT * abs(right)
+    return away(before, before + gain, right) - MEAN_DRIFT * abs(right)
+
+
+def _chance(worse_by: float, change: Interval, confidence: float) -> float:
+    """Of seeing a metric as much worse or more where it is not worse at all: Student's t with the interval's error."""
+    half = change.high - change.gain
+    if not worse_by > 0 or not math.isfinite(half):
+        return 1.0
+    if half == 0:
+        return 0.0
+    from scipy.special import stdtr, stdtrit
+
+    freedom = change.prompts - 1
+    return float(stdtr(freedom, -worse_by / half * stdtrit(freedom, (1 + confidence) / 2)))
 
 
 def away(before: float, after: float, right: float) -> float:

@@ -118,6 +118,21 @@ def test_a_refusal_says_why(changed, first, short):
 DRIFTED = with_gains(contrast=gain(0.0196), **{"distance to full": gain(0.0123, 0.001)})
 
 
+def test_what_was_not_found_is_said_with_what_could_have_been_found():
+    """A user with few prompts must not read "nothing found" as "there is nothing"."""
+    sentence = "A repair of JAQ 0.041 would be found four times in five on so many prompts; more find smaller ones."
+    unclear = with_gains(jaq=gain(0.005))
+    assert sentence in verdict(refused(gains=unclear, smallest_found=0.0413))
+    assert sentence in verdict(result(answer="re-tuning", accepted=False, smallest_found=0.0413))
+    for clear in (
+        result(smallest_found=0.0413),
+        refused(gains=DRIFTED, drifts=("contrast", "distance to full"), smallest_found=0.0413),
+        refused(gains=with_gains(jaq=gain(-0.2)), smallest_found=0.0413),
+        refused(gains=unclear, smallest_found=math.inf),
+    ):
+        assert not any("four times in five" in line for line in verdict(clear))
+
+
 def test_a_gain_that_drifts_is_not_accepted_and_says_where_it_drifts():
     """Regression: it was accepted, with a warning behind it."""
     drifting = refused(gains=DRIFTED, drifts=("contrast", "distance to full"))

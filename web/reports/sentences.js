@@ -43,6 +43,13 @@ const SENTENCES = [
   ],
   ["Net of that: JAQ {0}.", "扣除后：JAQ {0}。", "差し引き：JAQ {0}。", "이를 뺀 값: JAQ {0}.", "Net de cela : JAQ {0}."],
   [
+    "A repair of JAQ {0} would be found four times in five on so many prompts; more find smaller ones.",
+    "以这么多提示词，JAQ 为 {0} 的修复五次中有四次能被发现；提示词越多，能发现的修复越小。",
+    "この数のプロンプトでは、JAQ {0} の修復を 5 回に 4 回見つけられます。多いほど小さな修復も見つかります。",
+    "이만큼의 프롬프트로는 JAQ {0}의 복구를 다섯 번 중 네 번 찾아냅니다. 많을수록 더 작은 복구도 찾습니다.",
+    "Une réparation de {0} en JAQ serait vue quatre fois sur cinq avec ces prompts ; plus de prompts en voient de plus petites.",
+  ],
+  [
     "So the gain is re-tuning of the sampler: the reference model gains as much. Your taste decides.",
     "因此增益只是重新调整采样器：参考模型获得同样的增益。由您的喜好决定。",
     "つまり改善はサンプラーの再調整です：参照モデルも同じだけ改善します。好みで決めてください。",
