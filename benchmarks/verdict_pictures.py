@@ -317,7 +317,7 @@ def main() -> None:
     rows = dict(sorted(rows.items()))
     studies = {name: [study(row) for row in found] for name, found in rows.items()}
     summaries = {name: summary(name, found) for name, found in studies.items()}
-    facts = {"prompts": PROMPTS, "trials": TRIALS, "fresh prompts": FRESH}
+    facts = {"prompts": PROMPTS, "trials": TRIALS, "fresh prompts": FRESH, "held-out prompts": HELD_OUT}
     facts["accepted, by held-out prompts"] = by_prompts(rows, studies)
     record(
         "verdict_pictures", {**facts, "in all": in_all(summaries.values()), "settings": summaries, "studies": studies}
