@@ -30,6 +30,7 @@ from ...qsched_core.quant import (
 )
 from ..sampling.step_precision import put_last_steps
 from .layer_patches import is_adapter
+from .mean_correction import correct_means
 from .patcher import PackedPatcher, key_of, network_of, packed_patcher
 from .sources import copied, float_value, is_source, require_readable
 
@@ -87,6 +88,10 @@ def _quantized_twin(source, job: Job, on_layer: Callable[[int, int], None]):
     put_last_steps(patcher, report.last_steps)
     for name in packed:
         _keep_adapters(patcher, key_of(base, f"{name}.weight"))
+    if job.fits:
+        report = replace(report, correction=correct_means(
+            patcher, packed, job.observation, lambda: on_layer(total, total)
+        ))  # fmt: skip
     if source.cached_patcher_init is not None:
         # An observation holds inputs and the model it was made of: a twin does not keep it alive.
         seen = None if job.observation is None else weakref.ref(job.observation)

@@ -13,6 +13,7 @@ from .backends import (
     Way,
     ways,
 )
+from .correction import Correction, add_to_biases, mean_correction
 from .files import Stored, load_quantized, restore, save_quantized, write_checked
 from .fitting import Fit
 from .formats import FORMATS, Format, read_format, resolve_format
@@ -37,6 +38,7 @@ __all__ = [
     "RECIPES",
     "QUALITIES",
     "Backend",
+    "Correction",
     "Fit",
     "Format",
     "Job",
@@ -60,6 +62,7 @@ __all__ = [
     "TorchBackend",
     "UNQUANTISED",
     "Way",
+    "add_to_biases",
     "candidates",
     "is_packed",
     "has_few_bits",
@@ -69,6 +72,7 @@ __all__ = [
     "load_observation",
     "load_quantized",
     "may_be",
+    "mean_correction",
     "measure_sensitivity",
     "module_bytes",
     "observe",

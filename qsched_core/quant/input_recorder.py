@@ -28,6 +28,10 @@ JUDGED_SHARE = 4
 praise every rounding that was fitted to those pictures."""
 
 
+CALLS_BYTES = 2**28
+"""Of the calls that are kept to be repeated, with the means of their layers' outputs: 15 of FLUX."""
+
+
 class Sample:
     """A uniform sample of ``size`` items from a stream, the same in every run: the items with the smallest lots."""
 
@@ -149,25 +153,76 @@ class FirstToken:
 
 
 @dataclass
+class Call:
+    """One call of the whole network: what it was given (tensors and containers copied: what it does to them is no
+    longer seen), the first tensor that it returned, and for each layer with a bias the mean of each output channel
+    (N,), once for every time that the layer was called in it. ``lot`` orders calls at random, the same in every run."""
+
+    number: int
+    args: tuple
+    kwargs: dict[str, Any]
+    lot: float = 0.0
+    output: Tensor | None = None
+    means: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def again(self, network: nn.Module) -> Tensor:
+        """The first tensor that the network returns of the same arguments. Some networks use theirs up."""
+        args, kwargs = copied((self.args, self.kwargs))
+        return first_tensor(network(*args, **kwargs))
+
+
+@dataclass
 class Calls:
-    """A few calls of the whole network, tensors and containers copied: what it does to them is no longer seen."""
+    """A few calls of the whole network, drawn at random, within ``CALLS_BYTES`` but at least ``few``."""
 
     sample: Sample
+    few: int = 0
     seen: int = 0
     batch: int = 1
-    kept: list[tuple[tuple, dict[str, Any]]] = field(default_factory=list)
+    kept: list[Call] = field(default_factory=list)
+    open: Call | None = None
 
-    def take(self, args: tuple, kwargs: dict[str, Any]) -> None:
+    def take(self, args: tuple, kwargs: dict[str, Any], more: int = 0) -> None:
+        """``more`` bytes are what will be recorded of each call beside its arguments."""
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        wide = [tensor for tensor in tensors if tensor.ndim > 1]
+        self.batch = len(wide[0]) if wide else 1
+        if not self.seen:
+            size = more + sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+            self.sample.size = min(self.sample.size, max(self.few, CALLS_BYTES // max(1, size)))
         self.seen += 1
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.ndim > 1]
-        self.batch = len(tensors[0]) if tensors else 1
+        self.open = None
         places, items = self.sample.offered(1)
         if not len(items):
             return
-        if int(places[0]) == len(self.kept):
-            self.kept.append(copied((args, kwargs)))
-        else:
-            self.kept[int(places[0])] = copied((args, kwargs))
+        place = int(places[0])
+        self.open = Call(self.seen - 1, *copied((args, kwargs)), float(self.sample.lots[place]))
+        self.kept[place : place + 1] = [self.open]
+
+    def some(self, count: int) -> list[Call]:
+        """``count`` of them, drawn at random."""
+        return sorted(self.kept, key=lambda call: call.lot)[:count]
+
+    def split(self) -> tuple[list[Call], list[Call]]:
+        """(those to learn from, those that judge: the last of what was seen), each in the order of the calls."""
+        order = sorted(self.kept, key=lambda call: call.number)
+        first = self.seen - self.seen // JUDGED_SHARE
+        return [call for call in order if call.number < first], [call for call in order if call.number >= first]
+
+
+def first_tensor(tree: Any) -> Tensor:
+    """The first tensor of what a network returns."""
+    return next(leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+
+
+def channel_of(layer: nn.Module) -> int:
+    """The axis of a layer's output that its bias runs along."""
+    return 1 if hasattr(layer, "kernel_size") else -1
+
+
+def channel_means(output: Tensor, channel: int) -> Tensor:
+    """(N,) float32: an output's mean over all axes but ``channel``."""
+    return output.detach().float().movedim(channel, -1).flatten(0, -2).mean(0)
 
 
 def copied(tree: Any) -> Any:
@@ -211,11 +266,13 @@ def observing(
     calls: int,
     on_call: Callable[[int], None],
     fitted: Collection[str] = (),
+    few: int = 0,
 ) -> Iterator[Observed]:
     """While this is open, inputs of ``layers`` (below ``root``) are recorded by hooks, which are gone afterwards.
 
     Of each layer the rows that judge it are kept, and of those named in ``fitted`` ``FIT_ROWS`` more. ``calls`` are
-    kept of the root's; ``on_call(number so far)`` is told of each, before it is made, and may raise.
+    kept of the root's, where memory is short ``few``; if these are fewer than ``calls``, with the means of the layers'
+    outputs. ``on_call(number so far)`` is told of each, before it is made, and may raise.
     """
     found = Observed(
         {
@@ -223,8 +280,10 @@ def observing(
             for name, layer in layers.items()
         },
         {name: FirstToken() for name, layer in layers.items() if not isinstance(layer, nn.Conv2d)},
-        Calls(Sample(calls)),
+        Calls(Sample(calls), few),
     )
+    biased = {name: layer for name, layer in layers.items() if calls > few and layer.bias is not None}
+    mean_bytes = 4 * sum(layer.bias.numel() for layer in biased.values())
 
     def layer_hook(name: str):
         def hook(layer: nn.Module, args: tuple) -> None:
@@ -241,10 +300,25 @@ def observing(
 
     def root_hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         on_call(found.calls.seen)
-        found.calls.take(args, kwargs)
+        found.calls.take(args, kwargs, mean_bytes)
+
+    def mean_hook(name: str, channel: int):
+        def hook(layer: nn.Module, args: tuple, output: Any) -> None:
+            if found.calls.open is not None and isinstance(output, Tensor):
+                found.calls.open.means.setdefault(name, []).append(channel_means(output, channel).cpu())
+
+        return hook
+
+    def output_hook(module: nn.Module, args: tuple, output: Any) -> None:
+        if found.calls.open is not None:
+            found.calls.open.output = first_tensor(output).detach().to("cpu", copy=True)
+            found.calls.open = None
 
     hooks = [layer.register_forward_pre_hook(layer_hook(name)) for name, layer in layers.items()]
     hooks.append(root.register_forward_pre_hook(root_hook, with_kwargs=True))
+    if calls:
+        hooks += [layer.register_forward_hook(mean_hook(name, channel_of(layer))) for name, layer in biased.items()]
+        hooks.append(root.register_forward_hook(output_hook))
     try:
         yield found
     finally:

@@ -29,7 +29,10 @@ EDGE_SHARE = 0.01
 convolution, 0.1 % of the weights, moved the picture's mean by 5 to 36 % of its norm, at random in each fit."""
 
 CALLS = 4
-"""Calls of the network that are kept to be repeated."""
+"""Calls of the network that a study repeats for every layer and format."""
+
+CORRECTED_CALLS = 16
+"""Calls by which the means of packed layers are corrected."""
 
 FORMAT, VERSION = "qsched-observation", "2"
 
@@ -173,7 +176,8 @@ def observe(
     """
     layers = {name: layer for name, layer in candidates(module, recipe) if is_source(layer) or _is_plain(layer)}
     group = _within({name: layer for name, layer in layers.items() if _fits(layer)}, budget) if fit else []
-    with torch.no_grad(), observing(module, layers, calls, on_call, group) as seen:
+    kept = max(calls, CORRECTED_CALLS) if fit else calls
+    with torch.no_grad(), observing(module, layers, kept, on_call, group, calls) as seen:
         run()
     reached = {name: _inputs(name, layer, seen, name in group) for name, layer in layers.items() if name in seen.usage}
     if not reached:

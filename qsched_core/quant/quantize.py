@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..coefficients import MAX_STEPS
 from ..errors import QuantizationError
 from .backends import AUTO, Backend, Way, default_backends, ways
+from .correction import add_to_biases, mean_correction
 from .fitting import Fit, fitted_twin
 from .formats import Format, resolve_format
 from .inspection import floats_as_half, is_packed, packed_weight, stored_bytes
@@ -221,8 +222,14 @@ def quantize(
             for name in names[report.name] if twin is not None else ():
                 parent, _, leaf = name.rpartition(".")
                 setattr(module.get_submodule(parent), leaf, twin)
+        correction = None
+        if job.fits:
+            done = [report.name for report in reports if not report.reason]
+            correction = mean_correction(module, done, observation.calls)
+            add_to_biases(module, correction.values)
     size = module_bytes(module)
-    report = QuantReport(tuple(reports), before, size, tuple(job.notes), last_steps=job.wide_steps)
+    report = QuantReport(tuple(reports), before, size, tuple(job.notes), last_steps=job.wide_steps,
+                         correction=correction)  # fmt: skip
     require_some(report, job)
     return report
 

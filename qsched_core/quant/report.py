@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..precision import LAST_STEP_BITS, Precision
+from .correction import Correction
 from .fitting import Fit
 from .inspection import floats_as_half
 
@@ -39,7 +40,7 @@ class LayerReport:
 class QuantReport:
     """All layers, and bytes of the whole module with floats counted as 2 bytes. ``notes``: why not other backends.
     ``source`` is how it was quantised before, "none" if it was not. ``last_steps`` of a picture run with 8-bit
-    activations."""
+    activations. ``correction`` is that of the layers' means, where rounding was fitted."""
 
     layers: tuple[LayerReport, ...]
     bytes_before: int
@@ -47,6 +48,7 @@ class QuantReport:
     notes: tuple[str, ...] = ()
     source: str = "none"
     last_steps: int = 0
+    correction: Correction | None = None
 
     def precision(self, sigmas: Sequence[float]) -> Precision | None:
         """The bits of each step of a schedule (n + 1,) that ends at 0; None: the formats' own in all of them."""
@@ -116,7 +118,19 @@ class QuantReport:
             before, after = (sum(getattr(fit, name) for fit in better) / len(better) for name in ("nearest", "fitted"))
             lines[0] += f" Mean relative output error on other inputs: nearest {before:.4f}, fitted {after:.4f}."
         why = Counter(fit.note for fit in fits if not fit.better)
-        return lines + [f"Rounded to nearest {count}: {note}." for note, count in why.most_common()]
+        lines += [f"Rounded to nearest {count}: {note}." for note, count in why.most_common()]
+        return lines + self._means()
+
+    def _means(self) -> list[str]:
+        """What correcting the layers' means gave, on calls that nothing was learned from."""
+        found = self.correction
+        if found is None:
+            return []
+        errors = "" if found.before is None else f" Error of the network's output: {found.before:.4f}"
+        if not found.values:
+            than = f"{errors}, corrected {found.after:.4f}." if errors else ""
+            return [f"Means of outputs are not corrected: {found.note}.{than}"]
+        return [f"Means of outputs corrected in {len(found.values)} layers.{errors}, corrected {found.after:.4f}."]
 
 
 def _activation_bits(layer: LayerReport) -> int:

@@ -116,6 +116,31 @@ def test_the_best_is_kept_in_a_file(pack, quantise, observation, source, encoded
     assert same_bits(one, other)
 
 
+def test_means_are_corrected_on_the_loaded_model_under_its_patches(pack, quantise, observation, source, monkeypatch):
+    """What a patch put in place of a bias is taken back when the model is unloaded: the correction has to stay."""
+    import comfy.model_management
+
+    module = pack("nodes.quantization.mean_correction")
+    layer = "double_blocks.0.img_mlp.0"
+    plain, report = quantise("w4a8", observation=observation[0])
+    assert "Means of outputs" in report
+    before = plain.model.diffusion_model.get_submodule(layer).bias.clone()
+    patched = plain.clone()
+    patched.add_patches({f"diffusion_model.{layer}.bias": (torch.ones_like(before),)})
+    real = module.mean_correction
+
+    def found(root, names, calls, on_call):
+        real(root, names, calls, on_call)  # the network can be called where it lies
+        assert torch.allclose(root.get_submodule(layer).bias, before + 1)
+        return pack("qsched_core.quant").Correction({layer: torch.full_like(before, 0.25)}, 0.2, 0.1)
+
+    monkeypatch.setattr(module, "mean_correction", found)
+    module.correct_means(patched, [layer], observation[0])
+    assert torch.allclose(patched.model.diffusion_model.get_submodule(layer).bias, before + 1.25)
+    comfy.model_management.unload_all_models()
+    assert torch.allclose(patched.model.diffusion_model.get_submodule(layer).bias, before + 0.25)
+
+
 def test_the_observation_is_used_but_for_the_rounding(quantise, observation):
     _, fast = quantise(observation=observation[0], quality="fast")
     assert "sees one row per picture" in fast

@@ -11,18 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import prod, sqrt
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_leaves
 
 from ...errors import QuantizationError
 from ..backends import TorchBackend, Way
 from ..fitting import fitted_twin
 from ..formats import Format, resolve_format
-from ..input_recorder import Calls, copied
+from ..input_recorder import Call
 from ..inspection import floats_as_half, packed_weight, stored_bytes
 from ..layers import same_token
 from ..observation import CALLS, LayerInputs, Observation, observe
@@ -98,7 +96,7 @@ def measure_sensitivity(
             on_progress(number, len(reached), f"layer {number + 1} of {len(reached)}: {name}")
             found.append(meter.layer(name, seen.layers[name]))
         if depth == NETWORK:
-            found = list(_through_the_network(meter, found, seen.calls, on_progress))
+            found = list(_through_the_network(meter, found, seen.calls.some(calls), on_progress))
     studied = sum(layer.measures[-1].bytes for layer in found)
     tokens = sum(sum(layer.shape) for layer in found if layer.first_token is not None) * FLOAT_BYTES
     idle = tuple(name for name in layers if name not in reached)
@@ -227,12 +225,12 @@ class _Meter:
 
 
 def _through_the_network(
-    meter: _Meter, layers: list[LayerSensitivity], calls: Calls, on_progress: Callable[[int, int, str], None]
+    meter: _Meter, layers: list[LayerSensitivity], calls: Sequence[Call], on_progress: Callable[[int, int, str], None]
 ) -> Iterator[LayerSensitivity]:
     """The layers with what each format of each does to the network's output."""
-    total = sum(len(layer.measures) - 1 for layer in layers) * len(calls.kept)
+    total = sum(len(layer.measures) - 1 for layer in layers) * len(calls)
     done = 0
-    exact = [_output(meter.root, call) for call in calls.kept]
+    exact = [call.again(meter.root).float() for call in calls]
     for layer in layers:
         measures = []
         for measure in layer.measures:
@@ -241,19 +239,13 @@ def _through_the_network(
                 continue
             errors = []
             with meter.replaced(layer, measure.form):
-                for call, reference in zip(calls.kept, exact, strict=True):
+                for call, reference in zip(calls, exact, strict=True):
                     on_progress(done, total, f"network with {layer.name} in {measure.form}")
-                    errors.append(content_and_quality(_output(meter.root, call), reference))
+                    errors.append(content_and_quality(call.again(meter.root), reference))
                     done += 1
             content, quality = (sqrt(sum(e**2 for e in part) / len(part)) for part in zip(*errors, strict=True))
             measures.append(replace(measure, content=content, quality=quality))
         yield replace(layer, measures=tuple(measures))
-
-
-def _output(root: nn.Module, call: tuple[tuple, dict[str, Any]]) -> Tensor:
-    """The first tensor of what the network returns. Its arguments are copied: some networks use them up."""
-    args, kwargs = copied(call)
-    return next(leaf for leaf in tree_leaves(root(*args, **kwargs)) if isinstance(leaf, Tensor)).float()
 
 
 def _averaged(x: Tensor) -> Tensor:
