@@ -16,8 +16,11 @@ import torch
 from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
-_DORA_SCALE = {"lora": 4, "loha": 7, "lokr": 8}
-"""Adapters that add to the weight, and where their ``weights`` hold DoRA's scale: with one they rescale the weight."""
+_DORA_SCALE = {"lora": 4, "loha": 7, "lokr": 8, "glora": 5, "oft": 3, "boft": 3}
+"""Adapters, and where their ``weights`` hold DoRA's scale: with one they rescale the weight by its norm."""
+
+_ADDING = ("lora", "loha", "lokr")
+"""Adapters that add to the weight, where they have none."""
 
 _LORA_MID, _LORA_RESHAPE = 3, 5
 
@@ -36,6 +39,7 @@ class LayerPatches:
         shape: tuple[int, ...],
         wrappers: Sequence[Callable[[Tensor], Tensor]] = (),
         groups: int = 1,
+        norm_shift: Tensor | None = None,
     ):
         self.key, self.shape, self.wrappers = key, tuple(shape), tuple(wrappers)
         self.patches = [patch for patch in patches if _fits(patch, self.shape, key)]
@@ -47,6 +51,10 @@ class LayerPatches:
             self._dense = [patch for patch in self.patches if not _is_thin(patch, self.shape)]
             if self.rank * (self.shape[0] + prod(self.shape[1:])) >= prod(self.shape):
                 self._thin, self._dense = [], self.patches
+        # DoRA divides by the norm of the weight that it was trained on, which packing has changed. A weight that is
+        # replaced, or made larger, has no such norm.
+        rescales = any(_has_dora(patch) for patch in self.patches) and all(map(is_adapter, self.patches))
+        self._norm_shift = norm_shift if rescales else None
         self._resident: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -67,6 +75,8 @@ class LayerPatches:
         """Make the thin matrices there, once for all calls, as the host merges a patch when it loads a layer."""
         if self._thin:
             self._resident = self._factors(device, dtype)
+        if self._norm_shift is not None:
+            self._norm_shift = self._norm_shift.to(device)
         return self
 
     def added(self, layer, x: Tensor, out: Tensor) -> Tensor:
@@ -83,13 +93,25 @@ class LayerPatches:
 
     def merged(self, weight: Tensor) -> Tensor:
         """A float weight with the patches in it, float32 and in its own shape."""
-        return self._apply(weight.float().clone(), weight.float(), self.patches)
+        weight = weight.float()
+        long = self._as_long(weight)
+        patched = self._apply(long.clone(), long, self.patches)
+        if long is weight or patched.shape != weight.shape:
+            return patched
+        return weight + (patched - long)
+
+    def _as_long(self, weight: Tensor) -> Tensor:
+        """A packed weight with rows as long as the float one's."""
+        if self._norm_shift is None:
+            return weight
+        factor = 1 + self._norm_shift.to(weight)
+        return weight * factor.view(-1, *[1] * (weight.ndim - 1))
 
     def _weights(self, layer, device: torch.device, patches: Sequence[tuple]) -> tuple[Tensor, Tensor]:
         if self.additive:
             before = torch.zeros(self.shape, device=device)
         else:
-            before = layer.float_weight(device)
+            before = self._as_long(layer.float_weight(device))
         return before, self._apply(before.clone(), before, patches)
 
     def _apply(self, weight: Tensor, original: Tensor, patches: Sequence[tuple]) -> Tensor:
@@ -121,15 +143,19 @@ def is_adapter(patch: tuple) -> bool:
     return isinstance(patch[1], WeightAdapterBase)
 
 
+def _has_dora(patch: tuple) -> bool:
+    place = _DORA_SCALE.get(getattr(patch[1], "name", None)) if is_adapter(patch) else None
+    return place is not None and len(patch[1].weights) > place and patch[1].weights[place] is not None
+
+
 def _is_additive(patch: tuple) -> bool:
     """Whether it adds the same to every weight: then the weight need not be unpacked for it."""
     _, value, strength_model, _, _ = patch
     if strength_model != 1.0:
         return False
     if is_adapter(patch):
-        place = _DORA_SCALE.get(value.name)
         reshapes = value.name == "lora" and value.weights[_LORA_RESHAPE] is not None
-        return place is not None and value.weights[place] is None and not reshapes
+        return value.name in _ADDING and not _has_dora(patch) and not reshapes
     if not isinstance(value, tuple):
         return False
     kind, parts = ("diff", value) if len(value) == 1 else value

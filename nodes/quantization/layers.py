@@ -74,7 +74,7 @@ class PatchedAtOutput:
 
     def layer_patches(self, key: str, patches: list[tuple], wrappers: list[Callable] = ()) -> LayerPatches:
         """The host's patches of our weight, ready to be applied."""
-        return LayerPatches(key, patches, self.float_shape, wrappers, getattr(self, "groups", 1))
+        return LayerPatches(key, patches, self.float_shape, wrappers, getattr(self, "groups", 1), self.norm_shift)
 
     def _with_patched_bias(self, x: Tensor, out: Tensor, functions: list[Callable]) -> Tensor:
         if self.bias is None or not functions:
@@ -145,6 +145,7 @@ class HostLayer(PatchedAtOutput):
         packed = self.packed(weight)
         if return_weight:
             return packed
+        self.norm_shift = None  # of the weight that was here before
         if inplace_update:
             self.weight.data.copy_(packed)
         else:
@@ -218,6 +219,8 @@ def patched_at_output(linear: type[nn.Module]) -> type[nn.Module]:
 
     class NativeLinear(PatchedAtOutput, WideInSteps):
         """A Linear in one of the host's own layouts."""
+
+        norm_shift: Tensor | None = None  # no buffer: the host's files have no place for it
 
         def __setattr__(self, name: str, value: object) -> None:
             super().__setattr__(name, value)

@@ -27,7 +27,7 @@ from .backends.torch import TWINS
 from .branch import LowRank
 from .formats import Format
 from .inspection import is_packed
-from .layers import FIRST_TOKEN, INPUT_SCALE, QuantizedConv2d, QuantizedLayer
+from .layers import FIRST_TOKEN, INPUT_SCALE, NORM_SHIFT, QuantizedConv2d, QuantizedLayer
 from .packing import row_bytes, sound_scales
 from .rotation import SIZES, rotation_of
 
@@ -59,7 +59,7 @@ class Stored:
                 if part != "bias":
                     del found[f"{name}.{part}"]
         for name in self.layers:
-            for part in (*FIRST_TOKEN, INPUT_SCALE, *LOW_RANK):
+            for part in (*FIRST_TOKEN, INPUT_SCALE, NORM_SHIFT, *LOW_RANK):
                 found.pop(f"{name}.{part}", None)
         return found | {f"{name}.weight": tuple(layer["shape"]) for name, layer in self.layers.items()}
 
@@ -91,7 +91,18 @@ def save_quantized(
         raise QuantizationError("this model is not quantised.", "plug in Quantize Model W4A8's model")
     metadata = {**(about or {}), "format": FORMAT, "version": VERSION, "layers": json.dumps(layers)}
     values = module.state_dict() if values is None else values
+    values = {**values, **_norm_shifts(module, values)}
     write_checked(values, path, metadata, lambda file: load_quantized(file).tensors)
+
+
+def _norm_shifts(module: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``NORM_SHIFT`` of each layer whose bytes are among the ``values`` as they are in it."""
+    found = {}
+    for name, layer in module.named_modules(remove_duplicate=False):
+        shift = getattr(layer, NORM_SHIFT, None) if isinstance(layer, QuantizedLayer) else None
+        if shift is not None and torch.equal(values[f"{name}.weight"].cpu(), layer.weight.cpu()):
+            found[f"{name}.{NORM_SHIFT}"] = shift
+    return found
 
 
 def write_checked(
@@ -190,6 +201,7 @@ def _layers(text: str, tensors: Mapping[str, Any], path: Path) -> dict[str, dict
             _check(name, layer, tensors[f"{name}.weight"])
             _check_first_token(layer, [tensors.get(f"{name}.{part}") for part in FIRST_TOKEN])
             _check_input_scale(layer, tensors.get(f"{name}.{INPUT_SCALE}"))
+            _check_norm_shift(layer, tensors.get(f"{name}.{NORM_SHIFT}"))
             _check_low_rank(layer, [tensors.get(f"{name}.{part}") for part in LOW_RANK])
         for key in tensors:
             # A layer inside a layer would have its values counted twice.
@@ -236,14 +248,24 @@ def _twin(
     form, bias = _format(layer), None if old.bias is None else torch.empty_like(old.bias)
     if issubclass(kind, QuantizedConv2d):
         options = {key: getattr(old, key) for key in _CONVOLUTION}
-        return kind(packed, bias, tuple(layer["shape"]), form, **options)
+        twin = kind(packed, bias, tuple(layer["shape"]), form, **options)
+        twin.norm_shift = _norm_shift(name, stored)
+        return twin
     twin = kind(packed, bias, layer["shape"][1], form)
     twin.rotation = layer.get("rotation", twin.rotation)
+    twin.norm_shift = _norm_shift(name, stored)
     for part in (*FIRST_TOKEN, INPUT_SCALE):
         twin._buffers[part] = stored.tensors.get(f"{name}.{part}")
     if f"{name}.{LOW_RANK[0]}" in stored.tensors:
         twin.low_rank = LowRank(*(stored.tensors[f"{name}.{part}"] for part in LOW_RANK))
     return twin
+
+
+def _norm_shift(name: str, stored: Stored) -> Tensor | None:
+    shift = stored.tensors.get(f"{name}.{NORM_SHIFT}")
+    if shift is not None and not _is_finite(shift):
+        raise QuantizationError(f"{name[:50]} has norms that are not finite.", "save the file again", name=name)
+    return shift
 
 
 def _place_of(
@@ -266,11 +288,13 @@ def _place_of(
 def _put_values(module: nn.Module, stored: Stored) -> None:
     """Every value of the file in its place in ``module``, all of them checked first."""
     expected = module.state_dict()
-    for name in sorted(expected.keys() ^ stored.tensors.keys()):
+    shifts = {f"{name}.{NORM_SHIFT}" for name in stored.layers}  # no part of a state dict: their layer has them
+    tensors = {name: value for name, value in stored.tensors.items() if name not in shifts}
+    for name in sorted(expected.keys() ^ tensors.keys()):
         where = "the file" if name in expected else "this model"
         raise _unfit(f"{where} has no {name[:60]}.", name)
     values = {}
-    for name, value in stored.tensors.items():
+    for name, value in tensors.items():
         if expected[name].shape != value.shape:
             raise _unfit(f"{name[:60]} has another shape.", name)
         parent, _, leaf = name.rpartition(".")
@@ -396,6 +420,14 @@ def _check_input_scale(layer: Mapping[str, Any], part: Any) -> None:
     size = layer.get("rotation", 0)
     if type(size) is not int or size not in (0, *SIZES) or (size and layer["shape"][1] % size):
         raise ValueError("rotation")
+
+
+def _check_norm_shift(layer: Mapping[str, Any], part: Any) -> None:
+    """Raises ValueError for one of other outputs. ``part`` is a slice."""
+    if part is not None and (
+        layer.get("native") or part.get_dtype() not in _FLOATS or part.get_shape() != layer["shape"][:1]
+    ):
+        raise ValueError(NORM_SHIFT)
 
 
 def _check_first_token(layer: Mapping[str, Any], parts: list[Any]) -> None:

@@ -31,6 +31,15 @@ INPUT_SCALE = "input_scale"
 """Buffer of a layer whose inputs are divided by it: (K,)."""
 
 
+NORM_SHIFT = "norm_shift"
+"""How much longer the rows of a layer's float weight were, relative to what the bytes stand for: float16 (N,). It is in
+files, but no buffer: it takes no part in a call, and stays out of a device's memory."""
+
+_LEAST_NORM_SHIFT = 1e-3
+"""Mean size of a shift that is kept: rows of 4 bits are 0.4 % too short and vary by 0.5 %, of 8 bits by 0.05 %. A DoRA
+rescales rows by about 1 %."""
+
+
 class QuantizedLayer(nn.Module):
     """A layer whose float weight, ``shape`` (N, …), lies in memory as ``weight`` uint8 (N, row bytes).
 
@@ -44,7 +53,8 @@ class QuantizedLayer(nn.Module):
 
     ``input_scale`` (K,) or (C,) is a buffer: the packed weight is the float one with its inputs' columns multiplied by
     it. ``activation_bits`` is the format's; a run may ask for more in some of its steps (``least_activation_bits``).
-    ``low_rank`` is a part of the weight that is not rounded: ``dequantized`` has it in it.
+    ``low_rank`` is a part of the weight that is not rounded: ``dequantized`` has it in it. ``norm_shift`` is
+    for patches that rescale a weight by its norm: they need the norm that it had.
     """
 
     pack = staticmethod(pack)
@@ -57,6 +67,7 @@ class QuantizedLayer(nn.Module):
         self.weight = nn.Parameter(packed, requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.register_buffer(INPUT_SCALE, None)
+        self.norm_shift: Tensor | None = None
         self.low_rank: LowRank | None = None
 
     @classmethod
@@ -291,6 +302,14 @@ def same_token(x: Tensor, token: Tensor) -> Tensor:
     tolerance = max(torch.finfo(x.dtype).eps, torch.finfo(token.dtype).eps) ** 0.5
     token = token.to(x.device, torch.float32)
     return (x.float() - token).norm(dim=-1) <= tolerance * token.norm()
+
+
+def norm_shift(weight: Tensor, packed: Tensor) -> Tensor | None:
+    """``NORM_SHIFT`` of a float ``weight`` (N, …) and what its bytes stand for, float16; None where it is too small to
+    matter. Rounding with the least squared error makes a row shorter: by 0.4 % at 4 bits."""
+    lengths, ours = (value.flatten(1).float().norm(dim=1) for value in (weight, packed))
+    shift = torch.where(ours > 0, lengths / ours - 1, 0.0).clamp(-0.5, 0.5)
+    return shift.half().cpu() if shift.abs().mean() >= _LEAST_NORM_SHIFT else None
 
 
 def prepare(device: torch.device) -> None:

@@ -16,6 +16,7 @@ from .correction import add_to_biases, mean_correction
 from .fitting import Fit, fitted_twin
 from .formats import Format, resolve_format
 from .inspection import floats_as_half, is_packed, packed_weight, stored_bytes
+from .layers import NORM_SHIFT, norm_shift
 from .observation import Observation
 from .plan import Plan
 from .report import LayerReport, QuantReport, module_bytes
@@ -157,7 +158,10 @@ def quantized_layers(
         if job.plan is not None and name in job.plan.first_tokens and hasattr(twin, "keep_first_token"):
             twin.keep_first_token(job.plan.first_tokens[name], weight, bias)
         there = weight.to(device).float()
-        error = (packed_weight(twin) - there).norm() / there.norm().clamp(min=1e-30)
+        ours = packed_weight(twin)
+        error = (ours - there).norm() / there.norm().clamp(min=1e-30)
+        if hasattr(twin, NORM_SHIFT):
+            twin.norm_shift = norm_shift(there, ours)
         yield (
             twin.to(CPU if layer.weight.is_meta else layer.weight.device),
             replace(

@@ -370,14 +370,21 @@ def test_a_strangers_rotation_is_refused(tmp_path, refused, change):
         load_quantized(path)
 
 
-@pytest.mark.parametrize("scale", [torch.ones(127), torch.ones(128, dtype=torch.int64), torch.ones(1, 128)])
-def test_a_strangers_input_scale_is_refused(tmp_path, refused, scale):
+@pytest.mark.parametrize(
+    ("part", "scale"),
+    [
+        *(("input_scale", torch.ones(*size)) for size in ((127,), (1, 128))),
+        *(("norm_shift", torch.ones(*size)) for size in ((1,), (128, 1))),
+        *((name, torch.ones(128, dtype=torch.int64)) for name in ("input_scale", "norm_shift")),
+    ],
+)
+def test_a_strangers_input_scale_or_norms_are_refused(tmp_path, refused, part, scale):
     layer, path = linear(), tmp_path / "a.safetensors"
     twin = TorchBackend().twin(layer, layer.weight.data, None, resolve_format("w4a16"))
     save_quantized(nn.ModuleDict({"a": twin}), path)
     with safe_open(path, "pt") as file:
         metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}
-    save_file({**tensors, "a.input_scale": scale}, path, metadata)
+    save_file({**tensors, f"a.{part}": scale}, path, metadata)
     with refused(QuantizationError, "damaged"):
         load_quantized(path)
 

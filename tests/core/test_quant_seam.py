@@ -7,7 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qsched_core.quant import FORMATS, QuantizedConv2d, QuantizedLinear
+from qsched_core.quant import (
+    FORMATS,
+    QuantizedConv2d,
+    QuantizedLinear,
+    load_quantized,
+    quantize,
+    restore,
+    save_quantized,
+)
 from qsched_core.quant.branch import LowRank
 
 
@@ -72,3 +80,19 @@ def test_the_activation_bits_of_a_call_can_be_set():
         error[bits] = relative(layer(x), exact)
     assert error[16] < 1e-6 < error[8] < 0.02 < error[4] < 0.25
     assert layer.format.activation_bits == 8
+
+
+@pytest.mark.parametrize("name", ["w3a8", "w4a16", "w8a8"])
+def test_the_norms_that_rows_had_are_kept_where_packing_changes_them(tmp_path, name):
+    network = nn.ModuleDict({"linear": nn.Linear(128, 96), "conv": nn.Conv2d(64, 64, 3)})
+    before = {key: layer.weight.detach().flatten(1).norm(dim=1) for key, layer in network.items()}
+    quantize(network, name, include=("*",))
+    save_quantized(network, tmp_path / "model.safetensors")
+    again = nn.ModuleDict({"linear": nn.Linear(128, 96), "conv": nn.Conv2d(64, 64, 3)})
+    restore(again, load_quantized(tmp_path / "model.safetensors"))
+    for key, norms in before.items():
+        shift, ours = again[key].norm_shift, again[key].dequantized().flatten(1).norm(dim=1)
+        assert (shift is None) == (name == "w8a8"), "8 bits change a norm by less than matters"
+        if shift is not None:
+            # float16 holds a shift of 1 % to 1e-5.
+            torch.testing.assert_close(ours * (1 + shift.float()), norms, rtol=3e-5, atol=0)
