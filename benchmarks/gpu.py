@@ -17,13 +17,13 @@ import time
 from functools import partial
 
 import torch
-from torch import Tensor, nn
 
 import qsched_core as qs
 from qsched_core import QuantizationError
-from qsched_core.quant import FORMATS, Backend
+from qsched_core.quant import FORMATS
 from qsched_core.quant import trial as trials
 from qsched_core.quant.backends import default_backends
+from qsched_core.quant.product_errors import ProductError, product_errors
 
 from .in_host import import_host, import_pack
 from .networks import families, randomised
@@ -63,116 +63,62 @@ def products() -> list[dict]:
     """The relative error of each kernel's product at each width and number of tokens, to float64."""
     place = device()
     card = place.type == "cuda"
-    dtype = torch.bfloat16 if card else torch.float32
-    return [
-        _product(backend, name, width, place, dtype)
-        for backend in default_backends().values()
-        for name in (FORMATS if card else ("w4a8", "w8a8"))
-        for width in (WIDTHS if card else CPU_WIDTHS)
-        if not backend.missing(backend.form(name), place)
-    ]
+    found = product_errors(
+        list(default_backends().values()),
+        tuple(FORMATS) if card else ("w4a8", "w8a8"),
+        WIDTHS if card else CPU_WIDTHS,
+        ROWS,
+        place,
+    )
+    return [_row(one) for one in found]
 
 
-def _product(backend: Backend, name: str, width: int, place: torch.device, dtype: torch.dtype) -> dict:
-    form, layer = backend.form(name), nn.Linear(width, 256)
-    row = {"backend": backend.name, "format": str(form), "inputs": width}
-    if reason := backend.refusal(layer, form, place):
-        return {**row, "out": reason}
-    twin = backend.twin(layer, layer.weight.detach().to(place, dtype), None, form).to(place)
-    for rows in ROWS:
-        x = trials.numbers(rows, width, seed=rows).to(place, dtype)
-        row[f"error, {rows} rows"] = round(
-            trials.relative_error(twin(x), x.cpu().double() @ layer.weight.double().T), 4
-        )
-    return {**row, "kernel": backend.kernel(layer, form, place)}
+def _row(one: ProductError) -> dict:
+    row = {"backend": one.backend, "format": str(one.form), "inputs": one.inputs}
+    if one.out:
+        return {**row, "out": one.out}
+    errors = {f"error, {rows} rows": round(error, 4) for rows, error in one.errors.items()}
+    return {**row, **errors, "kernel": one.kernel, "right": one.is_right}
 
 
-class Demo:
-    """The demo model in the host, and its output for one input."""
-
-    def __init__(self) -> None:
-        self.model, clip, _ = importlib.import_module("pack.nodes.demo_model").QSchedDemoModel.execute().args
-        (self.text, self.extra), *_ = clip.encode_from_tokens_scheduled(clip.tokenize("a red circle"))
-        channels = self.model.get_model_object("latent_format").latent_channels
-        self.x = torch.randn(4, channels, 8, 8, generator=torch.Generator().manual_seed(0))
-
-    def output(self, patcher, load: bool = True) -> Tensor:
-        import comfy.model_management
-
-        if load:
-            comfy.model_management.load_models_gpu([patcher])
-        place = patcher.load_device
-        options = {"c_crossattn": self.text.expand(4, -1, -1).to(place)}
-        pooled = self.extra["pooled_output"]
-        vector = patcher.model.encode_adm(pooled_output=pooled, width=64, height=64, device=place)
-        if vector is not None:
-            options["y"] = vector.expand(4, -1).to(place)
-        return patcher.model.apply_model(self.x.to(place), torch.full((4,), 0.5, device=place), **options).float().cpu()
-
-    def twins(self):
-        """(format, backend, quantised MODEL) of each way that this machine and host have."""
-        load = importlib.import_module
-        for name, backend in WAYS[1:]:
-            try:
-                yield name, backend, self._twin(name, backend)
-            except load("pack.qsched_core").QuantizationError as error:
-                print(f"not here: {name} by {backend}, {error}")
-
-    def _twin(self, format: str, backend: str):
-        load = importlib.import_module
-        job = load("pack.nodes.quantization.backends").job_for(self.model, format, None, backend)
-        return load("pack.nodes.quantization.twin_model").quantized_twin(self.model, job)[0]
-
-    def with_lora(self, patcher, size: float):
-        """A LoRA of rank 16 whose product has ``size`` times the norm of each layer's weight."""
-        import comfy.sd
-
-        generator, values = torch.Generator().manual_seed(3), {}
-        for name, layer in self.model.model.diffusion_model.named_modules():
-            if isinstance(layer, nn.Linear) and "_blocks" in name:
-                rows, columns = layer.weight.shape
-                up, down = (torch.randn(shape, generator=generator) for shape in ((rows, 16), (16, columns)))
-                key = f"diffusion_model.{name}"
-                values[f"{key}.lora_up.weight"] = up * (size * layer.weight.float().norm().cpu() / (up @ down).norm())
-                values |= {f"{key}.lora_down.weight": down, f"{key}.alpha": torch.tensor(16.0)}
-        return comfy.sd.load_lora_for_models(patcher, None, values, 1.0, 0.0)[0]
+def demo_model():
+    """The demo model in the host, with its own text, and what compares its packed twins: the environment check's."""
+    model, clip, _ = importlib.import_module("pack.nodes.demo_model").QSchedDemoModel.execute().args
+    (text, extra), *_ = clip.encode_from_tokens_scheduled(clip.tokenize("a red circle"))
+    return _check().SmallModel(model, text, extra["pooled_output"])
 
 
-def loras(demo: Demo) -> list[dict]:
+def _check():
+    return importlib.import_module("pack.nodes.quantization.model_check")
+
+
+def loras(demo) -> list[dict]:
     """Of a LoRA's effect on the float model's output: how much is there on the quantised one, and its cosine."""
-    found, plain = [], demo.output(demo.model)
-    effects = {size: demo.output(demo.with_lora(demo.model, size)) - plain for size in LORA_SIZES}
+    found = []
+    wanted = {size: demo.lora_change(demo.model, size) for size in LORA_SIZES}
     for name, backend, twin in demo.twins():
-        quantised = demo.output(twin)
-        for size, exact in effects.items():
-            effect = demo.output(demo.with_lora(twin, size)) - quantised
-            part, norm = (effect * exact).sum(), exact.norm()
-            row = {"format": name, "backend": backend, "lora": size, "effect": round((part / norm**2).item(), 3)}
-            found.append(row | {"cosine": round((part / (norm * effect.norm().clamp(min=1e-20))).item(), 3)})
+        for size, exact in wanted.items():
+            effect = _check().effect_of(demo.lora_change(twin, size), exact)
+            row = {"format": name, "backend": backend, "lora": size}
+            found.append(row | {"effect": round(effect.part, 3), "cosine": round(effect.cosine, 3)})
     return found
 
 
-def partial_loads(demo: Demo) -> list[dict]:
+def partial_loads(demo) -> list[dict]:
     """The largest difference between the outputs of a fully and a partly loaded model, relative to the output."""
-    import comfy.model_management
-
     found = []
     for name, backend, twin in demo.twins():
         patcher = demo.with_lora(twin, 0.05)
         full = demo.output(patcher)
         row = {"format": name, "backend": backend}
         for share in SHARES:
-            comfy.model_management.unload_all_models()
-            patcher.model_patches_to(patcher.load_device)
-            patcher.patch_model(patcher.load_device, lowvram_model_memory=max(1, int(share * patcher.model_size())))
-            difference = (demo.output(patcher, load=False) - full).norm() / full.norm()
-            row[f"difference, {share:.0%} in memory"] = round(difference.item(), 6)
-            patcher.unpatch_model(patcher.offload_device)
+            off = _check().difference(demo.partly_loaded(patcher, share), full)
+            row[f"difference, {share:.0%} in memory"] = round(off, 6)
         found.append(row)
     return found
 
 
-def with_preset(demo: Demo) -> list[dict]:
+def with_preset(demo) -> list[dict]:
     """Seconds of four steps with and without a preset, in one run: the coefficients are two products a step."""
     sampling, patch = (importlib.import_module(f"pack.nodes.sampling.{name}") for name in ("ksampler", "patch"))
     core = importlib.import_module("pack.qsched_core")
@@ -180,7 +126,7 @@ def with_preset(demo: Demo) -> list[dict]:
     preset = core.Preset(core.Coefficients.constant(4, c_x=1.01, c_eps=0.99), recipe.sigmas(demo.model))
     channels = demo.x.shape[1]
     latent = {"samples": torch.zeros(1, channels, 64, 64) if torch.cuda.is_available() else torch.zeros_like(demo.x)}
-    text = [[demo.text, demo.extra]]
+    text = [[demo.text, {"pooled_output": demo.pooled}]]
     found = []
     for name, backend, twin in demo.twins():
         ways = {"without": twin, "with": patch.apply_preset(twin, patch.PresetUse(preset))}
@@ -229,7 +175,7 @@ def main() -> None:
     torch.manual_seed(0)
     card = torch.cuda.is_available()
     with torch.inference_mode():
-        demo = Demo()
+        demo = demo_model()
         result = {"ran_as": "on a card" if card else "on the CPU: what follows says nothing of a card"}
         result |= {"products": products(), "lora_effect": loras(demo), "partial_load": partial_loads(demo)}
         result["preset"] = with_preset(demo)

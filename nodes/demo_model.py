@@ -33,9 +33,14 @@ class QSchedDemoModel(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        model = comfy.sd.load_diffusion_model_state_dict(files.read(files.MODEL))
+        model = load_model()
         vae = comfy.sd.VAE(sd=files.read(files.VAE))
         return io.NodeOutput(model, load_text_encoder(), vae)
+
+
+def load_model():
+    """The demo's MODEL, 2.3 M parameters."""
+    return comfy.sd.load_diffusion_model_state_dict(files.read(files.MODEL))
 
 
 class _Tokenizer(sd1_clip.SD1Tokenizer):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 import comfy.model_management
 import folder_paths
+from comfy.model_management import InterruptProcessingException
 from comfy.quant_ops import QUANT_ALGOS
 from comfy_api.latest import io
 
@@ -19,9 +20,12 @@ from ..qsched_core import environment
 from ..qsched_core.environment import OK, OPTIONAL, TO_DO, Line, Section
 from ..qsched_core.quant import Backend, KitchenBackend, QuantoBackend, TorchBackend
 from ..qsched_core.quant.backends.kitchen import W4A8
+from .demo_model import load_model
 from .host.folders import FOLDER, METRICS_FOLDER, MODELS_FOLDER, SUFFIX, journal_path
+from .host.progress import NodeProgress, node_id
 from .host.reports import keep_output
 from .quantization.layers import QUANTO_TWINS, TWINS
+from .quantization.quick_check import SECONDS, Deadline, model_lines, product_lines
 from .sockets import CATEGORY
 
 NATIVE = W4A8.algo
@@ -35,7 +39,8 @@ class QSchedCheck(io.ComfyNode):
             display_name="Q-Sched Environment Check",
             category=CATEGORY,
             description="Looks at what this ComfyUI has: versions, device, the quantiser's backends, optional packages "
-            "and folders. Each line says OK, what to do, or what is optional. Nothing is changed or sent anywhere.",
+            "and folders, and tries the kernels and a small model for ten seconds. Each line says OK, what to do, or "
+            "what is optional. Nothing is changed or sent anywhere.",
             search_aliases=["check", "doctor", "diagnose", "install", "version", "qsched"],
             is_output_node=True,
             inputs=[],
@@ -49,19 +54,29 @@ class QSchedCheck(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        text = environment.report(sections())
+        progress = NodeProgress(node_id(cls), 100)
+        # A cancel is an Exception in hosts before 0.24.
+        text = environment.report(
+            sections(lambda share: progress.update(round(100 * share), "multiplying and comparing")),
+            cancels=(InterruptProcessingException,),
+        )
         return io.NodeOutput(text, ui=keep_output(cls, {"text": [text]}))
 
 
-def sections() -> Iterator[Section]:
-    """What the report is made of, in its order."""
+def sections(on_progress: Callable[[float], None] = lambda share: None) -> Iterator[Section]:
+    """What the report is made of, in its order. ``on_progress`` gets the share of the time for measuring that is over,
+    and may raise to cancel."""
     yield "ComfyUI", host
     yield "Python and torch", environment.versions
     yield "the device", compute_device
     yield "comfy-kitchen", environment.kitchen
     yield "the native layout", native_layout
-    for backend in (KitchenBackend(known=QUANT_ALGOS.keys()), TorchBackend(TWINS), QuantoBackend(QUANTO_TWINS)):
+    backends = (KitchenBackend(known=QUANT_ALGOS.keys()), TorchBackend(TWINS), QuantoBackend(QUANTO_TWINS))
+    for backend in backends:
         yield f"backend {backend.name}", partial(quantiser, backend)
+    deadline = Deadline(SECONDS, on_progress)
+    yield "products", partial(product_lines, backends, deadline)
+    yield "a small model", partial(model_lines, load_model, deadline)
     yield "kernels", environment.kernels
     yield "packages", environment.packages
     yield "optuna", search

@@ -56,17 +56,20 @@ Section = tuple[str, Callable[[], Iterable[Line]]]
 """(What is looked at, who looks)."""
 
 
-def report(sections: Iterable[Section]) -> str:
-    """All findings as text, headed by how much is to be done. A section that fails is a finding itself."""
-    lines = [line for name, look in sections for line in _guarded(name, look)]
+def report(sections: Iterable[Section], cancels: tuple[type[BaseException], ...] = ()) -> str:
+    """All findings as text, headed by how much is to be done. A section that fails is a finding itself, unless it
+    raises one of ``cancels``."""
+    lines = [line for name, look in sections for line in _guarded(name, look, cancels)]
     count = sum(line.state == TO_DO for line in lines)
     verdict = f"{count} thing{'s' if count > 1 else ''} to do" if count else "all is fine"
     return "\n".join([f"Q-Sched {pack_version()}: {verdict}", *map(str, lines)])
 
 
-def _guarded(name: str, look: Callable[[], Iterable[Line]]) -> list[Line]:
+def _guarded(name: str, look: Callable[[], Iterable[Line]], cancels: tuple[type[BaseException], ...]) -> list[Line]:
     try:
         return list(look())
+    except cancels:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever is broken here is what the report is for
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return [Line(TO_DO, f"{name} could not be checked ({why}). Send us this line.")]

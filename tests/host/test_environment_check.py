@@ -5,8 +5,17 @@ from __future__ import annotations
 import sys
 
 import pytest
+import torch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+FOREVER = 1e9
+
+
+@pytest.fixture
+def unmeasured(pack, monkeypatch):
+    """The lines that are found at once."""
+    for name in ("product_lines", "model_lines"):
+        monkeypatch.setattr(pack("nodes.environment_check"), name, lambda *arguments: [])
 
 
 def check(server) -> list[str]:
@@ -14,7 +23,7 @@ def check(server) -> list[str]:
     return shown[0].splitlines()
 
 
-def test_the_report_names_this_host_and_its_folders(server, host):
+def test_the_report_names_this_host_and_its_folders_and_looks_again_each_time(server, host):
     first, *lines = check(server)
     assert first.startswith("Q-Sched 0.")
     assert all(line.split("  ")[0] in ("OK", "TO DO", "OPTIONAL") for line in lines)
@@ -24,17 +33,16 @@ def test_the_report_names_this_host_and_its_folders(server, host):
     assert "OK        device cpu, " in text
     assert f"presets: {server.base / 'models' / 'qsched_presets'}, " in text
     assert "OK        studies are kept on this machine" in text
-
-
-def test_it_looks_again_each_time(server):
+    assert "OK        torch on cpu: " in text
+    assert "OK        w4a8 by torch: a LoRA has " in text
     place = server.base / "models" / "qsched_metrics" / "looked for"
-    before = next(line for line in check(server) if " metrics: " in line)
+    before = next(line for line in lines if " metrics: " in line)
     place.mkdir(parents=True)
     (place / "file").touch()
     assert next(line for line in check(server) if " metrics: " in line) != before
 
 
-def test_a_broken_engine_is_something_to_do(pack, monkeypatch):
+def test_a_broken_engine_is_something_to_do(pack, monkeypatch, unmeasured):
     monkeypatch.setitem(sys.modules, "optuna", None)
     monkeypatch.setenv("QSCHED_STUDIES", "postgresql://me:s3cret@host/name")
     (text,) = pack("nodes.environment_check").QSchedCheck.execute().args
@@ -43,7 +51,7 @@ def test_a_broken_engine_is_something_to_do(pack, monkeypatch):
     assert "s3cret" not in text
 
 
-def test_an_engine_that_knows_no_constraints_is_something_to_do(pack, monkeypatch):
+def test_an_engine_that_knows_no_constraints_is_something_to_do(pack, monkeypatch, unmeasured):
     """optuna 4: template 01 stopped in the middle, because its search is held to a reference."""
     for kind in pack("calibration.search.storage").import_optuna().Trial.__mro__:
         if "set_constraint" in vars(kind):
@@ -53,8 +61,73 @@ def test_an_engine_that_knows_no_constraints_is_something_to_do(pack, monkeypatc
     assert line.startswith("TO DO     ") and line.endswith("-m pip install --upgrade optuna")
 
 
-def test_without_open_clip_no_metric_can_run_and_that_is_something_to_do(pack, monkeypatch):
+def test_without_open_clip_no_metric_can_run_and_that_is_something_to_do(pack, monkeypatch, unmeasured):
     monkeypatch.setitem(sys.modules, "open_clip", None)
     (text,) = pack("nodes.environment_check").QSchedCheck.execute().args
     (line,) = [line for line in text.splitlines() if "no metric can run" in line]
     assert line.startswith("TO DO     ") and line.endswith("-m pip install --force-reinstall --no-deps open_clip_torch")
+
+
+# --- ten seconds of measuring
+
+
+@pytest.fixture
+def quick(pack, monkeypatch):
+    module = pack("nodes.quantization.quick_check")
+    monkeypatch.setattr(module, "WAYS", (("w4a8", "torch"),))
+    return module
+
+
+def model_lines(pack, quick, seconds: float = FOREVER) -> list:
+    return list(quick.model_lines(pack("nodes.demo_model").load_model, quick.Deadline(seconds)))
+
+
+def test_a_small_model_says_what_is_left_of_a_lora(pack, quick):
+    (line,) = model_lines(pack, quick)
+    assert line.state == "OK"
+    assert line.text.startswith("w4a8 by torch: a LoRA has ")
+    assert " of its memory" in line.text
+
+
+def test_a_lora_that_does_nothing_is_something_to_do(pack, quick, monkeypatch):
+    """As one of 1 % did on packed codes that were rounded again."""
+    layers = pack("nodes.quantization.layers")
+    monkeypatch.setattr(layers.PatchedAtOutput, "_patches", lambda self, functions: None)
+    (line,) = model_lines(pack, quick)
+    assert line.state == "TO DO"
+    assert "a LoRA has 0.00 of its effect" in line.text
+    assert line.text.endswith("Send us this line.")
+
+
+def test_a_kernel_that_multiplies_wrongly_is_something_to_do(pack, quick, monkeypatch):
+    core = pack("qsched_core.quant")
+    backend = core.TorchBackend()
+    (line,) = quick.product_lines([backend], quick.Deadline(FOREVER))
+    assert (line.state, "21 products are right" in line.text) == ("OK", True)
+    monkeypatch.setattr(core.QuantizedLinear, "forward", lambda self, x: torch.zeros(len(x), self.out_features))
+    (line,) = quick.product_lines([backend], quick.Deadline(FOREVER))
+    assert line.state == "TO DO"
+    assert "w8a8/channel at 64 inputs errs by 1," in line.text
+
+
+def test_when_the_time_is_over_it_says_what_was_not_tried(pack, quick, monkeypatch):
+    monkeypatch.setattr(quick, "WAYS", (("w4a8", "torch"), ("w8a16", "torch")))
+    first, rest = model_lines(pack, quick, 1e-9)
+    assert first.text.startswith("w4a8 by torch: ")
+    assert rest.state == "OPTIONAL"
+    assert rest.text.startswith("no time was left to try w8a16 by torch")
+    (line,) = quick.product_lines([pack("qsched_core.quant").TorchBackend()], quick.Deadline(1e-9))
+    assert "the 1 products that there was time for" in line.text
+
+
+def test_a_cancel_ends_the_check(pack, monkeypatch):
+    """It is an Exception in hosts before 0.24, and was a finding like others."""
+    check, stop = pack("nodes.environment_check"), type("Stop", (Exception,), {})
+    monkeypatch.setattr(check, "InterruptProcessingException", stop)
+
+    def cancelled(*arguments):
+        raise stop
+
+    monkeypatch.setattr(check, "product_lines", cancelled)
+    with pytest.raises(stop):
+        check.QSchedCheck.execute()
