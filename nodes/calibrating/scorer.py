@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import comfy.model_management
@@ -20,7 +21,7 @@ from ...calibration.metrics.pixels import pixel_statistics
 from ...calibration.metrics.preference import HPSv21
 from ...calibration.metrics.reference import DISTANCE
 from ...calibration.prompt_syntax import plain_text
-from ...qsched_core import CalibrationError, DependencyError
+from ...qsched_core import CalibrationError, DependencyError, QSchedError
 from ..host.folders import metric_folders, metric_roots, shown_folder
 from ..host.memory import Batches
 
@@ -125,8 +126,33 @@ class Watched(nn.Module):
         return {metric.name: metric.score(pictures, prompts) for metric in self.metrics}
 
 
+class SecondPair(nn.Module):
+    """TC and IQ of another model than the search's, under its name."""
+
+    def __init__(self, name: str, pair: Pair):
+        super().__init__()
+        self.name, self.pair = name, pair
+
+    def score(self, pictures: torch.Tensor, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+        return {f"{role} of {self.name}": values for role, values in self.pair.score(pictures, prompts).items()}
+
+
+def second_pair(name: str) -> SecondPair | None:
+    """Of the first other open_clip model in the metrics folder: what games one model seldom games another.
+
+    None where there is no other, or none that can be read: nobody asked for it.
+    """
+    for other, folder in metric_folders().items():
+        if other != name:
+            with suppress(QSchedError):
+                return SecondPair(other, ClipScorer(folder))
+    return None
+
+
 def load_scorer(name: str) -> Scorer:
-    """The scorer of a name in ``metric_names()``.
+    """The scorer of a name in ``metric_names()``, watched by a second pair where its weights are there.
+
+    The demo has a judge of its own, and the pair for SDXL and FLUX is two models already: *JAQ Metric* adds to it.
 
     Raises:
         DependencyError: an optional package is missing.
@@ -136,8 +162,9 @@ def load_scorer(name: str) -> Scorer:
         return Scorer(name, *_demo())
     if name in (ready := _paper_sdxl()):
         return make_scorer(*ready[name], "none")
-    pair = ClipScorer(metric_folders()[name])
-    return Scorer(name, pair, note=_note(pair.tc, pair.iq))
+    pair, second = ClipScorer(metric_folders()[name]), second_pair(name)
+    watched = (second.pair.tc,) if second is not None else ()
+    return Scorer(name, pair, second, _note(pair.tc, pair.iq, *watched))
 
 
 def make_scorer(tc: str, iq: str, watch: str, clip=None, clip_vision=None) -> Scorer:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from tiny_clip import write_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -364,6 +365,24 @@ def test_the_paper_s_other_pair_is_offered_where_both_files_are(pack, monkeypatc
     assert "AQ-Map (ViT-B-16) + HPSv2.1" in metrics.metric_names()
     with pytest.raises(pack("qsched_core").CalibrationError, match="HPS_v2.1_compressed.pt"):
         metrics.load_scorer("AQ-Map (ViT-B-16) + HPSv2.1")
+
+
+def test_another_open_clip_model_watches_the_one_that_is_optimised(pack, monkeypatch, tmp_path):
+    """A score that is gamed seldom games a second one: where its weights are there, the verdict asks it too."""
+    metrics = pack("nodes.calibrating.scorer")
+    folders = {"first": write_folder(tmp_path / "first")}
+    monkeypatch.setattr(metrics, "metric_folders", lambda: dict(folders))
+    pictures, texts = torch.rand(2, 32, 32, 3), ["a fox", "a cat"]
+
+    def judged() -> set[str]:
+        return set(metrics.load_scorer("first").bind(texts)[1](pictures, [0, 1]))
+
+    alone = judged()
+    (tmp_path / "broken").mkdir()
+    folders["broken"] = tmp_path / "broken"  # nobody asked for it: it stops nothing
+    assert judged() == alone
+    folders["second"] = write_folder(tmp_path / "second")
+    assert judged() == alone | {"tc of second", "iq of second"}
 
 
 def test_scorers_leave_the_device_when_a_run_ends(run, pack):
