@@ -12,6 +12,7 @@ import copy
 import importlib.metadata
 import time
 import warnings
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -38,12 +39,13 @@ ROWS = [
 GOAL = 0.10
 
 
-def network() -> nn.Module:
-    """What the exporter wrote for opset 18 and onnx2torch does not read is taken out: it changes nothing."""
+def network(weights: Path | None = None) -> nn.Module:
+    """``weights``: a file, by default the installed package's. What the exporter wrote for opset 18 and onnx2torch does
+    not read is taken out: it changes nothing."""
     import onnx
     from onnx2torch import convert
 
-    model = onnx.load(str(importlib.metadata.distribution(PACKAGE).locate_file(WEIGHTS)))
+    model = onnx.load(str(weights or importlib.metadata.distribution(PACKAGE).locate_file(WEIGHTS)))
     model.opset_import[0].version = 17
     for node in model.graph.node:
         unread = {"Split": "num_outputs", "Reshape": "allowzero"}.get(node.op_type)

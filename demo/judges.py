@@ -86,7 +86,7 @@ class DemoJudge(nn.Module):
         known = pictures.isfinite().flatten(1).all(1).cpu()
         values = torch.full((len(pictures),), float("nan"), dtype=torch.float64)
         if known.sum() > 2:
-            values[known] = _energy_distance(self._textures(pictures[known]) / self.scale, self.drawn)
+            values[known] = energy_distance(self._textures(pictures[known]) / self.scale, self.drawn)
         return {"distance to drawn set": values}
 
     def _textures(self, pictures: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class DemoJudge(nn.Module):
         return torch.cat([self.net.texture(_prepared(part, device)) for part in pictures.split(64)]).double().cpu()
 
 
-def _energy_distance(found: Tensor, drawn: Tensor) -> Tensor:
+def energy_distance(found: Tensor, drawn: Tensor) -> Tensor:
     """(n,) jackknife pseudo-values of the unbiased energy distance of (n, d) from (m, d); n > 2. A U-statistic: their
     mean is the distance itself."""
     n, m = len(found), len(drawn)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from demo import files
-from demo.judges import DemoJudge, DemoScorer, _energy_distance
+from demo.judges import DemoJudge, DemoScorer, energy_distance
 from demo.scenes import caption_of, draw, sample_scenes
 from demo.vocabulary import WORDS
 
@@ -177,7 +177,7 @@ def test_the_values_of_a_set_have_its_distance_as_their_mean(judge):
     across = mean(found, reference, [(i, j) for i in range(7) for j in range(9)])
     own = mean(found, found, [(i, j) for i in range(7) for j in range(7) if i != j])
     other = mean(reference, reference, [(i, j) for i in range(9) for j in range(9) if i != j])
-    torch.testing.assert_close(_energy_distance(found, reference).mean(), 2 * across - own - other)
+    torch.testing.assert_close(energy_distance(found, reference).mean(), 2 * across - own - other)
 
 
 def test_a_broken_picture_leaves_the_others_their_distance(judge):
