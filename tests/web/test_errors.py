@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from scripts.browser import READY
+from scripts.sentences import catalogue
 
 RENDERERS = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic", "nodes 2.0"])
 
@@ -18,6 +21,12 @@ SHOWN = f"""type => {{
   if (!element) return "";
   const cut = element.isConnected && element.scrollHeight > element.clientHeight + 1;
   return (cut ? "CUT " : "") + element.textContent;
+}}"""
+
+REPORTED = f"""type => {{
+  const element = ({FIND})(type)?.widgets?.find(w => w.name === "qsched_report")?.element;
+  const parts = [...(element?.querySelectorAll(".qsched-headline, .qsched-rest") ?? [])];
+  return parts.map(part => part.textContent).join("\\n");
 }}"""
 
 QUEUE = """async () => {
@@ -152,11 +161,30 @@ def test_a_page_that_gets_no_events_takes_a_failure_away_when_a_run_got_past_it(
     assert wait_for(page, NODE, "") == ""
 
 
-def test_an_error_that_is_known_is_in_the_language_of_the_page(open_page):
-    page = open_page(nodes_2=False, Comfy_Locale="fr")
-    quantize = {**GRAPH["2"], "inputs": {**GRAPH["2"]["inputs"], "include": "no.such.layer"}}
-    load(page, {**GRAPH, "2": quantize})
+def test_errors_and_reports_are_in_the_language_of_the_page(open_page, tmp_path):
+    """The catalogue is fetched when the first of them is shown, which may be before it is there."""
+    page = open_page(nodes_2=False, Comfy_Locale="zh")
+    check = {"class_type": "QSchedCheck", "inputs": {}}
+    # No other test excludes this: what the host has in its cache is not run, and says nothing in a new workflow.
+    inputs = {**GRAPH["2"]["inputs"], "include": "", "exclude": "no.such.layer"}
+    whole = {**GRAPH, "2": {"class_type": NODE, "inputs": inputs}}
+    load(page, {**whole, "4": check})
     run(page)
-    text = wait_for(page, NODE, "À faire")
-    assert text.startswith("Q-Sched: rien à quantifier : include ne retient aucune couche.")
-    assert text.endswith("branchez le modèle FP16, ou donnez des motifs include")
+    for node in ("QSchedCheck", NODE):
+        page.wait_for_function(f"type => /[\u4e00-\u9fff]/.test(({REPORTED})(type))", arg=node)
+        lines = page.evaluate(REPORTED, node).splitlines()
+        # "OK  Python 3.12.1, Linux x86_64" is the same in every language.
+        assert [line for line in lines if not re.search("[\u4e00-\u9fff]|OK +Python ", line)] == []
+        assert len(lines) > 4
+    page.screenshot(path=tmp_path / "reports.png")
+    twice = {"class_type": NODE, "inputs": {**inputs, "model": ["2", 0]}}
+    load(page, {**whole, "3": {"class_type": "PreviewAny", "inputs": {"source": ["4", 1]}}, "4": twice})
+    run(page)
+    last = "app.graph.nodes.find(n => n.type === 'QSchedQuantizeModel' && n.inputs[0].link && "
+    last += "app.graph.getNodeById(app.graph.links.get(n.inputs[0].link).origin_id).type === n.type)"
+    said = f"() => {last}?.widgets.find(w => w.name === 'qsched_error')?.element.textContent ?? ''"
+    known = catalogue("zh")["sentences"]
+    fix = known["Fix:"] + known["plug in the model as it was loaded"]
+    text = f"Q-Sched: {known['this model is quantised already.']} {fix}"
+    page.wait_for_function(f"text => ({said})() === text", arg=text)
+    page.screenshot(path=tmp_path / "error.png")

@@ -149,11 +149,22 @@ def test_a_report_speaks_the_page_s_language_as_far_as_it_knows_a_line(open_page
     page = open_page(nodes_2=False, Comfy_Locale="fr")
     page.evaluate("() => app.loadApiJson({ 1: { class_type: 'QSchedCalibrate', inputs: {} } }, 'one')")
     page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 20")
-    lines = "Accepted, repair: held-out JAQ +0.1.\nKept 2: too small.\nA line of tomorrow."
-    page.evaluate("output => app.graph.nodes[0].onExecuted(output)", {**FINISHED, "text": [lines]})
+    lines = {
+        "Accepted, repair: held-out JAQ +0.1 over 6 prompts x 1 noise.":
+            "Accepté, réparation : JAQ mis de côté +0.1 sur 6 prompts x 1 bruit.",
+        "Paired gains: TC +0.1 [0, 1], distance to full (lower is better) -0.1 [0, 1].":
+            "Gains appariés : TC +0.1 [0, 1], distance au complet (moins, c’est mieux) -0.1 [0, 1].",
+        "Kept 2: fewer than 4096 weights.": "Gardées 2 : moins de 4096 poids.",
+        "OK        optuna 5.0: the search": "OK        optuna 5.0: la recherche",
+        "3 repeated prompts left out; 1 comment skipped.": "3 prompts répétés retirés; 1 commentaire passé.",
+        "  a fox, accepted": "  a fox, accepted",
+        "A line of tomorrow.": "A line of tomorrow.",
+    }  # fmt: skip
+    page.evaluate("output => app.graph.nodes[0].onExecuted(output)", {**FINISHED, "text": ["\n".join(lines)]})
+    page.wait_for_function(f"id => ({common.SAID})(id)?.rest.startsWith('Accepté')", arg="QSchedCalibrate")
     shown = common.said(page, "QSchedCalibrate")
     assert shown["headline"] == "Accepté +0.11 [0.09, 0.13]"
-    assert shown["rest"] == "Accepté, réparation : held-out JAQ +0.1.\nGardées 2 : too small.\nA line of tomorrow."
+    assert shown["rest"].splitlines() == list(lines.values())
 
 
 @RENDERERS

@@ -1,100 +1,190 @@
-"""Sentences that the page translates: each is one that the sources write, in as many languages as the page speaks."""
+"""All that the pack says on a page is in every language: read from the source, and from what it really says."""
 
 from __future__ import annotations
 
-import json
+import importlib.util
 import re
+from functools import cache
 
 import pytest
 import torch
 
 import qsched_core as qs
+from calibration.report import verdict
+from calibration.votes import Votes
 from qsched_core import environment
+from qsched_core.quant import TorchBackend
 from scripts.layout import ROOT
-
-SOURCES = (
-    "nodes/environment_check.py",
-    "calibration/report.py",
-    "nodes/presets.py",
-    "nodes/quantize_model.py",
-    "nodes/text_encoder.py",
-    "nodes/quantization/twin_model.py",
-    "qsched_core/quant/leftover.py",
-    "nodes/calibrating/run.py",
-    "qsched_core/environment.py",
-    "qsched_core/quant/report.py",
+from scripts.sentences import (
+    LANGUAGES,
+    STAYS_ENGLISH,
+    catalogue,
+    lines,
+    sources,
+    untranslated_errors,
+    untranslated_lines,
+    unused,
 )
-LANGUAGES = 5
-PLACE = re.compile(r"\{\d\}")
+from scripts.source_texts import PLACE, page_files
+
+FROM_THE_COMMAND_LINE = {"cli", "main", "inputs", "console", "arguments", "show", "pipelines", "diffusers", "training"}
+"""Files and folders whose errors no page shows: nothing that the host loads imports them."""
+
+ALL = pytest.mark.parametrize("language", LANGUAGES)
 
 
-def read_sentences(name: str) -> list[list[str]]:
-    text = (ROOT / "web" / "reports" / name).read_text("utf-8")
-    table = text[text.index("const SENTENCES = ") : text.index("\n];")]
-    rows = re.findall(r'\[\s*((?:"(?:[^"\\]|\\.)*",?\s*){2,})\]', table)
-    return [[json.loads(item) for item in re.findall(r'"(?:[^"\\]|\\.)*"', row)] for row in rows]
+@ALL
+def test_every_error_is_translated(language):
+    assert [f"{said.place}: {said.text}" for said in untranslated_errors(language)] == []
 
 
-def read_sources() -> str:
-    """All of them, with texts that are written in several pieces joined."""
-    text = "".join((ROOT / name).read_text("utf-8") for name in SOURCES)
-    return re.sub(r'"\s*\n?\s*(\+ \()?f?"', "", text)
+@ALL
+def test_every_line_of_a_report_is_translated_or_has_its_reason(language):
+    assert [f"{said.place}: {said.text}" for said in untranslated_lines(language)] == []
 
 
-SENTENCES = read_sentences("sentences.js")
-ERRORS = read_sentences("error_sentences.js")
+def test_what_stays_in_english_is_still_said():
+    assert set().union(*STAYS_ENGLISH.values()) - {said.text for said in lines()} == set()
 
 
-def test_there_are_sentences():
-    assert len(SENTENCES) > 25
+@ALL
+def test_no_sentence_is_kept_that_nobody_says(language):
+    assert unused(language) == []
 
 
-def known(line: str) -> bool:
-    """Whether the page would translate a line."""
-    return any(re.fullmatch("(.+?)".join(map(re.escape, PLACE.split(row[0]))), line) for row in SENTENCES)
+def test_errors_that_stay_in_english_are_those_that_the_host_cannot_raise():
+    rooms = [path for room in ("nodes", "calibration", "qsched_core", "demo") for path in (ROOT / room).rglob("*.py")]
+    apart = set(rooms) - set(page_files())
+    raising = {path for path in apart if re.search(r"raise \w*Error\(\s*f?\"", path.read_text("utf-8"))}
+    assert [path for path in raising if not FROM_THE_COMMAND_LINE & {path.stem, path.parent.name}] == []
+    assert len(sources().modules) > 100
 
 
-@pytest.mark.parametrize("count", [0, 1, 2])
-def test_the_environment_checks_first_line_is_known(count):
-    text = environment.report([("a section", lambda: [environment.Line(environment.TO_DO, "x")] * count)])
-    assert known(text.splitlines()[0])
+@ALL
+def test_a_sentence_has_the_same_places_in_all_languages(language):
+    assert {name: set(section) for name, section in catalogue(language).items()} == {
+        name: set(section) for name, section in catalogue("zh").items()
+    }
+    for english, text in (item for section in catalogue(language).values() for item in section.items()):
+        assert PLACE.findall(english) == [str(n) for n in range(len(PLACE.findall(english)))], english
+        assert sorted(PLACE.findall(text)) == sorted(PLACE.findall(english)), english
+        assert text.strip(), english
+        # Two places without a text between them could be divided anywhere.
+        assert not re.search(r"\}\{", english), english
 
 
-def test_every_line_about_a_quantised_module_is_known_but_those_of_its_kernels():
+@ALL
+def test_a_sentence_ends_as_the_english_one_does(language):
+    for english, text in catalogue(language)["sentences"].items():
+        assert english.endswith(".") == text.endswith((".", "\u3002"))  # the Chinese and Japanese one, english
+
+
+# --- what is really said
+
+
+@cache
+def _patterns(section: str) -> list[tuple[re.Pattern, str]]:
+    keys = sorted(catalogue("zh")[section], key=lambda key: -len(PLACE.sub("", key)) - 2 * (": " in key))
+    pieces = (map(re.escape, PLACE.split(key)[::2]) for key in keys)
+    return [(re.compile("(.+?)".join(parts), re.DOTALL), key) for parts, key in zip(pieces, keys, strict=True)]
+
+
+def _translation(text: str, section: str, depth: int = 0) -> str | None:
+    """As web/shared/sentences.js does it, in Chinese, where an English word that is left is seen."""
+    for pattern, key in _patterns(section):
+        if found := pattern.fullmatch(text):
+            return PLACE.sub(lambda place: _part(found[int(place[1]) + 1], depth + 1), catalogue("zh")[section][key])
+    return None
+
+
+def _part(text: str, depth: int = 0) -> str:
+    if depth > 5:
+        return text
+    known = None if "; " in text else _translation(text, "phrases", depth)
+    mark = next((mark for mark in ("; ", ", ") if mark in text), None)
+    if known is None and mark is not None:
+        return mark.join(_part(part, depth + 1) for part in text.split(mark))
+    return text if known is None else known
+
+
+def left_in_english(line: str) -> list[str]:
+    """The words of a line that stay as they are."""
+    text = re.sub(r"^(?:OK|TO DO|OPTIONAL) {2,}", "", line)
+    name, _, purpose = text.partition(": ")
+    found = _translation(text, "sentences") or f"{name}: {_translation(purpose, 'phrases') or purpose}"
+    named = r'"[^"]*"(?: -m pip install [\w-]+)?|[(\uff08].*?[)\uff09]'  # commands, and others' words
+    words = re.findall(r"(?<![\w/.:-])[a-z]{4,}(?![A-Za-z0-9_/.:-])", re.sub(named, "", found), re.ASCII)
+    return [word for word in words if word not in NAMES]
+
+
+NAMES = {"install", "torch", "optuna", "kitchen", "eager", "triton", "cuda", "quanto", "contrast", "pyiqa", "psutil",
+         "psycopg", "diffusers", "safetensors"}  # fmt: skip
+"""Of packages, kernels and measures."""
+
+
+def _cases():
+    path = ROOT / "tests" / "calibration" / "test_report.py"
+    spec = importlib.util.spec_from_file_location("qsched_report_cases", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_line_of_a_verdict_is_known():
+    made = _cases()
+    more = tuple(made.trial(1.0 + n / 100, 1.0, whole=False) for n in range(3))
+    cases = [
+        made.result(),
+        made.result(finished=(made.trial(1.0, float("-inf")), *more, made.held_back(1.2, float("-inf"))), failed=2),
+        made.result(
+            drifts=("contrast",),
+            gains=made.with_gains(contrast=made.gain(0.1)),
+            on_border=tuple("abcdef"),
+            optimism=0.2,
+            guarded=("tc",),
+        ),
+        made.result(gains=made.with_gains(**{"distance to full": made.gain(-0.01), "iq": made.gain(-0.1)})),
+        made.result(answer="re-tuning", accepted=True, on_reference=None),
+        made.result(answer="re-tuning", accepted=False, objective=made.Objective(2.0, 0.1, 0.2)),
+        made.refused(gains=made.with_gains(jaq=made.gain(0.0))),
+        made.refused(gains=made.with_gains(jaq=made.gain(-1.0))),
+        made.refused(coefficients=made.IDENTITY),
+    ]
+    lines = {line for case in cases for line in verdict(case)}
+    assert {line: left_in_english(line) for line in lines if left_in_english(line)} == {}
+
+
+def test_every_line_about_a_quantised_module_is_known():
     module = torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.Conv2d(64, 64, 3), torch.nn.Linear(3, 3))
-    lines = qs.quantize(module, include=("*",)).text().splitlines()
+    lines = qs.quantize(module, include=("*",), last_steps=1).text().splitlines()
     assert len(lines) > 4
-    kernels = re.compile(r"\d+ (Linear|convolution)|Not \w+: ")
-    assert [line for line in lines if not known(line) and not kernels.match(line)] == []
+    assert {line: left_in_english(line) for line in lines if left_in_english(line)} == {}
 
 
-@pytest.mark.parametrize("row", SENTENCES + ERRORS, ids=lambda row: row[0][:40])
-def test_a_sentence_has_the_same_places_in_all_languages(row):
-    assert len(row) == LANGUAGES
-    assert [sorted(PLACE.findall(text)) for text in row] == [sorted(PLACE.findall(row[0]))] * LANGUAGES
+@pytest.mark.parametrize("votes", [(0, 0, 2), (3, 1, 0), (30, 1, 1), (1, 30, 0), (16, 15, 3)])
+def test_every_outcome_of_a_vote_is_known(votes):
+    assert left_in_english(str(Votes(*votes))) == []
 
 
-@pytest.mark.parametrize("row", [row for row in SENTENCES if "Q-Sched {0}" not in row[0]], ids=lambda row: row[0][:40])
-def test_a_sentence_is_one_that_the_sources_write(row):
-    sources = read_sources()
-    words = [part for piece in PLACE.split(row[0]) for part in re.split(r" \((?:not )?accepted\)\.", piece)]
-    missing = [part for part in words if len(part) > 3 and part not in sources]
-    assert missing == []
+def test_every_line_of_the_environment_check_is_known(tmp_path):
+    def unknown(name: str) -> str:
+        raise environment.metadata.PackageNotFoundError(name)
 
-
-def raised() -> str:
-    """All that the pack's Python says, with texts that are written in several pieces joined."""
-    files = [path for room in ("nodes", "calibration", "qsched_core") for path in (ROOT / room).rglob("*.py")]
-    return re.sub(r'"\s*\n?\s*f?"', "", "".join(path.read_text("utf-8") for path in sorted(files)))
-
-
-def test_an_error_that_is_translated_is_one_that_is_raised():
-    sources = raised()
-    pieces = [piece.strip() for row in ERRORS for piece in PLACE.split(row[0])]
-    known = {"nothing to quantise: outside the repeated blocks.", "nothing to quantise: not among the included."}
-    known |= {"sampler", "keeps a copy of the latent, which c_x cannot reach.", "prompts, at least"}
-    assert [piece for piece in pieces if len(piece) > 3 and piece not in known and piece not in sources] == []
-    reasons = ("nothing to quantise: {why}.", "outside the repeated blocks", "not among the included")
-    for part in (*reasons, "sampler {name} {reason}.", "keeps a copy of the latent, which c_x cannot reach"):
-        assert part in sources
-    assert "{len(search)} {what}, at least {FEWEST} are needed." in sources
+    (tmp_path / "file").write_text("no folder", "utf-8")
+    sections = [
+        ("Python and torch", environment.versions),
+        ("packages", environment.packages),
+        ("packages", lambda: environment.packages(version_of=unknown)),
+        ("backend torch", lambda: environment.quantiser(TorchBackend(), torch.device("cpu"))),
+        ("comfy-kitchen", environment.kitchen),
+        ("folders", lambda: [environment.folder("presets", tmp_path), environment.folder("metrics", tmp_path / "new")]),
+        ("folders", lambda: [environment.folder("quantised models", tmp_path / "file" / "below")]),
+        ("studies", lambda: [environment.storage(None, "WHERE"), environment.storage("x", "WHERE")]),
+        ("studies", lambda: [environment.storage("postgresql://me:secret@host/name", "WHERE")]),
+    ]
+    for count in (0, 1, 2):
+        made = [("a section", lambda count=count: [environment.Line(environment.TO_DO, "x")] * count)]
+        assert left_in_english(environment.report(made).splitlines()[0]) == []
+    lines = environment.report(sections).replace(str(tmp_path), "/there").splitlines()[1:]
+    assert len(lines) > 15
+    assert {line: left_in_english(line) for line in lines if left_in_english(line)} == {}

@@ -5,11 +5,13 @@ import { followOutput } from "../shared/history.js";
 import { allNodes, nodeById, rootGraph } from "../shared/nodes.js";
 import { PAGE_HEADER } from "../shared/page_header.js";
 import { make, Panel } from "../shared/panel.js";
+import { translatedError, whenTranslated } from "../shared/sentences.js";
 import { addStyles } from "../shared/style.js";
 import { text } from "../shared/texts.js";
 
 const NODE = "QSchedArena";
 const HEIGHT = 400, HINT = 58, WIDTH = 540;
+const MOST_NOTE = 400; // letters of what the server says
 const KEYS = {
   ArrowLeft: "left", ArrowRight: "right", ArrowDown: "skip", s: "skip", Backspace: "undo", f: "full", Enter: "close",
 };
@@ -195,7 +197,9 @@ class Arena extends Panel {
       this.ballot = ballot;
       this.note = "";
     } else if (options) {
-      this.note = status ? String(told?.error ?? status).slice(0, 200) : text("arena.lost");
+      await whenTranslated();
+      if (turn !== this.turn) return;
+      this.note = status ? translatedError(String(told?.error ?? status).slice(0, MOST_NOTE)) : text("arena.lost");
       if (status) return this.refresh(); // another tab was faster
     } else if (status === 404) {
       this.ballot = null;

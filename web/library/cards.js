@@ -1,4 +1,5 @@
 // One preset as a card. Everything in it may come from a stranger's file: text is set as text, pictures are checked.
+import { translatedError } from "../shared/sentences.js";
 import { text } from "../shared/texts.js";
 
 const PICTURE = /^data:image\/jpeg;base64,[A-Za-z0-9+/]+={0,2}$/;
@@ -19,7 +20,7 @@ export function makeCard(preset, actions) {
   const card = element("article", "qsched-card");
   card.dataset.name = preset.name;
   if (preset.error) {
-    card.append(element("h3", "", preset.name), element("p", "qsched-bad", preset.error));
+    card.append(element("h3", "", preset.name), element("p", "qsched-bad", translatedError(preset.error)));
     const both = [["rename", () => actions.rename(preset)], ["delete", () => actions.delete(preset)]];
     card.append(buttons(preset.shipped ? [] : both));
     return card;

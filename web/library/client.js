@@ -1,6 +1,7 @@
 // The server's answers about presets; each rejects with a text for a person.
 import { api } from "../../../scripts/api.js";
 import { PAGE_HEADER } from "../shared/page_header.js";
+import { translatedError, whenTranslated } from "../shared/sentences.js";
 import { text } from "../shared/texts.js";
 
 /** @param {string} path behind /qsched/presets @returns {Promise<object>} */
@@ -30,5 +31,6 @@ async function fetchPresets(path, options) {
   }
   if (answer.ok) return answer;
   const { error } = await answer.json().catch(() => ({}));
-  throw new Error(typeof error === "string" ? error : `${text("no server")} (${answer.status})`);
+  await whenTranslated();
+  throw new Error(typeof error === "string" ? translatedError(error) : `${text("no server")} (${answer.status})`);
 }

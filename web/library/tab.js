@@ -6,6 +6,7 @@ import { importFile, pictureOf, post } from "./client.js";
 import { addCanvasDrop } from "./drop.js";
 import { mayBePreset } from "./files.js";
 import { insertPreset, loaders, readGraph, renameInGraph, sortLoaders, usesInGraph } from "./graph.js";
+import { whenTranslated } from "../shared/sentences.js";
 import { addStyles } from "../shared/style.js";
 import { text } from "../shared/texts.js";
 
@@ -194,6 +195,7 @@ async function load(offset, limit) {
   try {
     const { words, fitting } = state;
     const answer = await post("", { ...readGraph(), words, fitting, offset, limit });
+    if (answer.presets.some(({ error }) => error)) await whenTranslated();
     if (turn !== asked) return; // a later question is on its way
     const earlier = state.presets.slice(0, offset), names = new Set(earlier.map(({ name }) => name));
     const added = answer.presets.filter(({ name }) => !names.has(name));

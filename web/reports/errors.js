@@ -1,10 +1,10 @@
 // What went wrong, on the node that it went wrong in, until a run passes that node.
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { translatedError } from "./error_sentences.js";
 import { readHistory } from "../shared/history.js";
 import { allNodes, rootGraph } from "../shared/nodes.js";
 import { Note } from "./note.js";
+import { onCatalogue, translatedError } from "../shared/sentences.js";
 
 const LONGEST = 4000, MOST = 100;
 
@@ -23,6 +23,7 @@ export function listenErrors() {
   api.addEventListener("execution_cached", ({ detail }) => passed(detail?.nodes ?? []));
   api.addEventListener("execution_error", ({ detail }) => inTurn(() => failed(detail)));
   readHistory(agree);
+  onCatalogue(restoreErrors);
   api.addEventListener("promptQueued", () => refuse(app.lastNodeErrors));
   // The host has no event for a prompt that its server refuses.
   setInterval(() => {
@@ -53,7 +54,7 @@ async function failed(detail) {
 
 // The kind of a stranger's error without the module that it is from: a path on the server, for what a pack raises.
 function wordsOf({ exception_message, exception_type }) {
-  const message = String(exception_message ?? "").trim();
+  const message = String(exception_message ?? "").trim().replace(/^Execution Blocked: (?=Q-Sched:)/, "");
   const kind = String(exception_type ?? "").split(".").at(-1);
   return (message.startsWith("Q-Sched:") ? message : `${kind}: ${message}`).slice(0, LONGEST);
 }

@@ -2,10 +2,10 @@
 import { api } from "../../../scripts/api.js";
 import { interval } from "../calibration/gains.js";
 import { followOutput, readHistory } from "../shared/history.js";
-import { isOnPage, nodeById, rootGraph } from "../shared/nodes.js";
+import { allNodes, isOnPage, nodeById, rootGraph } from "../shared/nodes.js";
 import { Note } from "./note.js";
 import { readNote, readVerdict } from "../shared/records.js";
-import { translated } from "./sentences.js";
+import { onCatalogue, translated } from "../shared/sentences.js";
 import { text } from "../shared/texts.js";
 
 const OURS = /^QSched/, HOSTS = "$$node-text-preview";
@@ -23,7 +23,7 @@ export function addReport(node) {
   followOutput(node, (output) => {
     const state = states.get(node);
     const words = Array.isArray(output?.text) ? output.text[0] : null;
-    state.words = typeof words === "string" ? translated(words.slice(0, LONGEST)) : "";
+    state.words = typeof words === "string" ? words.slice(0, LONGEST) : "";
     state.verdict = readVerdict(output?.qsched_report?.[0]);
     state.stale = false;
     if (state.note?.kind === "stopped") state.note = null;
@@ -33,6 +33,9 @@ export function addReport(node) {
 
 /** To be called once. */
 export function listenReports() {
+  onCatalogue(() => {
+    for (const [, node] of allNodes()) if (states.has(node)) show(node);
+  });
   api.addEventListener("qsched.note", ({ detail }) => {
     if (detail?.workflow && detail.workflow !== rootGraph()?.id) return; // another tab's: the server keeps it
     const node = nodeById(String(detail?.node));
@@ -72,9 +75,9 @@ function show(node) {
 }
 
 // What is said beside the output stands first: it is what the user has to act on.
-function contentOf({ words, verdict, note }) {
+function contentOf({ words: english, verdict, note }) {
   if (note?.kind === "stopped") return { headline: text("stopped", note), rest: "", kind: "stopped" };
-  const kind = verdict?.accepted ? "good" : "";
+  const kind = verdict?.accepted ? "good" : "", words = translated(english);
   const said = verdict ? { headline: headlineOf(verdict), rest: words, kind } : split(words);
   if (note?.kind !== "differs") return said;
   const lines = note.differences.map((item) => `• ${text("difference", { ...item, what: partName(item.what) })}`);

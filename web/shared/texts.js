@@ -417,8 +417,11 @@ export function text(key, values = {}) {
   return words.replace(/\{(\w+)\}/g, (whole, name) => (Object.hasOwn(values, name) ? String(values[name]) : whole));
 }
 
-/** @returns {number} the place of the page's language in our texts; 0, English, where there is none */
-export function pageLanguage() {
+// The place of the page's language in our texts; 0, English, where there is none.
+function pageLanguage() {
   const language = String(app.extensionManager?.setting?.get?.("Comfy.Locale") ?? "en").slice(0, 2);
   return Math.max(0, LANGUAGES.indexOf(language));
 }
+
+/** @returns {string} "en", "zh", … */
+export const languageName = () => LANGUAGES[pageLanguage()];

@@ -1,5 +1,5 @@
 // The notes of our example workflows in the page's language. A workflow file holds them in English.
-import { app } from "../../../scripts/app.js";
+import { languageName } from "../shared/texts.js";
 
 const LANGUAGES = ["en", "zh", "ja", "ko", "fr"], KEY = "qsched_note";
 const files = new Map(); // by name, what was fetched
@@ -12,7 +12,7 @@ export async function translateNotes(workflow) {
   const nodes = Array.isArray(workflow?.nodes) ? workflow.nodes : [];
   const notes = nodes.filter((node) => typeof node?.properties?.[KEY] === "string");
   if (!notes.length) return;
-  const language = pageLanguage();
+  const language = languageName();
   try {
     const texts = Object.fromEntries(await Promise.all(LANGUAGES.map(async (name) => [name, await load(name)])));
     const parts = await load("parts");
@@ -32,11 +32,6 @@ export function noteText(texts, parts, key) {
   if (!Object.hasOwn(texts, key)) return null;
   const joined = texts[key].join("\n");
   return joined.replace(/\{(\w+)\}/g, (whole, name) => (Object.hasOwn(parts, name) ? parts[name].join("\n") : whole));
-}
-
-function pageLanguage() {
-  const language = String(app.extensionManager?.setting?.get?.("Comfy.Locale") ?? "en").slice(0, 2);
-  return LANGUAGES.includes(language) ? language : "en";
 }
 
 async function load(name) {
