@@ -18,7 +18,7 @@ METRICS_FOLDER = "qsched_metrics"
 MODELS_FOLDER = "qsched_models"
 """Not ``diffusion_models``: stock loaders cannot read packed convolutions and should not list them."""
 STOCK_FOLDER = "diffusion_models"
-SHIPPED = Path(__file__).parents[1] / "presets"
+SHIPPED = Path(__file__).parents[2] / "presets"
 """Presets that come with the pack. Nothing is ever written there."""
 SUFFIX = ".safetensors"
 _SIGNS = frozenset('\\/:*?"<>|')
