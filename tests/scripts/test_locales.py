@@ -1,4 +1,4 @@
-"""Every node in every language: names, tooltips and help pages, complete and of nothing else."""
+"""Every node in every language: names, tooltips and help pages, complete and of nothing else; and what nodes say."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from scripts.layout import PACK_NAME, ROOT
+from scripts.sentences import CATALOGUES, untranslated_errors, untranslated_lines
 
 LANGUAGES = ("zh", "ja", "ko", "fr")
 NODES = json.loads((ROOT / "tests" / "golden" / "object_info.json").read_text("utf-8"))
@@ -144,3 +145,10 @@ def test_what_the_page_says_it_says_in_every_language():
         texts = json.loads(re.sub(r",\s*\]", "]", written))
         assert len(texts) == 1 + len(LANGUAGES) and all(text.strip() for text in texts), key
         assert len({frozenset(re.findall(r"\{\w+\}", text)) for text in texts}) == 1, key
+
+
+@per_language
+def test_what_errors_and_reports_say_is_translated(language):
+    """Of what is missing the words and the place: `python -m scripts.sentences` prints them, too."""
+    found = [*untranslated_errors(language), *untranslated_lines(language)]
+    assert [f"{said.place}: {said.text}" for said in found] == [], f"write them into {CATALOGUES / language}.json"

@@ -21,8 +21,6 @@ from scripts.sentences import (
     catalogue,
     lines,
     sources,
-    untranslated_errors,
-    untranslated_lines,
     unused,
 )
 from scripts.source_texts import PLACE, page_files
@@ -31,16 +29,6 @@ FROM_THE_COMMAND_LINE = {"cli", "main", "inputs", "console", "arguments", "show"
 """Files and folders whose errors no page shows: nothing that the host loads imports them."""
 
 ALL = pytest.mark.parametrize("language", LANGUAGES)
-
-
-@ALL
-def test_every_error_is_translated(language):
-    assert [f"{said.place}: {said.text}" for said in untranslated_errors(language)] == []
-
-
-@ALL
-def test_every_line_of_a_report_is_translated_or_has_its_reason(language):
-    assert [f"{said.place}: {said.text}" for said in untranslated_lines(language)] == []
 
 
 def test_what_stays_in_english_is_still_said():
