@@ -36,6 +36,9 @@ def pushed(coefficients: qs.Coefficients) -> float:
     return coefficients.c_eps[-1] - 1
 
 
+WATCHED = 9
+"""Metrics that nobody optimises, as many as the demo's judges give."""
+
 APART = 10_007
 """Multiples of the prompts between the indices of two studies."""
 
@@ -65,6 +68,17 @@ def real(size: float, on_both: bool = False) -> Callable[[int], Scores]:
         return score
 
     return world
+
+
+def watched(n_prompts: int) -> Scores:
+    """The gain of 0.2, and ``WATCHED`` metrics that change by chance alone: none of them may refuse it."""
+    gained = real(0.2)(n_prompts)
+
+    def score(c: qs.Coefficients, index: int, draw: np.random.Generator, on_reference: bool) -> dict[str, float]:
+        others = {f"metric {number}": 0.05 * draw.standard_t(4) for number in range(WATCHED)}
+        return {**gained(c, index, draw, on_reference), **others}
+
+    return score
 
 
 def overfitted(n_prompts: int) -> Scores:
@@ -162,7 +176,13 @@ def rate(hits: int, of: int) -> dict[str, float]:
 
 
 def main() -> None:
-    found: dict = {"studies_each": STUDIES, "promised": PROMISED, "settings": SETTINGS, "prompts": {}}
+    found: dict = {
+        "studies_each": STUDIES,
+        "promised": PROMISED,
+        "watched": WATCHED,
+        "settings": SETTINGS,
+        "prompts": {},
+    }
     for n_prompts in PROMPTS:
         line: dict = {}
         for name, world in (("identical models", nothing), ("overfitted", overfitted)):
@@ -188,6 +208,12 @@ def main() -> None:
                     sum(r.gain.low <= true <= r.gain.high for r, true in zip(results, truth, strict=True)), STUDIES
                 ),
             }
+        results = [study(watched, n_prompts, seed) for seed in range(STUDIES)]
+        gaining = [r for r in results if r.gain.low > 0]
+        line["a real gain, watched"] = {
+            "answers": answers(results),
+            "refused for a drift, of those that gain": rate(sum(bool(r.drifts) for r in gaining), len(gaining)),
+        }
         results = [study(gamed, n_prompts, seed) for seed in range(STUDIES)]
         line["gamed score"] = {
             "accepted": rate(sum(r.accepted for r in results), STUDIES),

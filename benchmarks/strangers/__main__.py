@@ -63,11 +63,18 @@ def worth(model: Stranger, right: Stranger, scores: Scores, found: Coefficients)
     here, there = (rows[True, False], rows[True, True]), (rows[False, False], rows[False, True])
     changes = {metric: paired_gain(*here, metric, count, 0.95) for metric in ("jaq", "tc", "iq", SET, DISTANCE)}
     changes["net jaq"] = net_gain(*here, *there, "jaq", count, 0.95)
-    lost = there[0].mean("jaq") - here[0].mean("jaq")
     intervals = {name: [round(v, 4) for v in (c.gain, c.low, c.high)] for name, c in changes.items()}
     worse = [name for name in ("tc", "iq") if changes[name].high < 0]
     worse += [name for name in (SET, DISTANCE) if changes[name].low > 0]
-    return {"lost to quantising": round(lost, 4), **intervals, "worse": worse}
+    return {**intervals, "worse": worse}
+
+
+def mean_jaq(model: Stranger, scores: Scores) -> float:
+    indices = range(model.fresh)
+    found = scores.for_prompts(model.fresh).score(
+        model.generator(model.fresh, 9999)(model.identity(), indices), indices
+    )
+    return float((found["tc"] + 2 * found["iq"]).mean())
 
 
 def main() -> None:
@@ -81,11 +88,12 @@ def main() -> None:
         twin, scores = full.quantized("w8a8"), Scores(full, full.prompts, bank_steps)
         for form in formats:
             model = full.quantized(form)
+            lost = round(mean_jaq(twin, scores) - mean_jaq(model, scores), 4)
             for search, held in (("with the reference", True), ("free", False)):
                 start = time.perf_counter()
                 result = calibrated(model, twin, scores, held=held)
                 row = {
-                    "net": full.name, "format": form.upper(), "search": search, "answer": result.answer,
+                    "net": full.name, "format": form.upper(), "search": search, "answer": result.answer, "lost": lost,
                     "drifts": list(result.drifts), "network evaluations": result.nfe,
                     "held-out gain": [round(v, 4) for v in (result.gain.gain, result.gain.low, result.gain.high)],
                     "fresh": worth(model, twin, scores, result.coefficients),
