@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..qsched_core import PresetError
 from ..qsched_core.coefficients import MAX_STEPS
-from ..qsched_core.quant import AUTO, FORMATS, QUALITIES, RECIPES
+from ..qsched_core.quant import AUTO, FORMATS, MAX_RANK, QUALITIES, RECIPES
 from .host.folders import MODELS_FOLDER, STOCK_FOLDER, file_names, file_path, shown_folder, unused_path
 from .host.progress import layer_progress
 from .host.reports import keep_output
@@ -131,6 +131,17 @@ class QSchedQuantizeModel(io.ComfyNode):
                     tooltip="So many of a picture's last steps run with 8-bit activations, from the same weights; most "
                     "of the damage is made there. -1: one step for w4a4, else none.",
                 ),
+                io.Int.Input(
+                    "rank",
+                    default=0,
+                    min=0,
+                    max=MAX_RANK,
+                    step=8,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Of the float part beside each Linear layer of ours; it needs an observation. 8 to 64: "
+                    "nearer with 4-bit activations, and larger. 0: 16 for quality best, else none.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The quantised model."),
@@ -161,6 +172,7 @@ class QSchedQuantizeModel(io.ComfyNode):
         observation=None,
         quality=BEST_POSSIBLE,
         last_steps=AUTOMATIC_STEPS,
+        rank=0,
     ) -> io.NodeOutput:
         job = job_for(
             model,
@@ -175,6 +187,7 @@ class QSchedQuantizeModel(io.ComfyNode):
             observation=observation,
             quality=None if quality == BEST_POSSIBLE else quality,
             last_steps=None if last_steps == AUTOMATIC_STEPS else last_steps,
+            rank=rank,
         )
         twin, report = quantized_twin(model, job, layer_progress(cls))
         return io.NodeOutput(twin, report.text(), reference_of(model), ui=keep_output(cls, {"text": [report.text()]}))

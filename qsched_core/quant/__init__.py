@@ -23,7 +23,7 @@ from .layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from .leftover import unpackable
 from .observation import LayerInputs, Observation, load_observation, observe
 from .plan import Plan
-from .quantize import HAS_BITS, QUALITIES, Job, quantize, quantized_layers, require_some
+from .quantize import HAS_BITS, MAX_RANK, QUALITIES, Job, quantize, quantized_layers, require_some
 from .report import LayerReport, QuantReport, module_bytes
 from .select import RECIPES, candidates
 from .sensitivity.measure import DEPTHS, FORMATS_TRIED, least_bits, measure_sensitivity, studied_layers
@@ -35,6 +35,7 @@ __all__ = [
     "FORMATS",
     "FORMATS_TRIED",
     "HAS_BITS",
+    "MAX_RANK",
     "RECIPES",
     "QUALITIES",
     "Backend",

@@ -110,6 +110,10 @@ def test_the_best_is_kept_in_a_file(pack, quantise, observation, source, encoded
     best, report = quantise("w4a4", observation=observation[0], quality="best")
     fitted, _ = quantise("w4a4", observation=observation[0])
     assert error_of(best, source, encoded) < error_of(fitted, source, encoded)
+    ranked, _ = quantise("w4a4", observation=observation[0], rank=24)
+    layer = "double_blocks.0.img_mlp.0"
+    ranks = [model.model.diffusion_model.get_submodule(layer).low_rank.up.shape[1] for model in (best, ranked)]
+    assert ranks == [16, 24]
     files.save_model(best, tmp_path / "best.safetensors")
     loaded = files.load_model(tmp_path / "best.safetensors")
     one, other = (drawn(model, encoded[UNSEEN[0]], 1) for model in (best, loaded))
