@@ -51,19 +51,21 @@ class NotRun(Exception):
 class Bench:
     """One toy: rows of held-out scores, made once."""
 
-    def __init__(self, kind: str, out_of_time: Callable[[], bool]):
-        self.out_of_time = out_of_time
+    def __init__(self, kind: str, out_of_time: Callable[[], bool], prompts: int = CAPTIONS):
+        self.out_of_time, self.prompts = out_of_time, prompts
+        self.pictures = prompts * NOISES
         self.kind, self.full = kind, toys.load(kind)
         self.steps = len(self.full.sigmas) - 1
         captions = toys.captions(CAPTIONS + SEARCHED + 4, seed=101)
-        self.held_out, self.searched = captions[:CAPTIONS], captions[CAPTIONS:]
+        self.held_out, self.searched = captions[:prompts], captions[CAPTIONS:]
+        self.files = f"recovery_{kind}" if prompts == CAPTIONS else f"recovery_{kind}_{prompts}"
         self.score, self.judge = toys.scored(self.held_out)
         self.references, self.referee = None, DemoJudge()
 
     def row(self, name: str, toy: toys.Toy, coefficients: Coefficients) -> Evaluation:
         """Scores of the held-out pictures, the distance to those of the full model among them."""
-        path = FOLDER / f"recovery_{self.kind}_{name.replace(' ', '_')}.npz"
-        indices = range(CAPTIONS * NOISES)
+        path = FOLDER / f"{self.files}_{name.replace(' ', '_')}.npz"
+        indices = range(self.pictures)
         if path.exists():
             with np.load(path) as file:
                 same = tuple(file["coefficients"]) == coefficients.c_x + coefficients.c_eps
@@ -95,12 +97,12 @@ class Bench:
     def reference(self) -> torch.Tensor:
         """The full model's pictures in 8 bits: 18 MB."""
         if self.references is None:
-            path = FOLDER / f"recovery_{self.kind}_reference.pt"
+            path = FOLDER / f"{self.files}_reference.pt"
             if not path.exists():
                 generate, identity = self.full.generator(self.held_out, seed=7), Coefficients.identity(self.steps)
                 parts = [
-                    (generate(identity, range(start, start + 250)) * 255).round().byte()
-                    for start in range(0, CAPTIONS * NOISES, 250)
+                    (generate(identity, range(start, min(start + 250, self.pictures))) * 255).round().byte()
+                    for start in range(0, self.pictures, 250)
                 ]
                 torch.save(torch.cat(parts), path)
             self.references = torch.load(path, weights_only=True)
@@ -108,7 +110,7 @@ class Bench:
 
     def search(self, name: str, toy: toys.Toy, space: str, *, held: bool = False) -> Coefficients:
         """The best candidate of the default search in a space, whatever its verdict would be."""
-        journal = FOLDER / f"recovery_{self.kind}_{name.replace(' ', '_')}.jsonl"
+        journal = FOLDER / f"{self.files}_{name.replace(' ', '_')}.jsonl"
         if self.out_of_time() and not journal.exists():
             raise NotRun
         score, _ = toys.scored(self.searched)
@@ -163,13 +165,13 @@ def means(row: Evaluation) -> dict[str, float]:
     return {metric: round(row.mean(metric), 4) for metric in METRICS if metric in row.scores}
 
 
-def gains(base: Evaluation, other: Evaluation) -> dict[str, list[float]]:
+def gains(base: Evaluation, other: Evaluation, prompts: int = CAPTIONS) -> dict[str, list[float]]:
     """[mean, low, high] of other - base for every metric."""
     found = {}
     for metric in METRICS:
         if not (metric in base.scores and metric in other.scores):
             continue
-        gain = paired_gain(base, other, metric, CAPTIONS, 0.95)
+        gain = paired_gain(base, other, metric, prompts, 0.95)
         found[metric] = [round(value, 5) for value in (gain.gain, gain.low, gain.high)]
     return found
 

@@ -41,7 +41,8 @@ Score = Callable[[Tensor, Sequence[int]], dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Toy:
-    """A model and how it samples: ``sigmas`` (5,) as ``qs.sample`` takes them, flow times or VE sigmas."""
+    """A model and how it samples: ``sigmas`` (5,) as ``qs.sample`` takes them, flow times or VE sigmas, and the bits of
+    each step."""
 
     kind: str
     network: nn.Module
@@ -50,16 +51,18 @@ class Toy:
     sigmas: tuple[float, ...]
     sampler: str
     prediction: str
+    precision: qs.Precision | None = None
 
     def quantized(self, format: str, **options) -> Toy:
-        """This toy with a quantised copy of its network; options are those of ``qs.quantize``.
+        """This toy with a quantised copy of its network; options are those of ``qs.quantize``, without last steps of
+        finer activations where they do not say so.
 
         Raises:
             QuantizationError: as ``qs.quantize``.
         """
         network = copy.deepcopy(self.network)
-        qs.quantize(network, format, **options)
-        return replace(self, network=network)
+        report = qs.quantize(network, format, **{"last_steps": 0, **options})
+        return replace(self, network=network, precision=report.precision(self.sigmas))
 
     def generator(self, captions: Sequence[str], seed: int = 0, batch: int = 64) -> Generate:
         """generate(coefficients, indices) -> pictures (B, 64, 64, 3) in [0, 1].
@@ -83,6 +86,20 @@ class Toy:
 
         return generate
 
+    def observed(self, captions: Sequence[str], seed: int = 99) -> qs.Observation:
+        """What the layers see while each caption is sampled once by itself."""
+        with torch.inference_mode():
+            out = self.text(input_ids=compact_ids(list(captions)))
+        states, pooled = out.last_hidden_state.clone(), out.pooler_output.clone()
+        identity = qs.Coefficients.identity(len(self.sigmas) - 1)
+
+        def run() -> None:
+            for i in range(len(captions)):
+                noises = iter(self.noises(seed, [i]))
+                self.sample(next(noises), (states[i : i + 1], pooled[i : i + 1]), identity, noises)
+
+        return qs.observe(self.network, run)
+
     def noises(self, seed: int, indices: Sequence[int]) -> Tensor:
         """(steps, B, 16, 8, 8): what a run starts from, and its fresh noises."""
         steps = 1 if self.sampler == "euler" else len(self.sigmas) - 1
@@ -98,8 +115,9 @@ class Toy:
         sigmas = torch.tensor(self.sigmas)
         x = noise * (sigmas[0] if flow else (1 + sigmas[0].square()).sqrt())
         return qs.sample(
-            self.sampler, model, x, sigmas, coefficients, flow=flow, noise_sampler=lambda sigma, after: next(fresh)
-        )
+            self.sampler, model, x, sigmas, coefficients, flow=flow, noise_sampler=lambda sigma, after: next(fresh),
+            precision=self.precision,
+        )  # fmt: skip
 
 
 def load(kind: str) -> Toy:
