@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -54,6 +54,23 @@ class LayerInputs:
 
 
 @dataclass
+class Unfinished:
+    """The layers of one job that were rounded before it was cancelled: the same job goes on from there."""
+
+    job: Hashable = None
+    layers: dict[Hashable, Any] = field(default_factory=dict)
+
+    def of(self, job: Hashable) -> dict[Hashable, Any]:
+        """Those of a job, empty where the last one was another."""
+        if job != self.job:
+            self.job, self.layers = job, {}
+        return self.layers
+
+    def clear(self) -> None:
+        self.job, self.layers = None, {}
+
+
+@dataclass
 class Observation:
     """What ``observe`` recorded. ``layers`` by name in the module's order; ``idle`` were never reached; ``calls`` are
     whole calls of the network (none after loading from a file); ``fingerprint`` tells the network by its layers."""
@@ -67,6 +84,7 @@ class Observation:
     root: nn.Module | None = field(default=None, repr=False)
     run: Callable[[], None] | None = field(default=None, repr=False)
     on_call: Callable[[int], None] = field(default=lambda number: None, repr=False)
+    unfinished: Unfinished = field(default_factory=Unfinished, repr=False)
 
     def rows_to_fit(self, name: str) -> Tensor | None:
         """The rows that a layer's rounding is fitted to. Where they are not held, one more run gathers those of this

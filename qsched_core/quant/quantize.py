@@ -74,6 +74,13 @@ class Job:
             return self.last_steps
         return int(any(way.form.activation_bits == 4 for way in self.ways))
 
+    @property
+    def tag(self) -> tuple:
+        """What rounds a layer in one way and no other."""
+        forms = tuple((way.backend.name, str(way.form)) for way in self.ways)
+        planned = () if self.plan is None else tuple((name, str(form)) for name, form in self.plan.forms.items())
+        return forms, planned, self.rank, str(self.device)
+
     @cached_property
     def edges(self) -> Mapping[str, str] | None:
         return None if self.observation is None else self.observation.edges()
@@ -128,7 +135,8 @@ def quantized_layers(
 
     ``weight_of(name, parameter)`` gives the float value of a parameter, for hosts that patch weights in place, and of
     layers that others have packed where ``is_source`` says that it can read them. Those with as few bits as they would
-    get are kept.
+    get are kept. What was fitted before somebody stopped asking for more waits in the job's observation: the next such
+    call goes on from there.
 
     Raises:
         QuantizationError: the module is quantised already, or an unknown recipe.
@@ -175,6 +183,8 @@ def quantized_layers(
                 fit=fit,
             ),
         )
+    if job.observation is not None:
+        job.observation.unfinished.clear()
 
 
 def quantize(
@@ -319,5 +329,13 @@ def _rounded(
     seen = job.observation.layers.get(name)
     if seen is None:
         return way.backend.twin(layer, weight, bias, way.form), Fit(note="never reached")
-    rows = job.observation.rows_to_fit(name)
-    return fitted_twin(way, layer, weight, bias, rows, seen.judged, seen.usage.largest, job.rank)
+    done, key = job.observation.unfinished.of(job.tag), (name, *map(_mark, (weight, bias)))
+    if key not in done:
+        rows = job.observation.rows_to_fit(name)
+        done[key] = fitted_twin(way, layer, weight, bias, rows, seen.judged, seen.usage.largest, job.rank)
+    return done[key]
+
+
+def _mark(values: Tensor | None) -> float | None:
+    """A number that another merge of a weight does not have."""
+    return None if values is None else torch.linalg.vector_norm(values, dtype=torch.float32).item()

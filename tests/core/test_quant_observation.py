@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+from itertools import islice
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 import qsched_core as qs
 from qsched_core import QuantizationError
-from qsched_core.quant import measure_sensitivity, resolve_format
+from qsched_core.quant import Job, measure_sensitivity, quantized_layers, resolve_format
 from qsched_core.quant.input_recorder import FIT_ROWS, Sample, judging_rows
 
 WIDTH, TOKENS = 64, 40
@@ -265,6 +267,33 @@ def test_it_is_the_same_every_time_and_survives_a_file(net, seen, tmp_path):
         states.append(packed.state_dict())
     assert states[0].keys() == states[1].keys()
     assert all(same_bits(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_fitting_goes_on_where_it_was_cancelled(net, seen, monkeypatch):
+    module = sys.modules["qsched_core.quant.quantize"]  # the package has a function of that name
+    fitted, real = [], module.fitted_twin
+
+    def counted(way, layer, *rest):
+        fitted.append(str(way.form))
+        return real(way, layer, *rest)
+
+    def packed(form: str = "w4a8", layers: int | None = None) -> dict:
+        job = Job.of(form, backend="torch", observation=seen)
+        twins = islice((pair for pair in quantized_layers(net, job) if pair[0] is not None), layers)
+        return {report.name: twin.weight.clone() for twin, report in twins}
+
+    whole = packed()
+    monkeypatch.setattr(module, "fitted_twin", counted)
+    packed(layers=2)
+    assert len(fitted) == 2
+    resumed = packed()
+    assert len(fitted) == 3  # "unused" saw nothing
+    assert all(same_bits(whole[name], resumed[name]) for name in whole)
+    packed(layers=2)
+    packed("w3a8", layers=2)  # another job starts anew, and what the first left is let go
+    packed()
+    assert len(fitted) == 3 + 2 + 2 + 3
+    assert not seen.unfinished.layers
 
 
 def test_in_place_within_a_small_budget(net):
