@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ...qsched_core.quant import QuantizedConv2d, QuantizedLinear, QuantoConv2d, QuantoLinear, step_bits
 from ...qsched_core.quant.backends.kitchen import W4A4
 from .layer_patches import LayerPatches
+from .packed_bytes import PackedBytes
 
 
 class PatchedAtOutput:
@@ -116,6 +117,8 @@ class PatchedAtOutput:
 class HostLayer(PatchedAtOutput):
     """Our layers. ``convert_weight`` and ``set_weight`` are how other nodes read and replace a packed weight."""
 
+    parameter = PackedBytes
+
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
         if self.weight.device == x.device:
             return super().forward(x, *args, **kwargs)
@@ -149,7 +152,7 @@ class HostLayer(PatchedAtOutput):
         if inplace_update:
             self.weight.data.copy_(packed)
         else:
-            self.weight = nn.Parameter(packed, requires_grad=False)
+            self.weight = self.parameter(packed, requires_grad=False)
         return None
 
     @property

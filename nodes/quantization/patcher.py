@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...qsched_core.quant.layers import prepare
 from .layer_patches import LayerPatches
 from .layers import HostLayer, PatchedAtOutput
+from .packed_bytes import PackedBytes
 
 ROOT = "diffusion_model"
 
@@ -190,6 +191,14 @@ class PackedPatcher(ModelPatcher):
         super().unpatch_hooks(whitelist_keys_set)
 
     # --- readers of other nodes
+
+    def get_key_patches(self, filter_prefix=None):
+        found = super().get_key_patches(filter_prefix)
+        for patches in found.values():
+            weight, *convert = patches[0]
+            if isinstance(weight, PackedBytes):  # the host casts the bytes to floats, and then has them unpacked
+                patches[0] = (weight.detach(), *convert)
+        return found
 
     def model_state_dict(self, filter_prefix=None):
         layers = {key: layer for key, layer in self.packed_layers() if isinstance(layer, HostLayer)}

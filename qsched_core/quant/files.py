@@ -310,7 +310,8 @@ def _put_values(module: nn.Module, stored: Stored) -> None:
         values[name] = owner, leaf, value
     for owner, leaf, value in values.values():
         if leaf in owner._parameters:
-            owner._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+            kind = owner.parameter if isinstance(owner, QuantizedLayer) and leaf == "weight" else nn.Parameter
+            owner._parameters[leaf] = kind(value, requires_grad=False)
         else:
             owner._buffers[leaf] = value
 

@@ -60,11 +60,14 @@ class QuantizedLayer(nn.Module):
     pack = staticmethod(pack)
     """What rounds a float weight (N, K): ours, or a library's into the same bytes."""
 
+    parameter = nn.Parameter
+    """What the bytes are kept in."""
+
     def __init__(self, packed: Tensor, bias: Tensor | None, shape: tuple[int, ...], form: Format):
         super().__init__()
         self.shape, self.format = tuple(shape), form
         self.activation_bits = form.activation_bits
-        self.weight = nn.Parameter(packed, requires_grad=False)
+        self.weight = self.parameter(packed, requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.register_buffer(INPUT_SCALE, None)
         self.norm_shift: Tensor | None = None
@@ -80,6 +83,8 @@ class QuantizedLayer(nn.Module):
 
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)
+        if type(self.weight) is not self.parameter:  # between some devices torch makes a new one, of its own kind
+            self._parameters["weight"] = self.parameter(self.weight.detach(), requires_grad=False)
         prepare(self.weight.device)
         return self
 

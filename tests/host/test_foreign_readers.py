@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from exactness import differ, same_bits
@@ -130,3 +132,67 @@ def test_a_packed_convolution_has_what_others_read_of_one(pack, tiny):
         "transposed", "output_padding",
     ):  # fmt: skip
         assert getattr(packed, name) == getattr(own, name), name
+
+
+READERS = {
+    "float": lambda weight: weight.float(),
+    "to another type": lambda weight: weight.to(torch.float16),
+    "to an input's type": lambda weight: weight.to(torch.zeros(1)),
+    "a product": lambda weight: nn.functional.linear(torch.zeros(1, weight.shape[1]), weight),
+    "a factor": lambda weight: 0.5 * weight,
+    "into floats": lambda weight: torch.zeros(weight.shape).copy_(weight),
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_who_computes_with_a_packed_weight_is_told(pack, patched, refused, read):
+    """Its bytes became floats from 0 to 255, and a node went on with them."""
+    import comfy.utils
+
+    error = pack("qsched_core").QuantizationError
+    layer = patched.model.get_submodule(LINEAR)
+    for weight in (
+        layer.weight,
+        comfy.utils.get_attr(patched.model, f"{LINEAR}.weight"),
+        patched.get_model_object(f"{LINEAR}.weight"),
+        dict(patched.model.named_parameters())[f"{LINEAR}.weight"],
+    ):
+        with refused(error, "another node computes with a weight that is packed"):
+            read(weight)
+
+
+def test_the_hosts_own_cast_of_a_packed_weight_is_told_and_its_merges_read_floats(pack, demo, patched, refused):
+    """ModelMergeSimple casts what it reads to float32 and then asks the layer to unpack it."""
+    import comfy.model_management
+
+    key, cpu = f"{LINEAR}.weight", torch.device("cpu")
+    layer = patched.model.get_submodule(LINEAR)
+    with refused(pack("qsched_core").QuantizationError, "packed"):
+        comfy.model_management.cast_to_device(layer.weight, cpu, torch.float32)
+    float_model = demo[0].clone()
+    merged = patched.get_key_patches("diffusion_model.")
+    float_model.add_patches({key: merged[key]}, 1.0, 0.0)
+    before = demo[0].model.get_submodule(LINEAR).weight.clone()
+    comfy.model_management.load_models_gpu([float_model])
+    made = float_model.model.get_submodule(LINEAR).weight.float()
+    wanted = patched.float_value(key).float()
+    float_model.detach()
+    assert ((made - wanted).norm() / wanted.norm()).item() < 1e-2, "the type that the model lies in"
+    assert same_bits(demo[0].model.get_submodule(LINEAR).weight, before)
+
+
+def test_what_moves_and_counts_a_packed_weight_still_does(pack, patched, tmp_path):
+    kind = pack("nodes.quantization.packed_bytes").PackedBytes
+    layer = patched.model.get_submodule(LINEAR)
+    bytes_before = layer.weight.detach().clone()
+    assert type(bytes_before) is torch.Tensor
+    twin = copy.deepcopy(layer)
+    assert type(twin.weight) is kind
+    assert type(twin.to("meta").weight) is kind
+    files = pack("nodes.quantization.files")
+    files.save_model(patched, tmp_path / "model.safetensors")
+    again = files.load_model(tmp_path / "model.safetensors").model.get_submodule(LINEAR)
+    assert type(again.weight) is kind
+    assert same_bits(again.weight.detach(), bytes_before)
+    again.set_weight(layer.dequantized())
+    assert type(again.weight) is kind
