@@ -2,12 +2,14 @@
 
 Counted on torch's meta device, in float16, at shapes of SDXL and FLUX at 1024², beside the float layer of the same
 shape. An operation that makes or changes a tensor is a kernel; it reads its inputs and writes its output once, also
-where they are one tensor. ``peak`` is the most that lies in memory beside inputs, packed weight and output.
+where they are one tensor. "Triton": where the machine has it, and our kernel that unpacks passes its trial. ``peak`` is
+the most that lies in memory beside inputs, packed weight and output.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +24,13 @@ from qsched_core.quant import (
     QuantizedConv2d,
     QuantizedLinear,
     decoding,
+    fused,
     products,
     resolve_format,
     rotation,
     tokens,
 )
-from qsched_core.quant.packing import row_bytes
+from qsched_core.quant.packing import grouping, in_steps, row_bytes
 
 from .record import record
 
@@ -79,16 +82,23 @@ class Count(TorchDispatchMode):
         self.peak = max(self.peak, sum(self._live.values()))
         return out
 
+    def unpacked_at_once(self, packed: Tensor, columns: int, form: Format, dtype: torch.dtype, gain: float) -> Tensor:
+        """Stands in for ``fused.decode``, which launches a kernel of its own: it reads bytes and writes a weight."""
+        self.kernels["triton"] += 1
+        out = torch.empty(len(packed), grouping(columns, form)[1], dtype=dtype, device=packed.device)
+        self.traffic += _bytes(packed) + _bytes(out)
+        return out
+
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def cost(module: nn.Module, x: Tensor) -> dict[str, float]:
+def cost(module: nn.Module, x: Tensor, with_triton: bool = False) -> dict[str, float]:
     """Of one call: kernels, and MB of temporaries at their peak and of traffic."""
     with torch.inference_mode():
         module(x)
-        with Count() as count:
+        with Count() as count, patch.object(fused, "decode", count.unpacked_at_once if with_triton else fused.decode):
             out = module(x)
     return {
         "kernels": sum(count.kernels.values()),
@@ -131,13 +141,17 @@ def rows() -> list[dict]:
     for name, make, shape, size in shapes:
         x = torch.empty(size, dtype=torch.float16, device=META)
         plain = cost(Float(shape), x)
-        for form in FORMS:
-            row = cost(make(shape[0], shape[1], form), x)
+        for form, with_triton in [(form, False) for form in FORMS] + [(form, True) for form in FORMS if in_steps(form)]:
+            row = cost(make(shape[0], shape[1], form), x, with_triton)
+            if make is linear and form.activation_bits < 16:
+                # Rotated, their largest found, rounded, multiplied: each in one operation, and the weight for nothing.
+                out = 2 * shape[0] * size[1]
+                row["tokens_alone_ratio"] = round((6 * _bytes(x) + out) / 1e6 / plain["traffic_mb"], 2)
             unpacked = 2 * torch.Size(shape).numel() / 1e6
             found.append(
                 {
                     "layer": name,
-                    "format": str(form),
+                    "format": f"{form}, Triton" if with_triton else str(form),
                     **row,
                     "float_traffic_mb": plain["traffic_mb"],
                     "traffic_ratio": round(row["traffic_mb"] / plain["traffic_mb"], 2),
@@ -160,7 +174,7 @@ def as_on_a_card() -> None:
 def main() -> None:
     as_on_a_card()
     table = rows()
-    text = "{layer:42s} {format:14s} {kernels:4d} kernels {traffic_ratio:6.2f} x traffic {peak_mb:8.1f} MB"
+    text = "{layer:42s} {format:18s} {kernels:4d} kernels {traffic_ratio:6.2f} x traffic {peak_mb:8.1f} MB"
     for row in table:
         print(text.format(**row))
     record("call_cost", {"rows": table})

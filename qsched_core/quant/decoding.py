@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from . import fused
 from .formats import Format
 from .packing import LARGEST_STEP, SMALLEST_STEP, STEPS, grouping, in_steps, sixteen_bits, unpack
 
@@ -42,7 +43,10 @@ def decode(packed: Tensor, columns: int, form: Format, dtype: torch.dtype, gain:
     groups, padded = grouping(columns, form)
     halves = 1 if form.storage_bits == 8 else 2
     one_group_in_two_halves = groups > 1 and groups % halves
-    if dtype not in _SIXTEENS or torch.compiler.is_compiling() or one_group_in_two_halves:
+    short = dtype in _SIXTEENS and not torch.compiler.is_compiling()
+    if short and (made := fused.decode(packed, columns, form, dtype, gain)) is not None:
+        return made[:, :columns]
+    if not short or one_group_in_two_halves:
         weight = unpack(packed, columns, form, dtype)
         return weight if gain == 1 else weight * gain
     # First the scales: what they are looked up by is gone when the large ones are made.
@@ -86,6 +90,7 @@ def prepare(device: torch.device) -> None:
         _upper_factors(device, dtype)
     _stride(device)
     _halves(device)
+    fused.prepare(device)
 
 
 def _scale_and_offset(

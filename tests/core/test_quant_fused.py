@@ -1,0 +1,92 @@
+"""The Triton kernel that unpacks weights: right in Triton's interpreter, tried before it is trusted, replaceable."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from qsched_core.quant import FORMATS, fused, trial
+from qsched_core.quant.decoding import decode
+from qsched_core.quant.packing import pack, unpack
+
+ROOT = Path(__file__).resolve().parents[2]
+CPU, CARD = torch.device("cpu"), torch.device("cuda", 7)
+
+INTERPRETED = """
+import torch
+from qsched_core.quant import FORMATS, fused, resolve_format, trial
+from qsched_core.quant.decoding import decode
+from qsched_core.quant.packing import pack, unpack
+
+cpu = torch.device("cpu")
+print(repr(fused._try(cpu)))
+fused._trusted.add(cpu)
+for form in (FORMATS["w4a8"], FORMATS["w3a8"], resolve_format("w4a16", 24), resolve_format("w4a8", 128)):
+    for columns in (33, 100, 320):
+        weight = torch.randn(3, columns, generator=torch.Generator().manual_seed(columns))
+        weight[1] *= 1e-5
+        packed = torch.cat([pack(weight, form), torch.zeros(3, 1, dtype=torch.uint8)], dim=1)[:, :-1]  # odd strides
+        slow = unpack(packed, columns, form) / 4
+        # The interpreter cuts bfloat16 off, which a GPU rounds. float16's subnormals are 6e-8 apart.
+        for dtype, relative, absolute in ((torch.bfloat16, 2**-7, 0), (torch.float16, 2**-11 + 1e-6, 3e-8)):
+            made = decode(packed, columns, form, dtype, 0.25)
+            assert made.shape == slow.shape
+            assert ((made.float() - slow).abs() <= relative * slow.abs() + absolute).all(), (form, columns, dtype)
+assert not trial.failures()
+"""
+
+
+def test_it_is_right_in_tritons_interpreter():
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "''"
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    monkeypatch.setattr(trial, "_outcomes", {})
+    monkeypatch.setattr(trial, "_failures", {})
+    monkeypatch.setattr(fused, "_trusted", set())
+
+
+@pytest.mark.parametrize("fault", [ImportError("No module named 'triton'"), RuntimeError("no C compiler"), None])
+def test_it_is_trusted_where_its_trial_gives_the_slow_weights(fresh, monkeypatch, fault):
+    def made(packed, columns, form, dtype, gain):
+        if fault is not None:
+            raise fault
+        return torch.zeros(len(packed), columns, dtype=dtype)
+
+    monkeypatch.setattr(fused, "_decoded", made)
+    monkeypatch.setattr(fused, "_try", lambda device, there=fused._try: there(CPU))
+    fused.prepare(CARD)
+    assert fused._trusted == set()
+    assert ("it fails here" in trial.outcomes()["triton", "unpack", "cuda:7"]) == (fault is not None)
+    trial.forget()
+    monkeypatch.setattr(fused, "_try", lambda device: "")
+    fused.prepare(CARD)
+    assert fused._trusted == {CARD}
+    fused.prepare(CPU)
+    assert fused._trusted == {CARD}
+
+
+def test_a_kernel_that_throws_in_a_run_is_replaced_and_that_is_said_once(fresh, monkeypatch, caplog):
+    def made(*arguments):
+        raise RuntimeError("out of resources: shared memory")
+
+    form = FORMATS["w4a8"]
+    packed = pack(torch.randn(5, 128, generator=torch.Generator().manual_seed(0)), form)
+    monkeypatch.setattr(fused, "_decoded", made)
+    fused._trusted.add(CPU)
+    for _ in range(2):
+        weight = decode(packed, 128, form, torch.float16)
+        assert (weight.float() - unpack(packed, 128, form)).abs().max() < 2e-3
+    assert fused._trusted == set()
+    assert caplog.text.count("out of resources") == 1
+    assert list(trial.failures()) == ["the Triton kernel that unpacks weights on cpu"]
