@@ -34,7 +34,7 @@ STAYS_ENGLISH = {
     "a kernel's own words": {
         "comfy-kitchen's kernel on", "torch's int8 product on", "float16, divided by input_gain",
         "The host's, and eager after a failure.", "binaries of comfy-kitchen 0.2.26, 0.2.31 and 0.2.40",
-        "comfy_kitchen.backends of 0.2.31",
+        "comfy_kitchen.backends of 0.2.31", "the Triton kernel that", "unpacks weights", "rounds tokens",
     },
     "the host shows it while a node runs, and takes it away": {
         "recording, evaluation", "network with", "waiting for other workers", "pictures of the reference",

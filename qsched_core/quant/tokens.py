@@ -9,10 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import fused
+
 _SIXTEENS = (torch.float16, torch.bfloat16)
 
 _NO_FRACTIONS = 1536.0
 """In the middle of those: as float16 it has zeros where the sum with a code of 8 bits has that code."""
+
+_LEAST_SCALE = torch.finfo(torch.float32).tiny * 2.0**24
+"""Keeps a token of zeros from a division by zero."""
 
 _middles: dict[torch.device, Tensor] = {}
 
@@ -24,6 +29,9 @@ def rounded_tokens(x: Tensor, bits: int) -> Tensor:
     if x.requires_grad or torch.compiler.is_compiling():
         scale = token_scale(x, bits)
         return ((x / scale).round() * scale).to(x.dtype)
+    made = fused.rounded(x, bits, _LEAST_SCALE)
+    if made is not None:
+        return made
     out = torch.empty_like(x)
     if x.dtype not in _SIXTEENS:
         scale = token_scale(x, bits)
@@ -68,7 +76,7 @@ def _largest(x: Tensor) -> Tensor:
 
 def _from_largest(largest: Tensor, factor: float, bits: int) -> Tensor:
     """``factor`` times the scale. One kernel for that and for what keeps a token of zeros from a division by zero."""
-    least = factor * torch.finfo(largest.dtype).tiny * 2.0**24
+    least = factor * (_LEAST_SCALE if largest.dtype == torch.float32 else torch.finfo(largest.dtype).tiny * 2.0**24)
     return torch.rsub(largest, least, alpha=-factor / (2 ** (bits - 1) - 1))
 
 

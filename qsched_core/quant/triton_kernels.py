@@ -1,4 +1,5 @@
-"""One pass from packed bytes to a weight, for machines that have Triton: only ``fused`` imports this."""
+"""One pass from packed bytes to a weight, and one over tokens, for machines that have Triton: only ``fused`` imports
+this."""
 
 from __future__ import annotations
 
@@ -36,3 +37,23 @@ def unpack(packed, out, groups: int, group: int, steps: int, gain: float) -> Non
     rows, half = out.shape[0], out.shape[1] // 2
     grid = (rows, triton.cdiv(half, BLOCK))
     unpack_kernel[grid](packed, out, packed.stride(0), half, groups, float(gain), group, steps, BLOCK)
+
+
+@triton.jit(do_not_specialize=["columns", "least"])
+def round_kernel(x, out, columns, least, TOP: tl.constexpr, NO_FRACTIONS: tl.constexpr, BLOCK: tl.constexpr):
+    """A token: a scale for its largest, and its values as whole numbers of it. float32 has no fractions above 2^23."""
+    start = tl.program_id(0).to(tl.int64) * columns
+    column = tl.arange(0, BLOCK)
+    inside = column < columns
+    token = tl.load(x + start + column, mask=inside, other=0).to(tl.float32)
+    scale = tl.max(tl.abs(token), axis=0) / TOP + least
+    code = (token / scale + NO_FRACTIONS) - NO_FRACTIONS
+    tl.store(out + start + column, (code * scale).to(out.dtype.element_ty), mask=inside)
+
+
+def round_tokens(x, out, top: int, least: float) -> None:
+    """Tokens x (..., K) into ``out``, both contiguous: codes up to ``top`` times a scale, at least ``least``."""
+    columns = x.shape[-1]
+    block = triton.next_power_of_2(columns)
+    warps = min(16, max(4, block // 1024))
+    round_kernel[(x.numel() // columns,)](x, out, columns, least, top, 1.5 * 2**23, block, num_warps=warps)

@@ -1,4 +1,4 @@
-"""The Triton kernel that unpacks weights: right in Triton's interpreter, tried before it is trusted, replaceable."""
+"""Triton kernels that unpack weights and round tokens: right in Triton's interpreter, tried first, replaceable."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ import torch
 from qsched_core.quant import FORMATS, fused, resolve_format, trial
 from qsched_core.quant.decoding import decode
 from qsched_core.quant.packing import pack, unpack
+from qsched_core.quant.tokens import quantize_tokens, rounded_tokens
 
 cpu = torch.device("cpu")
-print(repr(fused._try(cpu)))
-fused._trusted.add(cpu)
+print(repr(fused._try_unpacking(cpu) + fused._try_rounding(cpu)))
+fused._trusted.update({(fused.UNPACKS, cpu), (fused.ROUNDS, cpu)})
 for form in (FORMATS["w4a8"], FORMATS["w3a8"], resolve_format("w4a16", 24), resolve_format("w4a8", 128)):
     for columns in (33, 100, 320):
         weight = torch.randn(3, columns, generator=torch.Generator().manual_seed(columns))
@@ -37,6 +38,13 @@ for form in (FORMATS["w4a8"], FORMATS["w3a8"], resolve_format("w4a16", 24), reso
             made = decode(packed, columns, form, dtype, 0.25)
             assert made.shape == slow.shape
             assert ((made.float() - slow).abs() <= relative * slow.abs() + absolute).all(), (form, columns, dtype)
+for bits in (4, 8):
+    x = torch.randn(2, 3, 100, generator=torch.Generator().manual_seed(bits)).half()
+    x[1] = 0
+    codes, scale = quantize_tokens(x.double(), bits)
+    between = ((x.double() / scale).frac().abs() - 0.5).abs() < 1e-4
+    off = (rounded_tokens(x, bits).double() - codes * scale).abs()
+    assert (between | (off <= 2**-11 * (codes * scale).abs() + 3e-8)).all()
 assert not trial.failures()
 """
 
@@ -64,16 +72,16 @@ def test_it_is_trusted_where_its_trial_gives_the_slow_weights(fresh, monkeypatch
         return torch.zeros(len(packed), columns, dtype=dtype)
 
     monkeypatch.setattr(fused, "_decoded", made)
-    monkeypatch.setattr(fused, "_try", lambda device, there=fused._try: there(CPU))
+    monkeypatch.setattr(fused, "_try_unpacking", lambda device, there=fused._try_unpacking: there(CPU))
+    monkeypatch.setattr(fused, "_try_rounding", lambda device: "")
     fused.prepare(CARD)
-    assert fused._trusted == set()
-    assert ("it fails here" in trial.outcomes()["triton", "unpack", "cuda:7"]) == (fault is not None)
+    assert fused._trusted == {(fused.ROUNDS, CARD)}
+    assert ("it fails here" in trial.outcomes()["triton", fused.UNPACKS, "cuda:7"]) == (fault is not None)
     trial.forget()
-    monkeypatch.setattr(fused, "_try", lambda device: "")
+    monkeypatch.setattr(fused, "_try_unpacking", lambda device: "")
     fused.prepare(CARD)
-    assert fused._trusted == {CARD}
     fused.prepare(CPU)
-    assert fused._trusted == {CARD}
+    assert fused._trusted == {(fused.ROUNDS, CARD), (fused.UNPACKS, CARD)}
 
 
 def test_a_kernel_that_throws_in_a_run_is_replaced_and_that_is_said_once(fresh, monkeypatch, caplog):
@@ -83,7 +91,7 @@ def test_a_kernel_that_throws_in_a_run_is_replaced_and_that_is_said_once(fresh, 
     form = FORMATS["w4a8"]
     packed = pack(torch.randn(5, 128, generator=torch.Generator().manual_seed(0)), form)
     monkeypatch.setattr(fused, "_decoded", made)
-    fused._trusted.add(CPU)
+    fused._trusted.add((fused.UNPACKS, CPU))
     for _ in range(2):
         weight = decode(packed, 128, form, torch.float16)
         assert (weight.float() - unpack(packed, 128, form)).abs().max() < 2e-3
