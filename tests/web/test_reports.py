@@ -165,6 +165,13 @@ def test_a_report_speaks_the_page_s_language_as_far_as_it_knows_a_line(open_page
     shown = common.said(page, "QSchedCalibrate")
     assert shown["headline"] == "Accepté +0.11 [0.09, 0.13]"
     assert shown["rest"].splitlines() == list(lines.values())
+    # The environment check is red where something is to be done.
+    check = "Q-Sched 1.0: 1 thing to do\nTO DO     optuna is not installed: the search. Run: pip install optuna"
+    page.evaluate("output => app.graph.nodes[0].onExecuted(output)", {"text": [check]})
+    page.wait_for_function(f"id => ({common.SAID})(id)?.state === 'error'", arg="QSchedCalibrate")
+    shown = common.said(page, "QSchedCalibrate")
+    assert shown["headline"] == "Q-Sched 1.0 : 1 chose à faire"
+    assert shown["rest"] == "TO DO     optuna n’est pas installé (la recherche). Lancez : pip install optuna"
 
 
 @RENDERERS

@@ -9,6 +9,7 @@ import { onCatalogue, translated } from "../shared/sentences.js";
 import { text } from "../shared/texts.js";
 
 const OURS = /^QSched/, HOSTS = "$$node-text-preview";
+const TO_DO = /^TO DO {2}/m; // a line of the environment check
 const LONGEST = 20_000; // letters: a stranger's file may hold any text
 
 /** Per node: its panel, its output's text and verdict, what is said beside it, and whether a new run replaces it. */
@@ -77,8 +78,8 @@ function show(node) {
 // What is said beside the output stands first: it is what the user has to act on.
 function contentOf({ words: english, verdict, note }) {
   if (note?.kind === "stopped") return { headline: text("stopped", note), rest: "", kind: "stopped" };
-  const kind = verdict?.accepted ? "good" : "", words = translated(english);
-  const said = verdict ? { headline: headlineOf(verdict), rest: words, kind } : split(words);
+  const kind = verdict?.accepted ? "good" : TO_DO.test(english) ? "error" : "", words = translated(english);
+  const said = verdict ? { headline: headlineOf(verdict), rest: words, kind } : { ...split(words), kind };
   if (note?.kind !== "differs") return said;
   const lines = note.differences.map((item) => `• ${text("difference", { ...item, what: partName(item.what) })}`);
   const rest = [...lines, said.headline, said.rest].filter(Boolean).join("\n");
@@ -93,7 +94,7 @@ function partName(what) {
 
 function split(words) {
   const [headline, ...rest] = words.split("\n");
-  return { headline, rest: rest.join("\n"), kind: "" };
+  return { headline, rest: rest.join("\n") };
 }
 
 /** "Accepted +0.11 [0.09, 0.13]", or what is recommended and why. */
