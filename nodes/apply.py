@@ -58,8 +58,8 @@ class QSchedApply(io.ComfyNode):
     @classmethod
     def execute(cls, model, preset, strength, if_preset_differs) -> io.NodeOutput:
         use = PresetUse(preset, strength, if_preset_differs, node_id(cls), kind=node_kind(cls))
-        patched = apply_preset(model, use)
-        return io.NodeOutput(patched, ui=keep_output(cls, curve(preset, strength)))
+        patched_model = apply_preset(model, use)
+        return io.NodeOutput(patched_model, ui=keep_output(cls, curve(preset, strength)))
 
 
 class QSchedSamplerSelect(io.ComfyNode):
@@ -81,8 +81,8 @@ class QSchedSamplerSelect(io.ComfyNode):
     @classmethod
     def execute(cls, sampler, preset, strength, if_preset_differs) -> io.NodeOutput:
         use = PresetUse(preset, strength, if_preset_differs, node_id(cls), kind=node_kind(cls))
-        driven = sampler_with(sampler, use)
-        return io.NodeOutput(driven, ui=keep_output(cls, curve(preset, strength)))
+        preset_sampler = sampler_with(sampler, use)
+        return io.NodeOutput(preset_sampler, ui=keep_output(cls, curve(preset, strength)))
 
 
 class QSchedSamplerTCD(io.ComfyNode):

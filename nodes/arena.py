@@ -86,25 +86,25 @@ class QSchedArena(io.ComfyNode):
     def execute(
         cls, without, with_preset, preset=(None,), texts=(), keep_in_preset=(False,), ballot=(1,)
     ) -> io.NodeOutput:
-        handed = preset_of(preset)
+        output_preset = preset_of(preset)
         pairs = read_pairs(without, with_preset)
-        key, asked = ballot_key(pairs, ballot[0])
-        spread = texts_of(texts, len(pairs))
-        found = ballots.open(key, len(asked))
-        said = [spread[index] for index in asked]
+        key, indices = ballot_key(pairs, ballot[0])
+        pair_texts = texts_of(texts, len(pairs))
+        state = ballots.open(key, len(indices))
+        lines = [pair_texts[index] for index in indices]
         if ballots.has_pictures(key):
-            ballots.retell(key, said)
+            ballots.retell(key, lines)
         else:
-            ballots.show(key, Shown(write_pairs([pairs[index] for index in asked], found, node_id(cls)), said))
-        if found.complete and not found.closed:
+            ballots.show(key, Shown(write_pairs([pairs[index] for index in indices], state, node_id(cls)), lines))
+        if state.complete and not state.closed:
             ballots.act(key, 0, "close")
-            found = ballots.open(key, len(asked))
+            state = ballots.open(key, len(indices))
         if workflow := workflow_id(cls.hidden and cls.hidden.extra_pnginfo):
             ballots.note(workflow, str(node_id(cls)), key)
-        if handed is not None and keep_in_preset[0] and found.closed:
-            handed = replace(handed, record={**handed.record, "votes": found.count().record()})
-        text = report(found, len(pairs) - len(asked))
-        return io.NodeOutput(NO_PRESET if handed is None else handed, text, ui={"qsched_arena": [key]})
+        if output_preset is not None and keep_in_preset[0] and state.closed:
+            output_preset = replace(output_preset, record={**output_preset.record, "votes": state.count().record()})
+        text = report(state, len(pairs) - len(indices))
+        return io.NodeOutput(NO_PRESET if output_preset is None else output_preset, text, ui={"qsched_arena": [key]})
 
 
 def report(ballot: Ballot, equal: int) -> str:
@@ -118,7 +118,7 @@ def report(ballot: Ballot, equal: int) -> str:
         for pair, choice in sorted(ballot.votes):
             kind = "Skipped" if choice == "skip" else "For the preset"
             kinds["Against it" if choice not in ("skip", ballot.sides[pair]) else kind].append(str(pair + 1))
-        lines += [f"{kind}: pair {', '.join(found)}" for kind, found in kinds.items() if found]
+        lines += [f"{kind}: pair {', '.join(numbers)}" for kind, numbers in kinds.items() if numbers]
         if not ballot.complete:
             lines.append(f"Closed after {len(ballot.votes)} of {pairs} pairs.")
     if equal:

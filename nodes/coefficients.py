@@ -76,9 +76,9 @@ class QSchedCoefficients(io.ComfyNode):
 
     @classmethod
     def execute(cls, form, strength, sigmas=None, preset=None) -> io.NodeOutput:
-        made = make(form, strength, sigmas, preset)
-        text = describe_preset(made)
-        return io.NodeOutput(made, text, ui=keep_output(cls, {"text": [text], **curve(made)}))
+        result = make(form, strength, sigmas, preset)
+        text = describe_preset(result)
+        return io.NodeOutput(result, text, ui=keep_output(cls, {"text": [text], **curve(result)}))
 
 
 def make(form: dict, strength: float, sigmas, preset) -> Preset:

@@ -98,9 +98,9 @@ class QSchedObserve(io.ComfyNode):
             progress.total = max(progress.total, number + 1)
             progress.update(number, f"recording, evaluation {number + 1}")
 
-        seen = observed(model, prompts.sampled(study_seed), int(memory_gb * 1e9), on_call)
-        text = summary(seen)
-        return io.NodeOutput(seen, text, ui=keep_output(cls, {"text": [text]}))
+        observation = observed(model, prompts.sampled(study_seed), int(memory_gb * 1e9), on_call)
+        text = summary(observation)
+        return io.NodeOutput(observation, text, ui=keep_output(cls, {"text": [text]}))
 
 
 def observed(
@@ -123,20 +123,20 @@ def observed(
     )
 
 
-def summary(seen: Observation) -> str:
+def summary(observation: Observation) -> str:
     """What was observed, for a person."""
-    one_row = sum(seen.one_row(name) for name in seen.layers)
-    lines = [f"{len(seen.layers)} layers observed on {seen.calls.seen} evaluations."]
-    if seen.edges():
-        names = ", ".join(seen.edges())
+    one_row = sum(observation.one_row(name) for name in observation.layers)
+    lines = [f"{len(observation.layers)} layers observed on {observation.calls.seen} evaluations."]
+    if observation.edges():
+        names = ", ".join(observation.edges())
         lines.append(f"At the network's input and output, not packed into 4 bits: {names}.")
     if one_row:
         lines.append(f"{one_row} see one row per picture: their activations are not rounded.")
-    missing = seen.missing_rows()
+    missing = observation.missing_rows()
     if missing:
         lines.append(f"{missing} layers do not fit the memory: Quantize Model samples the prompts again for them.")
-    if seen.idle:
-        lines.append(f"Not reached by these prompts: {len(seen.idle)}, for example {seen.idle[0]}.")
+    if observation.idle:
+        lines.append(f"Not reached by these prompts: {len(observation.idle)}, for example {observation.idle[0]}.")
     return "\n".join(lines)
 
 

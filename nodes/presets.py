@@ -108,26 +108,26 @@ class QSchedSavePreset(io.ComfyNode):
     @classmethod
     def execute(cls, preset, name, author, license, notes, thumbnail=None, with_workflow=True) -> io.NodeOutput:
         picture = "" if thumbnail is None else thumbnail_uri(thumbnail)
-        kept = {key: value for key, value in preset.card.items() if key not in RECIPE}
-        card = {**kept, **make_card(preset, name, author, license, notes, picture)}
-        added = {}
+        card_fields = {key: value for key, value in preset.card.items() if key not in RECIPE}
+        card = {**card_fields, **make_card(preset, name, author, license, notes, picture)}
+        workflow_fields = {}
         if with_workflow and cls.hidden is not None:
-            added = recipe((cls.hidden.extra_pnginfo or {}).get("workflow"), cls.hidden.prompt)
+            workflow_fields = recipe((cls.hidden.extra_pnginfo or {}).get("workflow"), cls.hidden.prompt)
         path = unused_path(FOLDER, name)
-        left_out = _save(preset, card, added, path)
+        warning = _save(preset, card, workflow_fields, path)
         if with_workflow and not recipe_allowed():
-            left_out = "\nThe workflow is not in it: ComfyUI was started with --disable-metadata."
-        text = f"Saved {shown_folder(path.parent)}/{path.name}{left_out}"
+            warning = "\nThe workflow is not in it: ComfyUI was started with --disable-metadata."
+        text = f"Saved {shown_folder(path.parent)}/{path.name}{warning}"
         return io.NodeOutput(path.name, ui=keep_output(cls, {"text": [text]}))
 
 
-def _save(preset, card: dict[str, str], added: dict[str, str], path) -> str:
+def _save(preset, card: dict[str, str], workflow_fields: dict[str, str], path) -> str:
     """Writes the file, without the workflow where that is too large. What the report has to say of it."""
     try:
-        save_preset(replace(preset, card={**card, **added}), path)
+        save_preset(replace(preset, card={**card, **workflow_fields}), path)
         return ""
     except PresetError as error:
-        if not added or "header_bytes" not in error.fields:
+        if not workflow_fields or "header_bytes" not in error.fields:
             raise
     save_preset(replace(preset, card=card), path)
     return "\nThe workflow is not in it: the file would be larger than 1 MiB."

@@ -113,24 +113,24 @@ class QSchedPrompts(io.ComfyNode):
         second += [text for source in verdict_files for text in source.texts]
         notes = [source.note for source in (*boxes, *files, *verdict_boxes, *verdict_files)]
         if conditionings:
-            made = conditioned(first, second, list(conditionings), notes)
+            prompt_list = conditioned(first, second, list(conditionings), notes)
         else:
-            made = plain(select(first, second, draw_seed[0], notes))
-        text = report(made)
-        return io.NodeOutput(made, text, ui=keep_output(cls, {"text": [text]}))
+            prompt_list = plain(select(first, second, draw_seed[0], notes))
+        text = report(prompt_list)
+        return io.NodeOutput(prompt_list, text, ui=keep_output(cls, {"text": [text]}))
 
 
 def _flat(where: str, values: Iterable) -> list[str]:
     """Texts of an input. Some nodes put a whole list into one value."""
-    found = []
+    items = []
     for value in values:
-        found += value if isinstance(value, (list, tuple)) else [value]
-    for number, text in enumerate(found, 1):
+        items += value if isinstance(value, (list, tuple)) else [value]
+    for number, text in enumerate(items, 1):
         if not isinstance(text, str):
             raise CalibrationError(
                 f"value {number} of {where} is {type(text).__name__[:30]}, not a text.", "plug in texts", number=number
             )
-    return found
+    return items
 
 
 def _names(where: str, values: Iterable) -> list[str]:
@@ -139,15 +139,15 @@ def _names(where: str, values: Iterable) -> list[str]:
 
 def _dates(values: Iterable) -> list[list]:
     """[name, time changed, bytes] of each file that is there; a plugged in name is None as yet."""
-    found = []
+    dates = []
     for name in values:
         if isinstance(name, str) and name.strip():
             try:
                 stat = input_path(name.strip()).stat()
-                found.append([name, stat.st_mtime_ns, stat.st_size])
+                dates.append([name, stat.st_mtime_ns, stat.st_size])
             except (CalibrationError, OSError):
-                found.append([name])
-    return found
+                dates.append([name])
+    return dates
 
 
 NODES = [QSchedPrompts]

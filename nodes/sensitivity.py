@@ -122,7 +122,7 @@ class QSchedSensitivity(io.ComfyNode):
     ) -> io.NodeOutput:
         progress = NodeProgress(node_id(cls), 1)
 
-        def told(done: int, total: int, text: str) -> None:
+        def show_progress(done: int, total: int, text: str) -> None:
             progress.total = total
             progress.update(done, text)
 
@@ -131,14 +131,14 @@ class QSchedSensitivity(io.ComfyNode):
         check_budget(model, forms, average_bits)
         if observation is not None:
             comfy.model_management.load_models_gpu([model])  # where its calls can be repeated
-        found = study(model, prompts.sampled(study_seed), forms, depth, told, observation)
-        plan = found.plan(average_bits=average_bits)
-        text, plot = found.text(plan), sensitivity_plot(found, plan)
+        sensitivity = study(model, prompts.sampled(study_seed), forms, depth, show_progress, observation)
+        plan = sensitivity.plan(average_bits=average_bits)
+        text, plot = sensitivity.text(plan), sensitivity_plot(sensitivity, plan)
         if len(prompts) == 1:
             text = "One prompt: combine two or more, and constant first tokens are looked for too.\n" + text
-        shown = ui.PreviewImage(plot, cls=cls).as_dict()
-        shown.update(ui.PreviewText(text).as_dict())
-        return io.NodeOutput(plan, text, plot, ui=keep_output(cls, shown))
+        page = ui.PreviewImage(plot, cls=cls).as_dict()
+        page.update(ui.PreviewText(text).as_dict())
+        return io.NodeOutput(plan, text, plot, ui=keep_output(cls, page))
 
 
 NODES = [QSchedSensitivity]

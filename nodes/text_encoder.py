@@ -95,9 +95,9 @@ def quantized_clip(
         QuantizationError: one that was quantised already, or without a layer to quantise.
     """
     network = clip.cond_stage_model
-    with recording_reached(network) as reached:
+    with recording_reached(network) as names:
         full = [encode(clip, text) for text in prompts or PROMPTS.splitlines()[:1]]
-    keep = {name: UNREACHED for name, _ in candidates(network, job.recipe) if name not in reached}
+    keep = {name: UNREACHED for name, _ in candidates(network, job.recipe) if name not in names}
     patcher, report = quantized_twin(clip.patcher, replace(job, keep=keep | tied_layers(network)), on_layer)
     twin = clip.clone()
     twin.patcher, twin.cond_stage_model = patcher, patcher.model
@@ -107,14 +107,14 @@ def quantized_clip(
 @contextmanager
 def recording_reached(network: nn.Module) -> Iterator[set[str]]:
     """While this is open, names of layers that run are put into the set."""
-    reached: set[str] = set()
+    names: set[str] = set()
 
     def hook(name: str) -> Callable[..., None]:
-        return lambda layer, args: reached.add(name)
+        return lambda layer, args: names.add(name)
 
     hooks = [layer.register_forward_pre_hook(hook(name)) for name, layer in candidates(network)]
     try:
-        yield reached
+        yield names
     finally:
         for handle in hooks:
             handle.remove()
@@ -124,21 +124,21 @@ def tied_layers(network: nn.Module) -> dict[str, str]:
     """Layers whose weight an embedding reads as well: packed, it would be there twice."""
     layers = dict(candidates(network))
     own = {id(layer) for layer in layers.values()}
-    held = {
+    other_weights = {
         id(weight) for module in network.modules() if id(module) not in own for weight in module._parameters.values()
     }
-    return {name: TIED for name, layer in layers.items() if id(layer.weight) in held}
+    return {name: TIED for name, layer in layers.items() if id(layer.weight) in other_weights}
 
 
 def comparison(twin, report: QuantReport, full: list, prompts: Sequence[str]) -> list[str]:
     """Lines on how near the conditionings of ``prompts`` are to the ``full`` ones."""
     if not prompts or not report.quantized:
         return []
-    found = [cosines(ours, theirs) for ours, theirs in zip((encode(twin, text) for text in prompts), full, strict=True)]
-    whole = [conditioning for conditioning, _ in found]
+    pairs = [cosines(ours, theirs) for ours, theirs in zip((encode(twin, text) for text in prompts), full, strict=True)]
+    whole = [conditioning for conditioning, _ in pairs]
     text = f"Conditioning of {len(whole)} prompts: cosine to the full one {sum(whole) / len(whole):.4f}"
     text += f", least {min(whole):.4f}" if len(whole) > 1 else ""
-    pooled = [value for _, value in found if value is not None]
+    pooled = [value for _, value in pairs if value is not None]
     if pooled:
         text += f"; pooled {sum(pooled) / len(pooled):.4f}"
     lines = [f"{text}."]
@@ -149,7 +149,7 @@ def comparison(twin, report: QuantReport, full: list, prompts: Sequence[str]) ->
 
 def cosines(ours: list, theirs: list) -> tuple[float, float | None]:
     """(cosine of two conditionings of one prompt, that of their pooled outputs if both have one)."""
-    pooled = [found[0][1].get("pooled_output") for found in (ours, theirs)]
+    pooled = [conditioning[0][1].get("pooled_output") for conditioning in (ours, theirs)]
     both = all(isinstance(value, Tensor) for value in pooled)
     return _cosine(ours[0][0], theirs[0][0]), _cosine(*pooled) if both else None
 

@@ -51,8 +51,8 @@ class HostGenerator:
         """What a reader of the report must know of the pictures; most often nothing."""
         if self._frames is None:
             return ""
-        scored, all_of_them = self._frames
-        return f"Videos: {scored} of {all_of_them} frames of each are scored, and their scores averaged."
+        count, total = self._frames
+        return f"Videos: {count} of {total} frames of each are scored, and their scores averaged."
 
     @property
     def sigmas(self) -> tuple[float, ...]:
@@ -75,13 +75,13 @@ class HostGenerator:
         Raises:
             CalibrationError: the VAE makes no pictures of these latents.
         """
-        patched = apply_coefficients(self.model, coefficients, self.sigmas)
+        model = apply_coefficients(self.model, coefficients, self.sigmas)
         pictures = []
         for start in range(0, len(indices), self.batch_size):
             chunk = list(indices[start : start + self.batch_size])
-            began = time.monotonic()
-            pictures += [self._decode(self.sample(patched, group)) for group in self._alike(chunk)]
-            self._seconds += time.monotonic() - began
+            start_time = time.monotonic()
+            pictures += [self._decode(self.sample(model, group)) for group in self._alike(chunk)]
+            self._seconds += time.monotonic() - start_time
             self._made += len(chunk)
             self.on_batch(len(chunk))
         return torch.cat(pictures)
@@ -106,10 +106,10 @@ class HostGenerator:
 
     def _decode(self, samples: Tensor) -> Tensor:
         def decode(start: int, end: int) -> Tensor:
-            decoded = self.vae.decode(samples[start:end])
-            pictures = decoded_pictures(decoded, end - start)
+            frames = self.vae.decode(samples[start:end])
+            pictures = decoded_pictures(frames, end - start)
             if pictures.ndim == 5:
-                self._frames = pictures.shape[1], decoded[..., 0, 0, 0].numel() // (end - start)
+                self._frames = pictures.shape[1], frames[..., 0, 0, 0].numel() // (end - start)
             return pictures.float().cpu()
 
         return torch.cat(self._decoded.run(decode, len(samples)))

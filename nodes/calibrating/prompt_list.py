@@ -39,7 +39,7 @@ def plain(prompts: Prompts) -> PromptList:
 
 
 def conditioned(
-    texts: Sequence[str], second: Sequence[str], conditionings: list, read_notes: Sequence[str] = ()
+    texts: Sequence[str], second: Sequence[str], conditionings: list, file_notes: Sequence[str] = ()
 ) -> PromptList:
     """Prompts with the user's own conditionings, as many as texts; without texts they are named "conditioning 1" ….
     ``second`` are those of the texts, or of the names, that are kept for the verdict.
@@ -58,26 +58,30 @@ def conditioned(
     for number, conditioning in enumerate(conditionings, 1):
         if not _is_conditioning(conditioning):
             raise CalibrationError(f"conditioning {number} is empty.", "check the node it comes from", number=number)
-    chosen = select_as_given(texts or [f"conditioning {number}" for number in range(1, count + 1)], second, read_notes)
-    digest = hashlib.sha256(chosen.digest.encode())
+    selection = select_as_given(
+        texts or [f"conditioning {number}" for number in range(1, count + 1)], second, file_notes
+    )
+    digest = hashlib.sha256(selection.digest.encode())
     _tell(digest, conditionings)
-    return PromptList(chosen.texts, chosen.note, digest.hexdigest(), chosen.verdict, conditionings, bool(texts))
+    return PromptList(
+        selection.texts, selection.note, digest.hexdigest(), selection.verdict, conditionings, bool(texts)
+    )
 
 
 def report(prompts: PromptList) -> str:
     """The list in a few lines for a person."""
-    held_out = [prompts.texts[i] for i in prompts.verdict]
-    searched = [text for i, text in enumerate(prompts.texts) if i not in set(prompts.verdict)]
+    verdict = [prompts.texts[i] for i in prompts.verdict]
+    search = [text for i, text in enumerate(prompts.texts) if i not in set(prompts.verdict)]
     lines = [f"{len(prompts)} prompts; a share of them is held out for the verdict."]
-    if held_out:
-        lines = [f"{len(searched)} prompts to search on, {len(held_out)} for the verdict."]
+    if verdict:
+        lines = [f"{len(search)} prompts to search on, {len(verdict)} for the verdict."]
     if prompts.note:
         lines.append(f"{prompts.note[0].upper()}{prompts.note[1:]}.")
     if prompts.conditionings is not None:
         lines.append("They are sampled with the conditionings plugged in.")
     if not prompts.has_texts:
         lines.append("Their texts are unknown: a metric that reads prompts will refuse them.")
-    for name, texts in (("Search" if held_out else "Prompts", searched), ("Verdict", held_out)):
+    for name, texts in (("Search" if verdict else "Prompts", search), ("Verdict", verdict)):
         if texts:
             lines += ["", f"{name}:", *(f"  {text[:100]}" for text in texts[:SHOWN])]
         if len(texts) > SHOWN:

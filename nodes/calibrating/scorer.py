@@ -74,8 +74,8 @@ class Scorer:
             return _numbers(self._run(self._scorer, pictures, [texts[i % len(texts)] for i in indices]))
 
         def judge(pictures: torch.Tensor, indices: Sequence[int]) -> dict:
-            wanted = [texts[i % len(texts)] for i in indices]
-            own = self._run(self._judge, pictures, wanted) if self._judge is not None else {}
+            picture_texts = [texts[i % len(texts)] for i in indices]
+            own = self._run(self._judge, pictures, picture_texts) if self._judge is not None else {}
             if hasattr(getattr(self._judge, "model", None), "score_set"):
                 own |= over_frames(self._judge.model.score_set, pictures)
             far = {} if reference is None else {DISTANCE: reference.distance(pictures, indices)}

@@ -40,8 +40,8 @@ def picture_rows(cls, rows: Sequence[tuple[str, Tensor]], texts: Sequence[str]) 
 
 def _sheet(pictures: Tensor) -> Tensor:
     """The first pictures, (H', W', 3): one row or two, with no gap."""
-    shown = pictures[: COLUMNS if len(pictures) < COLUMNS**2 else COLUMNS**2]
-    return torch.cat([torch.cat(list(shown[i : i + COLUMNS]), dim=1) for i in range(0, len(shown), COLUMNS)])
+    tiles = pictures[: COLUMNS if len(pictures) < COLUMNS**2 else COLUMNS**2]
+    return torch.cat([torch.cat(list(tiles[i : i + COLUMNS]), dim=1) for i in range(0, len(tiles), COLUMNS)])
 
 
 def _data_uri(picture: Tensor) -> str:

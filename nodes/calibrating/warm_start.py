@@ -97,38 +97,38 @@ class _Tape:
             steps, run = iter(rehearse(function, model, x, sigmas, extra_args, options).steps), []
             self.runs.append(run)
 
-            def told(x: Tensor, sigma: Tensor, denoised: Tensor) -> None:
+            def record(x: Tensor, sigma: Tensor, denoised: Tensor) -> None:
                 if (step := next(steps, None)) is not None:
-                    seen = (x, sigma, _output(model, denoised, x, sigma))
-                    run.append(_Opening(step, *(tensor.detach().to("cpu", copy=True) for tensor in seen)))
+                    place = (x, sigma, _output(model, denoised, x, sigma))
+                    run.append(_Opening(step, *(tensor.detach().to("cpu", copy=True) for tensor in place)))
 
             return function(
-                _Watched(model, told), x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options
+                _Watched(model, record), x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options
             )
 
         sample.__name__ = getattr(function, "__name__", "sample")
-        lent = copy.copy(sampler)
-        lent.sampler_function = sample
-        return lent
+        recorder = copy.copy(sampler)
+        recorder.sampler_function = sample
+        return recorder
 
     def player(self) -> KSAMPLER:
         """A SAMPLER that goes through the oldest run: it looks where that one looked, and takes no step."""
 
         def sample(model, x, sigmas, extra_args=None, callback=None, disable=None):
-            for seen in self.runs.popleft():
-                place, sigma = seen.x.to(x.device), seen.sigma.to(x.device)
-                output = _output(model, model(place, sigma, **(extra_args or {})), place, sigma)
-                self.pairs.add(seen.step, output, seen.output)
+            for opening in self.runs.popleft():
+                x_there, sigma = opening.x.to(x.device), opening.sigma.to(x.device)
+                output = _output(model, model(x_there, sigma, **(extra_args or {})), x_there, sigma)
+                self.pairs.add(opening.step, output, opening.output)
             return x
 
         return KSAMPLER(sample)
 
 
 class _Watched:
-    """The model as samplers know it, with somebody who is told (x, sigma, denoised) of every evaluation."""
+    """The model as samplers know it, with a callback on_evaluation(x, sigma, denoised)."""
 
-    def __init__(self, model: Any, told: Callable[[Tensor, Tensor, Tensor], None]):
-        self.__dict__.update(_model=model, _told=told)
+    def __init__(self, model: Any, on_evaluation: Callable[[Tensor, Tensor, Tensor], None]):
+        self.__dict__.update(_model=model, _on_evaluation=on_evaluation)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_model"], name)
@@ -138,7 +138,7 @@ class _Watched:
 
     def __call__(self, x: Tensor, sigma: Tensor, **extra: Any) -> Tensor:
         denoised = self._model(x, sigma, **extra)
-        self._told(x, sigma, denoised)
+        self._on_evaluation(x, sigma, denoised)
         return denoised
 
 

@@ -23,9 +23,9 @@ def default_paths(folder: str) -> list[str]:
 
 def _config_files() -> list[Path]:
     """The files that the host has read, in its order."""
-    beside = Path(folder_paths.__file__).with_name("extra_model_paths.yaml")
-    named = chain.from_iterable(getattr(args, "extra_model_paths_config", None) or [])
-    return [path for path in (beside, *map(Path, named)) if path.is_file()]
+    default_file = Path(folder_paths.__file__).with_name("extra_model_paths.yaml")
+    extra_files = chain.from_iterable(getattr(args, "extra_model_paths_config", None) or [])
+    return [path for path in (default_file, *map(Path, extra_files)) if path.is_file()]
 
 
 def _defaults(config: Path, folder: str) -> Iterator[str]:

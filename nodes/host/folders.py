@@ -60,11 +60,11 @@ def metric_roots() -> list[Path]:
 
 def metric_folders() -> dict[str, Path]:
     """open_clip models a user has put into ``models/qsched_metrics``, one folder each, by name."""
-    found = {}
+    folders = {}
     for root in metric_roots():
         for config in sorted(root.glob("*/open_clip_config.json")):
-            found.setdefault(config.parent.name, config.parent)
-    return found
+            folders.setdefault(config.parent.name, config.parent)
+    return folders
 
 
 def file_names(folder: str) -> list[str]:
@@ -83,10 +83,10 @@ def file_path(folder: str, name: str) -> Path:
         PresetError: no such file.
     """
     # The host lists every case of the suffix.
-    found = folder_paths.get_full_path(folder, name) if name.lower().endswith(SUFFIX) and "\0" not in name else None
-    if found is None:
+    path = folder_paths.get_full_path(folder, name) if name.lower().endswith(SUFFIX) and "\0" not in name else None
+    if path is None:
         raise PresetError(f"{name[:60]!r} is not in {shown_folder(home(folder))}.", "put the file there and press R")
-    return Path(found)
+    return Path(path)
 
 
 def unused_path(folder: str, name: str) -> Path:
@@ -134,8 +134,8 @@ def home(folder: str) -> Path:
     """Where files of one of our folders are saved: the first, which is the user's default if there is one."""
     roots = [Path(root) for root in folder_paths.get_folder_paths(folder) if Path(root) != SHIPPED]
     # The host lists diffusion models in "unet" too, an older name of the folder, and lists that first.
-    beside = roots[0].with_name(folder)
-    return beside if roots[0].name == "unet" and beside in roots else roots[0]
+    own_root = roots[0].with_name(folder)
+    return own_root if roots[0].name == "unet" and own_root in roots else roots[0]
 
 
 def shown_folder(path: Path) -> str:

@@ -47,7 +47,7 @@ def is_shortage(error: BaseException) -> bool:
         return True
     management = comfy.model_management
     # Without a device of its own to ask, the host takes every exception for a shortage.
-    known = getattr(management, "OOM_EXCEPTION", Exception) is not Exception
-    return known and (
+    has_own_error = getattr(management, "OOM_EXCEPTION", Exception) is not Exception
+    return has_own_error and (
         management.is_oom(error) if hasattr(management, "is_oom") else isinstance(error, management.OOM_EXCEPTION)
     )

@@ -68,6 +68,6 @@ def sums(value) -> list[float]:
 def _prediction(model) -> str:
     """The host's parameterisation class: EPS, V_PREDICTION, CONST (flow), X0 …"""
     kinds = type(model.get_model_object("model_sampling")).__mro__
-    named = [kind.__name__ for kind in kinds if kind.__module__ == "comfy.model_sampling"]
-    known = ("LCM", "V_PREDICTION", "X0", "IMG_TO_IMG", "COSMOS_RFLOW", "EDM", "CONST", "EPS")
-    return next((name for name in known if name in named), named[0] if named else kinds[0].__name__)
+    names = [kind.__name__ for kind in kinds if kind.__module__ == "comfy.model_sampling"]
+    main_names = ("LCM", "V_PREDICTION", "X0", "IMG_TO_IMG", "COSMOS_RFLOW", "EDM", "CONST", "EPS")
+    return next((name for name in main_names if name in names), names[0] if names else kinds[0].__name__)

@@ -16,8 +16,8 @@ def page_server():
 def workflow_id(extra_pnginfo: object) -> str | None:
     """The page's id of the workflow that a prompt was made from; None where it has none, or a script sent it."""
     workflow = extra_pnginfo.get("workflow") if isinstance(extra_pnginfo, dict) else None
-    found = workflow.get("id") if isinstance(workflow, dict) else None
-    return found if isinstance(found, str) and found != NO_ID else None
+    value = workflow.get("id") if isinstance(workflow, dict) else None
+    return value if isinstance(value, str) and value != NO_ID else None
 
 
 def running_prompt() -> tuple[str | None, str | None]:

@@ -25,14 +25,14 @@ _URI = re.compile(r"data:image/(?:jpeg|png|webp);base64,([A-Za-z0-9+/]+={0,2})")
 def clean(text: object, most: int) -> str:
     """A stranger's text for one line: blanks as one blank, nothing that cannot be seen, at most ``most`` characters."""
     words = str(text)[: 4 * most].split()
-    seen = "".join(c for c in " ".join(words) if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
-    return seen if len(seen) <= most else seen[: most - 1] + "…"
+    line = "".join(c for c in " ".join(words) if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def gain_of(preset) -> tuple[float, float, float] | None:
     """(gain, low, high): the JAQ gain on held-out prompts with its interval, or None if none was measured."""
-    found = preset.record.get("gain")
-    values = [found.get(key) for key in ("gain", "low", "high")] if isinstance(found, dict) else [None]
+    gain = preset.record.get("gain")
+    values = [gain.get(key) for key in ("gain", "low", "high")] if isinstance(gain, dict) else [None]
     if not all(isinstance(value, (int, float)) and abs(value) < 1e6 for value in values):
         return None
     return tuple(map(float, values))
@@ -46,8 +46,8 @@ def gain_text(preset) -> str:
 
 def votes_text(preset) -> str:
     """The result of a blind vote, counted anew from the file's numbers; "" if there was none."""
-    found = preset.record.get("votes")
-    counts = [found.get(key) for key in ("wins", "losses", "skips")] if isinstance(found, dict) else [None]
+    votes = preset.record.get("votes")
+    counts = [votes.get(key) for key in ("wins", "losses", "skips")] if isinstance(votes, dict) else [None]
     if not all(type(count) is int and 0 <= count < 1_000_000 for count in counts):
         return ""
     return str(Votes(*counts))
@@ -65,8 +65,8 @@ def bound_text(preset) -> str:
 
 def facts(preset) -> str:
     """Steps, verdict, gain and votes in one line."""
-    measured = ", ".join(filter(None, (steps_text(preset), preset.verdict, gain_text(preset))))
-    return ". ".join(filter(None, (measured, votes_text(preset))))
+    figures = ", ".join(filter(None, (steps_text(preset), preset.verdict, gain_text(preset))))
+    return ". ".join(filter(None, (figures, votes_text(preset))))
 
 
 def steps_text(preset) -> str:
@@ -75,12 +75,12 @@ def steps_text(preset) -> str:
 
 def make_card(preset, title: str, author: str, license: str, notes: str, thumbnail: str = "") -> dict[str, str]:
     """The fields of the host's model card; empty ones are left out."""
-    said = notes.strip() or notes_of(preset)
+    author_notes = notes.strip() or notes_of(preset)
     card = {
         "modelspec.title": title.strip(),
         "modelspec.author": author,
         "modelspec.license": license,
-        "modelspec.description": "\n".join(filter(None, (said, facts(preset), bound_text(preset)))),
+        "modelspec.description": "\n".join(filter(None, (author_notes, facts(preset), bound_text(preset)))),
         "modelspec.usage_hint": "Load Q-Sched Preset, then Q-Sched Sampler or Apply Q-Sched",
         "modelspec.architecture": preset.binding.model,
         "modelspec.tags": "q-sched",
@@ -102,16 +102,16 @@ def recipe_allowed() -> bool:
 
 def recipe(workflow: object, prompt: object) -> dict[str, str]:
     """The workflow of the page and the prompt that ran, as the host writes them into pictures, if it does."""
-    found = {}
+    texts = {}
     if not recipe_allowed():
-        return found
+        return texts
     for name, value in zip(RECIPE, (workflow, prompt), strict=True):
         try:
             if value:
-                found[name] = json.dumps(value, allow_nan=False)
+                texts[name] = json.dumps(value, allow_nan=False)
         except (TypeError, ValueError, RecursionError):
             continue  # not what the page could read back
-    return found
+    return texts
 
 
 def thumbnail_uri(images) -> str:
@@ -123,10 +123,10 @@ def thumbnail_uri(images) -> str:
         for picture in images[:2]
     ]
     sheet = Image.new("RGB", (sum(picture.width for picture in pictures), pictures[0].height))
-    left = 0
+    x = 0
     for picture in pictures:
-        sheet.paste(picture, (left, 0))
-        left += picture.width
+        sheet.paste(picture, (x, 0))
+        x += picture.width
     return _uri(sheet)
 
 
@@ -140,11 +140,11 @@ def thumbnail_picture(uri: str):
     """The RGB picture of a data URI, or None."""
     from PIL import Image
 
-    found = _URI.fullmatch(uri) if len(uri) <= _MOST_URI else None
-    if found is None:
+    data = _URI.fullmatch(uri) if len(uri) <= _MOST_URI else None
+    if data is None:
         return None
     try:
-        with Image.open(io.BytesIO(base64.b64decode(found[1])), formats=("JPEG", "PNG", "WEBP")) as picture:
+        with Image.open(io.BytesIO(base64.b64decode(data[1])), formats=("JPEG", "PNG", "WEBP")) as picture:
             return picture.convert("RGB") if max(picture.size) <= _MOST_SIDE else None
     except Exception:  # noqa: BLE001 - decoders fail on a stranger's bytes in every way there is
         return None

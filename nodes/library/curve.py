@@ -33,5 +33,5 @@ def add_curve_route() -> None:
 
 
 def _values(preset, strength: float) -> dict:
-    blended = preset.coefficients.blend(strength)
-    return {"c_x": list(blended.c_x), "c_eps": list(blended.c_eps), "sigmas": list(preset.sigmas)}
+    coefficients = preset.coefficients.blend(strength)
+    return {"c_x": list(coefficients.c_x), "c_eps": list(coefficients.c_eps), "sigmas": list(preset.sigmas)}

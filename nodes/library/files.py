@@ -44,13 +44,13 @@ def entries() -> list[dict]:
 
 def entry(name: str) -> dict:
     """One preset for the page, with its picture."""
-    found = facts(name).entry
-    if "error" in found:
-        return found
+    plain = facts(name).entry
+    if "error" in plain:
+        return plain
     try:
         path = file_path(FOLDER, name)
         status = path.stat()
-        return {**found, "thumbnail": _thumbnail(path, status.st_mtime_ns, status.st_size)}
+        return {**plain, "thumbnail": _thumbnail(path, status.st_mtime_ns, status.st_size)}
     except (ValueError, OSError) as error:  # gone since it was listed
         return {"name": name, "shipped": False, "error": clean(error, 400)}
 
@@ -60,19 +60,19 @@ def facts(name: str) -> Facts:
     try:
         path = file_path(FOLDER, name)
         status = path.stat()
-        found = _facts(path, status.st_mtime_ns, status.st_size)
+        content = _facts(path, status.st_mtime_ns, status.st_size)
     except (PresetError, OSError) as error:  # gone since it was listed
         return Facts({"name": name, "shipped": False, "error": clean(error, 400)})
-    return replace(found, entry={"name": name, "shipped": is_shipped(path), **found.entry})
+    return replace(content, entry={"name": name, "shipped": is_shipped(path), **content.entry})
 
 
 @lru_cache(maxsize=_MOST_PICTURES)
-def _thumbnail(path: Path, _modified: int, _size: int) -> str:
+def _thumbnail(path: Path, _mtime_ns: int, _size: int) -> str:
     return safe_thumbnail(load_preset(path).card.get(THUMBNAIL, ""))
 
 
 @lru_cache(maxsize=_MOST_FACTS)
-def _facts(path: Path, _modified: int, _size: int) -> Facts:
+def _facts(path: Path, _mtime_ns: int, _size: int) -> Facts:
     try:
         preset = load_preset(path)
     except ValueError as error:

@@ -53,13 +53,13 @@ class Graph:
     sampling: Mapping[str, frozenset]
 
 
-def read_graph(told: object) -> Graph:
+def read_graph(question: object) -> Graph:
     """``{"models": [{"loader", "file"}], "quantizers": [{"format", "group_size", …}], "samplers": [{"steps", …}]}``;
     whatever is not as it should be counts as not known."""
-    told = told if isinstance(told, dict) else {}
-    models = [known_model(_text(item, "loader"), _text(item, "file")) for item in _items(told, "models")]
-    formats = [_format(item) for item in _items(told, "quantizers")]
-    samplers = list(_items(told, "samplers"))
+    question = question if isinstance(question, dict) else {}
+    models = [known_model(_text(item, "loader"), _text(item, "file")) for item in _items(question, "models")]
+    formats = [_format(item) for item in _items(question, "quantizers")]
+    samplers = list(_items(question, "samplers"))
     sampling = {
         "steps": frozenset(n for item in samplers if (n := _number(item, "steps")) is not None),
         "sampler": frozenset(filter(None, (_text(item, "sampler") for item in samplers))),
@@ -84,7 +84,7 @@ class Match:
 
 def match(preset, graph: Graph) -> Match:
     """Compares as a run does (fit.mismatches), as far as the graph tells; a preset's "" and 0 fit all."""
-    differs: list[Mismatch] = []
+    differences: list[Mismatch] = []
     unknown: list[str] = []
     bound = preset.binding
     for what, ours, theirs, same in (
@@ -98,7 +98,7 @@ def match(preset, graph: Graph) -> Match:
         if not answers or None in answers:
             unknown.append(what)
         else:
-            differs.append(Mismatch(what, clean(ours, 80), clean(", ".join(dict.fromkeys(theirs)), 80)))
+            differences.append(Mismatch(what, clean(ours, 80), clean(", ".join(dict.fromkeys(theirs)), 80)))
     for what, ours in (
         ("steps", preset.steps),
         ("sampler", bound.sampler),
@@ -108,10 +108,10 @@ def match(preset, graph: Graph) -> Match:
         theirs = graph.sampling[what]
         if ours and theirs and ours not in theirs:
             here = ", ".join(f"{value:g}" if isinstance(value, float) else value for value in sorted(theirs))
-            differs.append(
+            differences.append(
                 Mismatch(what, f"{ours:g}" if what in ("steps", "cfg") else clean(ours, 80), clean(here, 80))
             )
-    return Match(tuple(differs), tuple(unknown))
+    return Match(tuple(differences), tuple(unknown))
 
 
 def known_model(loader: str, name: str) -> Known:
@@ -119,10 +119,10 @@ def known_model(loader: str, name: str) -> Known:
     if loader == DEMO:
         return _read(demo_files.MODEL, 0, True)
     folder = LOADERS.get(loader)
-    found = folder_paths.get_full_path(folder, name) if folder and name else None
-    if found is None:
+    full_path = folder_paths.get_full_path(folder, name) if folder and name else None
+    if full_path is None:
         return Known()
-    path = Path(found)
+    path = Path(full_path)
     try:
         return _read(path, path.stat().st_mtime_ns, loader != "QSchedLoadQuantized")
     except OSError:
@@ -130,7 +130,7 @@ def known_model(loader: str, name: str) -> Known:
 
 
 @lru_cache(maxsize=64)
-def _read(path: Path, _modified: int, stock: bool) -> Known:
+def _read(path: Path, _mtime_ns: int, stock: bool) -> Known:
     if path.suffix.lower() != ".safetensors":
         return Known()
     try:
@@ -196,8 +196,8 @@ def _format(item: dict) -> str:
     return str(resolve_format(name, GROUPS[group], _text(item, "scales") != "asymmetric"))
 
 
-def _items(told: dict, key: str) -> Iterable[dict[str, Any]]:
-    items = told.get(key)
+def _items(question: dict, key: str) -> Iterable[dict[str, Any]]:
+    items = question.get(key)
     return (item for item in (items if isinstance(items, list) else [])[:_MOST] if isinstance(item, dict))
 
 

@@ -40,15 +40,17 @@ def page(question: dict) -> dict:
     """
     graph = read_graph(question)
     everything = list(_listed(graph))
-    found = [one for one in everything if _is_found(one, question)]
-    offset = _count(question.get("offset"), 0, len(found))
+    matches = [one for one in everything if _is_found(one, question)]
+    offset = _count(question.get("offset"), 0, len(matches))
     limit = _count(question.get("limit"), PAGE, MOST_PAGE)
     return {
         "models": list(dict.fromkeys(model.family for model in graph.models)),
         "formats": list(dict.fromkeys(graph.formats)),
         "all": len(everything),
-        "total": len(found),
-        "presets": [{**files.entry(one.name), "match": _as_json(one.match)} for one in found[offset : offset + limit]],
+        "total": len(matches),
+        "presets": [
+            {**files.entry(one.name), "match": _as_json(one.match)} for one in matches[offset : offset + limit]
+        ],
     }
 
 
@@ -59,8 +61,8 @@ def names_by_fit(question: dict) -> dict:
 
 def _listed(graph: Graph) -> Iterator[Listed]:
     facts = ((name, files.facts(name)) for name in file_names(FOLDER))
-    found = [Listed(name, one, None if "error" in one.entry else match(one, graph)) for name, one in facts]
-    yield from sorted(found, key=lambda one: one.rank)  # sorted() keeps the host's order among equals
+    presets = [Listed(name, one, None if "error" in one.entry else match(one, graph)) for name, one in facts]
+    yield from sorted(presets, key=lambda one: one.rank)  # sorted() keeps the host's order among equals
 
 
 def _is_found(one: Listed, question: dict) -> bool:
@@ -75,8 +77,8 @@ def _is_found(one: Listed, question: dict) -> bool:
 def _as_json(match: Match | None) -> dict | None:
     if match is None:
         return None
-    differs = [{"what": item.what, "preset": item.preset, "here": item.here} for item in match.differs]
-    return {"fits": match.fits, "differs": differs, "unknown": list(match.unknown)}
+    differences = [{"what": item.what, "preset": item.preset, "here": item.here} for item in match.differs]
+    return {"fits": match.fits, "differs": differences, "unknown": list(match.unknown)}
 
 
 def _count(value: object, default: int, most: int) -> int:

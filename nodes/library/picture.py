@@ -78,9 +78,9 @@ def share_picture(preset, file: bytes = b"") -> bytes:
             info.add_text(name, text)
     if file:
         info.add_text(CARRIED, base64.b64encode(file).decode())
-    written = io.BytesIO()
-    picture.save(written, "PNG", pnginfo=info)
-    return written.getvalue()
+    png = io.BytesIO()
+    picture.save(png, "PNG", pnginfo=info)
+    return png.getvalue()
 
 
 def _words(canvas: Canvas, preset, right: float) -> None:
@@ -95,8 +95,8 @@ def _words(canvas: Canvas, preset, right: float) -> None:
     if gain:
         line(164, "JAQ gain on held-out prompts {:+.4f}  [{:+.4f}, {:+.4f}]".format(*gain), 24, COLOURS[1])
     line(164 if not gain else 206, f"{steps_text(preset)}, {preset.verdict}", 20)
-    said = clean(card.get("modelspec.author", ""), 80), clean(card.get("modelspec.license", ""), 80)
-    line(246, "  ·  ".join(filter(None, said)), 16, FAINT)
+    credits = clean(card.get("modelspec.author", ""), 80), clean(card.get("modelspec.license", ""), 80)
+    line(246, "  ·  ".join(filter(None, credits)), 16, FAINT)
     line(274, notes_of(preset), 16, FAINT)
     canvas.text(WIDTH - _EDGE, HEIGHT - 34, "Q-Sched preset for ComfyUI", 16, FAINT, anchor="rm")
 

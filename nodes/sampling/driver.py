@@ -52,9 +52,9 @@ class DrivenSampler(KSAMPLER):
         if coefficients.is_identity:
             return inner.sample(model_wrap, sigmas, *args, **kwargs)
         run = _Run(coefficients, model_wrap.inner_model.model_sampling)
-        lent = copy.copy(inner)
-        lent.sampler_function = run.driven(inner.sampler_function)
-        return lent.sample(_Guider(model_wrap, run), sigmas, *args, **kwargs)
+        sampler = copy.copy(inner)
+        sampler.sampler_function = run.driven(inner.sampler_function)
+        return sampler.sample(_Guider(model_wrap, run), sigmas, *args, **kwargs)
 
 
 def drive(sampler, choose: Choose) -> DrivenSampler:
@@ -87,10 +87,10 @@ class _Run:
 
     def begin(self) -> None:
         """The next evaluation starts. Raises SamplingError when there was none in this place in rehearsal."""
-        steps, seen = self.rehearsal.steps, self.rehearsal.sigmas
+        steps, sigmas = self.rehearsal.steps, self.rehearsal.sigmas
         if self.count >= len(steps):
             raise _other_steps()
-        self.step, self.sigma, self.count = steps[self.count], seen[self.count], self.count + 1
+        self.step, self.sigma, self.count = steps[self.count], sigmas[self.count], self.count + 1
 
     @property
     def now(self) -> tuple[float, float]:
@@ -105,12 +105,14 @@ class _Run:
     def check(self, denoised: Tensor, sigma: Tensor) -> None:
         """Raises SamplingError when a prediction is not finite, or when the rehearsal was at another sigma here."""
         # One number after the other would make a GPU wait twice.
-        finite, seen = torch.stack([torch.isfinite(denoised).all().to(sigma.dtype), sigma.flatten()[0]]).tolist()
-        if not math.isclose(seen, self.sigma, rel_tol=1e-4):
+        is_finite, actual_sigma = torch.stack(
+            [torch.isfinite(denoised).all().to(sigma.dtype), sigma.flatten()[0]]
+        ).tolist()
+        if not math.isclose(actual_sigma, self.sigma, rel_tol=1e-4):
             raise _other_steps()
-        if not finite:
-            done = self.rehearsal.steps[: self.count]
-            check_finite(denoised, max((step for step in done if step is not None), default=0), seen, self.now)
+        if not is_finite:
+            steps = self.rehearsal.steps[: self.count]
+            check_finite(denoised, max((step for step in steps if step is not None), default=0), actual_sigma, self.now)
 
     def correct(self, denoised: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         c_x, c_eps = self.now
@@ -130,11 +132,11 @@ def _other_steps() -> SamplingError:
     return SamplingError("the sampler took other steps than in rehearsal.", "use one of fixed steps, like euler")
 
 
-class _Lent:
-    """Looks like the object it lends in every attribute, read and written."""
+class _Proxy:
+    """Looks like its target in every attribute, read and written."""
 
-    def __init__(self, lent: Any, run: _Run):
-        object.__setattr__(self, "_own", (lent, run))
+    def __init__(self, target: Any, run: _Run):
+        object.__setattr__(self, "_own", (target, run))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(object.__getattribute__(self, "_own")[0], name)
@@ -143,7 +145,7 @@ class _Lent:
         setattr(self._own[0], name, value)
 
 
-class _Model(_Lent):
+class _Model(_Proxy):
     """The model as samplers know it: model(x, sigma, **extra_args) -> denoised."""
 
     def __call__(self, x: Tensor, sigma: Tensor, **extra: Any) -> Tensor:
@@ -157,7 +159,7 @@ class _Model(_Lent):
         return denoised
 
 
-class _Guider(_Lent):
+class _Guider(_Proxy):
     """The guider, called inside the inpainting blend: (x, sigma, …) -> denoised after guidance."""
 
     def __call__(self, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -1,9 +1,9 @@
-"""What a sampler does, found out before it is driven: it is run on a handful of numbers, with a model that predicts
-nothing. No list of names to go stale: new samplers of the host, and those of other packs, are tried like the old ones.
+"""What a sampler does, measured before it is driven: it runs on a few numbers, with a model that predicts zero. There
+is no list of names that could become outdated: new samplers of the host and of other packs are tried like the old ones.
 
 Three runs of a few scalars per step, with the run's own sigmas and options. The first notes which model evaluation
-opens which step. The other two start from different numbers and spoil the tensor of one step in each row of the
-batch: whatever then still knows where it started kept a copy of the state that c_x cannot reach.
+opens which step. The other two start from different numbers and overwrite the tensor of one step in each row of the
+batch: where the two still differ afterwards, the sampler keeps a copy of the state that c_x cannot reach.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def name_of(function: Callable) -> str:
     return _MENU.get(name := name.removeprefix("sample_").removesuffix("_function"), name)
 
 
-_kept: dict[tuple, Rehearsal] = {}
-_KEPT = 16
+_rehearsals: dict[tuple, Rehearsal] = {}
+_MAX_REHEARSALS = 16
 
 
 def rehearse(
@@ -83,27 +83,29 @@ def rehearse(
     sampling = model.inner_model.inner_model.model_sampling
     key = (function, tuple(sigmas.tolist()), x.ndim, x.device, sampling, tuple(sorted(options.items())))
     try:
-        if (kept := _kept.get(key)) is not None:
-            return kept
+        if (rehearsal := _rehearsals.get(key)) is not None:
+            return rehearsal
     except TypeError:  # an option without a hash
         return _rehearse(function, model, x, sigmas, extra_args, options)
-    made = _rehearse(function, model, x, sigmas, extra_args, options)
-    if len(_kept) >= _KEPT:
-        _kept.pop(next(iter(_kept)))
-    _kept[key] = made
-    return made
+    rehearsal = _rehearse(function, model, x, sigmas, extra_args, options)
+    if len(_rehearsals) >= _MAX_REHEARSALS:
+        _rehearsals.pop(next(iter(_rehearsals)))
+    _rehearsals[key] = rehearsal
+    return rehearsal
 
 
 def _rehearse(function, model, x: Tensor, sigmas: Tensor, extra_args, options) -> Rehearsal:
     name, run = name_of(function), sigmas.tolist()
 
-    def play(start: Tensor, spoiled: Mapping[int, int]) -> _Stand:
-        stand = _Stand(model, len(extra_args.get("model_options", {}).get("sampler_post_cfg_function", [])), spoiled)
-        stand.left = MOST_EVALUATIONS * len(run)
+    def play(start: Tensor, rows_by_evaluation: Mapping[int, int]) -> _Stand:
+        stand = _Stand(
+            model, len(extra_args.get("model_options", {}).get("sampler_post_cfg_function", [])), rows_by_evaluation
+        )
+        stand.remaining = MOST_EVALUATIONS * len(run)
         with _same_random_numbers(x.device):
             last = function(
                 stand, start.clone(), sigmas.clone(), extra_args={**extra_args, "denoise_mask": None},
-                callback=stand.told, disable=True, **options,
+                callback=stand.on_step, disable=True, **options,
             )  # fmt: skip
         stand.states.append(last.clone())
         return stand
@@ -112,8 +114,8 @@ def _rehearse(function, model, x: Tensor, sigmas: Tensor, extra_args, options) -
     try:
         first = play(ones, {})
         opening = _openings(first, run)
-        spoiled = {evaluation: step for step, evaluation in enumerate(opening)}
-        kept = _keeps_a_copy(play(ones, spoiled), play(-2 * ones, spoiled), opening)
+        rows_by_evaluation = {evaluation: step for step, evaluation in enumerate(opening)}
+        has_copy = _keeps_a_copy(play(ones, rows_by_evaluation), play(-2 * ones, rows_by_evaluation), opening)
     except _NoSteps as reason:
         raise _refused(name, str(reason)) from None
     except _TooMany:
@@ -122,9 +124,9 @@ def _rehearse(function, model, x: Tensor, sigmas: Tensor, extra_args, options) -
         raise
     except Exception as error:  # noqa: BLE001  it may be anybody's code; whatever it raised, it cannot be driven
         raise _refused(name, f"failed in rehearsal ({type(error).__name__}: {error})") from error
-    if kept:
+    if has_copy:
         raise _refused(name, "keeps a copy of the latent, which c_x cannot reach")
-    steps = dict.fromkeys(range(len(first.sigmas))) | spoiled
+    steps = dict.fromkeys(range(len(first.sigmas))) | rows_by_evaluation
     return Rehearsal(tuple(steps.values()), tuple(first.sigmas), first.reads_guidance)
 
 
@@ -159,8 +161,10 @@ def _openings(stand: _Stand, run: list[float]) -> list[int]:
     )
     if not on_schedule or openings[0] < 0:
         raise _NoSteps("does not take the schedule's steps one by one")
-    shifted = not all(math.isclose(stand.sigmas[at], seen, rel_tol=OFF_SCHEDULE) for at, _, _, seen in reports)
-    if shifted and (len(stand.sigmas) != len(openings) or not stand.reports):
+    is_shifted = not all(
+        math.isclose(stand.sigmas[at], model_sigma, rel_tol=OFF_SCHEDULE) for at, _, _, model_sigma in reports
+    )
+    if is_shifted and (len(stand.sigmas) != len(openings) or not stand.reports):
         raise _NoSteps("shows the model other sigmas than the schedule's, more than once a step")
     return openings
 
@@ -186,14 +190,15 @@ class _TooMany(Exception):
 class _Stand:
     """Stands in for the model: predicts zero, notes every call, and spoils the tensors it is told to.
 
-    ``spoiled`` maps an evaluation to the row it spoils. Row 0 becomes zero, which no history excuses: nothing of the
-    start may be left. The others become NaN, because a multistep sampler may rightly remember earlier steps.
+    ``rows_to_spoil`` maps an evaluation to the row it spoils. Row 0 becomes zero and must stay zero: a sampler that
+    still changes it keeps a copy of the start. The others become NaN, because a multistep sampler may rightly remember
+    earlier steps.
     """
 
     model: Any
-    known: int
-    spoiled: Mapping[int, int]
-    left: int = 0
+    host_functions: int
+    rows_to_spoil: Mapping[int, int]
+    remaining: int = 0
     sigmas: list[float] = field(default_factory=list)
     states: list[Tensor] = field(default_factory=list)
     reports: list[tuple[int, int, float, float]] = field(default_factory=list)
@@ -202,26 +207,26 @@ class _Stand:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["model"], name)
 
-    def told(self, report: Mapping[str, Any]) -> None:
+    def on_step(self, report: Mapping[str, Any]) -> None:
         evaluation = len(self.sigmas) - 1
         sigma = float(report.get("sigma", self.sigmas[evaluation] if self.sigmas else 0.0))
         self.reports.append((evaluation, int(report["i"]), sigma, float(report.get("sigma_hat", sigma))))
 
     def __call__(self, x: Tensor, sigma: Tensor, model_options: Mapping[str, Any] | None = None, **_: Any) -> Tensor:
-        if self.left <= 0:
+        if self.remaining <= 0:
             raise _TooMany
-        self.left -= 1
+        self.remaining -= 1
         evaluation, zero = len(self.sigmas), torch.zeros_like(x)
         self.sigmas.append(float(sigma.flatten()[0]))
         self.states.append(x.clone())
         self._answer_guidance(zero, x, sigma, model_options or {})
-        if (row := self.spoiled.get(evaluation)) is not None:
+        if (row := self.rows_to_spoil.get(evaluation)) is not None:
             x[row] = 0.0 if row == 0 else float("nan")
         return zero
 
     def _answer_guidance(self, zero: Tensor, x: Tensor, sigma: Tensor, options: Mapping[str, Any]) -> None:
         """CFG++ samplers ask for the unconditional prediction through a function they add to the model's options."""
-        for function in options.get("sampler_post_cfg_function", [])[self.known :]:
+        for function in options.get("sampler_post_cfg_function", [])[self.host_functions :]:
             self.reads_guidance = True
             function(
                 {"denoised": zero, "cond_denoised": zero, "uncond_denoised": zero, "cond": None, "uncond": None,

@@ -33,8 +33,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.sampler not in sampler_names():
-            known = "cannot be driven by Q-Sched" if self.sampler in REFUSED else "is not known"
-            raise SamplingError(f"sampler {self.sampler!r} {known}.", "use one of the node's list", name=self.sampler)
+            problem = "cannot be driven by Q-Sched" if self.sampler in REFUSED else "is not known"
+            raise SamplingError(f"sampler {self.sampler!r} {problem}.", "use one of the node's list", name=self.sampler)
 
     def sigmas(self, model) -> tuple[float, ...]:
         """The sigmas the host will sample on, noisiest first."""
@@ -57,11 +57,11 @@ class Recipe:
 def sample_latent(model, recipe: Recipe, seed: int, positive, negative, latent: dict) -> dict:
     """KSampler's work on a LATENT; where the host has no sampler of the name, its SamplerCustom's with ours."""
     if recipe.sampler in comfy.samplers.SAMPLER_NAMES:
-        (done,) = host_nodes.common_ksampler(
+        (result,) = host_nodes.common_ksampler(
             model, seed, recipe.steps, recipe.cfg, recipe.sampler, recipe.scheduler, positive, negative, latent,
             denoise=recipe.denoise,
         )  # fmt: skip
-        return done
+        return result
     sigmas, sampler = torch.tensor(recipe.sigmas(model)), sampler_object(recipe.sampler)
     return SamplerCustom.execute(model, True, seed, recipe.cfg, positive, negative, sampler, sigmas, latent).args[0]
 
@@ -103,14 +103,14 @@ def check_latent(model, latent: dict) -> torch.Tensor:
     if getattr(latent["samples"], "is_nested", False):
         return latent["samples"]
     ratios = (latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal"))
-    fitted = _with_models_channels(model, latent["samples"], ratios)
-    wanted = model.get_model_object("latent_format").latent_channels
-    if fitted.shape[1] != wanted:
+    samples = _with_models_channels(model, latent["samples"], ratios)
+    channels = model.get_model_object("latent_format").latent_channels
+    if samples.shape[1] != channels:
         raise SamplingError(
-            f"the latent has {fitted.shape[1]} channels, the model takes {wanted}.",
+            f"the latent has {samples.shape[1]} channels, the model takes {channels}.",
             "encode the picture with this model's VAE",
         )
-    return fitted
+    return samples
 
 
 def _with_models_channels(model, samples: torch.Tensor, ratios: tuple) -> torch.Tensor:

@@ -55,12 +55,12 @@ class PresetUse:
         # ddim is euler under another name; the host keeps it for its noise in inpainting.
         sampler = bound.sampler if (sampler, bound.sampler) == ("euler", "ddim") else sampler
         here = describe(guider.model_patcher, sampler, self.scheduler, guidance_scale(guider))
-        coefficients, found = fit(self.preset, here, run, strength=self.strength, if_differs=self.if_differs)
-        if found:
-            logging.warning("Q-Sched: Preset differs (%s): %s", self.if_differs, "; ".join(map(str, found)))
-        differences = [{"what": item.what, "preset": item.preset, "here": item.here} for item in found]
+        coefficients, mismatches = fit(self.preset, here, run, strength=self.strength, if_differs=self.if_differs)
+        if mismatches:
+            logging.warning("Q-Sched: Preset differs (%s): %s", self.if_differs, "; ".join(map(str, mismatches)))
+        differences = [{"what": item.what, "preset": item.preset, "here": item.here} for item in mismatches]
         note = {"kind": "differs", "choice": self.if_differs, "differences": differences}
-        self.show(note if found else None)
+        self.show(note if mismatches else None)
         return coefficients
 
     def show(self, note: dict | None) -> None:
@@ -85,19 +85,19 @@ def sampler_with(sampler, use: PresetUse):
     Raises:
         SamplingError: not a k-diffusion sampler of the host.
     """
-    driven = drive(sampler, use)
+    preset_sampler = drive(sampler, use)
     if not use.changes_nothing:
-        return driven
+        return preset_sampler
     use.show(None)
-    return driven.qsched_inner
+    return preset_sampler.qsched_inner
 
 
 def _patched(model, choose: Choose | None):
-    patched = model.clone()
-    patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+    clone = model.clone()
+    clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     if choose is not None:
-        patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _Outer(choose))
-    return patched
+        clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _Outer(choose))
+    return clone
 
 
 class _Outer:

@@ -67,19 +67,19 @@ class Ballot:
         return replace(self, votes=(*self.votes, (pair, choice)))
 
     def count(self) -> Votes:
-        decided = [self.sides[pair] == choice for pair, choice in self.votes if choice != "skip"]
-        return Votes(sum(decided), len(decided) - sum(decided), len(self.votes) - len(decided))
+        preset_wins = [self.sides[pair] == choice for pair, choice in self.votes if choice != "skip"]
+        return Votes(sum(preset_wins), len(preset_wins) - sum(preset_wins), len(self.votes) - len(preset_wins))
 
     def told(self) -> dict:
         """What a page may know, as plain JSON values: nothing of the sides before the ballot is closed."""
         votes = dict(self.votes)
-        told = {
+        view = {
             "pairs": len(self.sides),
             "votes": [votes.get(pair) for pair in range(len(self.sides))],
             "last": self.votes[-1][0] if self.votes else None,
             "closed": self.closed,
         }
-        return {**told, "sides": list(self.sides), "result": self.count().record()} if self.closed else told
+        return {**view, "sides": list(self.sides), "result": self.count().record()} if self.closed else view
 
 
 @dataclass
@@ -103,11 +103,11 @@ class Ballots:
     def open(self, key: str, pairs: int) -> Ballot:
         """The ballot of that key, as it was left; a new one where there is none yet, or another number of pairs."""
         with self._lock:
-            found = self._find(key)
-            if found is None or len(found.sides) != pairs:
-                found = Ballot.draw(pairs)
-            self._ballots[key] = found
-            return found
+            ballot = self._find(key)
+            if ballot is None or len(ballot.sides) != pairs:
+                ballot = Ballot.draw(pairs)
+            self._ballots[key] = ballot
+            return ballot
 
     def act(self, key: str, pair: int, choice: str) -> None:
         """See ``Ballot.act``.
@@ -134,22 +134,22 @@ class Ballots:
                 raise VoteError("there is no such vote.", "run the node again", status=404)
             pictures, texts = [], []
             if self.has_pictures(key):
-                shown = self._shown[key]
-                pictures, texts = [[left.name, right.name] for left, right in shown.files], shown.texts
+                display = self._shown[key]
+                pictures, texts = [[left.name, right.name] for left, right in display.files], display.texts
             return {"key": key, **ballot.told(), "pictures": pictures, "texts": texts}
 
     def has_pictures(self, key: str) -> bool:
-        shown = self._shown.get(key)
-        return shown is not None and all(path.is_file() for pair in shown.files for path in pair)
+        display = self._shown.get(key)
+        return display is not None and all(path.is_file() for pair in display.files for path in pair)
 
-    def show(self, key: str, shown: Shown) -> None:
+    def show(self, key: str, display: Shown) -> None:
         """Takes the pictures of an open ballot; those of the oldest one are deleted."""
         with self._lock:
-            self._shown[key] = shown
+            self._shown[key] = display
             while len(self._shown) > MOST_SHOWN:
-                old, gone = self._shown.popitem(last=False)
+                old, oldest = self._shown.popitem(last=False)
                 self._ballots.pop(old, None)
-                for path in (path for pair in gone.files for path in pair):
+                for path in (path for pair in oldest.files for path in pair):
                     path.unlink(missing_ok=True)
 
     def retell(self, key: str, texts: list[str]) -> None:
@@ -185,13 +185,13 @@ class Ballots:
     def _read(self, key: str) -> Ballot | None:
         path = self._folder() / f"{key}.json"
         try:
-            found = json.loads(path.read_text("utf-8"))
-            ballot = Ballot(tuple(found["sides"]))
+            content = json.loads(path.read_text("utf-8"))
+            ballot = Ballot(tuple(content["sides"]))
             if not 1 <= len(ballot.sides) <= MOST_PAIRS or not set(ballot.sides) <= set(SIDES):
                 return None
-            for pair, choice in found["votes"]:
+            for pair, choice in content["votes"]:
                 ballot = ballot.act(pair, choice)
-            return replace(ballot, closed=found["closed"] is True)
+            return replace(ballot, closed=content["closed"] is True)
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None  # none yet, or none of ours: VoteError is a ValueError
 

@@ -57,19 +57,19 @@ def ballot_key(pairs: Sequence[tuple[Tensor, Tensor]], ballot: int) -> tuple[str
     Raises:
         VoteError: no pair differs.
     """
-    digest, asked = hashlib.sha256(f"ballot {ballot}".encode()), []
+    digest, indices = hashlib.sha256(f"ballot {ballot}".encode()), []
     for index, pair in enumerate(pairs):
         one, other = (_pixels(picture) for picture in pair)
         if not np.array_equal(one, other):
-            asked.append(index)
+            indices.append(index)
         for pixels in (one, other):
             digest.update(str(pixels.shape).encode())
             digest.update(pixels.tobytes())
-    if not asked:
+    if not indices:
         raise VoteError(
             "the pictures of every pair are equal.", "plug in some made without, and some made with a preset"
         )
-    return digest.hexdigest(), asked
+    return digest.hexdigest(), indices
 
 
 def texts_of(texts: Sequence[str], pairs: int) -> list[str]:
@@ -93,9 +93,9 @@ def write_pairs(pairs: Sequence[tuple[Tensor, Tensor]], ballot: Ballot, unique_i
     folder.mkdir(parents=True, exist_ok=True)
     bar, files = NodeProgress(unique_id, len(pairs)), []
     for number, ((without, with_preset), side) in enumerate(zip(pairs, ballot.sides, strict=True), 1):
-        ordered = (with_preset, without) if side == "left" else (without, with_preset)
-        paths = tuple(folder / f"{secrets.token_hex(16)}.png" for _ in ordered)
-        for path, picture in zip(paths, ordered, strict=True):
+        pictures = (with_preset, without) if side == "left" else (without, with_preset)
+        paths = tuple(folder / f"{secrets.token_hex(16)}.png" for _ in pictures)
+        for path, picture in zip(paths, pictures, strict=True):
             Image.fromarray(_pixels(picture)).save(path, compress_level=1)
         files.append(paths)
         bar.update(number)
