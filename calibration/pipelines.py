@@ -31,6 +31,9 @@ from qsched_core import Binding, CalibrationError, Coefficients, Preset, Samplin
 from qsched_core.diffusers import apply_preset, describe_scheduler, run_sigmas
 from qsched_core.quant import has_few_bits, label_of
 
+from .batches import Batches
+from .indices import noise_seed, prompt_of
+
 _REFERENCE = "give the pipeline before quantising, or its 8-bit form"
 
 _SAMPLED = 64
@@ -62,7 +65,8 @@ class PipelineGenerator:
             SamplingError: a scheduler that cannot be driven exactly.
             CalibrationError: one picture alone does not fit into memory.
         """
-        self.pipe, self.prompts, self.seed, self.batch_size = pipe, tuple(prompts), seed, batch_size
+        self.pipe, self.prompts, self.seed = pipe, tuple(prompts), seed
+        self._batches = Batches(batch_size, _is_shortage, _free_memory)
         self.before_pictures: Callable[[], None] = lambda: None
         self._options = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "output_type": "pt"}
         self._options |= {"width": size[0], "height": size[1]} if size else {}
@@ -99,23 +103,13 @@ class PipelineGenerator:
             return self._in_batches(indices)
 
     def _in_batches(self, indices: Sequence[int]) -> Tensor:
-        done, left = [], list(indices)
-        while left:
-            batch = left[: self.batch_size]
-            try:
-                done.append(self._finite(batch))
-                left = left[len(batch) :]
-                continue
-            except torch.cuda.OutOfMemoryError as error:
-                if len(batch) == 1:
-                    raise CalibrationError(
-                        "one picture alone does not fit into memory.", "make smaller pictures, or quantise more"
-                    ) from error
-            # Here, where the error no longer holds the tensors that filled the memory.
-            self.batch_size = max(1, len(batch) // 2)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-        return torch.cat(done)
+        indices = list(indices)
+        try:
+            return torch.cat(self._batches.run(lambda start, end: self._finite(indices[start:end]), len(indices)))
+        except torch.cuda.OutOfMemoryError as error:
+            raise CalibrationError(
+                "one picture alone does not fit into memory.", "make smaller pictures, or quantise more"
+            ) from error
 
     def _finite(self, indices: list[int]) -> Tensor:
         try:
@@ -128,7 +122,7 @@ class PipelineGenerator:
     def _pictures(self, indices: list[int]) -> Tensor:
         # On the CPU, so that every machine draws the same.
         noises = [torch.Generator().manual_seed(self._seed(index)) for index in indices]
-        texts = {"prompt": [self.prompts[index % len(self.prompts)] for index in indices]}
+        texts = {"prompt": [self.prompts[prompt_of(index, len(self.prompts))] for index in indices]}
         if self._negative:
             texts["negative_prompt"] = [self._negative] * len(indices)
         with _step_noise(self.pipe.scheduler, noises):
@@ -137,13 +131,21 @@ class PipelineGenerator:
 
     def _seed(self, index: int) -> int:
         """As in the host: with the same seed it starts from the same noise."""
-        prompt, number = index % len(self.prompts), index // len(self.prompts)
-        return (self.seed + 1_000_003 * number + prompt) % 2**63
+        return noise_seed(self.seed, index, len(self.prompts))
 
     def _cfg(self, guidance_scale: float) -> float:
         """1 is no guidance; 0, any, where the pipeline does not say whether its scale is one."""
         guided = getattr(self.pipe, "do_classifier_free_guidance", None)
         return 0.0 if guided is None else float(guidance_scale) if guided else 1.0
+
+
+def _is_shortage(error: BaseException) -> bool:
+    return isinstance(error, torch.cuda.OutOfMemoryError)
+
+
+def _free_memory(size: int) -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def check_reference(generate: PipelineGenerator, reference: PipelineGenerator) -> None:

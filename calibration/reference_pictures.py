@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from .core import Coefficients
 from .frames import over_frames
+from .indices import prompt_of
 from .metrics.pixels import pixel_statistics
 from .metrics.reference import DISTANCE, distance
 from .search.guard import Guard, can_guard
@@ -61,7 +62,7 @@ class ReferencePictures:
         turns the seed gets. NaN where no prompt has two noises."""
         by_prompt: dict[int, list[int]] = {}
         for index in indices:
-            by_prompt.setdefault(index % n_prompts, []).append(index)
+            by_prompt.setdefault(prompt_of(index, n_prompts), []).append(index)
         pairs = [pair for found in by_prompt.values() for pair in zip(found, found[1:], strict=False)]
         if not pairs:
             return float("nan")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .core import CalibrationError
+from .indices import index_of
 from .settings import Settings
 
 FEWEST_IN_RUNG = 3
@@ -53,4 +54,4 @@ def split(n_prompts: int, settings: Settings, verdict_prompts: Sequence[int] = (
             "leave 2 for each",
             n_prompts=n_prompts,
         )
-    return Split(tuple(search), tuple(p + n_prompts * (1 + s) for s in range(settings.seeds) for p in held_out))
+    return Split(tuple(search), tuple(index_of(p, 1 + s, n_prompts) for s in range(settings.seeds) for p in held_out))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .core import CalibrationError, Coefficients, DependencyError
+from .indices import index_of
 from .jaq import Objective
 from .search.guard import Guard, can_guard
 from .search.search import Search, Trial
@@ -314,12 +315,10 @@ class _Study:
         if units is None:
             identity = Coefficients.identity(self.n_steps)
             unused = 1 + self.settings.seeds  # a noise that neither the search nor the verdict sees
-            rows = [
-                evaluate(self.generate, self.score, identity, [i + self.n_prompts * noise for i in self.parts.search])[
-                    0
-                ]
-                for noise in (0, unused)
-            ]
+            rows = []
+            for noise in (0, unused):
+                indices = [index_of(prompt, noise, self.n_prompts) for prompt in self.parts.search]
+                rows.append(evaluate(self.generate, self.score, identity, indices)[0])
             if not any(np.isfinite(row.scores["jaq"]).any() for row in rows):
                 raise _unscored()  # and nothing is kept of it: the cause may be gone the next time
             found = Objective.normalised(self.settings.k, *(row.scores for row in rows))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .core import Coefficients
+from .indices import prompt_of
 from .jaq import Objective, Scores, read_scores
 
 Generate = Callable[[Coefficients, Sequence[int]], object]
@@ -137,7 +138,7 @@ def _differences(base: Evaluation, candidate: Evaluation, metric: str) -> np.nda
 
 
 def _interval(differences: np.ndarray, indices: Sequence[int], n_prompts: int, confidence: float) -> Interval:
-    prompts = np.asarray(indices) % n_prompts
+    prompts = prompt_of(np.asarray(indices), n_prompts)
     per_prompt = np.array([differences[prompts == p].mean() for p in np.unique(prompts)])
     count, gain = len(per_prompt), float(per_prompt.mean())
     half = math.inf

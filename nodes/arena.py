@@ -8,6 +8,7 @@ from dataclasses import replace
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..calibration.record import with_votes
 from ..qsched_core import VoteError
 from .host.progress import node_id
 from .host.server import workflow_id
@@ -102,7 +103,7 @@ class QSchedArena(io.ComfyNode):
         if workflow := workflow_id(cls.hidden and cls.hidden.extra_pnginfo):
             ballots.note(workflow, str(node_id(cls)), key)
         if output_preset is not None and keep_in_preset[0] and state.closed:
-            output_preset = replace(output_preset, record={**output_preset.record, "votes": state.count().record()})
+            output_preset = replace(output_preset, record=with_votes(output_preset.record, state.count()))
         text = report(state, len(pairs) - len(indices))
         return io.NodeOutput(NO_PRESET if output_preset is None else output_preset, text, ui={"qsched_arena": [key]})
 

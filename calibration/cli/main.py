@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from qsched_core.quant import FORMATS
 
 from .. import report
 from ..core import CalibrationError, Coefficients, DependencyError
+from ..indices import prompt_of
 from ..metrics.base import IQ, TC, Pair, too_long
 from ..metrics.catalog import catalog
 from ..metrics.clip import ClipScorer
@@ -38,6 +38,7 @@ from ..pipelines import PipelineGenerator, check_reference, fingerprint, network
 from ..prompt_files import LARGEST, parse_file, parse_sets
 from ..prompt_syntax import plain_text
 from ..prompts import Prompts, select
+from ..record import study_record, unfinished_record
 from ..reference_pictures import ReferencePictures, guard_of
 from ..search.storage import STUDY, close_storage, open_storage, open_study, storage_errors
 from ..settings import Settings
@@ -117,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         generate.sigmas,
         generate.binding,
         report.preset_verdict(result),
-        _record(inputs, result, lines),
+        _record(inputs, result, settings, lines),
     )
     save_preset(preset, args.output)
     print(f"Wrote {args.output} ({preset.verdict}).")
@@ -225,7 +226,7 @@ def scoring(
     plain = [plain_text(prompt) for prompt in prompts]
 
     def score(pictures: torch.Tensor, indices: Sequence[int]) -> dict[str, np.ndarray]:
-        texts = [plain[i % len(plain)] for i in indices]
+        texts = [plain[prompt_of(i, len(plain))] for i in indices]
         parts = [pair.score(pictures[i : i + SCORED], texts[i : i + SCORED]) for i in range(0, len(texts), SCORED)]
         return {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
 
@@ -417,27 +418,17 @@ def _number(value: float | None) -> str:
 # --- what is kept
 
 
-def _record(inputs: dict, result: Result, lines: list[str]) -> dict:
-    gains = report.as_json(result.gains)
-    return {
-        **inputs,
-        "network evaluations": result.nfe,
-        "gain": gains["jaq"],
-        "gains": gains,
-        "candidate": asdict(result.coefficients),
-        "drifts": list(result.drifts),
-        "on border": list(result.on_border),
-        "verdict": lines,
-        "date": time.strftime("%Y-%m-%d"),
-    }
+def _record(inputs: dict, result: Result, settings: Settings, lines: list[str]) -> dict:
+    """What every preset says of its study, and what this one was started with."""
+    about = {"metric": inputs["metric"], "n_prompts": inputs["prompts"], "digest": inputs["prompts sha256"]}
+    return {**inputs, **study_record(result, settings, **about, lines=lines)}
 
 
 def _keep_best(last: Progress | None, generate: PipelineGenerator, inputs: dict, output: Path) -> None:
     if last is None:
         return
-    scores = {"search JAQ": last.best_jaq, "search JAQ of identity": last.identity_jaq}
-    known = {name: value for name, value in scores.items() if math.isfinite(value)}
-    save_preset(Preset(last.best, generate.sigmas, generate.binding, "not validated", inputs | known), output)
+    record = inputs | unfinished_record(last.best_jaq, last.identity_jaq)
+    save_preset(Preset(last.best, generate.sigmas, generate.binding, "not validated", record), output)
     print(f"\nWrote the best so far to {output} (not validated). The same command goes on from here.", file=sys.stderr)
 
 

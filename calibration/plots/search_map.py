@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core import Coefficients
+from ..indices import prompt_of
 from ..numbers import decimals
 from ..report import METRIC_TITLES, lower_is_better
 from ..search.search import Trial
@@ -214,7 +215,7 @@ def paired_plot(
     ones are drawn without their texts.
     """
     sign = -1 if lower_is_better(metric) else 1
-    shown = sorted({index % n_prompts for index in identity.indices})
+    shown = sorted({prompt_of(index, n_prompts) for index in identity.indices})
     lines = [_line(identity, candidate, metric, n_prompts, prompt) for prompt in shown]
     lines.sort(key=lambda line: (math.isnan(line.gain), -sign * line.gain))
     scored = [line for line in lines if math.isfinite(line.gain)]
@@ -238,7 +239,7 @@ def paired_plot(
 
 
 def _line(identity: Evaluation, candidate: Evaluation, metric: str, n_prompts: int, prompt: int) -> _Line:
-    of_prompt = np.asarray(identity.indices) % n_prompts == prompt
+    of_prompt = prompt_of(np.asarray(identity.indices), n_prompts) == prompt
     before, after = identity.scores[metric][of_prompt], candidate.scores[metric][of_prompt]
     scored = np.isfinite(before) & np.isfinite(after)
     if not scored.any():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...calibration.frames import decoded_pictures
+from ...calibration.indices import noise_seed, prompt_of
 from ...qsched_core import Coefficients
 from ..host.memory import Batches
 from ..sampling.patch import apply_coefficients
@@ -96,7 +97,7 @@ class HostGenerator:
         comfy.model_management.throw_exception_if_processing_interrupted()
         latent = self.latent[:1].repeat(len(indices), *[1] * (self.latent.ndim - 1))
         noise = torch.cat([comfy.sample.prepare_noise(self.latent[:1], self._seed(i)) for i in indices])
-        positive = _stack([self.prompts[i % len(self.prompts)] for i in indices])
+        positive = _stack([self._prompt(i) for i in indices])
         guider = self.way.guide(model, positive, self.negative)
         samples = guider.sample(
             noise, latent, sampler or self.way.sampler, torch.tensor(self.sigmas),
@@ -115,15 +116,17 @@ class HostGenerator:
         return torch.cat(self._decoded.run(decode, len(samples)))
 
     def _seed(self, index: int) -> int:
-        prompt, number = index % len(self.prompts), index // len(self.prompts)
-        return (self.seed + 1_000_003 * number + prompt) % 2**63
+        return noise_seed(self.seed, index, len(self.prompts))
+
+    def _prompt(self, index: int) -> Conditioning:
+        return self.prompts[prompt_of(index, len(self.prompts))]
 
     def _alike(self, indices: list[int]) -> list[list[int]]:
         """Neighbouring indices whose conditionings can be sampled as one batch, order kept."""
         groups: list[list[int]] = []
         for index in indices:
-            shape = _shape(self.prompts[index % len(self.prompts)])
-            if groups and shape is not None and shape == _shape(self.prompts[groups[-1][0] % len(self.prompts)]):
+            shape = _shape(self._prompt(index))
+            if groups and shape is not None and shape == _shape(self._prompt(groups[-1][0])):
                 groups[-1].append(index)
             else:
                 groups.append([index])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -15,11 +14,13 @@ from PIL import Image
 
 from ...calibration import Progress, Result, Settings, calibrate
 from ...calibration.frames import stills
+from ...calibration.indices import prompt_of
 from ...calibration.metrics.reference import DISTANCE
 from ...calibration.plots.search_map import jaq_map, paired_plot
 from ...calibration.prompt_syntax import plain_text
+from ...calibration.record import study_record, unfinished_record
 from ...calibration.reference_pictures import ReferencePictures, guard_of
-from ...calibration.report import Row, as_json, preset_verdict, remarks, table, verdict
+from ...calibration.report import Row, preset_verdict, remarks, table, verdict
 from ...calibration.search.search import Trial
 from ...calibration.search.space import Space
 from ...calibration.search.storage import STUDIES, STUDY
@@ -206,7 +207,7 @@ class Run:
     def _keep_best(self, generator: HostGenerator) -> None:
         if self.best is None or not self.best.finished:
             return
-        record = {"search JAQ": _plain(self.best.best_jaq), "search JAQ of identity": _plain(self.best.identity_jaq)}
+        record = unfinished_record(self.best.best_jaq, self.best.identity_jaq)
         preset = Preset(self.best.best, generator.sigmas, self._binding(generator), "not validated", record)
         save_preset(preset, unused_path(FOLDER, "cancelled calibration"))
 
@@ -229,27 +230,14 @@ class Run:
             f"{what}: {note}." for what, note in (("Prompts", self.prompts.note), ("Metric", self.scorer.note)) if note
         ]
         lines += [*self.scorer.reading(self.prompts.texts), *filter(None, [generator.note])]
-        objective = result.objective
-        record = {
-            "metric": self.scorer.name,
-            "objective": asdict(objective),
-            "settings": {**asdict(self.settings), "stay near": DISTANCE in result.guarded},
-            "prompts": len(self.prompts.texts),
-            "prompts sha256": self.prompts.digest,
-            "network evaluations": result.nfe,
-            "failed candidates": result.failed,
-            "answer": result.answer,
-            "gain": as_json(result.gains)["jaq"],
-            "gains": as_json(result.gains),
-            "drifts": list(result.drifts),
-            "optimism": _plain(result.optimism),
-            "candidate": {"c_x": result.coefficients.c_x, "c_eps": result.coefficients.c_eps},
-            "on border": list(result.on_border),
-            "verdict": lines,
-            "date": time.strftime("%Y-%m-%d"),
-        }
-        if (there := result.on_reference) is not None:
-            record["control"] = as_json({"same": there.same, "net": there.net})
+        record = study_record(
+            result,
+            self.settings,
+            metric=self.scorer.name,
+            n_prompts=len(self.prompts.texts),
+            digest=self.prompts.digest,
+            lines=lines,
+        )
         preset = Preset(
             result.recommended,
             generator.sigmas,
@@ -280,7 +268,7 @@ class Run:
             picture_tensor(jaq_map(result.finished, space, result.coefficients)),
             picture_tensor(_paired(result, self.prompts)),
         )
-        texts = tuple(self.prompts.texts[index % len(self.prompts.texts)] for index in indices)
+        texts = tuple(self.prompts.texts[prompt_of(index, len(self.prompts.texts))] for index in indices)
         return Outcome(preset, "\n".join(sentences), *pictures, report, pictured, texts)
 
     def _pictures(

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ...calibration.frames import over_frames
+from ...calibration.indices import prompt_of
 from ...calibration.metrics.alignment import AQMap
 from ...calibration.metrics.base import Metric, Pair, too_long
 from ...calibration.metrics.catalog import Entry, catalog
@@ -71,10 +72,10 @@ class Scorer:
         texts = [plain_text(prompt) for prompt in prompts]
 
         def score(pictures: torch.Tensor, indices: Sequence[int]) -> dict:
-            return _numbers(self._run(self._scorer, pictures, [texts[i % len(texts)] for i in indices]))
+            return _numbers(self._run(self._scorer, pictures, [texts[prompt_of(i, len(texts))] for i in indices]))
 
         def judge(pictures: torch.Tensor, indices: Sequence[int]) -> dict:
-            picture_texts = [texts[i % len(texts)] for i in indices]
+            picture_texts = [texts[prompt_of(i, len(texts))] for i in indices]
             own = self._run(self._judge, pictures, picture_texts) if self._judge is not None else {}
             if hasattr(getattr(self._judge, "model", None), "score_set"):
                 own |= over_frames(self._judge.model.score_set, pictures)

@@ -1,44 +1,33 @@
-"""Work in batches that shrink when memory runs out."""
+"""Batches that shrink when the host says that memory ran out."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
 
 import comfy.model_management
 
-Part = TypeVar("Part")
+from ...calibration import batches
+from ...calibration.batches import Part
 
 
-class Batches:
-    """Remembers how many items fit at once, so that one shortage costs one batch and not one per picture."""
+class Batches(batches.Batches):
+    """As there, with the host's view of its memory. A cancel takes effect between batches."""
 
     def __init__(self, size: int):
-        self.size = size
+        super().__init__(size, is_shortage, _free_memory)
 
     def run(self, work: Callable[[int, int], Part], count: int) -> list[Part]:
-        """``work(start, end)`` over ``count`` items; a batch that did not fit is halved and tried again.
-
-        A cancel takes effect between batches. One item that does not fit is the host's error, as it is.
-        """
-        parts, start = [], 0
-        while start < count:
+        def uncancelled(start: int, end: int) -> Part:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            end = min(count, start + self.size)
-            try:
-                parts.append(work(start, end))
-            except Exception as error:  # noqa: BLE001 - asked of the host, else let through
-                if end - start == 1 or not is_shortage(error):
-                    raise
-                self.size = (end - start) // 2
-                logging.warning("Q-Sched: out of memory, going on with %d pictures at once.", self.size)
-            else:
-                start = end
-                continue
-            # Outside the handler: the traceback would keep the tensors that did not fit.
-            comfy.model_management.soft_empty_cache()
-        return parts
+            return work(start, end)
+
+        return super().run(uncancelled, count)
+
+
+def _free_memory(size: int) -> None:
+    logging.warning("Q-Sched: out of memory, going on with %d pictures at once.", size)
+    comfy.model_management.soft_empty_cache()
 
 
 def is_shortage(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ import unicodedata
 import numpy as np
 from comfy.cli_args import args
 
-from ...calibration.votes import Votes
+from ...calibration import record
 
 THUMBNAIL = "modelspec.thumbnail"
 RECIPE = ("workflow", "prompt")
@@ -31,11 +31,7 @@ def clean(text: object, most: int) -> str:
 
 def gain_of(preset) -> tuple[float, float, float] | None:
     """(gain, low, high): the JAQ gain on held-out prompts with its interval, or None if none was measured."""
-    gain = preset.record.get("gain")
-    values = [gain.get(key) for key in ("gain", "low", "high")] if isinstance(gain, dict) else [None]
-    if not all(isinstance(value, (int, float)) and abs(value) < 1e6 for value in values):
-        return None
-    return tuple(map(float, values))
+    return record.read_gain(preset.record)
 
 
 def gain_text(preset) -> str:
@@ -46,11 +42,8 @@ def gain_text(preset) -> str:
 
 def votes_text(preset) -> str:
     """The result of a blind vote, counted anew from the file's numbers; "" if there was none."""
-    votes = preset.record.get("votes")
-    counts = [votes.get(key) for key in ("wins", "losses", "skips")] if isinstance(votes, dict) else [None]
-    if not all(type(count) is int and 0 <= count < 1_000_000 for count in counts):
-        return ""
-    return str(Votes(*counts))
+    votes = record.read_votes(preset.record)
+    return "" if votes is None else str(votes)
 
 
 def bound_text(preset) -> str:
