@@ -6,19 +6,21 @@ What changes something is taken from the page alone, see page_requests.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 
 from aiohttp import ClientPayloadError, web
 from aiohttp.http import HttpProcessingError
 
 from ...qsched_core import QSchedError
-from ..host.page_requests import post_route, refusal
+from ..host.page_requests import json_object, post_route, read_body, refusal
 from ..host.server import page_server
 from . import files, pages, trash
 
 MOST_JSON, MOST_FILE = 256 * 1024, 4 * 1024**2
 """Bytes. A preset has 1 MiB of header and some values; a picture that carries one has a third more, and itself."""
+
+CHUNK_BYTES = 64 * 1024
+"""Of a body at a time: what is too large is refused after one such part too many."""
 
 
 def add_library_routes() -> None:
@@ -40,8 +42,8 @@ def add_library_routes() -> None:
 
     @post_route(server, "/qsched/presets/rename")
     async def rename(request: web.Request) -> web.Response:
-        told = await _json(request)
-        names = [_text(told, key) for key in ("name", "new_name")]
+        question = await _json(request)
+        names = [_text(question, key) for key in ("name", "new_name")]
         return await _answer(lambda: {"name": files.rename(*names)})
 
     @post_route(server, "/qsched/presets/delete")
@@ -69,8 +71,8 @@ def add_library_routes() -> None:
         return web.Response(body=content, content_type="image/png")
 
 
-def _text(told: dict, key: str) -> str:
-    value = told.get(key)
+def _text(question: dict, key: str) -> str:
+    value = question.get(key)
     if not isinstance(value, str) or len(value) > 1000:
         raise refusal(web.HTTPBadRequest, f"{key} is a text.")
     return value
@@ -87,14 +89,10 @@ async def _answer(work: Callable[[], dict]) -> web.Response:
 async def _json(request: web.Request) -> dict:
     if request.content_type != "application/json":
         raise refusal(web.HTTPUnsupportedMediaType, "send JSON.")
-    body = await _body(request.content.iter_chunked(65536), MOST_JSON)
-    try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
-        told = None
-    if not isinstance(told, dict):
+    question = json_object(await read_body(request.content.iter_chunked(CHUNK_BYTES), MOST_JSON))
+    if question is None:
         raise refusal(web.HTTPBadRequest, "this is no JSON object.")
-    return told
+    return question
 
 
 async def _file(request: web.Request) -> tuple[str, bytes]:
@@ -103,7 +101,7 @@ async def _file(request: web.Request) -> tuple[str, bytes]:
     try:
         part = await (await request.multipart()).next()
         name = getattr(part, "filename", None)
-        content = await _body(_chunks(part), MOST_FILE) if name else b""
+        content = await read_body(_chunks(part), MOST_FILE) if name else b""
     # What aiohttp raises for a body that is not what its header says: parts without an end, broken or endless headers.
     except (ValueError, AssertionError, HttpProcessingError, ClientPayloadError):
         raise refusal(web.HTTPBadRequest, "the file did not arrive whole.") from None
@@ -113,14 +111,5 @@ async def _file(request: web.Request) -> tuple[str, bytes]:
 
 
 async def _chunks(part):
-    while chunk := await part.read_chunk(65536):
+    while chunk := await part.read_chunk(CHUNK_BYTES):
         yield chunk
-
-
-async def _body(chunks, most: int) -> bytes:
-    content = bytearray()
-    async for chunk in chunks:
-        content += chunk
-        if len(content) > most:
-            raise refusal(web.HTTPRequestEntityTooLarge, "this is too large.", max_size=most, actual_size=len(content))
-    return bytes(content)

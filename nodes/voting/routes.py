@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 from aiohttp import web
 
 from ...qsched_core import VoteError
-from ..host.page_requests import post_route
+from ..host.page_requests import json_object, post_route, read_body
 from ..host.server import page_server
 from .ballots import ballots
 
@@ -32,7 +31,7 @@ def add_arena_routes() -> None:
     @post_route(server, "/qsched/arena/vote")
     async def vote(request: web.Request) -> web.Response:
         try:
-            key, pair, choice = _read_vote(await _body(request))
+            key, pair, choice = await _read_vote(request)
             await asyncio.to_thread(ballots.act, key, pair, choice)  # it waits for the disk
         except VoteError as error:
             return _refusal(error)
@@ -40,21 +39,15 @@ def add_arena_routes() -> None:
         return await _answer(key)
 
 
-async def _body(request: web.Request) -> bytes:
-    """Nothing where it is too long to be a vote."""
-    length = request.content_length
-    return await request.read() if length is not None and length <= MOST_BODY else b""
-
-
-def _read_vote(body: bytes) -> tuple[str, int, str]:
+async def _read_vote(request: web.Request) -> tuple[str, int, str]:
     try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
-        told = None
-    found = [told.get(name) for name in ("key", "pair", "choice")] if isinstance(told, dict) else [None] * 3
-    if [type(value) for value in found] != [str, int, str]:
+        vote = json_object(await read_body(request.content.iter_chunked(MOST_BODY), MOST_BODY)) or {}
+    except web.HTTPRequestEntityTooLarge:
+        vote = {}  # no vote is as long
+    values = [vote.get(name) for name in ("key", "pair", "choice")]
+    if [type(value) for value in values] != [str, int, str]:
         raise VoteError("this is no vote.", 'send {"key": text, "pair": number, "choice": text}', status=400)
-    return tuple(found)
+    return tuple(values)
 
 
 async def _answer(key: str | None) -> web.Response:
