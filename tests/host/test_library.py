@@ -812,7 +812,7 @@ def test_every_route_that_changes_something_wants_the_proof(pack, monkeypatch):
     class Server:
         routes = web.RouteTableDef()
 
-    for name in ("arena", "curves", "history", "library_routes"):
+    for name in ("calibrating.history", "library.curve", "library.routes", "voting.routes"):
         monkeypatch.setattr(pack(f"nodes.{name}"), "page_server", Server)
     nodes = pack("nodes")
     adders = [value for name, value in vars(nodes).items() if name.startswith("add_") and "route" in name]
