@@ -14,20 +14,20 @@ FRAMES = 8
 """Frames of a video that are scored, evenly spread: neighbours say the same, and a study keeps them all in memory."""
 
 
-def decoded_pictures(decoded: Tensor, count: int) -> Tensor:
+def decoded_pictures(output: Tensor, count: int) -> Tensor:
     """What a VAE made of ``count`` latents: (count, H, W, 3), of videos (count, F, H, W, 3) with FRAMES at most.
 
     Raises:
         CalibrationError: neither pictures nor videos, but sound for example.
     """
-    shape = tuple(decoded.shape)
-    if decoded.ndim not in (4, 5) or shape[-1] < 3 or not len(decoded) or len(decoded) % count:
+    shape = tuple(output.shape)
+    if output.ndim not in (4, 5) or shape[-1] < 3 or not len(output) or len(output) % count:
         raise CalibrationError(
             f"the VAE made {shape} of {count} latents: these are no pictures.",
             "plug in an empty latent of a picture or video model, and its VAE",
             shape=shape,
         )
-    frames = decoded.reshape(count, -1, *shape[-3:])
+    frames = output.reshape(count, -1, *shape[-3:])
     if frames.shape[1] == 1:
         return frames[:, 0, ..., :3]
     places = torch.linspace(0, frames.shape[1] - 1, min(FRAMES, frames.shape[1])).round().long()

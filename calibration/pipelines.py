@@ -126,8 +126,8 @@ class PipelineGenerator:
         if self._negative:
             texts["negative_prompt"] = [self._negative] * len(indices)
         with _step_noise(self.pipe.scheduler, noises):
-            made = self.pipe(**texts, generator=noises, **self._options).images
-        return made.movedim(1, -1)[..., :3].float().cpu()
+            images = self.pipe(**texts, generator=noises, **self._options).images
+        return images.movedim(1, -1)[..., :3].float().cpu()
 
     def _seed(self, index: int) -> int:
         """As in the host: with the same seed it starts from the same noise."""
@@ -135,8 +135,8 @@ class PipelineGenerator:
 
     def _cfg(self, guidance_scale: float) -> float:
         """1 is no guidance; 0, any, where the pipeline does not say whether its scale is one."""
-        guided = getattr(self.pipe, "do_classifier_free_guidance", None)
-        return 0.0 if guided is None else float(guidance_scale) if guided else 1.0
+        has_guidance = getattr(self.pipe, "do_classifier_free_guidance", None)
+        return 0.0 if has_guidance is None else float(guidance_scale) if has_guidance else 1.0
 
 
 def _is_shortage(error: BaseException) -> bool:
@@ -187,10 +187,10 @@ def network(pipe: Any) -> nn.Module:
     Raises:
         CalibrationError: the pipeline has neither a unet nor a transformer.
     """
-    found = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
-    if found is None:
+    module = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    if module is None:
         raise CalibrationError(f"{type(pipe).__name__} has no unet or transformer.", "give a text-to-image pipeline")
-    return found
+    return module
 
 
 def fingerprint(pipe: Any) -> str:

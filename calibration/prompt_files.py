@@ -99,10 +99,10 @@ def parse_file(name: str, content: bytes) -> PromptTexts:
         CalibrationError: as ``parse_sets``, or the file has a second set.
         DependencyError: a YAML file, and PyYAML is not installed.
     """
-    read = parse_sets(name, content)
-    if read.verdict:
+    sets = parse_sets(name, content)
+    if sets.verdict:
         raise CalibrationError(f"{_shown(name)} has a second set, too.", "leave one list in this file")
-    return read
+    return sets
 
 
 def parse_sets(name: str, content: bytes) -> PromptTexts:
@@ -123,13 +123,13 @@ def parse_sets(name: str, content: bytes) -> PromptTexts:
         CalibrationError: another kind of file, one of more than 4 MiB or 100 000 values, or one that cannot be read so.
         DependencyError: a YAML file, and PyYAML is not installed.
     """
-    shown, kind = _shown(name), name.rpartition(".")[2].lower()
+    label, kind = _shown(name), name.rpartition(".")[2].lower()
     if kind not in _PARSERS:
-        raise CalibrationError(f"{shown} is no list of prompts.", "use .txt, .csv, .tsv, .yaml, .yml or .json")
+        raise CalibrationError(f"{label} is no list of prompts.", "use .txt, .csv, .tsv, .yaml, .yml or .json")
     if len(content) > LARGEST:
-        raise CalibrationError(f"{shown} is larger than 4 MiB.", "give a part of it: no study reads so many prompts")
+        raise CalibrationError(f"{label} is larger than 4 MiB.", "give a part of it: no study reads so many prompts")
     notes = _Notes()
-    first, second = _PARSERS[kind](shown, _decoded(shown, content), notes)
+    first, second = _PARSERS[kind](label, _decoded(label, content), notes)
     texts, verdict = ([text for text in texts if text] for texts in (first, second))
     notes.skip("empty prompt", len(first) + len(second) - len(texts) - len(verdict))
     # Without its name: the note goes into presets, which people share.
@@ -150,26 +150,26 @@ def _shown(name: str) -> str:
     return repr(name if len(name) <= 40 else f"{name[:12]}…{name[-27:]}")
 
 
-def _too_many(shown: str, what: str, most: int) -> CalibrationError:
-    return CalibrationError(f"{shown} holds more than {most} {what}.", "give a part of it, or use a .txt file")
+def _too_many(label: str, what: str, most: int) -> CalibrationError:
+    return CalibrationError(f"{label} holds more than {most} {what}.", "give a part of it, or use a .txt file")
 
 
-def _decoded(shown: str, content: bytes) -> str:
+def _decoded(label: str, content: bytes) -> str:
     """Notepad's "Unicode" is UTF-16."""
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise CalibrationError(f"{shown} is no UTF-8 text.", "save it as UTF-8", byte=error.start) from error
+        raise CalibrationError(f"{label} is no UTF-8 text.", "save it as UTF-8", byte=error.start) from error
     if "\0" in text:
-        raise CalibrationError(f"{shown} is no text.", "save it as UTF-8", byte=text.index("\0"))
+        raise CalibrationError(f"{label} is no text.", "save it as UTF-8", byte=text.index("\0"))
     return _BREAKS.sub(" ", text)
 
 
-def _parse_text(shown: str, text: str, notes: _Notes) -> tuple[list[str], list[str]]:
+def _parse_text(label: str, text: str, notes: _Notes) -> tuple[list[str], list[str]]:
     lines = _lines(text)
     if len(lines) > MANY:
-        raise _too_many(shown, "lines", MANY)
+        raise _too_many(label, "lines", MANY)
     texts = [one_line(line) for line in lines if not _is_comment(line)]
     notes.skip("comment line", len(lines) - len(texts))
     return texts, []
@@ -178,17 +178,17 @@ def _parse_text(shown: str, text: str, notes: _Notes) -> tuple[list[str], list[s
 # --- tables
 
 
-def _parse_csv(shown: str, text: str, notes: _Notes) -> tuple[list[str], list[str]]:
-    table, above, separator = _below_comments(shown, text, notes)
-    return _column(shown, table, above, separator or _separator(shown, table), notes), []
+def _parse_csv(label: str, text: str, notes: _Notes) -> tuple[list[str], list[str]]:
+    table, above, separator = _below_comments(label, text, notes)
+    return _column(label, table, above, separator or _separator(label, table), notes), []
 
 
-def _parse_tsv(shown: str, text: str, notes: _Notes) -> tuple[list[str], list[str]]:
-    table, above, separator = _below_comments(shown, text, notes)
-    return _column(shown, table, above, separator or "\t", notes), []
+def _parse_tsv(label: str, text: str, notes: _Notes) -> tuple[list[str], list[str]]:
+    table, above, separator = _below_comments(label, text, notes)
+    return _column(label, table, above, separator or "\t", notes), []
 
 
-def _below_comments(shown: str, text: str, notes: _Notes) -> tuple[str, int, str]:
+def _below_comments(label: str, text: str, notes: _Notes) -> tuple[str, int, str]:
     """(The table, how many lines stand above it, the separator that Excel's line names or ""). A column may be
     named #."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -196,12 +196,12 @@ def _below_comments(shown: str, text: str, notes: _Notes) -> tuple[str, int, str
     separator = ""
     while start < len(text):
         if number > MANY:
-            raise _too_many(shown, "lines above its first row", MANY)
+            raise _too_many(label, "lines above its first row", MANY)
         end = text.find("\n", start)
         end = len(text) if end < 0 else end
         line = text[start:end].strip()
-        if found := re.fullmatch(_SEP_LINE, text[start:end].strip(" ")) if not separator else None:
-            separator = found[1]
+        if match := re.fullmatch(_SEP_LINE, text[start:end].strip(" ")) if not separator else None:
+            separator = match[1]
         elif line and (not _is_comment(line) or line[1:2] in tuple(SEPARATORS)):
             break
         elif line:
@@ -211,12 +211,12 @@ def _below_comments(shown: str, text: str, notes: _Notes) -> tuple[str, int, str
     return text[start:], number, separator
 
 
-def _separator(shown: str, table: str) -> str:
+def _separator(label: str, table: str) -> str:
     """From the first row alone: commas and semicolons of prompts would be counted, too. That one which makes a known
     column of it, else the commonest."""
     header = table.partition("\n")[0]
     if len(header) > LONGEST_HEADER:
-        raise CalibrationError(f"{shown} has a first line of {len(header)} characters.", "write one prompt per line")
+        raise CalibrationError(f"{label} has a first line of {len(header)} characters.", "write one prompt per line")
     for separator in SEPARATORS:
         try:
             row = next(csv.reader(io.StringIO(table, newline=""), delimiter=separator, skipinitialspace=True), [])
@@ -227,12 +227,12 @@ def _separator(shown: str, table: str) -> str:
     return max(SEPARATORS, key=header.count)
 
 
-def _column(shown: str, table: str, above: int, separator: str, notes: _Notes) -> list[str]:
+def _column(label: str, table: str, above: int, separator: str, notes: _Notes) -> list[str]:
     """The prompts of a table whose first line is line ``above`` + 1 of the file."""
     rows = csv.reader(io.StringIO(table, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     try:
         header = next(rows, [])
-        column = _which_column(shown, header)
+        column = _which_column(label, header)
         prompts: list[str] = []
         if column is None:  # one column without a header
             column, prompts = 0, header[:1]
@@ -244,18 +244,18 @@ def _column(shown: str, table: str, above: int, separator: str, notes: _Notes) -
             # A prompt with a comma and no quotes: the rest of it would be lost.
             if len(row) > len(header) and "".join(row[len(header) :]).strip():
                 raise CalibrationError(
-                    f"{shown} has more cells than columns in line {above + rows.line_num}.",
+                    f"{label} has more cells than columns in line {above + rows.line_num}.",
                     f"put prompts that hold {separator!r} in quotes",
                     line=above + rows.line_num,
                 )
             if "".join(row).strip():
                 prompts.append(row[column] if column < len(row) else "")
             if len(prompts) > MANY:
-                raise _too_many(shown, "rows", MANY)
+                raise _too_many(label, "rows", MANY)
     except csv.Error as error:
         line = above + rows.line_num
         raise CalibrationError(
-            f"{shown} is no table in line {line}: {error}.", "check the quotes, or save it anew as CSV", line=line
+            f"{label} is no table in line {line}: {error}.", "check the quotes, or save it anew as CSV", line=line
         ) from error
     return [one_line(text) for text in prompts]
 
@@ -265,13 +265,13 @@ def _known_column(header: list[str]) -> int | None:
     return next((names.index(name) for name in COLUMNS if name in names), None)
 
 
-def _which_column(shown: str, header: list[str]) -> int | None:
+def _which_column(label: str, header: list[str]) -> int | None:
     """None: there is one column, and what it is called is not known."""
     column = _known_column(header)
     if column is None and len(header) > 1:
         columns = ", ".join(name.strip()[:40] for name in header[:40])
         raise CalibrationError(
-            f"{shown} has no column named prompt, text, caption or positive.",
+            f"{label} has no column named prompt, text, caption or positive.",
             f"rename one of its columns: {columns[:400]}",
             columns=header[:40],
         )
@@ -281,57 +281,57 @@ def _which_column(shown: str, header: list[str]) -> int | None:
 # --- lists
 
 
-def _parse_yaml(shown: str, text: str, notes: _Notes) -> tuple[list[str], list[str]]:
+def _parse_yaml(label: str, text: str, notes: _Notes) -> tuple[list[str], list[str]]:
     try:
         import yaml
     except ImportError as error:
         raise DependencyError(
             "YAML files need PyYAML.", "pip install pyyaml, or use a .txt, .csv or .json file"
         ) from error
-    fast = hasattr(yaml, "CSafeLoader")
-    if not fast and len(text) > LARGEST_SLOW_YAML:
-        raise CalibrationError(f"{shown} is too long for this PyYAML.", "use a .txt, .csv or .json file")
+    has_libyaml = hasattr(yaml, "CSafeLoader")
+    if not has_libyaml and len(text) > LARGEST_SLOW_YAML:
+        raise CalibrationError(f"{label} is too long for this PyYAML.", "use a .txt, .csv or .json file")
     if len(_DIRECTIVE.findall(text)) > MOST_DIRECTIVES:
         raise CalibrationError(
-            f"{shown} is no plain list: it has many % directives.", "leave out lines that begin with %"
+            f"{label} is no plain list: it has many % directives.", "leave out lines that begin with %"
         )
     try:
-        events = yaml.parse(text, Loader=yaml.CSafeLoader if fast else yaml.SafeLoader)
-        data = _built(shown, text, events, MANY if fast else MANY_SLOW_YAML, notes)
+        events = yaml.parse(text, Loader=yaml.CSafeLoader if has_libyaml else yaml.SafeLoader)
+        data = _built(label, text, events, MANY if has_libyaml else MANY_SLOW_YAML, notes)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         raise CalibrationError(
-            f"{shown} is no YAML{where}.", "put prompts that hold : # or quotes in quotes", problem=str(error)[:200]
+            f"{label} is no YAML{where}.", "put prompts that hold : # or quotes in quotes", problem=str(error)[:200]
         ) from error
-    return _sets(shown, data, notes)
+    return _sets(label, data, notes)
 
 
-def _built(shown: str, text: str, events: Iterable, most: int, notes: _Notes) -> object:
+def _built(label: str, text: str, events: Iterable, most: int, notes: _Notes) -> object:
     """The file's only document, from PyYAML's events of ``text``. Its own constructor would follow aliases and merged
     mappings, which make gigabytes of a few lines, and reads 1:1:1:… as one number, digit by digit."""
     import yaml
 
     top: list = []
     stack: list[tuple[Any, list]] = [(None, top)]  # (the mapping or list, what was read of it)
-    read_to = comments = 0
+    last_end = comments = 0
     for number, event in enumerate(events):
         if number > most:
-            raise _too_many(shown, "values", most)
+            raise _too_many(label, "values", most)
         # Between two events stand blanks, signs and comments: of "- a fox #1 fan" YAML reads the fox.
         start = event.start_mark.index
-        if start > read_to + 1:
-            comments += len(_YAML_COMMENT.findall(text, read_to, start))
-        if event.end_mark.index > read_to:
-            read_to = event.end_mark.index
+        if start > last_end + 1:
+            comments += len(_YAML_COMMENT.findall(text, last_end, start))
+        if event.end_mark.index > last_end:
+            last_end = event.end_mark.index
         line = event.start_mark.line + 1
         if isinstance(event, yaml.DocumentStartEvent) and top:
-            raise CalibrationError(f"{shown} is no YAML in line {line}: a second document.", "leave one", line=line)
+            raise CalibrationError(f"{label} is no YAML in line {line}: a second document.", "leave one", line=line)
         if isinstance(event, yaml.CollectionStartEvent):
             stack.append((dict if isinstance(event, yaml.MappingStartEvent) else list, []))
         if len(stack) > DEEPEST + 1 or isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
             raise CalibrationError(
-                f"{shown} is no plain list in line {line}.",
+                f"{label} is no plain list in line {line}.",
                 "write the prompts as a list, without &, *, ! and lists in lists",
                 line=line,
             )
@@ -339,7 +339,7 @@ def _built(shown: str, text: str, events: Iterable, most: int, notes: _Notes) ->
             stack[-1][1].append(_scalar(event, stack[-1]))
         elif isinstance(event, yaml.CollectionEndEvent):
             kind, items = stack.pop()
-            stack[-1][1].append(_mapping(shown, zip(items[::2], items[1::2], strict=True)) if kind is dict else items)
+            stack[-1][1].append(_mapping(label, zip(items[::2], items[1::2], strict=True)) if kind is dict else items)
     notes.skip("comment", comments)
     return top[0] if top else None
 
@@ -363,25 +363,25 @@ _NO_TEXT = object()
 _VALUES = {"int": 0, "float": 0.0, "bool": True, "null": None}
 
 
-def _mapping(shown: str, pairs: Iterable[tuple[object, object]]) -> dict:
+def _mapping(label: str, pairs: Iterable[tuple[object, object]]) -> dict:
     """Of two values of one name, readers keep the last, and a list of prompts would be lost."""
-    found: dict = {}
+    items: dict = {}
     for key, value in pairs:
         if isinstance(key, (dict, list)):
-            raise CalibrationError(f"{shown} has a list for a name.", "write the prompts as a list")
-        if key in found:
-            raise CalibrationError(f"{shown} has two values named {str(key)[:40]!r}.", "rename one, or join them")
-        found[key] = value
-    return found
+            raise CalibrationError(f"{label} has a list for a name.", "write the prompts as a list")
+        if key in items:
+            raise CalibrationError(f"{label} has two values named {str(key)[:40]!r}.", "rename one, or join them")
+        items[key] = value
+    return items
 
 
-def _parse_json(shown: str, text: str, notes: _Notes) -> tuple[list[str], list[str]]:
+def _parse_json(label: str, text: str, notes: _Notes) -> tuple[list[str], list[str]]:
     # Not as YAML, which JSON nearly is: pairs of \u escapes and tabs differ. What a number is does not matter, and
     # older Pythons take minutes for one of a million digits.
     try:
         data = json.loads(
             text,
-            object_pairs_hook=lambda pairs: _mapping(shown, pairs),
+            object_pairs_hook=lambda pairs: _mapping(label, pairs),
             parse_int=len,
             parse_float=len,
             parse_constant=len,
@@ -390,30 +390,30 @@ def _parse_json(shown: str, text: str, notes: _Notes) -> tuple[list[str], list[s
         raise
     except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", 1)
-        raise CalibrationError(f"{shown} is no JSON in line {line}.", "check quotes and commas", line=line) from error
-    return _sets(shown, data, notes)
+        raise CalibrationError(f"{label} is no JSON in line {line}.", "check quotes and commas", line=line) from error
+    return _sets(label, data, notes)
 
 
-def _sets(shown: str, data: object, notes: _Notes) -> tuple[list[str], list[str]]:
+def _sets(label: str, data: object, notes: _Notes) -> tuple[list[str], list[str]]:
     if not isinstance(data, dict):
-        return _entries(shown, data, "the file"), []
+        return _entries(label, data, "the file"), []
     if "prompts" not in data:
         keys = ", ".join(str(key)[:40] for key in list(data)[:40])
-        raise CalibrationError(f"{shown} has no list named prompts.", f"rename one of these: {keys[:400]}")
-    second = [text for key in VERDICT_KEYS for text in _entries(shown, data.get(key) or [], key)]
+        raise CalibrationError(f"{label} has no list named prompts.", f"rename one of these: {keys[:400]}")
+    second = [text for key in VERDICT_KEYS for text in _entries(label, data.get(key) or [], key)]
     if others := [repr(str(key)[:40].replace("<", "")) for key in data if key not in ("prompts", *VERDICT_KEYS)]:
         notes.parts.append(f"not read: {', '.join(others[:8])}{', …' * (len(others) > 8)}")
-    return _entries(shown, data["prompts"], "prompts"), second
+    return _entries(label, data["prompts"], "prompts"), second
 
 
-def _entries(shown: str, data: object, where: str) -> list[str]:
+def _entries(label: str, data: object, where: str) -> list[str]:
     """The texts of a list. Errors name kinds, not values, which may be large."""
     if not isinstance(data, list):
         raise CalibrationError(
-            f"{shown}: {where} holds {_kind(data)}, not a list.", 'start the line of each prompt with "- "'
+            f"{label}: {where} holds {_kind(data)}, not a list.", 'start the line of each prompt with "- "'
         )
     if len(data) > MANY:
-        raise _too_many(shown, "prompts", MANY)
+        raise _too_many(label, "prompts", MANY)
     texts = []
     for number, entry in enumerate(data, 1):
         if isinstance(entry, dict):
@@ -421,7 +421,7 @@ def _entries(shown: str, data: object, where: str) -> list[str]:
             entry = next((names[name] for name in COLUMNS if name in names), entry)
         if not isinstance(entry, str):
             raise CalibrationError(
-                f"{shown}: entry {number} of {where} is {_kind(entry)}, not a prompt.",
+                f"{label}: entry {number} of {where} is {_kind(entry)}, not a prompt.",
                 'put it in quotes if it is one, or name it "prompt"',
                 entry=number,
             )

@@ -36,16 +36,16 @@ def plain_text(prompt: str) -> str:
 def _without_weights(text: str) -> str:
     """As the host reads them: the innermost weight of a word counts, an unmatched parenthesis is a character."""
     words: list[str] = []
-    opened: list[int] = []  # where, in ``words``, each open parenthesis stands
+    starts: list[int] = []  # where, in ``words``, each open parenthesis stands
     for character in text:
         if character == "(":
-            opened.append(len(words))
-        elif character == ")" and opened:
-            start = opened.pop()
+            starts.append(len(words))
+        elif character == ")" and starts:
+            start = starts.pop()
             inside = "".join(words[start + 1 :])
-            weighted = re.fullmatch(_WEIGHT, inside)
-            if weighted:
-                inside = weighted[1] if float(weighted[2]) > 0 else ""
+            match = re.fullmatch(_WEIGHT, inside)
+            if match:
+                inside = match[1] if float(match[2]) > 0 else ""
             words[start:] = [inside]
             continue
         words.append(character)

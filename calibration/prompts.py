@@ -34,11 +34,11 @@ class Prompts:
     def digest(self) -> str:
         """sha256 of the list, and of the second set if there is one: a preset names its prompts without telling
         them."""
-        told = "\n".join(self.texts)
+        text = "\n".join(self.texts)
         if self.verdict:
             # No text is empty or holds a line end: an empty line cannot be part of the list.
-            told += "\n\n" + " ".join(map(str, self.verdict))
-        return hashlib.sha256(told.encode()).hexdigest()
+            text += "\n\n" + " ".join(map(str, self.verdict))
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_prompts(text: str, seed: int = 0) -> Prompts:
@@ -51,12 +51,12 @@ def read_prompts(text: str, seed: int = 0) -> Prompts:
     return select(lines.texts, (), seed, [lines.note])
 
 
-def select(first: Sequence[str], second: Sequence[str] = (), seed: int = 0, read_notes: Sequence[str] = ()) -> Prompts:
+def select(first: Sequence[str], second: Sequence[str] = (), seed: int = 0, file_notes: Sequence[str] = ()) -> Prompts:
     """Distinct prompts: those of ``first`` in order, then those of ``second``, on which the verdict is made. A prompt
     in both is kept for the verdict alone.
 
     At most 256 are kept. From longer lists ``seed`` draws: each set is sure of 128 places, and has those that the other
-    leaves free. ``read_notes`` say what was skipped before, and come first in the note.
+    leaves free. ``file_notes`` say what was skipped before, and come first in the note.
 
     Raises:
         CalibrationError: fewer than 4 distinct prompts to search on, fewer than 2 in a second set, or a prompt of more
@@ -64,16 +64,16 @@ def select(first: Sequence[str], second: Sequence[str] = (), seed: int = 0, read
     """
     first, second = ([text for text in map(one_line, texts) if text] for texts in (first, second))
     search, verdict = list(dict.fromkeys(first)), list(dict.fromkeys(second))
-    notes = [note for note in read_notes if note]
-    if repeated := len(first) - len(search) + len(second) - len(verdict):
-        notes.append(f"{repeated} repeated prompts left out")
+    notes = [note for note in file_notes if note]
+    if repeats := len(first) - len(search) + len(second) - len(verdict):
+        notes.append(f"{repeats} repeated prompts left out")
     if common := set(search) & set(verdict):
         search = [text for text in search if text not in common]
         notes.append(f"{len(common)} prompts of both sets kept for the verdict alone")
     _check(search, verdict)
     places = min(len(verdict), max(MOST // 2, MOST - len(search)))
     draw = random.Random(seed)
-    drawn = []
+    sets = []
     for texts, count, name in (
         (search, MOST - places, "prompts to search on" if verdict else "prompts"),
         (verdict, places, "prompts for the verdict"),
@@ -81,13 +81,13 @@ def select(first: Sequence[str], second: Sequence[str] = (), seed: int = 0, read
         if len(texts) > count:
             notes.append(f"{count} of {len(texts)} {name} drawn with seed {seed}")
             texts = [texts[i] for i in sorted(draw.sample(range(len(texts)), count))]
-        drawn.append(texts)
-    search, verdict = drawn
+        sets.append(texts)
+    search, verdict = sets
     every = (*search, *verdict)
     return Prompts(every, "; ".join(notes), tuple(range(len(search), len(every))))
 
 
-def select_as_given(texts: Sequence[str], second: Sequence[str] = (), read_notes: Sequence[str] = ()) -> Prompts:
+def select_as_given(texts: Sequence[str], second: Sequence[str] = (), file_notes: Sequence[str] = ()) -> Prompts:
     """All of ``texts``, in order, repeated ones too: for prompts that come with something of their own, such as a
     conditioning. ``second`` names those of them that are kept for the verdict.
 
@@ -95,20 +95,20 @@ def select_as_given(texts: Sequence[str], second: Sequence[str] = (), read_notes
         CalibrationError: fewer than 4 texts to search on or more than 256 in all, fewer than 2 in a second set, an
             empty text, one of more than 2000 characters, or a text of the second set that is not among them.
     """
-    texts, named = [one_line(text) for text in texts], {one_line(text) for text in second} - {""}
+    texts, verdict_texts = [one_line(text) for text in texts], {one_line(text) for text in second} - {""}
     if "" in texts:
         raise CalibrationError(f"text {texts.index('') + 1} is empty.", "give every conditioning its text, or none")
     if len(texts) > MOST:
         raise CalibrationError(f"{len(texts)} conditionings, at most {MOST} are used.", "plug in fewer")
-    if unknown := sorted(named - set(texts)):
+    if unknown := sorted(verdict_texts - set(texts)):
         raise CalibrationError(
             f"the verdict's {unknown[0][:40]!r} is not among the prompts.",
             "with conditionings, the second set names some of their texts",
             unknown=len(unknown),
         )
-    verdict = tuple(i for i, text in enumerate(texts) if text in named)
-    _check([text for text in texts if text not in named], [texts[i] for i in verdict])
-    return Prompts(tuple(texts), "; ".join(filter(None, read_notes)), verdict)
+    verdict = tuple(i for i, text in enumerate(texts) if text in verdict_texts)
+    _check([text for text in texts if text not in verdict_texts], [texts[i] for i in verdict])
+    return Prompts(tuple(texts), "; ".join(filter(None, file_notes)), verdict)
 
 
 def _check(search: Sequence[str], verdict: Sequence[str]) -> None:

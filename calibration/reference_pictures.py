@@ -63,7 +63,7 @@ class ReferencePictures:
         by_prompt: dict[int, list[int]] = {}
         for index in indices:
             by_prompt.setdefault(prompt_of(index, n_prompts), []).append(index)
-        pairs = [pair for found in by_prompt.values() for pair in zip(found, found[1:], strict=False)]
+        pairs = [pair for group in by_prompt.values() for pair in zip(group, group[1:], strict=False)]
         if not pairs:
             return float("nan")
         first, second = zip(*pairs, strict=True)
@@ -71,9 +71,9 @@ class ReferencePictures:
 
     def _add(self, pictures: Tensor, indices: Sequence[int]) -> None:
         self._thumbnails |= dict(zip(indices, thumbnails(pictures), strict=True))
-        measured = over_frames(pixel_statistics, pictures)
+        statistics = over_frames(pixel_statistics, pictures)
         for place, index in enumerate(indices):
-            self._statistics[index] = {name: values[place].item() for name, values in measured.items()}
+            self._statistics[index] = {name: values[place].item() for name, values in statistics.items()}
 
     def _complete(self) -> None:
         missing = [index for index in self._indices if index not in self._thumbnails]
@@ -90,10 +90,10 @@ def guard_of(reference: ReferencePictures | None, *, stay_near: bool) -> Guard |
     """
 
     def measure(pictures: Tensor, indices: Sequence[int]) -> dict[str, np.ndarray]:
-        measured = over_frames(pixel_statistics, pictures)
-        found = {name: values.double().cpu().numpy() for name, values in measured.items()}
+        statistics = over_frames(pixel_statistics, pictures)
+        values_by_name = {name: values.double().cpu().numpy() for name, values in statistics.items()}
         near = stay_near and reference is not None
-        return {**found, **({DISTANCE: reference.distance(pictures, indices)} if near else {})}
+        return {**values_by_name, **({DISTANCE: reference.distance(pictures, indices)} if near else {})}
 
     if reference is None and not can_guard():
         return None

@@ -18,9 +18,9 @@ class TimeLeft:
         self._start = clock()
         self._end: float | None = None
 
-    def __call__(self, done: int, left: int) -> float:
+    def __call__(self, done: int, remaining: int) -> float:
         now = self._clock()
-        estimate = (now - self._start) / max(1, done) * left
+        estimate = (now - self._start) / max(1, done) * remaining
         countdown = None if self._end is None else self._end - now
         if countdown is None or abs(estimate - countdown) > TOLERANCE * max(estimate, countdown):
             self._end = now + estimate

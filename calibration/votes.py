@@ -72,9 +72,9 @@ class Votes:
         }
 
     def __str__(self) -> str:
-        skipped = f"; {self.skips} skipped" if self.skips else ""
+        skips_text = f"; {self.skips} skipped" if self.skips else ""
         if not self.decided:
-            return f"Blind vote: nothing was decided{skipped}."
+            return f"Blind vote: nothing was decided{skips_text}."
         low, high = self.interval()
         verdict = {
             "better": "better with the preset",
@@ -82,12 +82,12 @@ class Votes:
             "too few votes": "too few votes to say",
         }.get(self.verdict, self.verdict)
         text = f"Blind vote: {verdict}. The preset won {self.wins} of {self.decided} decided votes"
-        text += f", {self.share:.1%} [{low:.1%}, {high:.1%}]".replace("%", " %") + skipped
+        text += f", {self.share:.1%} [{low:.1%}, {high:.1%}]".replace("%", " %") + skips_text
         if self.decided < LEAST:
             return f"{text}; at least {LEAST - self.decided} more are needed."
         if self.verdict == "no difference seen":
-            needed = wins_needed(self.decided)
-            return f"{text}. {needed} of {self.decided} would show a gain, {self.decided - needed} a loss."
+            fewest_wins = wins_needed(self.decided)
+            return f"{text}. {fewest_wins} of {self.decided} would show a gain, {self.decided - fewest_wins} a loss."
         return f"{text}."
 
 

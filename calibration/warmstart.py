@@ -63,9 +63,9 @@ class Pairs:
 
     def moments(self) -> Moments:
         """Raises CalibrationError for a step with fewer than two pairs, or outputs that have nothing in common."""
-        short = int(self._pairs.argmin())
-        if (count := int(self._pairs[short])) < 2:
-            raise CalibrationError(f"step {short + 1} has {count} pairs of outputs.", "give two pictures or more")
+        step = int(self._pairs.argmin())
+        if (count := int(self._pairs[step])) < 2:
+            raise CalibrationError(f"step {step + 1} has {count} pairs of outputs.", "give two pictures or more")
         f, q, ff, qq, qf = self._sums / self._values
         moments = Moments(ff, qq, qf, ff - f * f, qq - q * q, qf - q * f)
         flat = (moments.var_full <= 0) | (moments.var_quantised <= 0)
@@ -129,9 +129,9 @@ def qdrift(pairs: Pairs, sigmas: Sequence[float]) -> Coefficients:
     if len(sigmas) != len(pairs) + 1:
         raise CalibrationError(f"{len(sigmas)} sigmas for {len(pairs)} steps.", "give one more than steps")
     moments, levels = pairs.moments(), np.asarray(sigmas, float)
-    shared = (moments.covariance / moments.var_full) * (moments.covariance / moments.var_quantised)
-    left = moments.var_full * np.maximum(0, 1 - shared)
-    return _with_c_eps(1 + left * np.abs(np.diff(levels)) / (2 * levels[:-1]))
+    correlation = (moments.covariance / moments.var_full) * (moments.covariance / moments.var_quantised)
+    residual = moments.var_full * np.maximum(0, 1 - correlation)
+    return _with_c_eps(1 + residual * np.abs(np.diff(levels)) / (2 * levels[:-1]))
 
 
 def closed_forms(pairs: Pairs, sigmas: Sequence[float]) -> dict[str, Coefficients]:

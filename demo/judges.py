@@ -59,15 +59,15 @@ class DemoJudge(nn.Module):
         """{"attribute accuracy", "all right"}, (B,) each; NaN for a prompt outside the demo's grammar."""
         pictures = _prepared(pictures, next(self.parameters()).device)
         rows = [parse_caption(prompt) for prompt in prompts]
-        known = torch.tensor([row is not None for row in rows])
+        in_grammar = torch.tensor([row is not None for row in rows])
         truth = torch.stack([torch.zeros(len(FIELDS) + 1, dtype=torch.int64) if row is None else row for row in rows])
         relevant = relevant_attributes(truth)
         right = (self.net.read(pictures).cpu() == truth[:, : len(FIELDS)]) & relevant
         accuracy = right.sum(1) / relevant.sum(1)
         nothing = torch.full_like(accuracy, float("nan"))
         return {
-            "attribute accuracy": torch.where(known, accuracy, nothing),
-            "all right": torch.where(known, (accuracy == 1).float(), nothing),
+            "attribute accuracy": torch.where(in_grammar, accuracy, nothing),
+            "all right": torch.where(in_grammar, (accuracy == 1).float(), nothing),
         }
 
     @torch.no_grad()
@@ -80,13 +80,13 @@ class DemoJudge(nn.Module):
         """
         if self.drawn is None:
             generator = torch.Generator().manual_seed(0)
-            drawn = self._textures(draw(sample_scenes(DRAWN, generator), generator).movedim(1, -1))
-            self.scale = drawn.std(0)
-            self.drawn = drawn / self.scale
-        known = pictures.isfinite().flatten(1).all(1).cpu()
+            textures = self._textures(draw(sample_scenes(DRAWN, generator), generator).movedim(1, -1))
+            self.scale = textures.std(0)
+            self.drawn = textures / self.scale
+        is_finite = pictures.isfinite().flatten(1).all(1).cpu()
         values = torch.full((len(pictures),), float("nan"), dtype=torch.float64)
-        if known.sum() > 2:
-            values[known] = energy_distance(self._textures(pictures[known]) / self.scale, self.drawn)
+        if is_finite.sum() > 2:
+            values[is_finite] = energy_distance(self._textures(pictures[is_finite]) / self.scale, self.drawn)
         return {"distance to drawn set": values}
 
     def _textures(self, pictures: Tensor) -> Tensor:
@@ -94,12 +94,12 @@ class DemoJudge(nn.Module):
         return torch.cat([self.net.texture(_prepared(part, device)) for part in pictures.split(64)]).double().cpu()
 
 
-def energy_distance(found: Tensor, drawn: Tensor) -> Tensor:
+def energy_distance(points: Tensor, reference: Tensor) -> Tensor:
     """(n,) jackknife pseudo-values of the unbiased energy distance of (n, d) from (m, d); n > 2. A U-statistic: their
     mean is the distance itself."""
-    n, m = len(found), len(drawn)
-    own, across = torch.cdist(found, found).sum(1), torch.cdist(found, drawn).mean(1)
-    constant = torch.cdist(drawn, drawn).sum() / (m * (m - 1))
+    n, m = len(points), len(reference)
+    own, across = torch.cdist(points, points).sum(1), torch.cdist(points, reference).mean(1)
+    constant = torch.cdist(reference, reference).sum() / (m * (m - 1))
     whole = 2 * across.mean() - own.sum() / (n * (n - 1)) - constant
     without = 2 * (across.sum() - across) / (n - 1) - (own.sum() - 2 * own) / ((n - 1) * (n - 2)) - constant
     return n * whole - (n - 1) * without

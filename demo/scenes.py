@@ -87,11 +87,11 @@ def sample_scenes(count: int, generator: torch.Generator, held_out: bool = False
     """``count`` random scene rows (count, 9): a third with one thing; all held out, or none."""
     rows: list[Tensor] = []
     while len(rows) < count:
-        drawn = torch.stack([torch.randint(n, (count,), generator=generator) for n in CARDINALITY], dim=1)
-        single = drawn[:, 0] == 0
-        drawn[single, 4:7] = 0
-        drawn[single, 8] = 0
-        rows += [row for row in drawn if is_held_out(caption_of(row)) == held_out]
+        scenes = torch.stack([torch.randint(n, (count,), generator=generator) for n in CARDINALITY], dim=1)
+        single = scenes[:, 0] == 0
+        scenes[single, 4:7] = 0
+        scenes[single, 8] = 0
+        rows += [row for row in scenes if is_held_out(caption_of(row)) == held_out]
     return torch.stack(rows[:count])
 
 
@@ -140,9 +140,9 @@ def _coverage(shape: Tensor, centre: Tensor, radius: Tensor) -> Tensor:
     x, y = torch.broadcast_tensors(x, y)
     distance = torch.empty_like(x)
     for index, measure in enumerate(_DISTANCES):
-        chosen = shape == index
-        if chosen.any():
-            distance[chosen] = measure(x[chosen], y[chosen])
+        mask = shape == index
+        if mask.any():
+            distance[mask] = measure(x[mask], y[mask])
     return (0.5 - distance * radius.view(-1, 1, 1)).clamp(0, 1)
 
 
@@ -155,17 +155,17 @@ def _square(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _triangle(x: Tensor, y: Tensor) -> Tensor:
-    slanted = math.sqrt(3) / 2 * x.abs() - 0.5 * y
-    return torch.maximum(slanted, y) - 0.55
+    side = math.sqrt(3) / 2 * x.abs() - 0.5 * y
+    return torch.maximum(side, y) - 0.55
 
 
 def _star(x: Tensor, y: Tensor) -> Tensor:
     """Five points: fold the plane into one half-sector and measure to the edge from tip to notch."""
     angle = torch.atan2(x, -y)
     sector = 2 * math.pi / 5
-    folded = (angle - sector * torch.round(angle / sector)).abs()
+    angle_in_sector = (angle - sector * torch.round(angle / sector)).abs()
     length = torch.hypot(x, y)
-    u, v = length * torch.cos(folded), length * torch.sin(folded)
+    u, v = length * torch.cos(angle_in_sector), length * torch.sin(angle_in_sector)
     tip, notch = 1.1, (0.5 * math.cos(sector / 2), 0.5 * math.sin(sector / 2))
     edge = (notch[0] - tip, notch[1])
     norm = math.hypot(*edge)

@@ -89,7 +89,7 @@ def sweep(folder: Path) -> list[Path]:
         names = os.listdir(folder)
     except OSError:
         return []  # not there yet, or not to be read
-    swept = []
+    removed_places = []
     for place in (Path(folder, name) for name in names if _TEMPORARY.fullmatch(name)):
         if place.is_symlink():  # to somebody's folder
             continue
@@ -99,10 +99,10 @@ def sweep(folder: Path) -> list[Path]:
                 for path in inside:
                     path.unlink()
                 place.rmdir()
-                swept.append(place)
+                removed_places.append(place)
         except OSError:
             continue  # no folder of ours, another process was faster, or somebody still has it open
-    return swept
+    return removed_places
 
 
 @contextmanager

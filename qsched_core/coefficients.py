@@ -145,7 +145,7 @@ class Coefficients:
         bounds = [max(start, own[0]), *own, min(end, own[-1])]
         c_x, c_eps = (1.0, *self.c_x, 1.0), (self.c_eps[0], *self.c_eps, self.c_eps[-1])
         # ``excess``: how much farther than by the network's plain output; of the identity it is 0 to the last bit.
-        scale, passed, excess = 1.0, 0.0, 0.0
+        scale, distance, excess = 1.0, 0.0, 0.0
         for s, m, above, below in zip(c_x, c_eps, bounds, bounds[1:], strict=False):
             length = min(start, above) - max(end, below)
             if length <= 0:
@@ -156,8 +156,8 @@ class Coefficients:
             power, log = s**share, math.log(s)
             # expm1: the differences from 1 of factors near 1 would be rounding alone.
             rate = m * math.expm1(share * log) / (share * math.expm1(log)) if log else m
-            excess = power * excess + (power - 1) * passed + (rate - 1) * length
-            scale, passed = scale * power, passed + length
+            excess = power * excess + (power - 1) * distance + (rate - 1) * length
+            scale, distance = scale * power, distance + length
         return scale, 1 + excess / (start - end) if start > end else 1.0
 
 

@@ -62,14 +62,14 @@ def apply_preset(pipe: Any, preset: Preset, *, strength: float = 1.0, if_differs
         raise SamplingError(f"{type(pipe).__name__} has no scheduler.", "give a diffusers pipeline")
     if not all(hasattr(preset, name) for name in ("coefficients", "sigmas", "binding")):
         raise PresetError(f"{type(preset).__name__} is not a Q-Sched preset.", "give what load_preset(path) returns")
-    applied = Applied(scheduler, preset, strength, if_differs)
+    handle = Applied(scheduler, preset, strength, if_differs)
     step = scheduler.step
     while step is not None:  # through the wrappers that others put over ours
         if isinstance(step, Applied):
             step.remove()
         step = getattr(step, "__wrapped__", None)
-    applied._put()
-    return applied
+    handle._put()
+    return handle
 
 
 class Applied:
@@ -115,9 +115,9 @@ class Applied:
             if kwargs.get("per_token_timesteps") is not None:
                 raise SamplingError("every token has a sigma of its own here.", "remove the preset from this pipeline")
             sample, model_output = precondition_sample(sample, c_x), precondition_output(model_output, c_eps)
-        made = self.__wrapped__(model_output, timestep, sample, *args, **kwargs)
-        check_finite(made[0], step, self._sigmas[step], pair)
-        return made
+        result = self.__wrapped__(model_output, timestep, sample, *args, **kwargs)
+        check_finite(result[0], step, self._sigmas[step], pair)
+        return result
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Applied:
         # Some pipelines copy only the scheduler's __dict__, to put it back later: it must come back as it was.
@@ -146,20 +146,20 @@ class Applied:
             self._schedule = schedule
         index = scheduler.begin_index if scheduler.step_index is None else scheduler.step_index
         if index is None:  # the first step, of a scheduler whose scale_model_input does not look
-            known = timestep.to(scheduler.timesteps.device) if isinstance(timestep, Tensor) else timestep
-            index = scheduler.index_for_timestep(known)
+            place = timestep.to(scheduler.timesteps.device) if isinstance(timestep, Tensor) else timestep
+            index = scheduler.index_for_timestep(place)
         return min(index, len(self._coefficients) - 1)
 
     def _begin(self, sigmas: tuple[float, ...]) -> None:
-        self._coefficients, found = self._fit(sigmas)
-        self._sigmas, self.differences = sigmas, [str(item) for item in found]
+        self._coefficients, mismatches = self._fit(sigmas)
+        self._sigmas, self.differences = sigmas, [str(item) for item in mismatches]
         new = [text for text in self.differences if text not in self._warned]
         if new and self._warns:
             _log.warning("Q-Sched: the preset differs, each range of sigma gets its effect: %s", "; ".join(new))
             self._warned.update(new)
 
 
-def describe_scheduler(scheduler: Any, made_for: Binding) -> Binding:
+def describe_scheduler(scheduler: Any, binding: Binding) -> Binding:
     """Sampler and prediction in the host's words, or the reason why Q-Sched does not fit this scheduler."""
     name = next((kind.__name__ for kind in type(scheduler).__mro__ if kind.__name__ in _EXACT), None)
     if name is None:
@@ -169,7 +169,7 @@ def describe_scheduler(scheduler: Any, made_for: Binding) -> Binding:
     if flow:
         return Binding(prediction="CONST", sampler="lcm" if config.get("stochastic_sampling") else sampler)
     prediction = _PREDICTIONS.get(config.get("prediction_type"), "")
-    if name == "LCMScheduler" and prediction == "EPS" and made_for.prediction == "LCM":
+    if name == "LCMScheduler" and prediction == "EPS" and binding.prediction == "LCM":
         prediction = "LCM"  # epsilon with LCM's c_skip and c_out; plain EPS is the same but for 1 in 100 000
     return Binding(prediction=prediction, sampler=sampler)
 

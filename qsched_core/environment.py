@@ -81,10 +81,10 @@ def pack_version(folder: Path = PACK) -> str:
     One line is looked for: Python 3.10 has no reader of TOML.
     """
     try:
-        found = re.search(_VERSION, (folder / "pyproject.toml").read_text("utf-8"))
+        match = re.search(_VERSION, (folder / "pyproject.toml").read_text("utf-8"))
     except OSError:
         return "unknown"
-    return found[1] if found else "unknown"
+    return match[1] if match else "unknown"
 
 
 def versions() -> list[Line]:
@@ -144,9 +144,9 @@ def kitchen() -> list[Line]:
     except ImportError as error:
         return [Line(TO_DO, f"comfy-kitchen cannot be imported ({error}). Run: {pip_command()} comfy-kitchen")]
     able, unable = [], []
-    for name, found in comfy_kitchen.list_backends().items():
-        why = "switched off" if found["disabled"] else found["unavailable_reason"]
-        if found["available"] and not found["disabled"]:
+    for name, state in comfy_kitchen.list_backends().items():
+        why = "switched off" if state["disabled"] else state["unavailable_reason"]
+        if state["available"] and not state["disabled"]:
             able.append(name)
         else:
             unable.append(f"not {name} ({why})")
@@ -169,9 +169,9 @@ def storage(address: str | None, variable: str) -> Line:
     """Where studies are kept; of a database's ``address`` neither user nor password is shown."""
     if not address:
         return Line(OK, f"studies are kept on this machine ({variable} is not set)")
-    found = re.fullmatch(_ADDRESS, address)
-    if found is None:
+    match = re.fullmatch(_ADDRESS, address)
+    if match is None:
         return Line(TO_DO, f"{variable} is no address. Set it to scheme://user:password@host/name, or not at all")
     # A "?" before the last "@" begins a password's second half, or a query that may hold one.
-    place = "…" if "?" in (found["secret"] or "") else found["place"][:80]
-    return Line(OK, f"studies are shared at {found['scheme']}://{place} ({variable})")
+    place = "…" if "?" in (match["secret"] or "") else match["place"][:80]
+    return Line(OK, f"studies are shared at {match['scheme']}://{place} ({variable})")

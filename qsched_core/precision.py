@@ -44,8 +44,8 @@ class Precision:
             if type(bits) is not int or bits not in ACTIVATION_BITS:
                 raise QuantizationError(f"step {step + 1} has {bits!r} activation bits.", "use 4, 8 or 16", step=step)
         if len(self.activation_bits) != len(self.sigmas) - 1:
-            given, steps = len(self.activation_bits), len(self.sigmas) - 1
-            raise QuantizationError(f"{given} activation bits for {steps} steps.", "give one per step", steps=steps)
+            count, steps = len(self.activation_bits), len(self.sigmas) - 1
+            raise QuantizationError(f"{count} activation bits for {steps} steps.", "give one per step", steps=steps)
 
     def __len__(self) -> int:
         return len(self.activation_bits)
@@ -80,8 +80,8 @@ class Precision:
     def _between(self, start: float, end: float) -> int:
         bits = [self.bits_at(start)]
         for own, above, below in zip(self.activation_bits, self.sigmas, self.sigmas[1:], strict=False):
-            shared = min(start, above) - max(end, below)
-            if shared > 0 and shared >= _HALF * min(above - below, start - end) * (1 - 1e-6):
+            overlap = min(start, above) - max(end, below)
+            if overlap > 0 and overlap >= _HALF * min(above - below, start - end) * (1 - 1e-6):
                 bits.append(own)
         return max(bits)
 

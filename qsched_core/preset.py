@@ -96,8 +96,8 @@ class Preset:
             raise PresetError("preset sigmas do not descend.", "use another preset", sigmas=sigmas)
         if self.verdict not in VERDICTS:
             raise PresetError(f"verdict {short(self.verdict)} is unknown.", f"use one of {', '.join(VERDICTS)}")
-        if taken := sorted(_OWN & set(self.card)):
-            raise PresetError(f"card field {taken[0]} is the preset's own.", "use another name")
+        if own_fields := sorted(_OWN & set(self.card)):
+            raise PresetError(f"card field {own_fields[0]} is the preset's own.", "use another name")
         if foreign := [key for key in self.card if is_foreign_picture(key, self.card[key])]:
             raise PresetError(
                 f"card field {short(foreign[0])} is no picture in a data URI.", "use a JPEG, PNG or WEBP in base64"
@@ -196,9 +196,9 @@ def _parse(content: bytes, name: str, size: int) -> Preset:
     if extra:
         raise PresetError(f"{name} holds a tensor {short(extra[0])} no preset has.", "use another preset")
     binding = _object(metadata, "binding", name)
-    known = {item.name for item in fields(Binding)}
-    if not set(binding) <= known:
-        raise PresetError(f"{name} is bound by {short(sorted(set(binding) - known)[0])}.", "update the Q-Sched pack")
+    names = {item.name for item in fields(Binding)}
+    if not set(binding) <= names:
+        raise PresetError(f"{name} is bound by {short(sorted(set(binding) - names)[0])}.", "update the Q-Sched pack")
     preset = Preset(
         Coefficients(lists["c_x"], lists["c_eps"]),
         lists["sigmas"],
@@ -270,10 +270,10 @@ def _object(metadata: Mapping[str, str], key: str, name: str) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    items = dict(pairs)
+    if len(items) < len(pairs):
         raise ValueError("two fields have one name")
-    return found
+    return items
 
 
 def _finite(text: str) -> float:

@@ -34,20 +34,20 @@ def mismatches(preset: Preset, here: Binding, sigmas: Sequence[float]) -> list[M
 
     A part of the preset's own schedule (start and end steps, split sampling) is no difference.
     """
-    found = []
+    differences = []
     for item in fields(Binding):
         ours, theirs = getattr(preset.binding, item.name), getattr(here, item.name)
         same = same_quantization if item.name == "quantization" else eq
         if ours and theirs and not same(ours, theirs):
-            found.append(Mismatch(item.name, short(ours), short(theirs)))
+            differences.append(Mismatch(item.name, short(ours), short(theirs)))
     steps = len(sigmas) - 1
     if _begins_at(preset.sigmas, sigmas) is not None:
-        return found
+        return differences
     if steps != preset.steps:
-        found.append(Mismatch("steps", str(preset.steps), str(steps)))
+        differences.append(Mismatch("steps", str(preset.steps), str(steps)))
     else:
-        found.append(Mismatch("sigmas", _listed(preset.sigmas), _listed(sigmas)))
-    return found
+        differences.append(Mismatch("sigmas", _listed(preset.sigmas), _listed(sigmas)))
+    return differences
 
 
 def fit(
@@ -65,18 +65,19 @@ def fit(
     if if_differs not in IF_DIFFERS:
         raise PresetError(f"if_differs is {short(if_differs)}.", f"use one of {', '.join(IF_DIFFERS)}")
     check_schedule(sigmas, schedule_name(here.scheduler, len(sigmas) - 1))
-    found = mismatches(preset, here, sigmas)
-    if found and if_differs == "refuse":
-        text = "; ".join(str(item) for item in found)
-        raise PresetError(f"the preset does not fit: {text}", "change the settings, or choose to resample", found=found)
+    differences = mismatches(preset, here, sigmas)
+    if differences and if_differs == "refuse":
+        text = "; ".join(str(item) for item in differences)
+        fix = "change the settings, or choose to resample"
+        raise PresetError(f"the preset does not fit: {text}", fix, found=differences)
     coefficients, steps = preset.coefficients.blend(strength), len(sigmas) - 1
     begin = _begins_at(preset.sigmas, sigmas)
     if begin is not None:
         part = slice(begin, begin + steps)
-        return Coefficients(coefficients.c_x[part], coefficients.c_eps[part]), found
+        return Coefficients(coefficients.c_x[part], coefficients.c_eps[part]), differences
     if if_differs == "use as is":
-        return coefficients.take(steps), found
-    return coefficients.for_sigmas(preset.sigmas, sigmas), found
+        return coefficients.take(steps), differences
+    return coefficients.for_sigmas(preset.sigmas, sigmas), differences
 
 
 def _begins_at(own: Sequence[float], run: Sequence[float]) -> int | None:

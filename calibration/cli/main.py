@@ -78,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
     prompts = _prompts(args.prompts, args.verdict_prompts, args.seed)
     metric, pair = load_metric(args.metric, args.metrics)
     pair.to(args.device)
-    if cut := too_long(pair, [plain_text(prompt) for prompt in prompts.texts]):
-        print(f"{cut} of {len(prompts)} prompts are longer than the metric reads: it scores their beginnings.")
+    if long_count := too_long(pair, [plain_text(prompt) for prompt in prompts.texts]):
+        print(f"{long_count} of {len(prompts)} prompts are longer than the metric reads: it scores their beginnings.")
     pipe = load_pipeline(args.model, args.device, args.scheduler)
     inputs = _inputs(args, settings, prompts, metric, pipe)
     if args.format != NONE:
@@ -134,17 +134,17 @@ def show(args: argparse.Namespace) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    shared = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": EXITS}
-    top = argparse.ArgumentParser(prog="python -m calibration", description=__doc__, **shared)
+    common = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": EXITS}
+    top = argparse.ArgumentParser(prog="python -m calibration", description=__doc__, **common)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    made = {}
+    subparsers = {}
     for command in (run, show):
-        made[command] = commands.add_parser(
-            command.__name__, help=command.__doc__, description=command.__doc__, **shared
+        subparsers[command] = commands.add_parser(
+            command.__name__, help=command.__doc__, description=command.__doc__, **common
         )
-        made[command].set_defaults(run=command)
-    made[show].add_argument("study", metavar="STUDY", help="a journal's path, or a database's URL")
-    add_run_arguments(made[run])
+        subparsers[command].set_defaults(run=command)
+    subparsers[show].add_argument("study", metavar="STUDY", help="a journal's path, or a database's URL")
+    add_run_arguments(subparsers[run])
     return top
 
 
@@ -197,24 +197,24 @@ def load_pipeline(folder: Path, device: str, scheduler: str = "") -> Any:
     return pipe
 
 
-def load_metric(wanted: str, folder: Path) -> tuple[str, Pair]:
+def load_metric(metric: str, folder: Path) -> tuple[str, Pair]:
     """(name, metrics): of an open_clip model's folder CLIPScore and CLIP-IQA, of "NAME + NAME" two from ``folder``.
 
     Raises:
         CalibrationError: neither, or not one metric of compatibility and one of quality.
     """
-    if Path(wanted).is_dir():
-        return Path(wanted).name, ClipScorer(Path(wanted))
-    known = catalog([folder])
-    chosen = [known.get(name.strip()) for name in wanted.split(" + ")]
-    by_role = {entry.metric.role: entry for entry in chosen if entry}
-    if None in chosen or len(chosen) != 2 or set(by_role) != {TC, IQ}:
-        names = {role: [name for name, entry in known.items() if entry.metric.role == role] for role in (TC, IQ)}
+    if Path(metric).is_dir():
+        return Path(metric).name, ClipScorer(Path(metric))
+    entries = catalog([folder])
+    choices = [entries.get(name.strip()) for name in metric.split(" + ")]
+    by_role = {entry.metric.role: entry for entry in choices if entry}
+    if None in choices or len(choices) != 2 or set(by_role) != {TC, IQ}:
+        names = {role: [name for name, entry in entries.items() if entry.metric.role == role] for role in (TC, IQ)}
         raise CalibrationError(
-            f"{wanted[:40]!r} is no metric.",
+            f"{metric[:40]!r} is no metric.",
             f"give an open_clip model's folder, or two names: one of {names[TC]}, one of {names[IQ]}",
         )
-    return wanted, Pair(by_role[TC].load(), by_role[IQ].load())
+    return metric, Pair(by_role[TC].load(), by_role[IQ].load())
 
 
 def scoring(
@@ -231,8 +231,8 @@ def scoring(
         return {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
 
     def judge(pictures: torch.Tensor, indices: Sequence[int]) -> dict[str, np.ndarray]:
-        found = {name: values.double().numpy() for name, values in pixel_statistics(pictures).items()}
-        return found if reference is None else {**found, DISTANCE: reference.distance(pictures, indices)}
+        statistics = {name: values.double().numpy() for name, values in pixel_statistics(pictures).items()}
+        return statistics if reference is None else {**statistics, DISTANCE: reference.distance(pictures, indices)}
 
     return score, judge
 
@@ -243,34 +243,34 @@ def reference_name(args: argparse.Namespace) -> str:
     Raises:
         CalibrationError: nothing of these, or what is searched itself.
     """
-    wanted = args.reference or (NONE if args.format == NONE else EIGHT_BITS[0])
-    if wanted in FORMATS and wanted not in EIGHT_BITS:
+    reference = args.reference or (NONE if args.format == NONE else EIGHT_BITS[0])
+    if reference in FORMATS and reference not in EIGHT_BITS:
         raise CalibrationError(
-            f"reference {wanted} has fewer than 8 bits.", f"use one of {', '.join(EIGHT_BITS)}, or {FULL}"
+            f"reference {reference} has fewer than 8 bits.", f"use one of {', '.join(EIGHT_BITS)}, or {FULL}"
         )
-    if wanted not in (NONE, FULL, *FORMATS) and not Path(wanted).is_dir():
-        choices = ", ".join(EIGHT_BITS)
-        raise CalibrationError(f"reference {wanted[:40]!r} is unknown.", f"give a folder, {FULL}, {NONE}, {choices}")
-    if wanted == (FULL if args.format == NONE else args.format):
+    if reference not in (NONE, FULL, *FORMATS) and not Path(reference).is_dir():
+        names = ", ".join(EIGHT_BITS)
+        raise CalibrationError(f"reference {reference[:40]!r} is unknown.", f"give a folder, {FULL}, {NONE}, {names}")
+    if reference == (FULL if args.format == NONE else args.format):
         raise CalibrationError("the reference is the model itself.", f"use --reference {FULL}, or {NONE}")
-    return wanted
+    return reference
 
 
 def _reference_pictures(
     args: argparse.Namespace, prompts: Prompts, settings: Settings, generate: PipelineGenerator
 ) -> ReferencePictures | None:
-    wanted = reference_name(args)
-    if wanted == NONE:
+    reference = reference_name(args)
+    if reference == NONE:
         return None
-    here = wanted == FULL or wanted in FORMATS
-    pipe = load_pipeline(args.model if here else Path(wanted), args.device, args.scheduler)
-    if wanted in FORMATS:
-        quantize(network(pipe), wanted, device=torch.device(args.device))
-    reference = _generator(pipe.to(args.device), prompts, args)
-    check_reference(generate, reference)
-    take_turns(args.device, generate, reference)
+    here = reference == FULL or reference in FORMATS
+    pipe = load_pipeline(args.model if here else Path(reference), args.device, args.scheduler)
+    if reference in FORMATS:
+        quantize(network(pipe), reference, device=torch.device(args.device))
+    other_generator = _generator(pipe.to(args.device), prompts, args)
+    check_reference(generate, other_generator)
+    take_turns(args.device, generate, other_generator)
     parts = split(len(prompts), settings, prompts.verdict)
-    return ReferencePictures(reference, [*parts.held_out, *parts.search], generate.steps)
+    return ReferencePictures(other_generator, [*parts.held_out, *parts.search], generate.steps)
 
 
 def _generator(pipe: Any, prompts: Prompts, args: argparse.Namespace) -> PipelineGenerator:
@@ -357,9 +357,9 @@ def _enter(study: str, name: str, inputs: dict) -> None:
     with storage_errors(study):
         storage = open_storage(study)
         try:
-            found = open_study(storage, name)
-            if INPUTS not in found.user_attrs:  # a finished study may lie on a disk that is only read
-                found.set_user_attr(INPUTS, json.dumps(inputs))
+            entry = open_study(storage, name)
+            if INPUTS not in entry.user_attrs:  # a finished study may lie on a disk that is only read
+                entry.set_user_attr(INPUTS, json.dumps(inputs))
         finally:
             close_storage(storage, study)
 
@@ -373,12 +373,12 @@ class _Watch:
 
     last: Progress | None = None
     phase: str = ""
-    began: float = 0.0
+    start_time: float = 0.0
     before: int = 0
 
     def __call__(self, progress: Progress) -> None:
         if self.last is None:
-            self.began, self.before = time.monotonic(), progress.done
+            self.start_time, self.before = time.monotonic(), progress.done
         worth_a_line = progress.trial is not None or progress.phase != self.phase or progress.phase == "verdict"
         self.last, self.phase = progress, progress.phase
         if worth_a_line:
@@ -390,10 +390,10 @@ class _Watch:
             )
 
     def _left(self, progress: Progress) -> str:
-        made = progress.done - self.before
-        if made <= 0:
+        count = progress.done - self.before
+        if count <= 0:
             return "time left unknown"
-        seconds = (time.monotonic() - self.began) / made * max(0, progress.total - progress.done)
+        seconds = (time.monotonic() - self.start_time) / count * max(0, progress.total - progress.done)
         minutes, seconds = divmod(round(seconds), 60)
         return f"about {minutes} min {seconds:02d} s left"
 
@@ -404,9 +404,9 @@ def _table(result: Result) -> list[str]:
         rows = [
             report.Row("reference", there.identity), *rows, report.Row("reference with Q-Sched", there.candidate)
         ]  # fmt: skip
-    told = report.table(rows)
-    lines = [["", *told["columns"]]]
-    lines += [[row["name"], *(_number(row[column]) for column in told["columns"])] for row in told["rows"]]
+    table = report.table(rows)
+    lines = [["", *table["columns"]]]
+    lines += [[row["name"], *(_number(row[column]) for column in table["columns"])] for row in table["rows"]]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
 
@@ -438,8 +438,8 @@ def _draw(folder: Path, generate: PipelineGenerator, result: Result, settings: S
     from ..plots.search_map import curves, jaq_map, paired_plot
     from ..search.space import Space
 
-    shown = result.identity.indices[:SHOWN]
-    rows = [generate(c, shown) for c in (Coefficients.identity(generate.steps), result.coefficients)]
+    indices = result.identity.indices[:SHOWN]
+    rows = [generate(c, indices) for c in (Coefficients.identity(generate.steps), result.coefficients)]
     sheet = torch.cat([torch.cat(list(row), dim=1) for row in rows]).nan_to_num().clamp(0, 1)
     images = {
         "before and after": Image.fromarray((sheet * 255).round().byte().numpy()),

@@ -54,10 +54,10 @@ def _studies(storage) -> Iterator[str]:
 def _lines(study) -> Iterator[str]:
     trials = [trial for trial in study.get_trials(deepcopy=False) if _is_whole(trial)]
     by_state = {state: [t for t in trials if t.state.name == state] for state in ("COMPLETE", "RUNNING", "FAIL")}
-    done = sorted(by_state["COMPLETE"], key=lambda trial: trial.user_attrs[ORDER])
-    broken = sum(not math.isfinite(trial.user_attrs["value"]) for trial in done)
+    finished_trials = sorted(by_state["COMPLETE"], key=lambda trial: trial.user_attrs[ORDER])
+    unscored = sum(not math.isfinite(trial.user_attrs["value"]) for trial in finished_trials)
     yield (
-        f"{study.study_name}: {len(done)} trials finished ({broken} that could not be scored), "
+        f"{study.study_name}: {len(finished_trials)} trials finished ({unscored} that could not be scored), "
         f"{len(by_state['RUNNING'])} running, {len(by_state['FAIL'])} lost"
     )
     for name, value in json.loads(study.user_attrs.get(INPUTS, "{}")).items():
@@ -65,15 +65,15 @@ def _lines(study) -> Iterator[str]:
     workers = enlisted(study)
     numbers = {name: number for number, name in enumerate(workers, start=1)}
     for name, worker in workers.items():
-        mine = sum(trial.user_attrs.get(WORKER) == name for trial in done)
+        mine = sum(trial.user_attrs.get(WORKER) == name for trial in finished_trials)
         here = worker.machine == platform.node()
         state = "" if not here else ", ended" if worker.is_dead() else ", works"
         yield f"  worker {numbers[name]}: process {worker.process} on {worker.machine}{state}, {mine} trials"
-    whole = [t for t in done if t.user_attrs["whole"] and math.isfinite(t.user_attrs["value"])]
+    whole = [t for t in finished_trials if t.user_attrs["whole"] and math.isfinite(t.user_attrs["value"])]
     best = max(whole, key=lambda trial: trial.value, default=None)
     if trials:
         yield "  trial         JAQ  pictures   seconds  worker  point"
-    for trial in (*done, *by_state["RUNNING"]):
+    for trial in (*finished_trials, *by_state["RUNNING"]):
         yield _line(trial, numbers, best)
 
 
@@ -83,11 +83,11 @@ def _is_whole(trial) -> bool:
 
 
 def _line(trial, numbers: dict[str, int], best) -> str:
-    known = trial.user_attrs
-    value = f"{known['value']:.4f}" if "value" in known else "running"
-    pictures = str(known.get("pictures", "")) + ("" if known.get("whole", True) else " raced out")
-    seconds = f"{known[SECONDS]:.1f}" if SECONDS in known else ""
+    attributes = trial.user_attrs
+    value = f"{attributes['value']:.4f}" if "value" in attributes else "running"
+    pictures = str(attributes.get("pictures", "")) + ("" if attributes.get("whole", True) else " raced out")
+    seconds = f"{attributes[SECONDS]:.1f}" if SECONDS in attributes else ""
     point = "  ".join(f"{name} {value:.3f}" for name, value in trial.params.items())
     mark = "  <- best" if best is not None and trial.number == best.number else ""
-    worker = numbers.get(known.get(WORKER, ""), "")
-    return f"  {known.get(ORDER, '')!s:>5}  {value:>10}  {pictures:>8}  {seconds:>8}  {worker!s:>6}  {point}{mark}"
+    worker = numbers.get(attributes.get(WORKER, ""), "")
+    return f"  {attributes.get(ORDER, '')!s:>5}  {value:>10}  {pictures:>8}  {seconds:>8}  {worker!s:>6}  {point}{mark}"

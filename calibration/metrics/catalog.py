@@ -49,15 +49,15 @@ def catalog(roots: Iterable[Path]) -> dict[str, Entry]:
     of HPSv2.1 in any folder, and those of PickScore in a folder whose name begins so; with pyiqa installed, its metrics
     without weights too. A broken file is listed all the same, and its ``load`` says what is wrong.
     """
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     for root in roots:
         for folder in sorted(path for path in root.glob("*") if path.is_dir()):
             for entry in (*_of_open_clip(folder), *_published(folder)):
-                found.setdefault(entry.name, entry)
+                entries.setdefault(entry.name, entry)
     if find_spec("pyiqa") is not None:
         for name in WITHOUT_WEIGHTS:
-            found[f"pyiqa {name}"] = Entry(f"pyiqa {name}", PyIQA, 0, partial(PyIQA, name))
-    return found
+            entries[f"pyiqa {name}"] = Entry(f"pyiqa {name}", PyIQA, 0, partial(PyIQA, name))
+    return entries
 
 
 def _of_open_clip(folder: Path) -> Iterator[Entry]:

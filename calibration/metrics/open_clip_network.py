@@ -41,8 +41,8 @@ class OpenClip(nn.Module):
         """Features (N, D) of length 1; a text longer than the model's context is cut, as CLIP does."""
         device = next(self.parameters()).device
         parts = [texts[start : start + TEXTS] for start in range(0, len(texts), TEXTS)]
-        encoded = [self.clip.encode_text(self._tokenize(list(part)).to(device), normalize=True) for part in parts]
-        return torch.cat(encoded).float()
+        vectors = [self.clip.encode_text(self._tokenize(list(part)).to(device), normalize=True) for part in parts]
+        return torch.cat(vectors).float()
 
     def exceeds_context(self, text: str) -> bool:
         """Whether ``encode_text`` cuts it: the model's context counts tokens, a begin and an end among them."""
@@ -64,7 +64,7 @@ class OpenClip(nn.Module):
         shape = list(size)
         pictures = pictures.movedim(-1, 1)
         if fit != SQUASH:
-            ratios = [wanted / side for wanted, side in zip(size, pictures.shape[-2:], strict=True)]
+            ratios = [target / side for target, side in zip(size, pictures.shape[-2:], strict=True)]
             scale = (max if fit == SHORTEST else min)(ratios)
             shape = [round(side * scale) for side in pictures.shape[-2:]]
         pictures = TF.resize(pictures, shape, InterpolationMode(config["interpolation"]), antialias=True)

@@ -51,7 +51,7 @@ class SpacyNouns:
         nouns = (
             [word.text for word in chunk if word.pos_ in ("NOUN", "PROPN")] for chunk in self._read(prompt).noun_chunks
         )
-        return [found[-1] for found in nouns if found]
+        return [parts[-1] for parts in nouns if parts]
 
 
 class Splitter:

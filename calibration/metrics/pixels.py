@@ -20,10 +20,10 @@ def pixel_statistics(pictures: Tensor) -> dict[str, Tensor]:
     would explain what ``_NOISE_MASK`` leaves of the luminance (0 for pictures below 3 x 3).
     """
     luminance = pictures @ pictures.new_tensor([0.2126, 0.7152, 0.0722])
-    spread = pictures.amax(-1) - pictures.amin(-1)
+    chroma = pictures.amax(-1) - pictures.amin(-1)
     return {
         "contrast": luminance.flatten(1).std(1),
-        "saturation": spread.flatten(1).mean(1),
+        "saturation": chroma.flatten(1).mean(1),
         "sharpness": _mean_step(luminance),
         "noise": _noise(luminance),
     }

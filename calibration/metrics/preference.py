@@ -88,20 +88,20 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     open_clip keeps query, key and value in one matrix, and its projections the other way round.
     """
-    converted = {}
+    weights = {}
     for name, value in state.items():
         tower, _, rest = name.partition(".")
         if name in _PROJECTIONS:
-            converted[_PROJECTIONS[name]] = value.T.contiguous()
+            weights[_PROJECTIONS[name]] = value.T.contiguous()
         elif tower not in _TOWERS:
-            converted[name] = value
+            weights[name] = value
         elif ".q_proj." in name:
-            joined = torch.cat([state[name.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"])
-            converted[_TOWERS[tower] + _renamed(rest).replace("q_proj.", "in_proj_")] = joined
+            weight = torch.cat([state[name.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"])
+            weights[_TOWERS[tower] + _renamed(rest).replace("q_proj.", "in_proj_")] = weight
         elif not re.search(r"\.[kv]_proj\.|\.position_ids$", name):
-            converted[_TOWERS[tower] + _renamed(rest)] = value
-    return converted
+            weights[_TOWERS[tower] + _renamed(rest)] = value
+    return weights
 
 
 def _renamed(name: str) -> str:
-    return re.sub(_NAME, lambda found: _NAMES[found[0]], name)
+    return re.sub(_NAME, lambda match: _NAMES[match[0]], name)

@@ -66,12 +66,12 @@ class PyIQA(Metric):
         return -scores if self.lower_better else scores
 
 
-def _check(metric: str, offered: list[str], compared: list[str]) -> None:
-    if metric in compared or metric == "clipscore" or metric in OF_SETS:
+def _check(metric: str, no_reference: list[str], full_reference: list[str]) -> None:
+    if metric in full_reference or metric == "clipscore" or metric in OF_SETS:
         needs = {True: "a reference", metric == "clipscore": "a text", metric in OF_SETS: "a set of pictures"}[True]
         raise CalibrationError(f"{metric} needs {needs}, not a picture alone.", "choose musiq or piqe", metric=metric)
-    if metric not in offered:
-        near = ", ".join(get_close_matches(metric, offered)) or "musiq, piqe"
+    if metric not in no_reference:
+        near = ", ".join(get_close_matches(metric, no_reference)) or "musiq, piqe"
         raise CalibrationError(f"pyiqa has no metric {metric[:24]!r}.", f"choose {near}", metric=metric)
 
 

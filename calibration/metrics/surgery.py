@@ -51,5 +51,5 @@ def _value_attention(attention: nn.MultiheadAttention, tokens: Tensor) -> Tensor
     bias = attention.in_proj_bias[-width:] if attention.in_proj_bias is not None else None
     values = F.linear(tokens, attention.in_proj_weight[-width:], bias)
     values = values.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-    seen = F.scaled_dot_product_attention(values, values, values)
-    return attention.out_proj(seen.transpose(1, 2).flatten(2))
+    output = F.scaled_dot_product_attention(values, values, values)
+    return attention.out_proj(output.transpose(1, 2).flatten(2))

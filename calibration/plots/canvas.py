@@ -47,11 +47,11 @@ class Canvas:
         text = drawable(text[: round(width)])  # no letter is narrower than a pixel
         if self.width(text, size) <= width:
             return text
-        fits, cut = 0, len(text)  # letters that fit, and that do not
-        while cut - fits > 1:
-            middle = (fits + cut) // 2
-            short = self.width(text[:middle].rstrip() + "…", size) <= width
-            fits, cut = (middle, cut) if short else (fits, middle)
+        fits, too_many = 0, len(text)  # letters that fit, and that do not
+        while too_many - fits > 1:
+            middle = (fits + too_many) // 2
+            is_short = self.width(text[:middle].rstrip() + "…", size) <= width
+            fits, too_many = (middle, too_many) if is_short else (fits, middle)
         return text[:fits].rstrip() + "…"
 
     def line(self, start: tuple[float, float], end: tuple[float, float], colour, width: float) -> None:
@@ -115,8 +115,8 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 
 def labels(values: Sequence[float]) -> list[str]:
     """Ticks as text, all with as many decimals as the one that needs most."""
-    needed = max((len(f"{value:.9f}".rstrip("0").partition(".")[2]) for value in values), default=0)
-    return [f"{value:.{needed}f}" for value in values]
+    digits = max((len(f"{value:.9f}".rstrip("0").partition(".")[2]) for value in values), default=0)
+    return [f"{value:.{digits}f}" for value in values]
 
 
 def _steps(least: float) -> Iterator[float]:

@@ -17,15 +17,15 @@ def gains_of(values: Sequence[float], identity: float) -> np.ndarray:
     An identity that could not be scored: the candidates are compared with their median.
     """
     scores = np.asarray(values, dtype=np.float64)
-    finite = scores[np.isfinite(scores)]
-    return scores - (identity if math.isfinite(identity) else np.median(finite) if len(finite) else 0.0)
+    finite_scores = scores[np.isfinite(scores)]
+    return scores - (identity if math.isfinite(identity) else np.median(finite_scores) if len(finite_scores) else 0.0)
 
 
 def unit_of(gains: np.ndarray) -> float:
     """Half the width of the colours: the best gain, or where there is none half of a usual loss; 0 if all are equal."""
-    finite = gains[np.isfinite(gains)]
-    best = float(finite.max(initial=0.0))
-    losses = finite[finite < 0]
+    finite_gains = gains[np.isfinite(gains)]
+    best = float(finite_gains.max(initial=0.0))
+    losses = finite_gains[finite_gains < 0]
     return best if best > 0 else float(-np.median(losses)) / 2 if len(losses) else 0.0
 
 

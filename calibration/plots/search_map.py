@@ -54,9 +54,9 @@ def jaq_map(trials: Sequence[Trial], space: Space, best: Coefficients) -> Image:
     for number, (title, step, axis) in enumerate(panels):
         panel = _Panel(picture, left + number * (side + gap), top, side, space)
         panel.draw(title)
-        shown = [(t, g) for t, g in zip(trials, gains, strict=True) if axis in t.point and not _is_identity(t)]
+        candidates = [(t, g) for t, g in zip(trials, gains, strict=True) if axis in t.point and not _is_identity(t)]
         # What counts lies on top: those that were tried on all prompts, and the good ones.
-        for trial, gain in sorted(shown, key=lambda item: (item[0].whole, np.nan_to_num(item[1], nan=-math.inf))):
+        for trial, gain in sorted(candidates, key=lambda item: (item[0].whole, np.nan_to_num(item[1], nan=-math.inf))):
             marks.candidate(picture, *panel.place(*space.coefficients(trial.point).at(step)), trial, gain)
         marks.identity(picture, *panel.place(1.0, 1.0))
         marks.best(picture, *panel.place(*best.at(step)))
@@ -172,8 +172,8 @@ class _Marks:
         kinds: dict[str, list[Trial]] = {"tried on all prompts": [], "dropped early": [], "not scored": []}
         for trial in trials:
             if not _is_identity(trial):
-                scored = math.isfinite(trial.value)
-                name = "not scored" if not scored else "tried on all prompts" if trial.whole else "dropped early"
+                has_score = math.isfinite(trial.value)
+                name = "not scored" if not has_score else "tried on all prompts" if trial.whole else "dropped early"
                 kinds[name].append(trial)
         entries: list[tuple[str, Trial | None]] = [("best", None), ("identity", None)]
         entries += [(f"{len(kind)} {name}", kind[0]) for name, kind in kinds.items() if kind]
@@ -215,38 +215,38 @@ def paired_plot(
     ones are drawn without their texts.
     """
     sign = -1 if lower_is_better(metric) else 1
-    shown = sorted({prompt_of(index, n_prompts) for index in identity.indices})
-    lines = [_line(identity, candidate, metric, n_prompts, prompt) for prompt in shown]
+    prompt_numbers = sorted({prompt_of(index, n_prompts) for index in identity.indices})
+    lines = [_line(identity, candidate, metric, n_prompts, prompt) for prompt in prompt_numbers]
     lines.sort(key=lambda line: (math.isnan(line.gain), -sign * line.gain))
-    scored = [line for line in lines if math.isfinite(line.gain)]
+    scored_lines = [line for line in lines if math.isfinite(line.gain)]
     total = paired_gain(identity, candidate, metric, n_prompts, confidence)
-    named = [len(lines) <= _MANY or not _NAMED <= i < len(lines) - _NAMED for i in range(len(lines))]
-    heights = [_ROW if name else _THIN for name in named]
+    has_label = [len(lines) <= _MANY or not _NAMED <= i < len(lines) - _NAMED for i in range(len(lines))]
+    heights = [_ROW if name else _THIN for name in has_label]
     top, body = 94, sum(heights)
     sheet = _Pairs(Canvas(WIDTH, top + body + 206), metric, sign, top, top + body)
     sheet.headings(total)
-    sheet.axis([value for line in scored for value in (line.before, line.before + line.gain)])
-    digits, y = decimals([line.gain for line in scored]), top
-    for line, name, height in zip(lines, named, heights, strict=True):
+    sheet.axis([value for line in scored_lines for value in (line.before, line.before + line.gain)])
+    digits, y = decimals([line.gain for line in scored_lines]), top
+    for line, name, height in zip(lines, has_label, heights, strict=True):
         if name:
             sheet.label(line, y + height / 2, prompts, digits)
         sheet.line(line, y + height / 2, thin=not name)
         y += height
-    if not all(named):
+    if not all(has_label):
         sheet.middle(len(lines) - 2 * _NAMED)
-    sheet.gains([line.gain for line in scored], total, confidence)
+    sheet.gains([line.gain for line in scored_lines], total, confidence)
     return sheet.picture.image()
 
 
 def _line(identity: Evaluation, candidate: Evaluation, metric: str, n_prompts: int, prompt: int) -> _Line:
     of_prompt = prompt_of(np.asarray(identity.indices), n_prompts) == prompt
     before, after = identity.scores[metric][of_prompt], candidate.scores[metric][of_prompt]
-    scored = np.isfinite(before) & np.isfinite(after)
-    if not scored.any():
+    is_scored = np.isfinite(before) & np.isfinite(after)
+    if not is_scored.any():
         return _Line(prompt, math.nan, math.nan)
     # The verdict's own gain, which counts a broken picture as none: all lines together make the mean below them.
     rows = (Evaluation((prompt,) * len(before), {metric: scores}) for scores in (before, after))
-    return _Line(prompt, float(before[scored].mean()), paired_gain(*rows, metric, n_prompts, 0.5).gain)
+    return _Line(prompt, float(before[is_scored].mean()), paired_gain(*rows, metric, n_prompts, 0.5).gain)
 
 
 class _Pairs:
@@ -290,9 +290,9 @@ class _Pairs:
         picture.text(44, y, str(line.prompt + 1), 13, FAINT, anchor="rm")
         text = prompts[line.prompt] if line.prompt < len(prompts) else ""
         picture.text(54, y, picture.fitted(text, 14, self.LEFT - 54 - 22), 14)
-        known = math.isfinite(line.gain)
-        gain = f"{line.gain:+.{digits}f}" if known else "not scored"
-        picture.text(WIDTH - 24, y, gain, 13, self.colour(line.gain) if known else FAINT, anchor="rm")
+        has_gain = math.isfinite(line.gain)
+        gain = f"{line.gain:+.{digits}f}" if has_gain else "not scored"
+        picture.text(WIDTH - 24, y, gain, 13, self.colour(line.gain) if has_gain else FAINT, anchor="rm")
 
     def line(self, line: _Line, y: float, thin: bool) -> None:
         if math.isnan(line.gain):

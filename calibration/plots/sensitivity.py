@@ -28,25 +28,25 @@ def sensitivity_plot(study, plan) -> Tensor:
     that stays as it is has no error and sits on the axis. Bars are the kurtosis of its weights.
     """
     picture = Canvas(_WIDTH, _HEIGHT)
-    chosen = study.chosen(plan)
+    plan_measures = study.chosen(plan)
     places = [_LEFT + (_RIGHT - _LEFT) * (i + 0.5) / len(study.layers) for i in range(len(study.layers))]
     step = (_RIGHT - _LEFT) / len(study.layers)
     forms = list(dict.fromkeys(m.form for layer in study.layers for m in layer.measures if m.form is not None))
     colours = {form: COLOURS[i % len(COLOURS)] for i, form in enumerate(forms)}
-    _headings(picture, study, plan, Counter(m.form for m in chosen), colours)
+    _headings(picture, study, plan, Counter(m.form for m in plan_measures), colours)
     _blocks(picture, [layer.name for layer in study.layers], step)
     height = _error_axis(picture, [sqrt(m.damage) for layer in study.layers for m in layer.measures if m.damage > 0])
     radius = min(5.5, max(1.3, 0.32 * step))
-    for layer, got, x in zip(study.layers, chosen, places, strict=True):
-        tried = [(m, height(sqrt(m.damage)) if m.damage > 0 else _MIDDLE) for m in layer.measures]
-        levels = [y for m, y in tried if m.form is not None or m is got]
+    for layer, plan_measure, x in zip(study.layers, plan_measures, places, strict=True):
+        heights = [(m, height(sqrt(m.damage)) if m.damage > 0 else _MIDDLE) for m in layer.measures]
+        levels = [y for m, y in heights if m.form is not None or m is plan_measure]
         picture.line((x, min(levels)), (x, max(levels)), GRID, min(2.0, step / 3))
-        for measure, y in tried:
-            if measure is not got and measure.form is not None:
+        for measure, y in heights:
+            if measure is not plan_measure and measure.form is not None:
                 picture.dot(x, y, 0.75 * radius, _pale(colours[measure.form]))
-        y = next(y for m, y in tried if m is got)
+        y = next(y for m, y in heights if m is plan_measure)
         picture.dot(x, y, radius + min(1.6, radius / 2), INK)
-        picture.dot(x, y, radius, _KEPT if got.form is None else colours[got.form])
+        picture.dot(x, y, radius, _KEPT if plan_measure.form is None else colours[plan_measure.form])
     _kurtosis_bars(picture, [layer.kurtosis for layer in study.layers], places, step)
     return torch.from_numpy(np.asarray(picture.image()).astype(np.float32) / 255).unsqueeze(0)
 

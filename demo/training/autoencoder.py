@@ -70,8 +70,8 @@ def train_decoder(shop: Workshop, schedule: Schedule, batch: int = 4) -> Codec:
 def _recolour(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """A quarter of the batch gets its channels mixed, so the codec knows more colours than the captions name."""
     mix = torch.eye(3).repeat(len(pictures), 1, 1)
-    changed = torch.rand(len(pictures), generator=generator) < 0.25
-    mix[changed] = torch.softmax(2 * torch.randn(int(changed.sum()), 3, 3, generator=generator), dim=-1)
+    mask = torch.rand(len(pictures), generator=generator) < 0.25
+    mix[mask] = torch.softmax(2 * torch.randn(int(mask.sum()), 3, 3, generator=generator), dim=-1)
     return torch.einsum("bij,bjhw->bihw", mix, pictures)
 
 
@@ -83,9 +83,10 @@ def _principal_components() -> tuple[Tensor, Tensor]:
     patches = F.pixel_unshuffle(pictures, PATCH).permute(0, 2, 3, 1).reshape(-1, 3 * PATCH**2).double()
     mean = patches.mean(0)
     variance, vectors = torch.linalg.eigh(torch.cov(patches.T))
-    spread = torch.full((LATENT_CHANNELS,), SPREAD, dtype=torch.float64)
-    spread[0] = 1.0
-    rows = vectors.flip(1)[:, :LATENT_CHANNELS].T * (spread / variance.flip(0)[:LATENT_CHANNELS].sqrt()).unsqueeze(1)
+    deviations = torch.full((LATENT_CHANNELS,), SPREAD, dtype=torch.float64)
+    deviations[0] = 1.0
+    scales = deviations / variance.flip(0)[:LATENT_CHANNELS].sqrt()
+    rows = vectors.flip(1)[:, :LATENT_CHANNELS].T * scales.unsqueeze(1)
     return rows.float(), -(rows @ mean).float()
 
 

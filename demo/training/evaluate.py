@@ -42,10 +42,10 @@ def judge_figures(attributes: AttributeNet, quality: QualityNet, dual: open_clip
     image = dual.encode_image(pictures * 2 - 1, normalize=True)
     text = dual.encode_text(compact_ids(captions), normalize=True)
     best = (image @ text.T).argmax(1).tolist()
-    found = sum(captions[i] == caption for i, caption in zip(best, captions, strict=True)) / len(captions)
+    share = sum(captions[i] == caption for i, caption in zip(best, captions, strict=True)) / len(captions)
     own = (image * text).sum(1).mean().item()
     iq = quality(pictures).mean().item()
-    return {"net": "judges", "accuracy": accuracy, "all_right": all_right, "found_of_200": found, "tc": own, "iq": iq}
+    return {"net": "judges", "accuracy": accuracy, "all_right": all_right, "found_of_200": share, "tc": own, "iq": iq}
 
 
 def held_out_figures(

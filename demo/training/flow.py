@@ -64,17 +64,17 @@ def train_flow(shop: Workshop, rows: Tensor, latents: Tensor, schedule: Schedule
     empty = compact_ids([""])[0]
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        chosen = torch.randint(len(tokens), (batch,), generator=generator)
-        words = tokens[chosen].clone()
+        indices = torch.randint(len(tokens), (batch,), generator=generator)
+        words = tokens[indices].clone()
         words[(torch.rand(words.shape, generator=generator) < 0.005) & (words < UNKNOWN)] = UNKNOWN
         words[torch.rand(batch, generator=generator) < 0.04] = empty
-        clean = latents[chosen]
+        clean = latents[indices]
         noise = torch.randn(clean.shape, generator=generator)
         # Half of the times are uniform, half near pure noise: the first of few steps decides what is where.
         uniform = torch.rand(batch, generator=generator)
         time = torch.where(torch.arange(batch) % 2 == 0, uniform, uniform.sqrt())
-        mixed = torch.lerp(clean, noise, time.view(-1, 1, 1, 1))
-        error = painter(mixed, time, painter.read(words)) - (noise - clean)
+        blend = torch.lerp(clean, noise, time.view(-1, 1, 1, 1))
+        error = painter(blend, time, painter.read(words)) - (noise - clean)
         return error.square().mean(), {}
 
     train(shop, "flow", painter, schedule, loss, average=0.998, log_every=200)

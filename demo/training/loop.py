@@ -25,8 +25,8 @@ class Schedule:
     def factor(self, step: int) -> float:
         if step < self.warm_up:
             return (step + 1) / self.warm_up
-        done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
-        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        progress = (step - self.warm_up) / max(1, self.steps - self.warm_up)
+        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 @dataclass

@@ -20,11 +20,11 @@ def _readable(bank: dict[str, Tensor], count: int, generator: torch.Generator) -
     """Rows and pictures: half freshly drawn with a little noise, half decoded with mild damage."""
     half = count // 2
     rows = sample_scenes(half, generator)
-    drawn = draw(rows, generator)
-    drawn = (drawn + 0.05 * torch.randn(drawn.shape, generator=generator)).clamp(0, 1)
+    pictures = draw(rows, generator)
+    pictures = (pictures + 0.05 * torch.randn(pictures.shape, generator=generator)).clamp(0, 1)
     mild = torch.nonzero(bank["severity"] < MILD).squeeze(1)
-    chosen = mild[torch.randint(len(mild), (count - half,), generator=generator)]
-    return torch.cat([rows, bank["rows"][chosen]]), torch.cat([drawn, bank["pictures"][chosen]])
+    damaged_ones = mild[torch.randint(len(mild), (count - half,), generator=generator)]
+    return torch.cat([rows, bank["rows"][damaged_ones]]), torch.cat([pictures, bank["pictures"][damaged_ones]])
 
 
 def train_attribute_net(shop: Workshop, bank: dict[str, Tensor], schedule: Schedule) -> AttributeNet:
@@ -50,13 +50,13 @@ def train_quality_net(shop: Workshop, bank: dict[str, Tensor], schedule: Schedul
     net = QualityNet()
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        chosen = torch.randint(len(bank["pictures"]), (32,), generator=generator)
-        drawn = draw(sample_scenes(16, generator), generator)
+        indices = torch.randint(len(bank["pictures"]), (32,), generator=generator)
+        pictures = draw(sample_scenes(16, generator), generator)
         severity = torch.rand(16, generator=generator)
         severity[:4] = 0
-        drawn = _spoil(drawn, severity, generator)
-        target = 1 - torch.cat([bank["severity"][chosen], severity])
-        error = net(torch.cat([bank["pictures"][chosen], drawn])) - target
+        pictures = _spoil(pictures, severity, generator)
+        target = 1 - torch.cat([bank["severity"][indices], severity])
+        error = net(torch.cat([bank["pictures"][indices], pictures])) - target
         return error.square().mean(), {"error": error.detach().abs().mean().item()}
 
     train(shop, "quality", net, schedule, loss)
@@ -67,9 +67,9 @@ def _spoil(pictures: Tensor, severity: Tensor, generator: torch.Generator) -> Te
     """Pixel damage: noise or blur."""
     amount = severity.view(-1, 1, 1, 1)
     noisy = pictures + 0.2 * amount * torch.randn(pictures.shape, generator=generator)
-    blurred = torch.lerp(pictures, F.avg_pool2d(pictures, 7, stride=1, padding=3, count_include_pad=False), amount)
+    smooth = torch.lerp(pictures, F.avg_pool2d(pictures, 7, stride=1, padding=3, count_include_pad=False), amount)
     kind = torch.randint(2, (len(pictures), 1, 1, 1), generator=generator)
-    return torch.where(kind == 0, noisy, blurred).clamp(0, 1)
+    return torch.where(kind == 0, noisy, smooth).clamp(0, 1)
 
 
 def train_dual_encoder(shop: Workshop, bank: dict[str, Tensor], schedule: Schedule) -> open_clip.CLIP:
@@ -86,10 +86,10 @@ def train_dual_encoder(shop: Workshop, bank: dict[str, Tensor], schedule: Schedu
         own = torch.eye(len(rows), 2 * len(rows), dtype=torch.bool)
         similarity = similarity.masked_fill(same & ~own, float("-inf"))
         target = torch.arange(len(rows))
-        found = (similarity.argmax(1) == target).float().mean().item()
+        share = (similarity.argmax(1) == target).float().mean().item()
         to_text = F.cross_entropy(similarity, target)
         to_image = F.cross_entropy(similarity[:, : len(rows)].T, target)
-        return (to_text + to_image) / 2, {"found": found}
+        return (to_text + to_image) / 2, {"found": share}
 
     train(shop, "dual", net, schedule, loss)
     return net
@@ -97,8 +97,8 @@ def train_dual_encoder(shop: Workshop, bank: dict[str, Tensor], schedule: Schedu
 
 def _one_attribute_wrong(rows: Tensor, generator: torch.Generator) -> Tensor:
     """The hardest wrong captions: one shape, colour, size or background changed, or the two things swapped."""
-    wrong = rows.clone()
-    for row in wrong:
+    changes = rows.clone()
+    for row in changes:
         single = row[0] == 0
         fields = [1, 2, 3, 7] if single else [1, 2, 3, 4, 5, 6, 7, 8]
         field = fields[int(torch.randint(len(fields), (1,), generator=generator))]
@@ -107,7 +107,7 @@ def _one_attribute_wrong(rows: Tensor, generator: torch.Generator) -> Tensor:
         else:
             shift = 1 + int(torch.randint(CARDINALITY[field] - 1, (1,), generator=generator))
             row[field] = (row[field] + shift) % CARDINALITY[field]
-    return wrong
+    return changes
 
 
 @torch.no_grad()

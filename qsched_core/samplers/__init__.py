@@ -100,10 +100,10 @@ def sample(
 def _check_options(name: str, options: dict[str, Any]) -> None:
     for option in options:
         if option not in OPTIONS[name]:
-            known = ", ".join(OPTIONS[name])
+            names = ", ".join(OPTIONS[name])
             raise SamplingError(
                 f"{name} has no option {option!r}.",
-                f"use {known}" if known else "leave it out, there are none",
+                f"use {names}" if names else "leave it out, there are none",
                 name=name,
                 option=option,
             )

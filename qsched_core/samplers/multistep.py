@@ -108,8 +108,8 @@ def er_sde(
                 x = x + alpha_there * ((dt**2) / 2 + ramp * _er_scale(there)) * bend
             slope_before = slope
         if s_noise > 0:
-            spread = (there**2 - here**2 * r**2).sqrt().nan_to_num(nan=0.0)
-            x = x + alpha_there * run.fresh_noise(i) * s_noise * spread
+            deviation = (there**2 - here**2 * r**2).sqrt().nan_to_num(nan=0.0)
+            x = x + alpha_there * run.fresh_noise(i) * s_noise * deviation
         before = denoised
     return x
 
@@ -138,5 +138,5 @@ def _er_integrals(here: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
     """The integrals of 1/scale and of (lambda - here)/scale from ``there`` up to ``here``, as left sums."""
     step = -(there - here) / float(ER_POINTS)
     places = there + torch.arange(ER_POINTS, dtype=there.dtype, device=there.device) * step
-    scaled = _er_scale(places)
-    return torch.sum(1 / scaled) * step, torch.sum((places - here) / scaled) * step
+    scales = _er_scale(places)
+    return torch.sum(1 / scales) * step, torch.sum((places - here) / scales) * step

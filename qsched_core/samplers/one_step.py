@@ -73,8 +73,8 @@ def lcm(run: Run, x: Tensor, *, s_noise: float = 1.0) -> Tensor:
         _, x = run.evaluate(i, x)
         if sigmas[i + 1] > 0:
             noise = run.fresh_noise(i) * s_noise
-            kept = (1 - sigmas[i + 1]) * x if run.flow else x
-            x = kept + sigmas[i + 1] * noise
+            signal = (1 - sigmas[i + 1]) * x if run.flow else x
+            x = signal + sigmas[i + 1] * noise
     return x
 
 

@@ -32,10 +32,10 @@ def solve(costs: Sequence[Sequence[int]], damages: Sequence[Sequence[float]], bu
     extra = [[cost - low for cost in options] for options, low in zip(costs, cheapest, strict=True)]
     unit = reduce(gcd, (cost for options in extra for cost in options), 0) or 1
     while True:
-        chosen = _solve([[cost // unit for cost in options] for options in extra], damages, spare // unit)
-        over = sum(options[i] for options, i in zip(extra, chosen, strict=True)) - spare
+        choices = _solve([[cost // unit for cost in options] for options in extra], damages, spare // unit)
+        over = sum(options[i] for options, i in zip(extra, choices, strict=True)) - spare
         if over <= 0:
-            return chosen
+            return choices
         # The solver's variables are whole only to its tolerance; what it overlooked is taken off its budget.
         spare -= over
 
@@ -55,7 +55,7 @@ def _solve(costs: list[list[int]], damages: Sequence[Sequence[float]], budget: i
     one_each = (layer == np.arange(len(counts))[:, None]).astype(float)
     damage = np.concatenate([np.asarray(options, float) for options in damages])
     worst = sum(max(options) for options in damages)
-    found = milp(
+    solution = milp(
         damage * (_SCALE / worst if worst > 0 else 1.0),
         integrality=np.ones(len(damage)),
         bounds=Bounds(0, 1),
@@ -65,7 +65,7 @@ def _solve(costs: list[list[int]], damages: Sequence[Sequence[float]], budget: i
         ],
         options={"mip_rel_gap": 0.0},
     )
-    if not found.success:
-        raise RuntimeError(f"scipy's milp: {found.message}")
+    if not solution.success:
+        raise RuntimeError(f"scipy's milp: {solution.message}")
     starts = np.cumsum([0, *counts[:-1]])
-    return [int(np.argmax(found.x[start : start + count])) for start, count in zip(starts, counts, strict=True)]
+    return [int(np.argmax(solution.x[start : start + count])) for start, count in zip(starts, counts, strict=True)]

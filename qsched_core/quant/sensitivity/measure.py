@@ -83,25 +83,25 @@ def measure_sensitivity(
     meter = _Meter(root, tuple(dict.fromkeys(formats)), device or torch.device("cpu"), weight_of, observation)
     with torch.no_grad():
         on_call = lambda number: on_progress(0, len(layers), f"recording, evaluation {number + 1}")  # noqa: E731
-        if (seen := observation) is None:
-            seen = observe(
+        if (recording := observation) is None:
+            recording = observe(
                 root, drive, recipe=recipe, calls=calls, fit=False, weight_of=weight_of, on_call=on_call,
                 is_source=is_source,
             )  # fmt: skip
-        reached = [name for name in layers if name in seen.layers]
-        if not reached:
+        names = [name for name in layers if name in recording.layers]
+        if not names:
             raise QuantizationError("the run reached no layer to study.", "let run() call the module itself")
-        found = []
-        for number, name in enumerate(reached):
-            on_progress(number, len(reached), f"layer {number + 1} of {len(reached)}: {name}")
-            found.append(meter.layer(name, seen.layers[name]))
+        results = []
+        for number, name in enumerate(names):
+            on_progress(number, len(names), f"layer {number + 1} of {len(names)}: {name}")
+            results.append(meter.layer(name, recording.layers[name]))
         if depth == NETWORK:
-            found = list(_through_the_network(meter, found, seen.calls.some(calls), on_progress))
-    studied = sum(layer.measures[-1].bytes for layer in found)
-    tokens = sum(sum(layer.shape) for layer in found if layer.first_token is not None) * FLOAT_BYTES
-    idle = tuple(name for name in layers if name not in reached)
-    number = 0 if seen.calls is None else seen.calls.seen
-    return Sensitivity(tuple(found), meter.formats, depth, module_bytes(root) - studied + tokens, number, idle)
+            results = list(_through_the_network(meter, results, recording.calls.some(calls), on_progress))
+    weight_bytes = sum(layer.measures[-1].bytes for layer in results)
+    tokens = sum(sum(layer.shape) for layer in results if layer.first_token is not None) * FLOAT_BYTES
+    idle = tuple(name for name in layers if name not in names)
+    number = 0 if recording.calls is None else recording.calls.seen
+    return Sensitivity(tuple(results), meter.formats, depth, module_bytes(root) - weight_bytes + tokens, number, idle)
 
 
 def studied_layers(
@@ -112,8 +112,8 @@ def studied_layers(
     Raises:
         QuantizationError: unknown recipe, or there is none.
     """
-    found = list(candidates(root, recipe))
-    layers = {name: layer for name, layer in found if not reason_to_keep(root, name, layer, include, exclude)}
+    pairs = list(candidates(root, recipe))
+    layers = {name: layer for name, layer in pairs if not reason_to_keep(root, name, layer, include, exclude)}
     if not layers:
         raise QuantizationError("there is no layer to study.", "plug in the FP16 model, or set include patterns")
     return layers
@@ -160,18 +160,18 @@ class _Meter:
         self.root, self.formats, self.device, self.weight_of = root, formats, device, weight_of
         self.backend, self.observation = TorchBackend(), observation
 
-    def layer(self, name: str, seen: LayerInputs) -> LayerSensitivity:
+    def layer(self, name: str, inputs: LayerInputs) -> LayerSensitivity:
         weight = self.weight(name)
-        token = seen.first_token
-        rows = seen.judged.to(self.device).float()
+        token = inputs.first_token
+        rows = inputs.judged.to(self.device).float()
         if token is not None:
             rows = rows[~same_token(rows, token)]
         measures = []
         for form in self.formats:
             measures.append(self._measured(name, weight, rows, form))
-            finer = replace(form, group_size=GROUP)
-            if form.group_size == 0 and finer not in self.formats:
-                other = self._measured(name, weight, rows, finer)
+            fine_form = replace(form, group_size=GROUP)
+            if form.group_size == 0 and fine_form not in self.formats:
+                other = self._measured(name, weight, rows, fine_form)
                 if other.error < WORTH * measures[-1].error:
                     measures.append(other)
         measures.append(Measure(None, floats_as_half(self.root.get_submodule(name).weight), 0.0))
@@ -187,17 +187,17 @@ class _Meter:
         layer = self.root.get_submodule(name)
         if self.observation is None:
             return self.backend.twin(layer, weight, None, form)
-        rows, seen = self.observation.rows_to_fit(name), self.observation.layers[name]
-        return fitted_twin(Way(self.backend, form), layer, weight, None, rows, seen.judged, seen.usage.largest)[0]
+        rows, inputs = self.observation.rows_to_fit(name), self.observation.layers[name]
+        return fitted_twin(Way(self.backend, form), layer, weight, None, rows, inputs.judged, inputs.usage.largest)[0]
 
     def _measured(self, name: str, weight: Tensor, rows: Tensor, form: Format) -> Measure:
         layer, twin = self.root.get_submodule(name), self.twin(name, weight, form)
         if isinstance(layer, nn.Conv2d):
             exact = F.conv2d(rows, weight, groups=layer.groups)
-            made = F.conv2d(rows, packed_weight(twin), groups=layer.groups)
+            outputs = F.conv2d(rows, packed_weight(twin), groups=layer.groups)
         else:
-            exact, made = F.linear(rows, weight), twin(rows)
-        return Measure(form, stored_bytes(twin.weight), _relative(made - exact, exact))
+            exact, outputs = F.linear(rows, weight), twin(rows)
+        return Measure(form, stored_bytes(twin.weight), _relative(outputs - exact, exact))
 
     @contextmanager
     def replaced(self, layer: LayerSensitivity, form: Format) -> Iterator[None]:

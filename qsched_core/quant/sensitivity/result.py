@@ -86,9 +86,9 @@ class Sensitivity:
             budget = total_bytes - self.other_bytes
         costs = [[measure.bytes for measure in layer.measures] for layer in self.layers]
         damages = [[measure.damage for measure in layer.measures] for layer in self.layers]
-        chosen = solve(costs, damages, budget)
+        choices = solve(costs, damages, budget)
         return Plan(
-            {layer.name: layer.measures[i].form for layer, i in zip(self.layers, chosen, strict=True)},
+            {layer.name: layer.measures[i].form for layer, i in zip(self.layers, choices, strict=True)},
             {layer.name: layer.first_token for layer in self.layers if layer.first_token is not None},
         )
 
@@ -116,9 +116,9 @@ class Sensitivity:
     def text(self, plan: Plan, worst: int = 12) -> str:
         """An account of a plan for a person: totals against the same format everywhere, what each format got, and
         the ``worst`` layers, those that lose most in their smallest format."""
-        judged = "the network's output" if self.depth == "network" else "the layers' outputs"
+        target = "the network's output" if self.depth == "network" else "the layers' outputs"
         lines = [
-            f"{len(self.layers)} layers studied on {self.calls} evaluations; errors are of {judged}, relative.",
+            f"{len(self.layers)} layers studied on {self.calls} evaluations; errors are of {target}, relative.",
             f"Plan: {self._totals(plan)}.",
         ]
         for form in self.formats:
@@ -141,11 +141,11 @@ class Sensitivity:
 
     def _table(self, plan: Plan, worst: int) -> list[str]:
         """Errors, at depth "network" followed by content/quality."""
-        tried = Counter(measure.form for layer in self.layers for measure in layer.measures if measure.form)
-        rows = [["layer", "kurtosis", *map(str, tried), "chosen"]]
-        ranked = sorted(self.layers, key=lambda layer: -min(layer.measures, key=lambda m: m.bytes).damage)
-        for layer in ranked[:worst]:
-            cells = [_cell(layer.measure(form)) for form in tried]
+        counts = Counter(measure.form for layer in self.layers for measure in layer.measures if measure.form)
+        rows = [["layer", "kurtosis", *map(str, counts), "chosen"]]
+        layers = sorted(self.layers, key=lambda layer: -min(layer.measures, key=lambda m: m.bytes).damage)
+        for layer in layers[:worst]:
+            cells = [_cell(layer.measure(form)) for form in counts]
             rows.append([layer.name, f"{layer.kurtosis:.1f}", *cells, _name(plan.forms[layer.name])])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
