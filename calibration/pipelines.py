@@ -34,9 +34,9 @@ from qsched_core.quant import has_few_bits, label_of
 from .batches import Batches
 from .indices import noise_seed, prompt_of
 
-_REFERENCE = "give the pipeline before quantising, or its 8-bit form"
+_REFERENCE_FIX = "give the pipeline before quantising, or its 8-bit form"
 
-_SAMPLED = 64
+_FINGERPRINT_VALUES = 64
 """Numbers of each parameter that its model is known by."""
 
 
@@ -156,14 +156,14 @@ def check_reference(generate: PipelineGenerator, reference: PipelineGenerator) -
     """
     kinds = [type(each.pipe).__name__ for each in (generate, reference)]
     if kinds[0] != kinds[1]:
-        raise CalibrationError(f"the reference is a {kinds[1]}, the model a {kinds[0]}.", _REFERENCE)
+        raise CalibrationError(f"the reference is a {kinds[1]}, the model a {kinds[0]}.", _REFERENCE_FIX)
     if has_few_bits(reference.binding.quantization):
-        raise CalibrationError(f"the reference is quantised to {reference.binding.quantization[:40]}.", _REFERENCE)
+        raise CalibrationError(f"the reference is quantised to {reference.binding.quantization[:40]}.", _REFERENCE_FIX)
     if generate.sigmas != reference.sigmas or generate.binding.prediction != reference.binding.prediction:
-        raise CalibrationError("the reference samples on another schedule than the model.", _REFERENCE)
+        raise CalibrationError("the reference samples on another schedule than the model.", _REFERENCE_FIX)
     if generate.picture_shape != reference.picture_shape:
         sizes = ["x".join(map(str, each.picture_shape[1::-1])) for each in (reference, generate)]
-        raise CalibrationError(f"the reference makes pictures of {sizes[0]}, the model of {sizes[1]}.", _REFERENCE)
+        raise CalibrationError(f"the reference makes pictures of {sizes[0]}, the model of {sizes[1]}.", _REFERENCE_FIX)
 
 
 def take_turns(device: str, *generators: PipelineGenerator) -> None:
@@ -200,7 +200,7 @@ def fingerprint(pipe: Any) -> str:
     for part, module in sorted(pipe.components.items()):
         for name, value in module.named_parameters() if isinstance(module, nn.Module) else ():
             digest.update(f"{part}.{name}{tuple(value.shape)}".encode())
-            digest.update(value.detach().flatten()[:_SAMPLED].float().cpu().numpy().tobytes())
+            digest.update(value.detach().flatten()[:_FINGERPRINT_VALUES].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -15,19 +15,19 @@ from typing import Any, NamedTuple
 
 from .core import CalibrationError, DependencyError
 
-LARGEST = 4 * 1024**2
+MAX_FILE_BYTES = 4 * 1024**2
 """Bytes of a file: 100 000 prompts of usual length; reading them takes less than a second."""
-LARGEST_SLOW_YAML = 512 * 1024
+MAX_SLOW_YAML_BYTES = 512 * 1024
 """Where PyYAML comes without libyaml it takes a second for a megabyte."""
-MANY = 100_000
+MAX_VALUES = 100_000
 """Lines, rows or values of a file."""
-MANY_SLOW_YAML = 30_000
-"""As ``MANY``, without libyaml: 70 000 values take it a second."""
-DEEPEST = 8
+MAX_SLOW_YAML_VALUES = 30_000
+"""As ``MAX_VALUES``, without libyaml: 70 000 values take it a second."""
+MAX_YAML_DEPTH = 8
 """Lists and mappings inside each other in a YAML file; a list of prompts needs three."""
-MOST_DIRECTIVES = 8
+MAX_YAML_DIRECTIVES = 8
 """Lines of a YAML file that begin with %; libyaml compares each with all before it. A list of prompts needs none."""
-LONGEST_HEADER = 100_000
+MAX_HEADER_LENGTH = 100_000
 """Characters of a table's first line: each separator is tried on it."""
 
 COLUMNS = ("prompt", "text", "caption", "positive")
@@ -79,8 +79,8 @@ def read_lines(text: str) -> PromptTexts:
     """
     # Notepad starts UTF-8 files with a byte order mark.
     lines = _lines(_BREAKS.sub(" ", text.removeprefix("\ufeff")))
-    if len(lines) > MANY:
-        raise CalibrationError(f"there are more than {MANY} lines of prompts.", "give fewer", lines=len(lines))
+    if len(lines) > MAX_VALUES:
+        raise CalibrationError(f"there are more than {MAX_VALUES} lines of prompts.", "give fewer", lines=len(lines))
     texts = [one_line(line) for line in lines if not _is_comment(line)]
     notes = _Notes()
     notes.skip("comment line", len(lines) - len(texts))
@@ -126,7 +126,7 @@ def parse_sets(name: str, content: bytes) -> PromptTexts:
     label, kind = _shown(name), name.rpartition(".")[2].lower()
     if kind not in _PARSERS:
         raise CalibrationError(f"{label} is no list of prompts.", "use .txt, .csv, .tsv, .yaml, .yml or .json")
-    if len(content) > LARGEST:
+    if len(content) > MAX_FILE_BYTES:
         raise CalibrationError(f"{label} is larger than 4 MiB.", "give a part of it: no study reads so many prompts")
     notes = _Notes()
     first, second = _PARSERS[kind](label, _decoded(label, content), notes)
@@ -168,8 +168,8 @@ def _decoded(label: str, content: bytes) -> str:
 
 def _parse_text(label: str, text: str, notes: _Notes) -> tuple[list[str], list[str]]:
     lines = _lines(text)
-    if len(lines) > MANY:
-        raise _too_many(label, "lines", MANY)
+    if len(lines) > MAX_VALUES:
+        raise _too_many(label, "lines", MAX_VALUES)
     texts = [one_line(line) for line in lines if not _is_comment(line)]
     notes.skip("comment line", len(lines) - len(texts))
     return texts, []
@@ -195,8 +195,8 @@ def _below_comments(label: str, text: str, notes: _Notes) -> tuple[str, int, str
     start = number = comments = 0
     separator = ""
     while start < len(text):
-        if number > MANY:
-            raise _too_many(label, "lines above its first row", MANY)
+        if number > MAX_VALUES:
+            raise _too_many(label, "lines above its first row", MAX_VALUES)
         end = text.find("\n", start)
         end = len(text) if end < 0 else end
         line = text[start:end].strip()
@@ -215,7 +215,7 @@ def _separator(label: str, table: str) -> str:
     """From the first row alone: commas and semicolons of prompts would be counted, too. That one which makes a known
     column of it, else the commonest."""
     header = table.partition("\n")[0]
-    if len(header) > LONGEST_HEADER:
+    if len(header) > MAX_HEADER_LENGTH:
         raise CalibrationError(f"{label} has a first line of {len(header)} characters.", "write one prompt per line")
     for separator in SEPARATORS:
         try:
@@ -250,8 +250,8 @@ def _column(label: str, table: str, above: int, separator: str, notes: _Notes) -
                 )
             if "".join(row).strip():
                 prompts.append(row[column] if column < len(row) else "")
-            if len(prompts) > MANY:
-                raise _too_many(label, "rows", MANY)
+            if len(prompts) > MAX_VALUES:
+                raise _too_many(label, "rows", MAX_VALUES)
     except csv.Error as error:
         line = above + rows.line_num
         raise CalibrationError(
@@ -289,15 +289,15 @@ def _parse_yaml(label: str, text: str, notes: _Notes) -> tuple[list[str], list[s
             "YAML files need PyYAML.", "pip install pyyaml, or use a .txt, .csv or .json file"
         ) from error
     has_libyaml = hasattr(yaml, "CSafeLoader")
-    if not has_libyaml and len(text) > LARGEST_SLOW_YAML:
+    if not has_libyaml and len(text) > MAX_SLOW_YAML_BYTES:
         raise CalibrationError(f"{label} is too long for this PyYAML.", "use a .txt, .csv or .json file")
-    if len(_DIRECTIVE.findall(text)) > MOST_DIRECTIVES:
+    if len(_DIRECTIVE.findall(text)) > MAX_YAML_DIRECTIVES:
         raise CalibrationError(
             f"{label} is no plain list: it has many % directives.", "leave out lines that begin with %"
         )
     try:
         events = yaml.parse(text, Loader=yaml.CSafeLoader if has_libyaml else yaml.SafeLoader)
-        data = _built(label, text, events, MANY if has_libyaml else MANY_SLOW_YAML, notes)
+        data = _built(label, text, events, MAX_VALUES if has_libyaml else MAX_SLOW_YAML_VALUES, notes)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
@@ -329,7 +329,7 @@ def _built(label: str, text: str, events: Iterable, most: int, notes: _Notes) ->
             raise CalibrationError(f"{label} is no YAML in line {line}: a second document.", "leave one", line=line)
         if isinstance(event, yaml.CollectionStartEvent):
             stack.append((dict if isinstance(event, yaml.MappingStartEvent) else list, []))
-        if len(stack) > DEEPEST + 1 or isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
+        if len(stack) > MAX_YAML_DEPTH + 1 or isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
             raise CalibrationError(
                 f"{label} is no plain list in line {line}.",
                 "write the prompts as a list, without &, *, ! and lists in lists",
@@ -412,8 +412,8 @@ def _entries(label: str, data: object, where: str) -> list[str]:
         raise CalibrationError(
             f"{label}: {where} holds {_kind(data)}, not a list.", 'start the line of each prompt with "- "'
         )
-    if len(data) > MANY:
-        raise _too_many(label, "prompts", MANY)
+    if len(data) > MAX_VALUES:
+        raise _too_many(label, "prompts", MAX_VALUES)
     texts = []
     for number, entry in enumerate(data, 1):
         if isinstance(entry, dict):

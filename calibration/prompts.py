@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from .core import CalibrationError
 from .prompt_files import one_line, read_lines
 
-FEWEST = 4
-FEWEST_VERDICT = 2
-MOST = 256
+MIN_PROMPTS = 4
+"""Two to search on and two for the verdict, see ``split``."""
+MIN_VERDICT_PROMPTS = 2
+"""Of one prompt no interval can be told."""
+MAX_PROMPTS = 256
 """More prompts cost time and no longer change the verdict; a longer list is sampled, and the report says so."""
 
-LONGEST = 2000
+MAX_PROMPT_LENGTH = 2000
+"""Characters: a longer one is a whole list on one line."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,11 @@ def select(first: Sequence[str], second: Sequence[str] = (), seed: int = 0, file
         search = [text for text in search if text not in common]
         notes.append(f"{len(common)} prompts of both sets kept for the verdict alone")
     _check(search, verdict)
-    places = min(len(verdict), max(MOST // 2, MOST - len(search)))
+    places = min(len(verdict), max(MAX_PROMPTS // 2, MAX_PROMPTS - len(search)))
     draw = random.Random(seed)
     sets = []
     for texts, count, name in (
-        (search, MOST - places, "prompts to search on" if verdict else "prompts"),
+        (search, MAX_PROMPTS - places, "prompts to search on" if verdict else "prompts"),
         (verdict, places, "prompts for the verdict"),
     ):
         if len(texts) > count:
@@ -98,8 +101,8 @@ def select_as_given(texts: Sequence[str], second: Sequence[str] = (), file_notes
     texts, verdict_texts = [one_line(text) for text in texts], {one_line(text) for text in second} - {""}
     if "" in texts:
         raise CalibrationError(f"text {texts.index('') + 1} is empty.", "give every conditioning its text, or none")
-    if len(texts) > MOST:
-        raise CalibrationError(f"{len(texts)} conditionings, at most {MOST} are used.", "plug in fewer")
+    if len(texts) > MAX_PROMPTS:
+        raise CalibrationError(f"{len(texts)} conditionings, at most {MAX_PROMPTS} are used.", "plug in fewer")
     if unknown := sorted(verdict_texts - set(texts)):
         raise CalibrationError(
             f"the verdict's {unknown[0][:40]!r} is not among the prompts.",
@@ -113,19 +116,19 @@ def select_as_given(texts: Sequence[str], second: Sequence[str] = (), file_notes
 
 def _check(search: Sequence[str], verdict: Sequence[str]) -> None:
     for text in (*search, *verdict):
-        if len(text) > LONGEST:
+        if len(text) > MAX_PROMPT_LENGTH:
             raise CalibrationError(
                 f"a prompt has {len(text)} characters.", "write one prompt per line", start=text[:80]
             )
         if any("\ud800" <= letter <= "\udfff" for letter in text):
             raise CalibrationError("a prompt holds half a character.", "write the character itself, not its code")
-    if len(search) < FEWEST:
+    if len(search) < MIN_PROMPTS:
         what = "prompts to search on" if verdict else "prompts"
         raise CalibrationError(
-            f"{len(search)} {what}, at least {FEWEST} are needed.", "write one prompt per line, 12 or more is good"
+            f"{len(search)} {what}, at least {MIN_PROMPTS} are needed.", "write one prompt per line, 12 or more is good"
         )
-    if 0 < len(verdict) < FEWEST_VERDICT:
+    if 0 < len(verdict) < MIN_VERDICT_PROMPTS:
         raise CalibrationError(
-            f"{len(verdict)} prompts for the verdict, at least {FEWEST_VERDICT} are needed.",
+            f"{len(verdict)} prompts for the verdict, at least {MIN_VERDICT_PROMPTS} are needed.",
             "write more, or none: half of the others is held out then",
         )

@@ -16,7 +16,7 @@ from .metrics.pixels import pixel_statistics
 from .metrics.reference import DISTANCE, distance
 from .search.guard import Guard, can_guard
 
-THUMBNAIL = 256
+COMPARISON_SIDE = 256
 """Longest side in pixels at which pictures are compared: a hundred of 1024 x 1024 would fill the memory."""
 
 Generate = Callable[[Coefficients, Sequence[int]], Tensor]
@@ -101,9 +101,9 @@ def guard_of(reference: ReferencePictures | None, *, stay_near: bool) -> Guard |
 
 
 def thumbnails(pictures: Tensor) -> Tensor:
-    """(B, H, W, 3) or (B, F, H, W, 3) -> the same shape, at most THUMBNAIL on the longer side."""
+    """(B, H, W, 3) or (B, F, H, W, 3) -> the same shape, at most COMPARISON_SIDE on the longer side."""
     sides = pictures.shape[-3:-1]
-    scale = THUMBNAIL / max(sides)
+    scale = COMPARISON_SIDE / max(sides)
     if scale >= 1:
         return pictures
     size = [max(1, round(side * scale)) for side in sides]

@@ -12,13 +12,13 @@ from .validate import NOTHING, REPAIR, RETUNING, STATISTICS, Evaluation, Interva
 
 METRIC_TITLES = {"tc": "TC", "iq": "IQ", "jaq": "JAQ"}
 
-_WIDTH = 110
+_LINE_LENGTH = 110
 """Characters a line, where a list can be broken."""
 
-_LUCK = 0.1
+_MIN_LUCK_SHARE = 0.1
 """Share of the promised gain that has to be luck before a sentence is spent on it."""
 
-_NAMED = 4
+_MAX_BORDER_AXES = 4
 """Axes on the border that are listed by name: a table over many steps has dozens."""
 
 
@@ -159,7 +159,7 @@ def _bought(result: Result) -> list[str]:
 def _luck(result: Result) -> list[str]:
     gain, luck = result.gain.gain, result.optimism
     promised = gain + luck
-    if not (math.isfinite(promised) and luck > _LUCK * promised > 0):
+    if not (math.isfinite(promised) and luck > _MIN_LUCK_SHARE * promised > 0):
         return []
     digits = decimals([promised, gain])
     promised, gain, luck = (f"{value:{sign}.{digits}f}" for value, sign in ((promised, "+"), (gain, "+"), (luck, "")))
@@ -169,8 +169,8 @@ def _luck(result: Result) -> list[str]:
 def _border(result: Result) -> list[str]:
     if not result.on_border:
         return []
-    more = len(result.on_border) - _NAMED
-    named = ", ".join(result.on_border[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(result.on_border) - _MAX_BORDER_AXES
+    named = ", ".join(result.on_border[:_MAX_BORDER_AXES]) + (f" and {more} more" if more > 0 else "")
     return [f"On the border of the trust region: {named}. The optimum may lie outside."]
 
 
@@ -235,7 +235,7 @@ def _listed(start: str, items: Iterable[str]) -> list[str]:
     """Items behind ``start``, on as many lines as they need."""
     lines: list[str] = []
     for item in items:
-        if lines and len(lines[-1]) + len(item) + 3 <= _WIDTH:
+        if lines and len(lines[-1]) + len(item) + 3 <= _LINE_LENGTH:
             lines[-1] += f", {item}"
         else:
             lines.append(start + item)

@@ -10,7 +10,8 @@ from .core import CalibrationError
 from .indices import index_of
 from .settings import Settings
 
-FEWEST_IN_RUNG = 3
+MIN_RUNG_PICTURES = 3
+"""One or two pictures tell nothing of a candidate, and waste a batch."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,7 @@ class Split:
         cuts = [0]
         for share in (4, 2, 1):
             cut = -(-len(self.search) // share)
-            # A group of one or two says nothing, and wastes a batch.
-            if cut == len(self.search) or (cut - cuts[-1] >= FEWEST_IN_RUNG <= len(self.search) - cut):
+            if cut == len(self.search) or (cut - cuts[-1] >= MIN_RUNG_PICTURES <= len(self.search) - cut):
                 cuts.append(cut)
         return [self.search[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
 

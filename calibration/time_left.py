@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-TOLERANCE = 0.25
+COUNTDOWN_TOLERANCE = 0.25
 """Share by which an estimate has to miss the countdown before the countdown is set anew: with candidates that are
 raced out, two estimates in a row differ by less than that in most studies of the demo."""
 
@@ -22,7 +22,7 @@ class TimeLeft:
         now = self._clock()
         estimate = (now - self._start) / max(1, done) * remaining
         countdown = None if self._end is None else self._end - now
-        if countdown is None or abs(estimate - countdown) > TOLERANCE * max(estimate, countdown):
+        if countdown is None or abs(estimate - countdown) > COUNTDOWN_TOLERANCE * max(estimate, countdown):
             self._end = now + estimate
         return max(0.0, self._end - now)
 

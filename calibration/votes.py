@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .core import CalibrationError
 
 CONFIDENCE = 0.95
-LEAST = 6
+MIN_VOTES = 6
 """Decided votes from which a claim is possible at all: six of six happen by chance in 2 / 2^6 = 3.1 % of all cases,
 five of five in 6.3 %."""
 
@@ -55,7 +55,7 @@ class Votes:
             return "better"
         if high < 0.5:
             return "worse"
-        return "too few votes" if self.decided < LEAST else "no difference seen"
+        return "too few votes" if self.decided < MIN_VOTES else "no difference seen"
 
     def record(self) -> dict:
         """Plain JSON values, as a preset keeps them."""
@@ -83,8 +83,8 @@ class Votes:
         }.get(self.verdict, self.verdict)
         text = f"Blind vote: {verdict}. The preset won {self.wins} of {self.decided} decided votes"
         text += f", {self.share:.1%} [{low:.1%}, {high:.1%}]".replace("%", " %") + skips_text
-        if self.decided < LEAST:
-            return f"{text}; at least {LEAST - self.decided} more are needed."
+        if self.decided < MIN_VOTES:
+            return f"{text}; at least {MIN_VOTES - self.decided} more are needed."
         if self.verdict == "no difference seen":
             fewest_wins = wins_needed(self.decided)
             return f"{text}. {fewest_wins} of {self.decided} would show a gain, {self.decided - fewest_wins} a loss."

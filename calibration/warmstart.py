@@ -16,11 +16,11 @@ from torch import Tensor
 
 from .core import CalibrationError, Coefficients
 
-COMMON = 0.1
+MIN_CORRELATION = 0.1
 """Correlation below which two outputs are not one model's, quantised or not."""
 
 
-EDGES = (0.5, 1.5)
+C_EPS_LIMITS = (0.5, 1.5)
 """Of the widest trust region there is: what lies beyond is set to them, so that one step does not bend a whole line."""
 
 
@@ -69,7 +69,9 @@ class Pairs:
         f, q, ff, qq, qf = self._sums / self._values
         moments = Moments(ff, qq, qf, ff - f * f, qq - q * q, qf - q * f)
         flat = (moments.var_full <= 0) | (moments.var_quantised <= 0)
-        strange = flat | (moments.covariance <= COMMON * np.sqrt(np.abs(moments.var_full * moments.var_quantised)))
+        strange = flat | (
+            moments.covariance <= MIN_CORRELATION * np.sqrt(np.abs(moments.var_full * moments.var_quantised))
+        )
         if strange.any():
             raise CalibrationError(
                 f"at step {strange.argmax() + 1} the two models have nothing in common.",
@@ -145,4 +147,4 @@ def closed_forms(pairs: Pairs, sigmas: Sequence[float]) -> dict[str, Coefficient
 
 
 def _with_c_eps(values: np.ndarray) -> Coefficients:
-    return Coefficients((1.0,) * len(values), tuple(np.clip(values, *EDGES).tolist()))
+    return Coefficients((1.0,) * len(values), tuple(np.clip(values, *C_EPS_LIMITS).tolist()))

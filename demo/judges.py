@@ -14,7 +14,7 @@ from .scenes import ATTRIBUTES as FIELDS
 from .scenes import PICTURE_SIZE, draw, parse_caption, relevant_attributes, sample_scenes
 from .vocabulary import CONTEXT_LENGTH, caption_words, compact_ids
 
-DRAWN = 512
+REFERENCE_SCENES = 512
 """Scenes that a set of pictures is compared with."""
 
 
@@ -73,14 +73,14 @@ class DemoJudge(nn.Module):
     @torch.no_grad()
     def score_set(self, pictures: Tensor) -> dict[str, Tensor]:
         """{"distance to drawn set"}, (B,): their mean is the energy distance (Szekely and Rizzo 2013) between the B
-        pictures and DRAWN scenes, in the textures that the net above sees; 0 for a set of drawn scenes.
+        pictures and REFERENCE_SCENES scenes, in the textures that the net above sees; 0 for a set of drawn scenes.
 
         Each value is the picture's jackknife pseudo-value, so that two rows can be compared picture by picture.
         NaN for pictures that are not finite, and for a set of fewer than three.
         """
         if self.drawn is None:
             generator = torch.Generator().manual_seed(0)
-            textures = self._textures(draw(sample_scenes(DRAWN, generator), generator).movedim(1, -1))
+            textures = self._textures(draw(sample_scenes(REFERENCE_SCENES, generator), generator).movedim(1, -1))
             self.scale = textures.std(0)
             self.drawn = textures / self.scale
         is_finite = pictures.isfinite().flatten(1).all(1).cpu()

@@ -14,7 +14,7 @@ from .library.curve import curve
 from .presets import describe_preset
 from .sockets import CATEGORY, PresetSocket
 
-KEEP = "as plugged in"
+PLUGGED_IN = "as plugged in"
 
 
 class QSchedCoefficients(io.ComfyNode):
@@ -54,7 +54,7 @@ class QSchedCoefficients(io.ComfyNode):
                         ),
                         io.DynamicCombo.Option("table", [_table("c_x"), _table("c_eps")]),
                         io.DynamicCombo.Option("identity", []),
-                        io.DynamicCombo.Option(KEEP, []),
+                        io.DynamicCombo.Option(PLUGGED_IN, []),
                     ],
                     tooltip="The shape of both curves over the steps; the paper searches a ramp to 1.",
                 ),
@@ -98,10 +98,10 @@ def make(form: dict, strength: float, sigmas, preset) -> Preset:
     if len(own) < 2:
         raise PresetError(f"the schedule has {len(own)} sigmas.", "use at least one step", sigmas=own)
     check_schedule(own, "the SIGMAS input", strict=True)
-    if form["form"] == KEEP and preset is None:
+    if form["form"] == PLUGGED_IN and preset is None:
         raise PresetError("no preset is plugged in to keep.", "plug one in, or choose another form")
     steps = len(own) - 1
-    if form["form"] == KEEP:
+    if form["form"] == PLUGGED_IN:
         coefficients = preset.coefficients.for_sigmas(preset.sigmas, own)
     else:
         coefficients = _SHAPES[form["form"]](form, steps)

@@ -21,14 +21,14 @@ from ..qsched_core.environment import OK, OPTIONAL, TO_DO, Line, Section
 from ..qsched_core.quant import Backend, KitchenBackend, QuantoBackend, TorchBackend
 from ..qsched_core.quant.backends.kitchen import W4A8
 from .demo_model import load_model
-from .host.folders import FOLDER, METRICS_FOLDER, MODELS_FOLDER, SUFFIX, journal_path
+from .host.folders import METRICS_FOLDER, MODELS_FOLDER, PRESETS_FOLDER, SUFFIX, journal_path
 from .host.progress import NodeProgress, node_id
 from .host.reports import keep_output
 from .quantization.layers import QUANTO_TWINS, TWINS
 from .quantization.quick_check import SECONDS, Deadline, model_lines, product_lines
 from .sockets import CATEGORY
 
-NATIVE = W4A8.algo
+NATIVE_FORMAT = W4A8.algo
 
 
 class QSchedCheck(io.ComfyNode):
@@ -110,8 +110,8 @@ def quantiser(backend: Backend) -> list[Line]:
 
 
 def native_layout() -> Iterator[Line]:
-    if NATIVE in QUANT_ALGOS:
-        yield Line(OK, f"native W4A8 layout: {NATIVE}")
+    if NATIVE_FORMAT in QUANT_ALGOS:
+        yield Line(OK, f"native W4A8 layout: {NATIVE_FORMAT}")
     else:
         yield Line(OPTIONAL, "no native W4A8 layout. Update ComfyUI to write W4A8 files that its own loaders read")
 
@@ -142,7 +142,7 @@ def metrics() -> Iterator[Line]:
 
 def folders() -> Iterator[Line]:
     for name, title, suffix in (
-        (FOLDER, "presets", SUFFIX),
+        (PRESETS_FOLDER, "presets", SUFFIX),
         (METRICS_FOLDER, "metrics", ""),
         (MODELS_FOLDER, "quantised models", SUFFIX),
     ):

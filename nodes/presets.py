@@ -8,11 +8,11 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..qsched_core import Preset, PresetError, load_preset, save_preset
-from .host.folders import FOLDER, file_names, file_path, shown_folder, unused_path
+from .host.folders import PRESETS_FOLDER, file_names, file_path, shown_folder, unused_path
 from .host.progress import inert
 from .host.reports import keep_output
 from .library.card import (
-    RECIPE,
+    WORKFLOW_KEYS,
     bound_text,
     clean,
     gain_text,
@@ -37,7 +37,9 @@ class QSchedLoadPreset(io.ComfyNode):
             search_aliases=["preset", "load preset", "coefficients", "import", "qsched"],
             inputs=[
                 io.Combo.Input(
-                    "preset_name", options=file_names(FOLDER), tooltip=f"A file in your presets folder ({FOLDER})."
+                    "preset_name",
+                    options=file_names(PRESETS_FOLDER),
+                    tooltip=f"A file in your presets folder ({PRESETS_FOLDER}).",
                 ),
             ],
             outputs=[
@@ -51,7 +53,7 @@ class QSchedLoadPreset(io.ComfyNode):
     async def validate_inputs(cls, preset_name) -> bool | str:
         try:
             # The host asks in the thread of its server, and a stranger's megabyte takes a part of a second.
-            await asyncio.to_thread(lambda: load_preset(file_path(FOLDER, preset_name)))
+            await asyncio.to_thread(lambda: load_preset(file_path(PRESETS_FOLDER, preset_name)))
         except ValueError as error:
             return str(error)
         return True
@@ -59,13 +61,13 @@ class QSchedLoadPreset(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, preset_name) -> float | str:
         try:
-            return file_path(FOLDER, preset_name).stat().st_mtime
+            return file_path(PRESETS_FOLDER, preset_name).stat().st_mtime
         except (PresetError, OSError):
             return preset_name
 
     @classmethod
     def execute(cls, preset_name) -> io.NodeOutput:
-        preset = load_preset(file_path(FOLDER, preset_name))
+        preset = load_preset(file_path(PRESETS_FOLDER, preset_name))
         text = describe_preset(preset)
         return io.NodeOutput(preset, text, ui=keep_output(cls, {"text": [text]}))
 
@@ -77,8 +79,8 @@ class QSchedSavePreset(io.ComfyNode):
             node_id="QSchedSavePreset",
             display_name="Save Q-Sched Preset",
             category=CATEGORY,
-            description=f"Writes a preset to your presets folder ({FOLDER}), with a card for the sidebar and the "
-            "workflow, which opens when the file is dropped on the canvas. A file of the same name is never "
+            description=f"Writes a preset to your presets folder ({PRESETS_FOLDER}), with a card for the sidebar "
+            "and the workflow, which opens when the file is dropped on the canvas. A file of the same name is never "
             "overwritten.",
             search_aliases=["preset", "share", "export", "qsched"],
             is_output_node=True,
@@ -108,12 +110,12 @@ class QSchedSavePreset(io.ComfyNode):
     @classmethod
     def execute(cls, preset, name, author, license, notes, thumbnail=None, with_workflow=True) -> io.NodeOutput:
         picture = "" if thumbnail is None else thumbnail_uri(thumbnail)
-        card_fields = {key: value for key, value in preset.card.items() if key not in RECIPE}
+        card_fields = {key: value for key, value in preset.card.items() if key not in WORKFLOW_KEYS}
         card = {**card_fields, **make_card(preset, name, author, license, notes, picture)}
         workflow_fields = {}
         if with_workflow and cls.hidden is not None:
             workflow_fields = recipe((cls.hidden.extra_pnginfo or {}).get("workflow"), cls.hidden.prompt)
-        path = unused_path(FOLDER, name)
+        path = unused_path(PRESETS_FOLDER, name)
         warning = _save(preset, card, workflow_fields, path)
         if with_workflow and not recipe_allowed():
             warning = "\nThe workflow is not in it: ComfyUI was started with --disable-metadata."

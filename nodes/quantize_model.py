@@ -17,10 +17,10 @@ from .quantization.group_sizes import GROUPS, group_size_input
 from .quantization.twin_model import quantized_twin
 from .sockets import CATEGORY, ObservationSocket, PlanSocket
 
-REFERENCE = "w8a8"
+REFERENCE_FORMAT = "w8a8"
 """On the demo model its pictures score as those in full precision: JAQ -0.000 [-0.002, +0.001]."""
 
-BEST_POSSIBLE = "auto"
+AUTOMATIC_QUALITY = "auto"
 """The best quality that the plugged inputs allow."""
 
 
@@ -114,8 +114,8 @@ class QSchedQuantizeModel(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "quality",
-                    options=[BEST_POSSIBLE, *QUALITIES],
-                    default=BEST_POSSIBLE,
+                    options=[AUTOMATIC_QUALITY, *QUALITIES],
+                    default=AUTOMATIC_QUALITY,
                     optional=True,
                     tooltip="fast: rounds to nearest. fitted: rounds by the observation. best: also keeps a small "
                     "float part beside each Linear layer of ours, a tenth larger. auto: fitted where an observation "
@@ -170,7 +170,7 @@ class QSchedQuantizeModel(io.ComfyNode):
         scales="symmetric",
         plan=None,
         observation=None,
-        quality=BEST_POSSIBLE,
+        quality=AUTOMATIC_QUALITY,
         last_steps=AUTOMATIC_STEPS,
         rank=0,
     ) -> io.NodeOutput:
@@ -185,7 +185,7 @@ class QSchedQuantizeModel(io.ComfyNode):
             exclude=patterns_of(exclude),
             plan=plan,
             observation=observation,
-            quality=None if quality == BEST_POSSIBLE else quality,
+            quality=None if quality == AUTOMATIC_QUALITY else quality,
             last_steps=None if last_steps == AUTOMATIC_STEPS else last_steps,
             rank=rank,
         )
@@ -194,8 +194,8 @@ class QSchedQuantizeModel(io.ComfyNode):
 
 
 def reference_of(model) -> DeferredModel:
-    """The MODEL in ``REFERENCE``, made when it is first used."""
-    return DeferredModel(lambda: quantized_twin(model, job_for(model, REFERENCE))[0], like=model)
+    """The MODEL in ``REFERENCE_FORMAT``, made when it is first used."""
+    return DeferredModel(lambda: quantized_twin(model, job_for(model, REFERENCE_FORMAT))[0], like=model)
 
 
 def patterns_of(text: str) -> list[str]:

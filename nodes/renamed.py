@@ -6,7 +6,7 @@ from comfy_api.latest import ComfyAPI, io
 
 from .host.server import page_server
 
-RENAMED: tuple[dict, ...] = ()
+RENAMED_NODES: tuple[dict, ...] = ()
 """Arguments of the host's ``io.NodeReplace``, one entry per rename. Nothing has been renamed yet. An example::
 
     {
@@ -24,5 +24,5 @@ async def register_renamed() -> None:
     service = getattr(ComfyAPI(), "node_replacement", None)
     if service is None or page_server() is None:
         return
-    for entry in RENAMED:
+    for entry in RENAMED_NODES:
         await service.register(io.NodeReplace(**entry))

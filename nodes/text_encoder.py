@@ -23,11 +23,11 @@ from .sockets import CATEGORY
 
 PROMPTS = "a red fox in the snow\nportrait of an old fisherman, oil on canvas\na street sign that reads OPEN"
 
-TIED = "its weight is an embedding's too"
-UNREACHED = "no text reaches it"
+TIED_REASON = "its weight is an embedding's too"
+UNREACHED_REASON = "no text reaches it"
 """Towers for pictures and sound: an encoder of text has no use for them, and some ask for the type of their weights."""
 
-LOW_COSINE = 0.99
+MIN_COSINE = 0.99
 """Of the conditioning; two different prompts of one encoder are often at 0.7 to 0.9."""
 
 
@@ -97,7 +97,7 @@ def quantized_clip(
     network = clip.cond_stage_model
     with recording_reached(network) as names:
         full = [encode(clip, text) for text in prompts or PROMPTS.splitlines()[:1]]
-    keep = {name: UNREACHED for name, _ in candidates(network, job.recipe) if name not in names}
+    keep = {name: UNREACHED_REASON for name, _ in candidates(network, job.recipe) if name not in names}
     patcher, report = quantized_twin(clip.patcher, replace(job, keep=keep | tied_layers(network)), on_layer)
     twin = clip.clone()
     twin.patcher, twin.cond_stage_model = patcher, patcher.model
@@ -127,7 +127,7 @@ def tied_layers(network: nn.Module) -> dict[str, str]:
     other_weights = {
         id(weight) for module in network.modules() if id(module) not in own for weight in module._parameters.values()
     }
-    return {name: TIED for name, layer in layers.items() if id(layer.weight) in other_weights}
+    return {name: TIED_REASON for name, layer in layers.items() if id(layer.weight) in other_weights}
 
 
 def comparison(twin, report: QuantReport, full: list, prompts: Sequence[str]) -> list[str]:
@@ -142,7 +142,7 @@ def comparison(twin, report: QuantReport, full: list, prompts: Sequence[str]) ->
     if pooled:
         text += f"; pooled {sum(pooled) / len(pooled):.4f}"
     lines = [f"{text}."]
-    if not min(whole) >= LOW_COSINE:
+    if not min(whole) >= MIN_COSINE:
         lines.append("That is far: try w4a16, which takes as much memory, or w8a8, or leave this encoder full.")
     return lines
 

@@ -12,7 +12,7 @@ MAX_STEPS = 1000
 SAME_SIGMA = 0.02
 """Relative difference of two first sigmas that still begin one schedule: samplers and nodes shave a little off."""
 
-LIMITS = (0.1, 10.0)
+COEFFICIENT_LIMITS = (0.1, 10.0)
 """No published or searched coefficient lies outside [0.6, 1.6]; this range only catches what is certainly wrong."""
 
 
@@ -169,10 +169,10 @@ def _checked(name: str, values: Sequence[float]) -> tuple[float, ...]:
     if not 1 <= len(numbers) <= MAX_STEPS:
         raise CoefficientError(f"{name} has {len(numbers)} values.", f"give 1 to {MAX_STEPS}, one per step", name=name)
     for step, value in enumerate(numbers):
-        if not (math.isfinite(value) and LIMITS[0] <= value <= LIMITS[1]):
+        if not (math.isfinite(value) and COEFFICIENT_LIMITS[0] <= value <= COEFFICIENT_LIMITS[1]):
             raise CoefficientError(
                 f"{name}[{step}] is {value:g}.",
-                f"use finite values in [{LIMITS[0]}, {LIMITS[1]}]",
+                f"use finite values in [{COEFFICIENT_LIMITS[0]}, {COEFFICIENT_LIMITS[1]}]",
                 name=name,
                 value=value,
             )

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 # Class name -> (the host's sampler, whether it is for flow models). With one network output per step and no memory
 # between steps, scaling what goes into the step is all of Q-Sched.
-_EXACT = {
+_EXACT_SCHEDULERS = {
     "EulerDiscreteScheduler": ("euler", False),
     "EulerAncestralDiscreteScheduler": ("euler_ancestral", False),
     "TCDScheduler": ("tcd", False),
@@ -38,7 +38,7 @@ _EXACT = {
     "FlowMatchLCMScheduler": ("lcm", True),
 }
 _PREDICTIONS = {"epsilon": "EPS", "v_prediction": "V_PREDICTION", "sample": "X0", "original_sample": "X0"}
-_MEMORIES = ("model_outputs", "ets", "derivatives", "prev_derivative", "dt", "sample")
+_MEMORY_ATTRIBUTES = ("model_outputs", "ets", "derivatives", "prev_derivative", "dt", "sample")
 """Attributes in which schedulers keep earlier steps."""
 
 
@@ -161,10 +161,10 @@ class Applied:
 
 def describe_scheduler(scheduler: Any, binding: Binding) -> Binding:
     """Sampler and prediction in the host's words, or the reason why Q-Sched does not fit this scheduler."""
-    name = next((kind.__name__ for kind in type(scheduler).__mro__ if kind.__name__ in _EXACT), None)
+    name = next((kind.__name__ for kind in type(scheduler).__mro__ if kind.__name__ in _EXACT_SCHEDULERS), None)
     if name is None:
         raise _refusal(scheduler)
-    sampler, flow = _EXACT[name]
+    sampler, flow = _EXACT_SCHEDULERS[name]
     config = scheduler.config
     if flow:
         return Binding(prediction="CONST", sampler="lcm" if config.get("stochastic_sampling") else sampler)
@@ -192,7 +192,9 @@ def _refusal(scheduler: Any) -> SamplingError:
     elif "EulerDiscreteScheduler" in getattr(scheduler, "_compatibles", ()):
         fix = f"use Euler{'Ancestral' * noisy}DiscreteScheduler.from_config(pipe.scheduler.config)"
     else:
-        fix = f"use a pipeline that takes {', '.join(_EXACT)}"
-    memory = getattr(scheduler, "order", 1) != 1 or any(hasattr(scheduler, attribute) for attribute in _MEMORIES)
+        fix = f"use a pipeline that takes {', '.join(_EXACT_SCHEDULERS)}"
+    memory = getattr(scheduler, "order", 1) != 1 or any(
+        hasattr(scheduler, attribute) for attribute in _MEMORY_ATTRIBUTES
+    )
     why = "keeps copies of earlier steps" if memory else "is not one that Q-Sched drives exactly"
     return SamplingError(f"{name} {why}.", fix, scheduler=name)

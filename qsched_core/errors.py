@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-FIRST_LINE = 90
+MAX_FIRST_LINE = 90
 """What the host's error box shows of a message without scrolling."""
 
-LEAST_OF_A_NAME = 16
+MIN_NAME_LENGTH = 16
 """Characters of a name by which a person still knows it."""
 
 
@@ -50,18 +50,18 @@ class DependencyError(QSchedError, ImportError):
 
 def _message(what: str, fix: str) -> str:
     line = f"{what} {fix}".strip()
-    if len(line) <= FIRST_LINE:
+    if len(line) <= MAX_FIRST_LINE:
         return line
     return f"{_fitted(what)}\n{fix}".strip()
 
 
 def _fitted(what: str) -> str:
-    """At most FIRST_LINE characters. A long name or path loses its middle, so that what is said of it stays."""
-    if len(what) <= FIRST_LINE:
+    """At most MAX_FIRST_LINE characters. A long name or path loses its middle, so that what is said of it stays."""
+    if len(what) <= MAX_FIRST_LINE:
         return what
     longest = max(what.split(" "), key=len)
-    room = len(longest) - (len(what) - FIRST_LINE) - 1
-    if room < LEAST_OF_A_NAME:
-        return f"{what[: FIRST_LINE - 1]}…"
+    room = len(longest) - (len(what) - MAX_FIRST_LINE) - 1
+    if room < MIN_NAME_LENGTH:
+        return f"{what[: MAX_FIRST_LINE - 1]}…"
     begin = room // 2
     return what.replace(longest, f"{longest[:begin]}…{longest[begin - room :]}", 1)

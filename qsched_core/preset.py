@@ -32,10 +32,10 @@ MAX_HEADER_BYTES = 1024**2
 VERDICTS = ("accepted", "accepted as re-tuning", "identity recommended", "not validated", "made by hand")
 MAX_RECORD_DEPTH = 32
 """Lists and objects inside each other; a study's record has four."""
-_MOST_DIGITS = 1000
+_MAX_DIGITS = 1000
 """Of a whole number: reading one of a million digits takes minutes in older Pythons."""
 _TENSORS = ("c_x", "c_eps", "sigmas")
-_OWN = {"format", "version", "verdict", "binding", "record"}
+_OWN_FIELDS = {"format", "version", "verdict", "binding", "record"}
 """Metadata with a meaning to us; everything else is the card."""
 
 _PICTURE_ENDINGS = ("thumbnail", "image", "icon")
@@ -96,7 +96,7 @@ class Preset:
             raise PresetError("preset sigmas do not descend.", "use another preset", sigmas=sigmas)
         if self.verdict not in VERDICTS:
             raise PresetError(f"verdict {short(self.verdict)} is unknown.", f"use one of {', '.join(VERDICTS)}")
-        if own_fields := sorted(_OWN & set(self.card)):
+        if own_fields := sorted(_OWN_FIELDS & set(self.card)):
             raise PresetError(f"card field {own_fields[0]} is the preset's own.", "use another name")
         if foreign := [key for key in self.card if is_foreign_picture(key, self.card[key])]:
             raise PresetError(
@@ -205,7 +205,7 @@ def _parse(content: bytes, name: str, size: int) -> Preset:
         Binding(**binding),
         metadata.get("verdict", ""),
         _object(metadata, "record", name),
-        {key: text for key, text in metadata.items() if key not in _OWN and not is_foreign_picture(key, text)},
+        {key: text for key, text in metadata.items() if key not in _OWN_FIELDS and not is_foreign_picture(key, text)},
     )
     encode_preset(preset)  # numbers may take more room when they are written again
     return preset
@@ -284,7 +284,7 @@ def _finite(text: str) -> float:
 
 
 def _whole(text: str) -> int:
-    if len(text) > _MOST_DIGITS:
+    if len(text) > _MAX_DIGITS:
         raise ValueError(f"a number has {len(text)} digits")
     return int(text)
 

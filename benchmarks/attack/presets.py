@@ -15,7 +15,7 @@ from qsched_core.preset import is_foreign_picture
 from .tally import Tally
 
 DAMAGED, REBUILT = 80_000, 30_000
-FIRST_LINE = 90
+MAX_FIRST_LINE = 90
 
 VALUES = (
     None, True, -1, 0, 2**63, 10**400, 1e999, -1e999, float("nan"), 1e-320, "", "\0", "\ud800", "x" * 5000, "\u202eabc",
@@ -106,7 +106,7 @@ def _attack(content: bytes, tally: Tally) -> None:
         preset = parse_preset(content, "evil.safetensors")
     except QSchedError as error:
         first = str(error).splitlines()[0]
-        tally.count("refused") if len(first) <= FIRST_LINE else tally.hurt(f"a long sentence: {first}")
+        tally.count("refused") if len(first) <= MAX_FIRST_LINE else tally.hurt(f"a long sentence: {first}")
         return
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is no sentence for a person
         tally.hurt(f"{type(error).__name__}: {error}")

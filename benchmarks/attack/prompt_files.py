@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from calibration.prompt_files import LARGEST, MANY, parse_sets
+from calibration.prompt_files import MAX_FILE_BYTES, MAX_VALUES, parse_sets
 from qsched_core import QSchedError
 
 from .hostile_prompts import HOSTILE
@@ -37,8 +37,8 @@ def run() -> Tally:
     tally, draw = Tally(), random.Random(0)
     seconds, growth = {}, {}
     for case, (name, text) in HOSTILE.items():
-        seconds[case] = _seconds(name, text(LARGEST).encode()[:LARGEST], tally)
-        growth[case] = seconds[case] / max(1e-3, _seconds(name, text(LARGEST // GROWTH).encode(), tally))
+        seconds[case] = _seconds(name, text(MAX_FILE_BYTES).encode()[:MAX_FILE_BYTES], tally)
+        growth[case] = seconds[case] / max(1e-3, _seconds(name, text(MAX_FILE_BYTES // GROWTH).encode(), tally))
         if seconds[case] > MOST_SECONDS:
             tally.hurt(f"{case}: {seconds[case]:.2f} s")
     for _ in range(DAMAGED):
@@ -79,7 +79,7 @@ def _read(name: str, content: bytes, tally: Tally) -> None:
         tally.hurt(f"{name}: {type(error).__name__}: {error}")
         return
     texts = [*read.texts, *read.verdict]
-    if len(texts) > MANY * 2 or any(text != " ".join(text.split()) or not text for text in texts):
+    if len(texts) > MAX_VALUES * 2 or any(text != " ".join(text.split()) or not text for text in texts):
         tally.hurt(f"{name}: a prompt that is no line of text, or too many")
     else:
         tally.count("read")

@@ -35,7 +35,7 @@ from ..metrics.clip import ClipScorer
 from ..metrics.pixels import pixel_statistics
 from ..metrics.reference import DISTANCE
 from ..pipelines import PipelineGenerator, check_reference, fingerprint, network, take_turns
-from ..prompt_files import LARGEST, parse_file, parse_sets
+from ..prompt_files import MAX_FILE_BYTES, parse_file, parse_sets
 from ..prompt_syntax import plain_text
 from ..prompts import Prompts, select
 from ..record import study_record, unfinished_record
@@ -45,21 +45,21 @@ from ..settings import Settings
 from ..split import split
 from ..study import Progress, Result, calibrate
 from .arguments import add_run_arguments
-from .show import INPUTS, show_study
+from .show import INPUTS_KEY, show_study
 
-ACCEPTED, BAD_INPUT, REFUSED, CANCELLED = 0, 2, 3, 130
+EXIT_ACCEPTED, EXIT_BAD_INPUT, EXIT_REFUSED, EXIT_CANCELLED = 0, 2, 3, 130
 
-EXITS = """exit codes:
+EXIT_CODES = """exit codes:
   0    accepted: the preset holds the coefficients that were found (a repair; with --accept re-tuning that too)
   2    bad input; a line says what is wrong and how to fix it
   3    not accepted: the preset is the identity, which changes nothing
   130  stopped with Ctrl-C or SIGTERM: the best so far is in the preset, marked "not validated"
 """
 
-SCORED = 16
+SCORE_BATCH = 16
 """Pictures that are scored at once."""
 
-SHOWN = 6
+GALLERY_PROMPTS = 6
 """Held-out prompts in the before/after picture."""
 
 SUFFIX = ".safetensors"
@@ -67,13 +67,13 @@ SUFFIX = ".safetensors"
 EIGHT_BITS = [name for name in FORMATS if name.startswith("w8")]
 """As good as floats where pictures are compared, at half their size."""
 
-NONE, FULL = "none", "full"
+NO_MODEL, FULL_MODEL = "none", "full"
 """Of --format and --reference: as it is; of --reference: the pipeline before it was quantised."""
 
 
 def run(args: argparse.Namespace) -> int:
     """search coefficients for a pipeline on your prompts, judge them on others, and write a preset"""
-    settings = _settings(args).resolved(reference_name(args) != NONE)
+    settings = _settings(args).resolved(reference_name(args) != NO_MODEL)
     _check_output(args.output)
     prompts = _prompts(args.prompts, args.verdict_prompts, args.seed)
     metric, pair = load_metric(args.metric, args.metrics)
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{long_count} of {len(prompts)} prompts are longer than the metric reads: it scores their beginnings.")
     pipe = load_pipeline(args.model, args.device, args.scheduler)
     inputs = _inputs(args, settings, prompts, metric, pipe)
-    if args.format != NONE:
+    if args.format != NO_MODEL:
         print(quantize(network(pipe), args.format, device=torch.device(args.device)).text(), flush=True)
     generate = _generator(pipe.to(args.device), prompts, args)
     right = _reference_pictures(args, prompts, settings, generate)
@@ -124,17 +124,17 @@ def run(args: argparse.Namespace) -> int:
     print(f"Wrote {args.output} ({preset.verdict}).")
     if args.plots:
         _draw(args.plots, generate, result, settings, prompts)
-    return ACCEPTED if result.accepted else REFUSED
+    return EXIT_ACCEPTED if result.accepted else EXIT_REFUSED
 
 
 def show(args: argparse.Namespace) -> int:
     """list what is in a journal or a database: trials, the best, lost ones, and who works on it"""
     print(show_study(args.study))
-    return ACCEPTED
+    return EXIT_ACCEPTED
 
 
 def parser() -> argparse.ArgumentParser:
-    common = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": EXITS}
+    common = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": EXIT_CODES}
     top = argparse.ArgumentParser(prog="python -m calibration", description=__doc__, **common)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     subparsers = {}
@@ -155,10 +155,10 @@ def main(argv: Sequence[str]) -> int:
         return args.run(args)
     except QSchedError as error:
         print(f"\n{error}", file=sys.stderr)
-        return BAD_INPUT
+        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
-        return CANCELLED
+        return EXIT_CANCELLED
 
 
 # --- what is read
@@ -227,7 +227,10 @@ def scoring(
 
     def score(pictures: torch.Tensor, indices: Sequence[int]) -> dict[str, np.ndarray]:
         texts = [plain[prompt_of(i, len(plain))] for i in indices]
-        parts = [pair.score(pictures[i : i + SCORED], texts[i : i + SCORED]) for i in range(0, len(texts), SCORED)]
+        parts = [
+            pair.score(pictures[i : i + SCORE_BATCH], texts[i : i + SCORE_BATCH])
+            for i in range(0, len(texts), SCORE_BATCH)
+        ]
         return {name: torch.cat([part[name] for part in parts]).double().numpy() for name in parts[0]}
 
     def judge(pictures: torch.Tensor, indices: Sequence[int]) -> dict[str, np.ndarray]:
@@ -238,21 +241,23 @@ def scoring(
 
 
 def reference_name(args: argparse.Namespace) -> str:
-    """What --reference says: NONE, FULL, one of EIGHT_BITS or a folder.
+    """What --reference says: NO_MODEL, FULL_MODEL, one of EIGHT_BITS or a folder.
 
     Raises:
         CalibrationError: nothing of these, or what is searched itself.
     """
-    reference = args.reference or (NONE if args.format == NONE else EIGHT_BITS[0])
+    reference = args.reference or (NO_MODEL if args.format == NO_MODEL else EIGHT_BITS[0])
     if reference in FORMATS and reference not in EIGHT_BITS:
         raise CalibrationError(
-            f"reference {reference} has fewer than 8 bits.", f"use one of {', '.join(EIGHT_BITS)}, or {FULL}"
+            f"reference {reference} has fewer than 8 bits.", f"use one of {', '.join(EIGHT_BITS)}, or {FULL_MODEL}"
         )
-    if reference not in (NONE, FULL, *FORMATS) and not Path(reference).is_dir():
+    if reference not in (NO_MODEL, FULL_MODEL, *FORMATS) and not Path(reference).is_dir():
         names = ", ".join(EIGHT_BITS)
-        raise CalibrationError(f"reference {reference[:40]!r} is unknown.", f"give a folder, {FULL}, {NONE}, {names}")
-    if reference == (FULL if args.format == NONE else args.format):
-        raise CalibrationError("the reference is the model itself.", f"use --reference {FULL}, or {NONE}")
+        raise CalibrationError(
+            f"reference {reference[:40]!r} is unknown.", f"give a folder, {FULL_MODEL}, {NO_MODEL}, {names}"
+        )
+    if reference == (FULL_MODEL if args.format == NO_MODEL else args.format):
+        raise CalibrationError("the reference is the model itself.", f"use --reference {FULL_MODEL}, or {NO_MODEL}")
     return reference
 
 
@@ -260,9 +265,9 @@ def _reference_pictures(
     args: argparse.Namespace, prompts: Prompts, settings: Settings, generate: PipelineGenerator
 ) -> ReferencePictures | None:
     reference = reference_name(args)
-    if reference == NONE:
+    if reference == NO_MODEL:
         return None
-    here = reference == FULL or reference in FORMATS
+    here = reference == FULL_MODEL or reference in FORMATS
     pipe = load_pipeline(args.model if here else Path(reference), args.device, args.scheduler)
     if reference in FORMATS:
         quantize(network(pipe), reference, device=torch.device(args.device))
@@ -302,7 +307,7 @@ def _prompts(first: Path, second: Path | None, seed: int) -> Prompts:
 def _content(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(LARGEST + 1)
+            return file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise CalibrationError(f"cannot read {path.name}: {error.strerror}.", "check the path") from error
 
@@ -358,8 +363,8 @@ def _enter(study: str, name: str, inputs: dict) -> None:
         storage = open_storage(study)
         try:
             entry = open_study(storage, name)
-            if INPUTS not in entry.user_attrs:  # a finished study may lie on a disk that is only read
-                entry.set_user_attr(INPUTS, json.dumps(inputs))
+            if INPUTS_KEY not in entry.user_attrs:  # a finished study may lie on a disk that is only read
+                entry.set_user_attr(INPUTS_KEY, json.dumps(inputs))
         finally:
             close_storage(storage, study)
 
@@ -438,7 +443,7 @@ def _draw(folder: Path, generate: PipelineGenerator, result: Result, settings: S
     from ..plots.search_map import curves, jaq_map, paired_plot
     from ..search.space import Space
 
-    indices = result.identity.indices[:SHOWN]
+    indices = result.identity.indices[:GALLERY_PROMPTS]
     rows = [generate(c, indices) for c in (Coefficients.identity(generate.steps), result.coefficients)]
     sheet = torch.cat([torch.cat(list(row), dim=1) for row in rows]).nan_to_num().clamp(0, 1)
     images = {

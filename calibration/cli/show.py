@@ -14,7 +14,7 @@ from ..search.search import ORDER, SECONDS, WORKER
 from ..search.storage import close_storage, import_optuna, open_storage, storage_errors
 from ..search.workers import enlisted
 
-INPUTS = "inputs of the command"
+INPUTS_KEY = "inputs of the command"
 """What a study of the command line is about, in the storage."""
 
 
@@ -60,7 +60,7 @@ def _lines(study) -> Iterator[str]:
         f"{study.study_name}: {len(finished_trials)} trials finished ({unscored} that could not be scored), "
         f"{len(by_state['RUNNING'])} running, {len(by_state['FAIL'])} lost"
     )
-    for name, value in json.loads(study.user_attrs.get(INPUTS, "{}")).items():
+    for name, value in json.loads(study.user_attrs.get(INPUTS_KEY, "{}")).items():
         yield f"  {name}: {json.dumps(value)}"
     workers = enlisted(study)
     numbers = {name: number for number, name in enumerate(workers, start=1)}

@@ -16,13 +16,13 @@ QUALITY_PAIR = ("Good photo.", "Bad photo.")
 SHARPNESS = 100.0
 """CLIP's own logit scale, which CLIP-IQA uses."""
 
-FLOOR = 1e-4
+MIN_COSINE = 1e-4
 """The smallest cosine, where CLIPScore has 0: its logarithm must stay finite."""
 
 
 def log_clip_score(image: Tensor, text: Tensor) -> Tensor:
     """ln(CLIPScore) (B,), CLIPScore = 100·max(cos, 0) (Hessel et al., 2021), of features (B, D) of length 1."""
-    return (100 * (image * text).sum(-1).clamp(min=FLOOR)).log()
+    return (100 * (image * text).sum(-1).clamp(min=MIN_COSINE)).log()
 
 
 class ClipScore(FeatureMetric):

@@ -19,7 +19,7 @@ WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 SHORTEST, LONGEST, SQUASH = "shortest", "longest", "squash"
 """open_clip's names: cover the square and crop its centre, fit into it and pad with black, or ignore proportions."""
 
-TEXTS = 256
+TEXT_BATCH = 256
 """Texts encoded at once; a batch of pictures needs far more memory than these."""
 
 _loaded: WeakValueDictionary[tuple, OpenClip] = WeakValueDictionary()
@@ -40,7 +40,7 @@ class OpenClip(nn.Module):
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Features (N, D) of length 1; a text longer than the model's context is cut, as CLIP does."""
         device = next(self.parameters()).device
-        parts = [texts[start : start + TEXTS] for start in range(0, len(texts), TEXTS)]
+        parts = [texts[start : start + TEXT_BATCH] for start in range(0, len(texts), TEXT_BATCH)]
         vectors = [self.clip.encode_text(self._tokenize(list(part)).to(device), normalize=True) for part in parts]
         return torch.cat(vectors).float()
 

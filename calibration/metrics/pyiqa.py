@@ -16,11 +16,11 @@ from .base import IQ, Metric
 
 WITHOUT_WEIGHTS = ("piqe", "entropy")
 
-OF_SETS = ("fid", "fid_dinov2", "sfid", "inception_score")
+SET_METRICS = ("fid", "fid_dinov2", "sfid", "inception_score")
 """pyiqa lists these as no-reference; they score a set of pictures, not one."""
 
 _WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-_GUARD = threading.RLock()
+_LOCK = threading.RLock()
 
 
 class PyIQA(Metric):
@@ -67,8 +67,8 @@ class PyIQA(Metric):
 
 
 def _check(metric: str, no_reference: list[str], full_reference: list[str]) -> None:
-    if metric in full_reference or metric == "clipscore" or metric in OF_SETS:
-        needs = {True: "a reference", metric == "clipscore": "a text", metric in OF_SETS: "a set of pictures"}[True]
+    if metric in full_reference or metric == "clipscore" or metric in SET_METRICS:
+        needs = {True: "a reference", metric == "clipscore": "a text", metric in SET_METRICS: "a set of pictures"}[True]
         raise CalibrationError(f"{metric} needs {needs}, not a picture alone.", "choose musiq or piqe", metric=metric)
     if metric not in no_reference:
         near = ", ".join(get_close_matches(metric, no_reference)) or "musiq, piqe"
@@ -81,7 +81,7 @@ def _local_files() -> Iterator[None]:
 
     pyiqa and the packages below it have a dozen ways to download and no switch against them.
     """
-    with _GUARD:
+    with _LOCK:
         look_up, mine = socket.getaddrinfo, threading.get_ident()
         setting = os.environ.get(_WEIGHTS_ONLY)
 

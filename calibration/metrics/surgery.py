@@ -8,15 +8,15 @@ from torch.nn import functional as F
 
 from ..core import CalibrationError
 
-DEPTH = 6
+SURGERY_BLOCKS = 6
 """Blocks, from the last, that get the second path."""
 
 
 def surgery_tokens(visual: nn.Module, pictures: Tensor) -> Tensor:
     """Projected tokens (B, 1 + patches, D) of prepared pictures (B, 3, h, w), of any length.
 
-    The class token is the network's own. A patch token starts where the last ``DEPTH`` blocks start and adds up their
-    v–v attention: values that attend to values, read off the ordinary path, without the feed-forward nets.
+    The class token is the network's own. A patch token starts where the last ``SURGERY_BLOCKS`` blocks start and adds
+    up their v–v attention: values that attend to values, read off the ordinary path, without the feed-forward nets.
 
     Raises:
         CalibrationError: ``visual`` is no plain open_clip vision transformer.
@@ -24,10 +24,10 @@ def surgery_tokens(visual: nn.Module, pictures: Tensor) -> Tensor:
     check_surgery(visual)
     tokens = visual._embeds(pictures)
     blocks = list(visual.transformer.resblocks)
-    for block in blocks[:-DEPTH]:
+    for block in blocks[:-SURGERY_BLOCKS]:
         tokens = block(tokens)
     patches = tokens
-    for block in blocks[-DEPTH:]:
+    for block in blocks[-SURGERY_BLOCKS:]:
         patches = patches + block.ls_1(_value_attention(block.attn, block.ln_1(tokens)))
         tokens = block(tokens)
     return visual.ln_post(torch.cat([tokens[:, :1], patches[:, 1:]], dim=1)) @ visual.proj

@@ -29,8 +29,9 @@ LOSS, GAIN = (213, 94, 0), (0, 114, 178)
 _SCALE = ((140, 54, 0), (213, 94, 0), (247, 186, 132), (238, 238, 238), (143, 197, 232), (0, 114, 178), (0, 58, 108))
 """From the worst through none, in the middle, to the best: light to dark on both sides, for every kind of eye."""
 
-_ROW, _THIN, _NAMED, _MANY = 23, 3, 12, 40
-"""Heights of a prompt's row with and without its text. Of more than _MANY only the _NAMED best and worst have one."""
+_ROW_HEIGHT, _THIN_ROW_HEIGHT, _END_LABELS, _MAX_LABELS = 23, 3, 12, 40
+"""Heights of a prompt's row with and without its text. Of more than _MAX_LABELS rows only the
+_END_LABELS best and worst have one."""
 
 
 # --- the map
@@ -220,8 +221,10 @@ def paired_plot(
     lines.sort(key=lambda line: (math.isnan(line.gain), -sign * line.gain))
     scored_lines = [line for line in lines if math.isfinite(line.gain)]
     total = paired_gain(identity, candidate, metric, n_prompts, confidence)
-    has_label = [len(lines) <= _MANY or not _NAMED <= i < len(lines) - _NAMED for i in range(len(lines))]
-    heights = [_ROW if name else _THIN for name in has_label]
+    has_label = [
+        len(lines) <= _MAX_LABELS or not _END_LABELS <= i < len(lines) - _END_LABELS for i in range(len(lines))
+    ]
+    heights = [_ROW_HEIGHT if name else _THIN_ROW_HEIGHT for name in has_label]
     top, body = 94, sum(heights)
     sheet = _Pairs(Canvas(WIDTH, top + body + 206), metric, sign, top, top + body)
     sheet.headings(total)
@@ -233,7 +236,7 @@ def paired_plot(
         sheet.line(line, y + height / 2, thin=not name)
         y += height
     if not all(has_label):
-        sheet.middle(len(lines) - 2 * _NAMED)
+        sheet.middle(len(lines) - 2 * _END_LABELS)
     sheet.gains([line.gain for line in scored_lines], total, confidence)
     return sheet.picture.image()
 

@@ -18,7 +18,7 @@ _WIDTH, _HEIGHT = 1200, 600
 _LEFT, _RIGHT, _TOP, _MIDDLE, _LOW, _BOTTOM = 76, 1176, 104, 452, 474, 552
 """Edges of the two charts: errors from _TOP to _MIDDLE, kurtosis from _LOW to _BOTTOM."""
 
-_KEPT = (90, 96, 108)
+_FLOAT_COLOUR = (90, 96, 108)
 
 
 def sensitivity_plot(study, plan) -> Tensor:
@@ -46,7 +46,7 @@ def sensitivity_plot(study, plan) -> Tensor:
                 picture.dot(x, y, 0.75 * radius, _pale(colours[measure.form]))
         y = next(y for m, y in heights if m is plan_measure)
         picture.dot(x, y, radius + min(1.6, radius / 2), INK)
-        picture.dot(x, y, radius, _KEPT if plan_measure.form is None else colours[plan_measure.form])
+        picture.dot(x, y, radius, _FLOAT_COLOUR if plan_measure.form is None else colours[plan_measure.form])
     _kurtosis_bars(picture, [layer.kurtosis for layer in study.layers], places, step)
     return torch.from_numpy(np.asarray(picture.image()).astype(np.float32) / 255).unsqueeze(0)
 
@@ -57,7 +57,7 @@ def _headings(picture: Canvas, study, plan, counts: Counter, colours: dict) -> N
     totals = f"{study.bits(plan):.2f} bits a weight,  predicted error {study.predicted(plan):.3f}"
     picture.text(_RIGHT, 30, totals, 16, anchor="rm")
     x = _LEFT + 6
-    entries = [*colours.items()] + ([(None, _KEPT)] if counts[None] else [])
+    entries = [*colours.items()] + ([(None, _FLOAT_COLOUR)] if counts[None] else [])
     for form, colour in entries:
         picture.dot(x, 66, 6.5, INK)
         picture.dot(x, 66, 5, colour)

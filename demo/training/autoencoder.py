@@ -17,8 +17,8 @@ from ..scenes import draw, sample_scenes
 from .loop import Schedule, Workshop, train
 
 LATENT_CHANNELS = 16
-PATCH = 8
-SPREAD = 0.7
+PATCH_SIZE = 8
+LATENT_DEVIATION = 0.7
 """Standard deviation of all components but the first: their tails are long, and TAESD clamps softly at ±3."""
 
 LATENT_NOISE = 0.08
@@ -44,7 +44,7 @@ class Codec(nn.Module):
 
     def encode(self, pictures: Tensor) -> Tensor:
         """The same numbers as TAESD's encoder, for the price of one small matrix product."""
-        patches = F.pixel_unshuffle(pictures * 2 - 1, PATCH)
+        patches = F.pixel_unshuffle(pictures * 2 - 1, PATCH_SIZE)
         return torch.einsum("bchw,kc->bkhw", patches, self.components) + self.offset.view(1, -1, 1, 1)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -80,10 +80,10 @@ def _principal_components() -> tuple[Tensor, Tensor]:
     """Rows (16, 192) that map a patch in [-1, 1] to a latent, and the offset (16,) that centres it."""
     generator = torch.Generator().manual_seed(5)
     pictures = draw(sample_scenes(2000, generator), generator) * 2 - 1
-    patches = F.pixel_unshuffle(pictures, PATCH).permute(0, 2, 3, 1).reshape(-1, 3 * PATCH**2).double()
+    patches = F.pixel_unshuffle(pictures, PATCH_SIZE).permute(0, 2, 3, 1).reshape(-1, 3 * PATCH_SIZE**2).double()
     mean = patches.mean(0)
     variance, vectors = torch.linalg.eigh(torch.cov(patches.T))
-    deviations = torch.full((LATENT_CHANNELS,), SPREAD, dtype=torch.float64)
+    deviations = torch.full((LATENT_CHANNELS,), LATENT_DEVIATION, dtype=torch.float64)
     deviations[0] = 1.0
     scales = deviations / variance.flip(0)[:LATENT_CHANNELS].sqrt()
     rows = vectors.flip(1)[:, :LATENT_CHANNELS].T * scales.unsqueeze(1)
@@ -108,10 +108,10 @@ def _write_encoder(encoder: EncoderTiny, components: Tensor, offset: Tensor) -> 
             for dy in (0, 1):
                 for dx in (0, 1):
                     middle[level].weight[4 * channel + 2 * dy + dx, channel, 1 + dy, 1 + dx] = 1.0
-    patch = components.view(LATENT_CHANNELS, 3, PATCH, PATCH)
+    patch = components.view(LATENT_CHANNELS, 3, PATCH_SIZE, PATCH_SIZE)
     for colour in range(3):
-        for y in range(PATCH):
-            for x in range(PATCH):
+        for y in range(PATCH_SIZE):
+            for x in range(PATCH_SIZE):
                 outer = 4 * colour + 2 * (y & 1) + (x & 1)
                 inner = 4 * outer + 2 * (y >> 1 & 1) + (x >> 1 & 1)
                 value = 2 * patch[:, colour, y, x]

@@ -10,35 +10,35 @@ from ..scenes import draw, sample_scenes
 from .autoencoder import Codec
 from .loop import Workshop
 
-LATENTS = 30_000
-DAMAGED = 3_000
-CHUNK = 20
+LATENT_COUNT = 30_000
+DAMAGED_COUNT = 3_000
+CHUNK_SIZE = 20
 
 
 @torch.no_grad()
 def make_latents() -> tuple[Tensor, Tensor]:
-    """Scene rows (LATENTS, 9) and their latents (LATENTS, 16, 8, 8). The encoder is computed: no training needed."""
+    """Scene rows (LATENT_COUNT, 9) and their latents (LATENT_COUNT, 16, 8, 8). The encoder is computed, not trained."""
     codec, generator = Codec(), torch.Generator().manual_seed(23)
-    rows = sample_scenes(LATENTS, generator)
-    return rows, torch.cat([codec.encode(draw(chunk, generator)) for chunk in rows.split(CHUNK)])
+    rows = sample_scenes(LATENT_COUNT, generator)
+    return rows, torch.cat([codec.encode(draw(chunk, generator)) for chunk in rows.split(CHUNK_SIZE)])
 
 
 @torch.no_grad()
 def make_damaged(shop: Workshop, codec: Codec) -> dict[str, Tensor]:
-    """Rows (DAMAGED, 9), decoded pictures (DAMAGED, 3, 64, 64) and the severity of their damage in [0, 1]."""
+    """Rows (DAMAGED_COUNT, 9), decoded pictures (DAMAGED_COUNT, 3, 64, 64) and their damage in [0, 1]."""
     if (bank := shop.load("damaged")) is not None:
         return bank
     generator = torch.Generator().manual_seed(29)
-    rows = sample_scenes(DAMAGED, generator)
-    severity = torch.rand(DAMAGED, generator=generator)
-    severity[: DAMAGED // 8] = 0
+    rows = sample_scenes(DAMAGED_COUNT, generator)
+    severity = torch.rand(DAMAGED_COUNT, generator=generator)
+    severity[: DAMAGED_COUNT // 8] = 0
     pictures = []
-    for chunk, amount in zip(rows.split(CHUNK), severity.split(CHUNK), strict=True):
+    for chunk, amount in zip(rows.split(CHUNK_SIZE), severity.split(CHUNK_SIZE), strict=True):
         latents = codec.encode(draw(chunk, generator))
         pictures.append(codec.decode(_damage(latents, amount, generator)).clamp(0, 1))
     bank = {"rows": rows, "pictures": torch.cat(pictures), "severity": severity}
     shop.save("damaged", bank)
-    shop.log("damaged", pictures=DAMAGED)
+    shop.log("damaged", pictures=DAMAGED_COUNT)
     return bank
 
 

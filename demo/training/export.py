@@ -18,7 +18,7 @@ from .autoencoder import Codec
 from .flow import Painter
 from .loop import Workshop
 
-PROMPTS = 48
+PROMPT_COUNT = 48
 FLUX_SCALE, FLUX_SHIFT = 0.3611, 0.1159
 
 
@@ -42,10 +42,10 @@ def export(shop: Workshop, painter: Painter, codec: Codec, judges: dict[str, nn.
 
 def write_prompts() -> None:
     """``demo/prompts.txt``: distinct held-out captions."""
-    rows = sample_scenes(2 * PROMPTS, torch.Generator().manual_seed(7), held_out=True)
-    captions = list(dict.fromkeys(caption_of(row) for row in rows))[:PROMPTS]
+    rows = sample_scenes(2 * PROMPT_COUNT, torch.Generator().manual_seed(7), held_out=True)
+    captions = list(dict.fromkeys(caption_of(row) for row in rows))[:PROMPT_COUNT]
     lines = ["# Captions that no net of the demo was trained on.", *captions]
-    files.PROMPTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    files.PROMPT_COUNT.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _save(tensors: dict[str, Tensor], path, what: str) -> None:

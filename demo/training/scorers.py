@@ -12,7 +12,7 @@ from ..scenes import ATTRIBUTES, CARDINALITY, caption_of, draw, relevant_attribu
 from ..vocabulary import compact_ids
 from .loop import Schedule, Workshop, train
 
-MILD = 0.35
+MILD_DAMAGE = 0.35
 """Damage up to here leaves a picture readable: the readers of pictures learn on it too."""
 
 
@@ -22,7 +22,7 @@ def _readable(bank: dict[str, Tensor], count: int, generator: torch.Generator) -
     rows = sample_scenes(half, generator)
     pictures = draw(rows, generator)
     pictures = (pictures + 0.05 * torch.randn(pictures.shape, generator=generator)).clamp(0, 1)
-    mild = torch.nonzero(bank["severity"] < MILD).squeeze(1)
+    mild = torch.nonzero(bank["severity"] < MILD_DAMAGE).squeeze(1)
     damaged_ones = mild[torch.randint(len(mild), (count - half,), generator=generator)]
     return torch.cat([rows, bank["rows"][damaged_ones]]), torch.cat([pictures, bank["pictures"][damaged_ones]])
 

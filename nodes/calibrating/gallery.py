@@ -9,20 +9,26 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-_SIDE, _GAP, _LABEL = 160, 6, 22
+_PICTURE_SIDE, _GAP, _LABEL_HEIGHT = 160, 6, 22
+"""Pixels."""
+
 _PAPER, _INK = (250, 250, 250), (30, 30, 30)
 
 
 def gallery(rows: Sequence[tuple[str, Tensor]]) -> Tensor:
     """(name, pictures (B, H, W, 3)) per row -> one picture (1, H', W', 3) in [0, 1], as wide as the shortest row."""
     count = min(len(pictures) for _, pictures in rows)
-    sheet = Image.new("RGB", (_GAP + count * (_SIDE + _GAP), len(rows) * (_SIDE + _LABEL + _GAP) + _GAP), _PAPER)
+    sheet = Image.new(
+        "RGB",
+        (_GAP + count * (_PICTURE_SIDE + _GAP), len(rows) * (_PICTURE_SIDE + _LABEL_HEIGHT + _GAP) + _GAP),
+        _PAPER,
+    )
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
     for row, (name, pictures) in enumerate(rows):
-        top = _GAP + row * (_SIDE + _LABEL + _GAP)
+        top = _GAP + row * (_PICTURE_SIDE + _LABEL_HEIGHT + _GAP)
         draw.text((_GAP, top), name, fill=_INK, font=font)
         for column in range(count):
-            sheet.paste(_thumbnail(pictures[column]), (_GAP + column * (_SIDE + _GAP), top + _LABEL))
+            sheet.paste(_thumbnail(pictures[column]), (_GAP + column * (_PICTURE_SIDE + _GAP), top + _LABEL_HEIGHT))
     return picture_tensor(sheet)
 
 
@@ -33,7 +39,7 @@ def picture_tensor(image: Image.Image) -> Tensor:
 
 def _thumbnail(picture: Tensor) -> Image.Image:
     image = Image.fromarray((picture.clamp(0, 1) * 255).round().byte().numpy())
-    scale = _SIDE / max(image.size)
+    scale = _PICTURE_SIDE / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     # Whole pixels when enlarging: damage must not be smoothed away.
     return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)

@@ -12,7 +12,7 @@ from aiohttp import web
 from ..host.reports import last_error, reports
 from ..host.server import page_server, running_prompt
 
-MOST_NODES, MOST_POINTS = 32, 2000
+MAX_NODES, MAX_POINTS = 32, 2000
 """What is kept in all, and of one study; the oldest goes first."""
 
 
@@ -22,7 +22,7 @@ class _Study:
 
     run: str
     latest: dict = field(default_factory=dict)
-    points: deque = field(default_factory=lambda: deque(maxlen=MOST_POINTS))
+    points: deque = field(default_factory=lambda: deque(maxlen=MAX_POINTS))
     count: int = 0
 
 
@@ -50,7 +50,7 @@ def keep(unique_id: str | None, run: str, event: dict, trials: Callable[[], list
     with _lock:
         node = _nodes.setdefault((workflow, str(unique_id)), _Node())
         _nodes.move_to_end((workflow, str(unique_id)))
-        while len(_nodes) > MOST_NODES:
+        while len(_nodes) > MAX_NODES:
             _nodes.popitem(last=False)
         node.prompt = prompt
         study = node.studies.get(event["study"])
@@ -64,7 +64,7 @@ def keep(unique_id: str | None, run: str, event: dict, trials: Callable[[], list
             study.points.append(event["trial"])
             study.count += 1
         if study.count != event["count"]:
-            study.points = deque(trials(), maxlen=MOST_POINTS)
+            study.points = deque(trials(), maxlen=MAX_POINTS)
             study.count = event["count"]
         study.latest = {key: value for key, value in event.items() if key != "trial"}
         return {**event, "run": run, "prompt": prompt, "workflow": workflow}

@@ -12,7 +12,7 @@ from ...calibration.prompts import Prompts, select_as_given
 from ...qsched_core import CalibrationError
 from ..host.progress import inert
 
-SHOWN = 6
+MAX_REPORT_PROMPTS = 6
 """Prompts of each set in the report."""
 
 
@@ -83,9 +83,9 @@ def report(prompts: PromptList) -> str:
         lines.append("Their texts are unknown: a metric that reads prompts will refuse them.")
     for name, texts in (("Search" if verdict else "Prompts", search), ("Verdict", verdict)):
         if texts:
-            lines += ["", f"{name}:", *(f"  {text[:100]}" for text in texts[:SHOWN])]
-        if len(texts) > SHOWN:
-            lines.append(f"  … and {len(texts) - SHOWN} more")
+            lines += ["", f"{name}:", *(f"  {text[:100]}" for text in texts[:MAX_REPORT_PROMPTS])]
+        if len(texts) > MAX_REPORT_PROMPTS:
+            lines.append(f"  … and {len(texts) - MAX_REPORT_PROMPTS} more")
     return inert("\n".join(lines))
 
 

@@ -10,7 +10,7 @@ from .sampling_setup import Way
 PERCENTS = (0.25, 0.5, 0.75)
 """Places of the schedule at which two models must have the same noise."""
 
-_NEAR = 1e-3
+_SIGMA_TOLERANCE = 1e-3
 """Relative: sigmas are computed in single precision."""
 
 _FIX = "plug in the model before quantising, or an 8-bit twin of it"
@@ -41,7 +41,7 @@ def check_reference(model, reference, way: Way) -> None:
     for percent in PERCENTS:
         schedules = [each.get_model_object("model_sampling") for each in (model, reference)]
         sigmas = [float(schedule.percent_to_sigma(percent)) for schedule in schedules]
-        if abs(sigmas[0] - sigmas[1]) > _NEAR * abs(sigmas[0]):
+        if abs(sigmas[0] - sigmas[1]) > _SIGMA_TOLERANCE * abs(sigmas[0]):
             raise CalibrationError(
                 f"the reference has another schedule: sigma {sigmas[1]:.4g} where the model has {sigmas[0]:.4g}.",
                 "put the same ModelSampling node behind both",

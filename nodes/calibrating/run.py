@@ -30,7 +30,7 @@ from ...calibration.time_left import TimeLeft, rounded
 from ...calibration.validate import RETUNING, newly_broken
 from ...qsched_core import CalibrationError, Coefficients, Preset, save_preset
 from ...qsched_core.quant import label_of, module_bytes
-from ..host.folders import FOLDER, journal_path, unused_path
+from ..host.folders import PRESETS_FOLDER, journal_path, unused_path
 from ..host.model_info import describe, sums
 from ..host.progress import NodeProgress, tell
 from ..host.reports import keep_note
@@ -41,12 +41,12 @@ from .scorer import Scorer
 from .slider_pairs import LivePairs
 from .warm_start import warm_starts
 
-NODE = "QSchedCalibrate"
-QUANTISED = "quantised model"
-SHOWN = 6
+NODE_ID = "QSchedCalibrate"
+STUDY_TITLE = "quantised model"
+GALLERY_PROMPTS = 6
 """Held-out prompts in the before/after picture."""
 
-PAIRS = 6
+WARM_START_PICTURES = 6
 """Pictures that both models are compared on for a warm start."""
 
 
@@ -113,7 +113,7 @@ class Run:
             return self._outcome(generator, full, result, reference, starts)
         except InterruptProcessingException:
             self._keep_best(generator)
-            keep_note(self.unique_id, NODE, self._stopped())
+            keep_note(self.unique_id, NODE_ID, self._stopped())
             raise
         finally:
             self.scorer.release()
@@ -122,7 +122,7 @@ class Run:
         def told(done: int, total: int, text: str) -> None:
             self.bar.update(self.done, text)
 
-        indices = self.parts.search[:PAIRS]
+        indices = self.parts.search[:WARM_START_PICTURES]
         way = generator.way
         return warm_starts(
             generator.sampled, generator.model, full.model, indices, way.sampler, way.sigmas, generator.batch_size, told
@@ -170,7 +170,7 @@ class Run:
         """The stock sampler's pictures and the candidate's; none of the reference model's."""
         if progress.pictures is None or progress.phase == REFERENCE_PHASE:
             return None
-        return self.pairs(QUANTISED, progress.indices, stills(progress.pictures))
+        return self.pairs(STUDY_TITLE, progress.indices, stills(progress.pictures))
 
     def _key(self, generator: HostGenerator, starts: tuple[Coefficients, ...], *, held: bool) -> str:
         """sha256 of everything that decides the figures: equal inputs find their journal again."""
@@ -209,7 +209,7 @@ class Run:
             return
         record = unfinished_record(self.best.best_jaq, self.best.identity_jaq)
         preset = Preset(self.best.best, generator.sigmas, self._binding(generator), "not validated", record)
-        save_preset(preset, unused_path(FOLDER, "cancelled calibration"))
+        save_preset(preset, unused_path(PRESETS_FOLDER, "cancelled calibration"))
 
     def _stopped(self) -> dict:
         """How far a cancelled run came, the identity not counted."""
@@ -261,7 +261,7 @@ class Run:
             "trace": [{**t.point, "jaq": _plain(t.value), "whole": t.whole} for t in result.finished],
         }
         space = Space(self.settings, generator.way.steps)
-        indices = self.parts.held_out[:SHOWN]
+        indices = self.parts.held_out[:GALLERY_PROMPTS]
         pictured = self._pictures(generator, full, result, indices)
         pictures = (
             gallery(pictured),
@@ -345,7 +345,7 @@ def _event(progress: Progress) -> dict:
     """What a live plot needs, in plain JSON values."""
     best, trial = progress.best, progress.trial
     return {
-        "study": QUANTISED,
+        "study": STUDY_TITLE,
         "phase": progress.phase,
         "done": progress.done,
         "total": progress.total,

@@ -30,7 +30,8 @@ if TYPE_CHECKING:  # with the verdict: not at ComfyUI's start
     from ...calibration.reference_pictures import ReferencePictures
 
 DEMO = "demo"
-BATCH = 32
+SCORE_BATCH = 32
+"""Pictures scored at once; halved where they do not fit into memory."""
 
 
 def metric_names() -> list[str]:
@@ -65,7 +66,7 @@ class Scorer:
     def __init__(self, name: str, scorer: nn.Module, judge: nn.Module | None = None, note: str = ""):
         self.name, self.note = name, note
         self._scorer, self._judge = _managed(scorer), _managed(judge)
-        self._batches = Batches(BATCH)
+        self._batches = Batches(SCORE_BATCH)
 
     def bind(self, prompts: Sequence[str], reference: ReferencePictures | None = None) -> tuple[Callable, Callable]:
         """(score, judge) as ``calibration`` calls them: (pictures, indices) -> {metric: (B,)}."""

@@ -13,34 +13,34 @@ from ...qsched_core import PresetError
 from ...qsched_core.atomic import sweep
 from .extra_paths import default_paths
 
-FOLDER = "qsched_presets"
+PRESETS_FOLDER = "qsched_presets"
 METRICS_FOLDER = "qsched_metrics"
 MODELS_FOLDER = "qsched_models"
 """Not ``diffusion_models``: stock loaders cannot read packed convolutions and should not list them."""
 STOCK_FOLDER = "diffusion_models"
-SHIPPED = Path(__file__).parents[2] / "presets"
+SHIPPED_PRESETS = Path(__file__).parents[2] / "presets"
 """Presets that come with the pack. Nothing is ever written there."""
 SUFFIX = ".safetensors"
-_SIGNS = frozenset('\\/:*?"<>|')
+_RESERVED_SIGNS = frozenset('\\/:*?"<>|')
 """In no file's name, on one system or another."""
 _DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 """They turn what a person reads around: "gnp.exe" is shown as "exe.png"."""
 _DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL)
 """Windows opens the device, whatever stands behind the first dot."""
-_MOST_CHARACTERS = 120
-_NAME_BYTES = 200
+_MAX_NAME_CHARACTERS = 120
+_MAX_NAME_BYTES = 200
 """File systems take 255, and a number and the suffix have to fit behind."""
 
 
 def register_folders() -> None:
     """Adds our folders to the host's model folders; the user's extra_model_paths.yaml is honoured: what it calls a
     default comes before ours, as it comes before the host's own folders."""
-    for name in (FOLDER, METRICS_FOLDER, MODELS_FOLDER):
+    for name in (PRESETS_FOLDER, METRICS_FOLDER, MODELS_FOLDER):
         folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name), is_default=True)
         for path in default_paths(name):
             folder_paths.add_model_folder_path(name, path, is_default=True)
-    folder_paths.add_model_folder_path(FOLDER, str(SHIPPED))
-    for name in (FOLDER, MODELS_FOLDER):
+    folder_paths.add_model_folder_path(PRESETS_FOLDER, str(SHIPPED_PRESETS))
+    for name in (PRESETS_FOLDER, MODELS_FOLDER):
         paths, extensions = folder_paths.folder_names_and_paths[name]
         folder_paths.folder_names_and_paths[name] = (paths, {SUFFIX} | set(extensions))
 
@@ -48,7 +48,7 @@ def register_folders() -> None:
 def sweep_folders() -> None:
     """Deletes what processes of ours that were killed have left, see ``sweep``."""
     user = Path(folder_paths.get_system_user_directory("qsched"))
-    presets = [Path(folder) for folder, _, _ in os.walk(home(FOLDER))]
+    presets = [Path(folder) for folder, _, _ in os.walk(home(PRESETS_FOLDER))]
     for folder in (*presets, home(MODELS_FOLDER), home(STOCK_FOLDER), user / "votes", user / "studies"):
         sweep(folder)
 
@@ -115,7 +115,7 @@ def file_stem(name: str) -> str:
             Windows' devices, a dot at the start or the end.
     """
     name = _without_suffix(name.strip()).strip()
-    too_long = len(name) > _MOST_CHARACTERS or len(name.encode("utf-8", "replace")) > _NAME_BYTES
+    too_long = len(name) > _MAX_NAME_CHARACTERS or len(name.encode("utf-8", "replace")) > _MAX_NAME_BYTES
     if _DEVICES.fullmatch(name):
         raise PresetError(f"{name[:40]!r} names a device on Windows.", "choose another name")
     if not name or too_long or name[0] == "." or name[-1] == "." or any(map(_is_unfit, name)):
@@ -132,7 +132,7 @@ def fitting_stem(name: str) -> str:
 
 def home(folder: str) -> Path:
     """Where files of one of our folders are saved: the first, which is the user's default if there is one."""
-    roots = [Path(root) for root in folder_paths.get_folder_paths(folder) if Path(root) != SHIPPED]
+    roots = [Path(root) for root in folder_paths.get_folder_paths(folder) if Path(root) != SHIPPED_PRESETS]
     # The host lists diffusion models in "unet" too, an older name of the folder, and lists that first.
     own_root = roots[0].with_name(folder)
     return own_root if roots[0].name == "unet" and own_root in roots else roots[0]
@@ -146,7 +146,7 @@ def shown_folder(path: Path) -> str:
 
 def is_shipped(path: Path) -> bool:
     """Whether a preset came with the pack."""
-    return SHIPPED in path.parents
+    return SHIPPED_PRESETS in path.parents
 
 
 def journal_path(key: str) -> Path:
@@ -160,4 +160,8 @@ def _without_suffix(name: str) -> str:
 
 def _is_unfit(letter: str) -> bool:
     """Control characters, halves of characters, line and paragraph ends, and what has another meaning somewhere."""
-    return letter in _SIGNS or letter in _DIRECTION_MARKS or unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")
+    return (
+        letter in _RESERVED_SIGNS
+        or letter in _DIRECTION_MARKS
+        or unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")
+    )

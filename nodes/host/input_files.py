@@ -6,7 +6,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ...calibration.prompt_files import LARGEST
+from ...calibration.prompt_files import MAX_FILE_BYTES
 from ...qsched_core import CalibrationError
 
 
@@ -39,7 +39,7 @@ def read_input(name: str) -> bytes:
     path = input_path(name)
     try:
         with path.open("rb") as file:
-            return file.read(LARGEST + 1)
+            return file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise CalibrationError(
             f"{name[:40]!r} cannot be read: {error.strerror}.", "check who may read the file"

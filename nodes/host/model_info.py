@@ -9,7 +9,8 @@ import torch
 from ...qsched_core import Binding
 from ...qsched_core.quant import label_of
 
-_SAMPLED = 16
+_FINGERPRINT_VECTORS = 16
+"""Parameters that tell two checkpoints apart: training moves all of them, and reading sixteen takes a moment."""
 
 
 def describe(model, sampler: str, scheduler: str, cfg: float) -> Binding:
@@ -36,7 +37,7 @@ def fingerprint(model) -> str:
     vectors = sorted(
         (key, value) for key, value in model.model.diffusion_model.named_parameters() if value.ndim == 1 and len(value)
     )
-    stride = max(1, len(vectors) // _SAMPLED)
+    stride = max(1, len(vectors) // _FINGERPRINT_VECTORS)
     for key, value in vectors[::stride]:
         backup = model.backup.get(f"diffusion_model.{key}")
         value = value if backup is None else backup.weight

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .progress import node_id, node_kind, tell
 from .server import page_server, running_prompt, workflow_id
 
-MOST_NODES = 256
+MAX_NODES = 256
 """What is kept in all; the oldest goes first."""
 
 RECENT_RUNS = 30
@@ -111,6 +111,6 @@ def _entry(workflow: str | None, unique_id: str, kind: str) -> _Node:
     if entry is None or entry.kind != kind:
         entry = _nodes[key] = _Node(kind)
     _nodes.move_to_end(key)
-    while len(_nodes) > MOST_NODES:
+    while len(_nodes) > MAX_NODES:
         _nodes.popitem(last=False)
     return entry

@@ -14,11 +14,11 @@ from comfy.cli_args import args
 from ...calibration import record
 
 THUMBNAIL = "modelspec.thumbnail"
-RECIPE = ("workflow", "prompt")
+WORKFLOW_KEYS = ("workflow", "prompt")
 """What the host's page looks for in a file that is dropped on the canvas."""
 
-_SIDE = 256
-_MOST_URI, _MOST_SIDE = 400_000, 1024
+_THUMBNAIL_SIDE = 256
+_MAX_URI_LENGTH, _MAX_THUMBNAIL_SIDE = 400_000, 1024
 _URI = re.compile(r"data:image/(?:jpeg|png|webp);base64,([A-Za-z0-9+/]+={0,2})")
 
 
@@ -98,7 +98,7 @@ def recipe(workflow: object, prompt: object) -> dict[str, str]:
     texts = {}
     if not recipe_allowed():
         return texts
-    for name, value in zip(RECIPE, (workflow, prompt), strict=True):
+    for name, value in zip(WORKFLOW_KEYS, (workflow, prompt), strict=True):
         try:
             if value:
                 texts[name] = json.dumps(value, allow_nan=False)
@@ -133,18 +133,18 @@ def thumbnail_picture(uri: str):
     """The RGB picture of a data URI, or None."""
     from PIL import Image
 
-    data = _URI.fullmatch(uri) if len(uri) <= _MOST_URI else None
+    data = _URI.fullmatch(uri) if len(uri) <= _MAX_URI_LENGTH else None
     if data is None:
         return None
     try:
         with Image.open(io.BytesIO(base64.b64decode(data[1])), formats=("JPEG", "PNG", "WEBP")) as picture:
-            return picture.convert("RGB") if max(picture.size) <= _MOST_SIDE else None
+            return picture.convert("RGB") if max(picture.size) <= _MAX_THUMBNAIL_SIDE else None
     except Exception:  # noqa: BLE001 - decoders fail on a stranger's bytes in every way there is
         return None
 
 
 def _uri(picture) -> str:
-    picture.thumbnail((_SIDE, _SIDE))
+    picture.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -7,7 +7,7 @@ import asyncio
 from aiohttp import web
 
 from ...qsched_core import load_preset
-from ..host.folders import FOLDER, file_path
+from ..host.folders import PRESETS_FOLDER, file_path
 from ..host.server import page_server
 
 
@@ -26,7 +26,7 @@ def add_curve_route() -> None:
     async def of_file(request: web.Request) -> web.Response:
         try:
             name = request.query.get("preset", "")
-            preset = await asyncio.to_thread(lambda: load_preset(file_path(FOLDER, name)))
+            preset = await asyncio.to_thread(lambda: load_preset(file_path(PRESETS_FOLDER, name)))
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=404)
         return web.json_response(_values(preset, 1.0))

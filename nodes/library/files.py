@@ -9,7 +9,7 @@ from pathlib import Path
 from ...qsched_core import Binding, Preset, PresetError, encode_preset, load_preset, parse_preset
 from ...qsched_core.atomic import creating, move_new, write_new
 from ..host.folders import (
-    FOLDER,
+    PRESETS_FOLDER,
     SUFFIX,
     file_names,
     file_path,
@@ -20,10 +20,10 @@ from ..host.folders import (
     shown_folder,
     unused_path,
 )
-from .card import RECIPE, THUMBNAIL, clean, gain_of, recipe_allowed, safe_thumbnail
+from .card import THUMBNAIL, WORKFLOW_KEYS, clean, gain_of, recipe_allowed, safe_thumbnail
 from .picture import carried_preset, share_picture
 
-_MOST_FACTS, _MOST_PICTURES = 20_000, 1000
+_MAX_FACTS, _MAX_PICTURES = 20_000, 1000
 """What is remembered of files that have not changed: about 2 KB of texts each, and some 20 KB of picture."""
 
 
@@ -39,7 +39,7 @@ class Facts:
 
 def entries() -> list[dict]:
     """Every preset for the page. A file that is refused is listed with the reason."""
-    return [entry(name) for name in file_names(FOLDER)]
+    return [entry(name) for name in file_names(PRESETS_FOLDER)]
 
 
 def entry(name: str) -> dict:
@@ -48,7 +48,7 @@ def entry(name: str) -> dict:
     if "error" in plain:
         return plain
     try:
-        path = file_path(FOLDER, name)
+        path = file_path(PRESETS_FOLDER, name)
         status = path.stat()
         return {**plain, "thumbnail": _thumbnail(path, status.st_mtime_ns, status.st_size)}
     except (ValueError, OSError) as error:  # gone since it was listed
@@ -58,7 +58,7 @@ def entry(name: str) -> dict:
 def facts(name: str) -> Facts:
     """One preset, from what is remembered of its file where that has not changed."""
     try:
-        path = file_path(FOLDER, name)
+        path = file_path(PRESETS_FOLDER, name)
         status = path.stat()
         content = _facts(path, status.st_mtime_ns, status.st_size)
     except (PresetError, OSError) as error:  # gone since it was listed
@@ -66,12 +66,12 @@ def facts(name: str) -> Facts:
     return replace(content, entry={"name": name, "shipped": is_shipped(path), **content.entry})
 
 
-@lru_cache(maxsize=_MOST_PICTURES)
+@lru_cache(maxsize=_MAX_PICTURES)
 def _thumbnail(path: Path, _mtime_ns: int, _size: int) -> str:
     return safe_thumbnail(load_preset(path).card.get(THUMBNAIL, ""))
 
 
-@lru_cache(maxsize=_MOST_FACTS)
+@lru_cache(maxsize=_MAX_FACTS)
 def _facts(path: Path, _mtime_ns: int, _size: int) -> Facts:
     try:
         preset = load_preset(path)
@@ -98,7 +98,7 @@ def _facts(path: Path, _mtime_ns: int, _size: int) -> Facts:
 
 def load(name: str) -> Preset:
     """A listed preset. Raises PresetError."""
-    return load_preset(file_path(FOLDER, name))
+    return load_preset(file_path(PRESETS_FOLDER, name))
 
 
 def picture(name: str) -> bytes:
@@ -107,9 +107,9 @@ def picture(name: str) -> bytes:
     Raises:
         PresetError: no such preset.
     """
-    preset = load_preset(file_path(FOLDER, name))
+    preset = load_preset(file_path(PRESETS_FOLDER, name))
     if not recipe_allowed():
-        preset = replace(preset, card={key: text for key, text in preset.card.items() if key not in RECIPE})
+        preset = replace(preset, card={key: text for key, text in preset.card.items() if key not in WORKFLOW_KEYS})
     return share_picture(preset, encode_preset(preset))
 
 
@@ -119,7 +119,7 @@ def rename(name: str, new_name: str) -> str:
     Raises:
         PresetError: no such preset, one that came with the pack, a name that is none or is taken, a read-only folder.
     """
-    path = file_path(FOLDER, name)
+    path = file_path(PRESETS_FOLDER, name)
     if is_shipped(path):
         raise PresetError("this preset came with the pack.", "load it, and save it under the name you want")
     target = path.with_name(file_stem(new_name) + SUFFIX)
@@ -148,15 +148,15 @@ def import_preset(file_name: str, content: bytes) -> tuple[str, bool]:
     if (twin := _twin(content, ours)) is not None:
         return twin, False
     while True:
-        target = unused_path(FOLDER, stem)
+        target = unused_path(PRESETS_FOLDER, stem)
         try:
             with creating(target) as temporary:
                 write_new(temporary, ours)
             return target.name, True
         except FileExistsError:
-            if not home(FOLDER).is_dir():  # a file or a dangling link in the folder's own place
+            if not home(PRESETS_FOLDER).is_dir():  # a file or a dangling link in the folder's own place
                 raise PresetError(
-                    "there is no folder for presets.", f"make {shown_folder(home(FOLDER))} a folder"
+                    "there is no folder for presets.", f"make {shown_folder(home(PRESETS_FOLDER))} a folder"
                 ) from None
             # Another page was faster: the next number.
         except OSError as error:
@@ -165,9 +165,9 @@ def import_preset(file_name: str, content: bytes) -> tuple[str, bool]:
 
 def _twin(*contents: bytes) -> str | None:
     """The name of a listed file that holds one of these."""
-    for name in file_names(FOLDER):
+    for name in file_names(PRESETS_FOLDER):
         try:
-            path = file_path(FOLDER, name)
+            path = file_path(PRESETS_FOLDER, name)
             if path.stat().st_size in map(len, contents) and path.read_bytes() in contents:
                 return name
         except (PresetError, OSError):  # gone since it was listed

@@ -29,8 +29,9 @@ LOADERS = {
 }
 DEMO = "QSchedDemoModel"
 
-_MOST = 200
-_PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_MAX_ITEMS = 200
+"""Nodes of a kind that are read of a page's graph: no graph has as many, and a request may claim any number."""
+_FLOAT_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,11 @@ def _read(path: Path, _mtime_ns: int, stock: bool) -> Known:
     except (OSError, SafetensorError):
         return Known()
     network = _network(kinds)
-    if any(kind not in _PLAIN for kind, _ in network.values()):
+    if any(kind not in _FLOAT_TYPES for kind, _ in network.values()):
         return Known()  # packed weights have other shapes than the model that they are
-    shapes = {name: torch.empty(shape, dtype=_PLAIN[kind], device="meta") for name, (kind, shape) in network.items()}
+    shapes = {
+        name: torch.empty(shape, dtype=_FLOAT_TYPES[kind], device="meta") for name, (kind, shape) in network.items()
+    }
     family = _family(shapes)
     return Known(family, quantization=UNQUANTISED if family else "")
 
@@ -198,7 +201,7 @@ def _format(item: dict) -> str:
 
 def _items(question: dict, key: str) -> Iterable[dict[str, Any]]:
     items = question.get(key)
-    return (item for item in (items if isinstance(items, list) else [])[:_MOST] if isinstance(item, dict))
+    return (item for item in (items if isinstance(items, list) else [])[:_MAX_ITEMS] if isinstance(item, dict))
 
 
 def _text(item: dict, key: str) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..host.folders import FOLDER, file_names
+from ..host.folders import PRESETS_FOLDER, file_names
 from . import files
 from .matching import Graph, Match, match, read_graph
 
-PAGE, MOST_PAGE = 60, 500
+PAGE_SIZE, MAX_PAGE_SIZE = 60, 500
 """Presets in a page that says nothing of its length, and in any: each may carry a picture of some 20 KB."""
 
-_SEARCHED = ("name", "title", "author", "description", "model", "quantization")
-_MOST_WORDS = 200
+_SEARCH_FIELDS = ("name", "title", "author", "description", "model", "quantization")
+_MAX_SEARCH_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def page(question: dict) -> dict:
     everything = list(_listed(graph))
     matches = [one for one in everything if _is_found(one, question)]
     offset = _count(question.get("offset"), 0, len(matches))
-    limit = _count(question.get("limit"), PAGE, MOST_PAGE)
+    limit = _count(question.get("limit"), PAGE_SIZE, MAX_PAGE_SIZE)
     return {
         "models": list(dict.fromkeys(model.family for model in graph.models)),
         "formats": list(dict.fromkeys(graph.formats)),
@@ -60,7 +60,7 @@ def names_by_fit(question: dict) -> dict:
 
 
 def _listed(graph: Graph) -> Iterator[Listed]:
-    facts = ((name, files.facts(name)) for name in file_names(FOLDER))
+    facts = ((name, files.facts(name)) for name in file_names(PRESETS_FOLDER))
     presets = [Listed(name, one, None if "error" in one.entry else match(one, graph)) for name, one in facts]
     yield from sorted(presets, key=lambda one: one.rank)  # sorted() keeps the host's order among equals
 
@@ -69,8 +69,8 @@ def _is_found(one: Listed, question: dict) -> bool:
     if question.get("fitting") is True and one.rank > 1:
         return False
     words = question.get("words")
-    words = words[:_MOST_WORDS].lower().split() if isinstance(words, str) else []
-    text = "\n".join(str(one.facts.entry.get(key, "")) for key in _SEARCHED).lower()
+    words = words[:_MAX_SEARCH_LENGTH].lower().split() if isinstance(words, str) else []
+    text = "\n".join(str(one.facts.entry.get(key, "")) for key in _SEARCH_FIELDS).lower()
     return all(word in text for word in words)
 
 

@@ -9,17 +9,17 @@ import re
 
 from ...calibration.plots.canvas import BAND, COLOURS, FAINT, GRID, INK, Canvas, labels, ticks
 from ...qsched_core import PresetError
-from .card import RECIPE, THUMBNAIL, bound_text, clean, gain_of, notes_of, steps_text, thumbnail_picture
+from .card import THUMBNAIL, WORKFLOW_KEYS, bound_text, clean, gain_of, notes_of, steps_text, thumbnail_picture
 
 WIDTH, HEIGHT = 1200, 630
-_EDGE, _SIDE = 56, 256
+_MARGIN, _THUMBNAIL_SIDE = 56, 256
 _LEFT, _RIGHT, _TOP, _BOTTOM = 120, 1070, 330, 540
 """Of the chart."""
-_MOST_SHOWN = 16
+_MAX_SIGMA_LABELS = 16
 """Steps that get a sigma below them."""
 
 
-CARRIED = "qsched_preset"
+PNG_KEYWORD = "qsched_preset"
 """The picture's text that is the preset's file in base64: what a chat or a forum leaves in place is the picture."""
 
 PICTURE_SUFFIX = re.compile(r"(\.qsched)?( ?\(\d+\))?\.png$", re.IGNORECASE)
@@ -36,7 +36,7 @@ def carried_preset(file_name: str, content: bytes) -> tuple[str, bytes]:
     """
     if not content.startswith(_PNG):
         return file_name, content
-    keyword = CARRIED.encode() + b"\0"
+    keyword = PNG_KEYWORD.encode() + b"\0"
     for kind, data in _chunks(content):
         if kind == b"tEXt" and data.startswith(keyword):
             try:
@@ -66,28 +66,28 @@ def share_picture(preset, file: bytes = b"") -> bytes:
 
     canvas = Canvas(WIDTH, HEIGHT)
     thumbnail = thumbnail_picture(preset.card.get(THUMBNAIL, ""))
-    _words(canvas, preset, WIDTH - _EDGE - (0 if thumbnail is None else _SIDE + 32))
+    _words(canvas, preset, WIDTH - _MARGIN - (0 if thumbnail is None else _THUMBNAIL_SIDE + 32))
     _chart(canvas, preset)
     picture = canvas.image()
     if thumbnail is not None:
-        thumbnail = ImageOps.contain(thumbnail, (_SIDE, _SIDE))
-        picture.paste(thumbnail, (WIDTH - _EDGE - thumbnail.width, 44))
+        thumbnail = ImageOps.contain(thumbnail, (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+        picture.paste(thumbnail, (WIDTH - _MARGIN - thumbnail.width, 44))
     info = PngInfo()
-    for name in RECIPE:
+    for name in WORKFLOW_KEYS:
         if (text := preset.card.get(name, "")) and text.isascii():
             info.add_text(name, text)
     if file:
-        info.add_text(CARRIED, base64.b64encode(file).decode())
+        info.add_text(PNG_KEYWORD, base64.b64encode(file).decode())
     png = io.BytesIO()
     picture.save(png, "PNG", pnginfo=info)
     return png.getvalue()
 
 
 def _words(canvas: Canvas, preset, right: float) -> None:
-    width, card = right - _EDGE, preset.card
+    width, card = right - _MARGIN, preset.card
 
     def line(y: float, text: str, size: float, colour=INK) -> None:
-        canvas.text(_EDGE, y, canvas.fitted(text, size, width), size, colour)
+        canvas.text(_MARGIN, y, canvas.fitted(text, size, width), size, colour)
 
     line(66, clean(card.get("modelspec.title", ""), 120) or "Q-Sched preset", 36)
     line(114, bound_text(preset), 19)
@@ -98,7 +98,7 @@ def _words(canvas: Canvas, preset, right: float) -> None:
     credits = clean(card.get("modelspec.author", ""), 80), clean(card.get("modelspec.license", ""), 80)
     line(246, "  ·  ".join(filter(None, credits)), 16, FAINT)
     line(274, notes_of(preset), 16, FAINT)
-    canvas.text(WIDTH - _EDGE, HEIGHT - 34, "Q-Sched preset for ComfyUI", 16, FAINT, anchor="rm")
+    canvas.text(WIDTH - _MARGIN, HEIGHT - 34, "Q-Sched preset for ComfyUI", 16, FAINT, anchor="rm")
 
 
 def _chart(canvas: Canvas, preset) -> None:
@@ -133,7 +133,7 @@ def _chart(canvas: Canvas, preset) -> None:
     push = max(0.0, (20 - (below - above)) / 2)
     for (height, name, colour), way in zip(ends, (-1, 1), strict=True):
         canvas.text(_RIGHT + 30, height + way * push, name, 17, colour)
-    every_nth = -(-count // _MOST_SHOWN)
+    every_nth = -(-count // _MAX_SIGMA_LABELS)
     for step in range(0, count, every_nth):
         canvas.text(x(step), _BOTTOM + 28, f"{preset.sigmas[step]:.3g}", 14, FAINT, anchor="mm")
     canvas.text(_LEFT - 30, _BOTTOM + 28, "sigma", 14, FAINT, anchor="rm")

@@ -16,7 +16,7 @@ from ..host.page_requests import json_object, post_route, read_body, refusal
 from ..host.server import page_server
 from . import files, pages, trash
 
-MOST_JSON, MOST_FILE = 256 * 1024, 4 * 1024**2
+MAX_JSON_BYTES, MAX_FILE_BYTES = 256 * 1024, 4 * 1024**2
 """Bytes. A preset has 1 MiB of header and some values; a picture that carries one has a third more, and itself."""
 
 CHUNK_BYTES = 64 * 1024
@@ -89,7 +89,7 @@ async def _answer(work: Callable[[], dict]) -> web.Response:
 async def _json(request: web.Request) -> dict:
     if request.content_type != "application/json":
         raise refusal(web.HTTPUnsupportedMediaType, "send JSON.")
-    question = json_object(await read_body(request.content.iter_chunked(CHUNK_BYTES), MOST_JSON))
+    question = json_object(await read_body(request.content.iter_chunked(CHUNK_BYTES), MAX_JSON_BYTES))
     if question is None:
         raise refusal(web.HTTPBadRequest, "this is no JSON object.")
     return question
@@ -101,7 +101,7 @@ async def _file(request: web.Request) -> tuple[str, bytes]:
     try:
         part = await (await request.multipart()).next()
         name = getattr(part, "filename", None)
-        content = await read_body(_chunks(part), MOST_FILE) if name else b""
+        content = await read_body(_chunks(part), MAX_FILE_BYTES) if name else b""
     # What aiohttp raises for a body that is not what its header says: parts without an end, broken or endless headers.
     except (ValueError, AssertionError, HttpProcessingError, ClientPayloadError):
         raise refusal(web.HTTPBadRequest, "the file did not arrive whole.") from None

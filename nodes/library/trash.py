@@ -11,10 +11,10 @@ import folder_paths
 
 from ...qsched_core import PresetError
 from ...qsched_core.atomic import creating, write_new
-from ..host.folders import FOLDER, SUFFIX, file_path, is_shipped
+from ..host.folders import PRESETS_FOLDER, SUFFIX, file_path, is_shipped
 from .files import unwritable
 
-MOST = 100
+MAX_DELETED = 100
 """Deleted presets that can come back: small files, of which the oldest go first."""
 
 _TOKEN = re.compile(r"[0-9a-f]{32}")
@@ -26,7 +26,7 @@ def delete(name: str) -> str:
     Raises:
         PresetError: no such preset, one that came with the pack, a folder that cannot be written to.
     """
-    path = file_path(FOLDER, name)
+    path = file_path(PRESETS_FOLDER, name)
     if is_shipped(path):
         raise PresetError("this preset came with the pack.", "leave it: it is never chosen by itself")
     token = secrets.token_hex(16)
@@ -83,7 +83,7 @@ def _origin(token: str) -> Path:
 def _sweep() -> None:
     """The oldest go; a file that another process has just taken away is no fault."""
     origins = sorted(_folder().glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-    for origin in origins[:-MOST]:
+    for origin in origins[:-MAX_DELETED]:
         _forget(origin.stem)
 
 

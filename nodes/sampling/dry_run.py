@@ -23,16 +23,16 @@ from ...qsched_core import SamplingError
 
 OFF_SCHEDULE = 0.02
 """Samplers may shave this part off a sigma (the host moves a flow's first sigma from 1 to 0.9999)."""
-MOST_EVALUATIONS = 8
+MAX_EVALUATIONS = 8
 """Per step; no sampler of a fixed schedule needs more than three."""
 
-_MENU = {"unipc": "uni_pc", "unipc_bh2": "uni_pc_bh2"}
+_MENU_NAMES = {"unipc": "uni_pc", "unipc_bh2": "uni_pc_bh2"}
 """Functions that menus call otherwise."""
 
-_NEAREST = {"uni_pc": "dpmpp_2m", "uni_pc_bh2": "dpmpp_2m", "dpm_fast": "dpmpp_2m", "dpm_adaptive": "dpmpp_2m"}
-_NEAREST |= {"sa_solver": "er_sde", "sa_solver_pece": "er_sde"}
+_NEAREST_SAMPLERS = {"uni_pc": "dpmpp_2m", "uni_pc_bh2": "dpmpp_2m", "dpm_fast": "dpmpp_2m", "dpm_adaptive": "dpmpp_2m"}
+_NEAREST_SAMPLERS |= {"sa_solver": "er_sde", "sa_solver_pece": "er_sde"}
 
-_NAMELESS = {"<lambda>", "sample", "sampler", "sampler_function", "wrapped", "wrapper", "inner", "_"}
+_INNER_FUNCTION_NAMES = {"<lambda>", "sample", "sampler", "sampler_function", "wrapped", "wrapper", "inner", "_"}
 """What functions inside functions are called: the outer one has the sampler's name."""
 
 
@@ -60,13 +60,14 @@ def name_of(function: Callable) -> str:
         function = function.func
     name = getattr(function, "__name__", type(function).__name__)
     outer, inside, _ = getattr(function, "__qualname__", name).rpartition(".<locals>.")
-    if inside and name in _NAMELESS:
+    if inside and name in _INNER_FUNCTION_NAMES:
         name = outer.rpartition(".")[2]
-    return _MENU.get(name := name.removeprefix("sample_").removesuffix("_function"), name)
+    return _MENU_NAMES.get(name := name.removeprefix("sample_").removesuffix("_function"), name)
 
 
 _rehearsals: dict[tuple, Rehearsal] = {}
 _MAX_REHEARSALS = 16
+"""Remembered: a graph samples with one or two schedules, a calibration with one."""
 
 
 def rehearse(
@@ -101,7 +102,7 @@ def _rehearse(function, model, x: Tensor, sigmas: Tensor, extra_args, options) -
         stand = _Stand(
             model, len(extra_args.get("model_options", {}).get("sampler_post_cfg_function", [])), rows_by_evaluation
         )
-        stand.remaining = MOST_EVALUATIONS * len(run)
+        stand.remaining = MAX_EVALUATIONS * len(run)
         with _same_random_numbers(x.device):
             last = function(
                 stand, start.clone(), sigmas.clone(), extra_args={**extra_args, "denoise_mask": None},
@@ -144,7 +145,9 @@ def _same_random_numbers(device: torch.device) -> Iterator[None]:
 
 
 def _refused(name: str, reason: str) -> SamplingError:
-    return SamplingError(f"sampler {name} {reason}.", f"use {_NEAREST.get(name, 'euler')}", name=name, reason=reason)
+    return SamplingError(
+        f"sampler {name} {reason}.", f"use {_NEAREST_SAMPLERS.get(name, 'euler')}", name=name, reason=reason
+    )
 
 
 def _openings(stand: _Stand, run: list[float]) -> list[int]:

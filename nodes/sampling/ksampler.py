@@ -14,7 +14,7 @@ import nodes as host_nodes
 
 from ...qsched_core import CalibrationError, SamplingError
 from ...qsched_core.schedule import check_schedule, schedule_name
-from .sampler_menu import REFUSED, sampler_names, sampler_object
+from .sampler_menu import UNDRIVABLE_SAMPLERS, sampler_names, sampler_object
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.sampler not in sampler_names():
-            problem = "cannot be driven by Q-Sched" if self.sampler in REFUSED else "is not known"
+            problem = "cannot be driven by Q-Sched" if self.sampler in UNDRIVABLE_SAMPLERS else "is not known"
             raise SamplingError(f"sampler {self.sampler!r} {problem}.", "use one of the node's list", name=self.sampler)
 
     def sigmas(self, model) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ from ..host.model_info import describe
 from ..host.reports import keep_note
 from .driver import Choose, drive
 
-KEY = "qsched"
+WRAPPER_KEY = "qsched"
 
 
 def apply_coefficients(model, coefficients: Coefficients, sigmas: Sequence[float]):
@@ -94,9 +94,9 @@ def sampler_with(sampler, use: PresetUse):
 
 def _patched(model, choose: Choose | None):
     clone = model.clone()
-    clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+    clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY)
     if choose is not None:
-        clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _Outer(choose))
+        clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, _Outer(choose))
     return clone
 
 

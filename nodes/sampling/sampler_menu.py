@@ -9,7 +9,7 @@ from comfy.samplers import KSAMPLER
 
 from ...qsched_core import Coefficients, SamplingError, sample
 
-REFUSED = ("dpm_fast", "dpm_adaptive", "sa_solver", "sa_solver_pece", "uni_pc", "uni_pc_bh2")
+UNDRIVABLE_SAMPLERS = ("dpm_fast", "dpm_adaptive", "sa_solver", "sa_solver_pece", "uni_pc", "uni_pc_bh2")
 """Stock samplers that a rehearsal refuses; only so that menus do not offer them. A test holds both together."""
 TCD_ETA = 0.3
 """The TCD paper's default gamma."""
@@ -18,7 +18,7 @@ TCD_ETA = 0.3
 def sampler_names() -> list[str]:
     """Menu order: what few-step models use first, then the host's own order."""
     first = ["euler", "euler_ancestral", "lcm", "tcd", "res_multistep", "dpmpp_2m", "er_sde"]
-    return first + [name for name in comfy.samplers.SAMPLER_NAMES if name not in (*first, *REFUSED)]
+    return first + [name for name in comfy.samplers.SAMPLER_NAMES if name not in (*first, *UNDRIVABLE_SAMPLERS)]
 
 
 def sampler_object(name: str) -> KSAMPLER:

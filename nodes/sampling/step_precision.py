@@ -12,7 +12,7 @@ from comfy.patcher_extension import WrappersMP
 from ...qsched_core.precision import last_step_bits
 from ...qsched_core.quant import least_activation_bits
 
-KEY = "qsched_precision"
+WRAPPER_KEY = "qsched_precision"
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class LastSteps:
 
 def put_last_steps(model, count: int) -> None:
     """From now on this MODEL, and clones of it, sample their last ``count`` steps so. 0: as the others."""
-    model.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, KEY)
+    model.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY)
     if count:
-        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, LastSteps(count))
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, LastSteps(count))
 
 
 def last_steps_of(model) -> int:
     """What ``put_last_steps`` left on a MODEL."""
-    return next((wrapper.count for wrapper in model.get_wrappers(WrappersMP.APPLY_MODEL, KEY)), 0)
+    return next((wrapper.count for wrapper in model.get_wrappers(WrappersMP.APPLY_MODEL, WRAPPER_KEY)), 0)

@@ -18,10 +18,10 @@ from ...qsched_core.atomic import replacing, write_new
 
 SIDES = ("left", "right")
 CHOICES = (*SIDES, "skip")
-MOST_PAIRS, MOST_SHOWN, MOST_NODES = 200, 16, 64
+MAX_PAIRS, MAX_PICTURE_SETS, MAX_NODES = 200, 16, 64
 """Pairs of a ballot, and ballots and nodes that are kept in memory; the oldest go first."""
 
-_KEY = re.compile(r"[0-9a-f]{64}")
+_KEY_PATTERN = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Ballots:
         """Takes the pictures of an open ballot; those of the oldest one are deleted."""
         with self._lock:
             self._shown[key] = display
-            while len(self._shown) > MOST_SHOWN:
+            while len(self._shown) > MAX_PICTURE_SETS:
                 old, oldest = self._shown.popitem(last=False)
                 self._ballots.pop(old, None)
                 for path in (path for pair in oldest.files for path in pair):
@@ -163,7 +163,7 @@ class Ballots:
         with self._lock:
             self._nodes[workflow, node] = key
             self._nodes.move_to_end((workflow, node))
-            while len(self._nodes) > MOST_NODES:
+            while len(self._nodes) > MAX_NODES:
                 self._nodes.popitem(last=False)
 
     def noted(self, workflow: str) -> list[dict]:
@@ -178,7 +178,7 @@ class Ballots:
             return 0
 
     def _find(self, key: str) -> Ballot | None:
-        if not isinstance(key, str) or not _KEY.fullmatch(key):
+        if not isinstance(key, str) or not _KEY_PATTERN.fullmatch(key):
             return None
         return self._ballots.get(key) or self._read(key)
 
@@ -187,7 +187,7 @@ class Ballots:
         try:
             content = json.loads(path.read_text("utf-8"))
             ballot = Ballot(tuple(content["sides"]))
-            if not 1 <= len(ballot.sides) <= MOST_PAIRS or not set(ballot.sides) <= set(SIDES):
+            if not 1 <= len(ballot.sides) <= MAX_PAIRS or not set(ballot.sides) <= set(SIDES):
                 return None
             for pair, choice in content["votes"]:
                 ballot = ballot.act(pair, choice)

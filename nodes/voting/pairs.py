@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ...qsched_core import VoteError
 from ..host.progress import NodeProgress
-from .ballots import MOST_PAIRS, Ballot
+from .ballots import MAX_PAIRS, Ballot
 
 SUBFOLDER = "qsched_arena"
-MOST_TEXT = 300
+MAX_TEXT_LENGTH = 300
 """Characters of a text beside a pair."""
 
 
@@ -37,9 +37,9 @@ def read_pairs(without: Sequence[Tensor], with_preset: Sequence[Tensor]) -> list
             without=len(first),
             with_preset=len(second),
         )
-    if not 1 <= len(first) <= MOST_PAIRS:
+    if not 1 <= len(first) <= MAX_PAIRS:
         raise VoteError(
-            f"{len(first)} pairs cannot be voted on.", f"plug in 1 to {MOST_PAIRS} pictures each", pairs=len(first)
+            f"{len(first)} pairs cannot be voted on.", f"plug in 1 to {MAX_PAIRS} pictures each", pairs=len(first)
         )
     for number, (one, other) in enumerate(zip(first, second, strict=True), 1):
         if one.shape != other.shape:
@@ -82,7 +82,7 @@ def texts_of(texts: Sequence[str], pairs: int) -> list[str]:
         raise VoteError(
             f"there are {len(texts)} texts for {pairs} pairs.", "give one text for each pair, or one for all"
         )
-    lines = [" ".join(str(text).split())[:MOST_TEXT] for text in texts] or [""]
+    lines = [" ".join(str(text).split())[:MAX_TEXT_LENGTH] for text in texts] or [""]
     return lines * pairs if len(lines) == 1 else lines
 
 

@@ -11,7 +11,7 @@ from ..host.page_requests import json_object, post_route, read_body
 from ..host.server import page_server
 from .ballots import ballots
 
-MOST_BODY = 1000
+MAX_VOTE_BYTES = 1000
 """Bytes of a vote."""
 
 
@@ -41,7 +41,7 @@ def add_arena_routes() -> None:
 
 async def _read_vote(request: web.Request) -> tuple[str, int, str]:
     try:
-        vote = json_object(await read_body(request.content.iter_chunked(MOST_BODY), MOST_BODY)) or {}
+        vote = json_object(await read_body(request.content.iter_chunked(MAX_VOTE_BYTES), MAX_VOTE_BYTES)) or {}
     except web.HTTPRequestEntityTooLarge:
         vote = {}  # no vote is as long
     values = [vote.get(name) for name in ("key", "pair", "choice")]

@@ -11,7 +11,7 @@ from ..errors import SamplingError
 from .evaluate import Run
 from .one_step import ancestral_step
 
-ER_POINTS = 200
+ER_INTEGRAL_POINTS = 200
 """Points of the ER-SDE integrals, as many as the authors take."""
 
 
@@ -136,7 +136,7 @@ def _er_scale(value: Tensor) -> Tensor:
 
 def _er_integrals(here: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
     """The integrals of 1/scale and of (lambda - here)/scale from ``there`` up to ``here``, as left sums."""
-    step = -(there - here) / float(ER_POINTS)
-    places = there + torch.arange(ER_POINTS, dtype=there.dtype, device=there.device) * step
+    step = -(there - here) / float(ER_INTEGRAL_POINTS)
+    places = there + torch.arange(ER_INTEGRAL_POINTS, dtype=there.dtype, device=there.device) * step
     scales = _er_scale(places)
     return torch.sum(1 / scales) * step, torch.sum((places - here) / scales) * step

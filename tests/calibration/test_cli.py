@@ -92,7 +92,7 @@ def test_an_accepted_calibration_writes_its_preset_and_draws(place, tmp_path, br
     output, plots = tmp_path / "out" / "mine.safetensors", tmp_path / "plots"
     code = cli.main(command(place, output, "--trials", "6", "--plots", str(plots), *FREELY))
     told = capsys.readouterr().out
-    assert code == cli.ACCEPTED, told
+    assert code == cli.EXIT_ACCEPTED, told
     preset = load_preset(output)
     assert preset.verdict == "accepted as re-tuning"
     assert not preset.coefficients.is_identity
@@ -114,7 +114,7 @@ def test_an_accepted_calibration_writes_its_preset_and_draws(place, tmp_path, br
 def test_a_gain_that_the_reference_has_as_well_is_no_repair(place, tmp_path, bright, capsys):
     """Regression: the default search signed it."""
     output = tmp_path / "mine.safetensors"
-    assert cli.main(command(place, output, "--trials", "6", "--free")) == cli.REFUSED
+    assert cli.main(command(place, output, "--trials", "6", "--free")) == cli.EXIT_REFUSED
     printed = capsys.readouterr().out
     assert load_preset(output).coefficients.is_identity
     assert "Control: the same coefficients change the reference model's JAQ by +" in printed
@@ -124,7 +124,7 @@ def test_a_gain_that_the_reference_has_as_well_is_no_repair(place, tmp_path, bri
 
 def test_no_gain_is_a_preset_of_the_identity_and_a_code_of_its_own(place, tmp_path, blind, capsys):
     output = tmp_path / "mine.safetensors"
-    assert cli.main(command(place, output)) == cli.REFUSED == 3
+    assert cli.main(command(place, output)) == cli.EXIT_REFUSED == 3
     preset = load_preset(output)
     assert preset.verdict == "identity recommended"
     assert preset.coefficients.is_identity
@@ -136,7 +136,7 @@ def test_the_same_command_once_more_only_reads(place, tmp_path, blind, monkeypat
     cli.main(command(place, output))
     first = load_preset(output)
     monkeypatch.setattr(cli, "scoring", lambda *given: (None, None))  # nothing may be scored any more
-    assert cli.main(command(place, output)) == cli.REFUSED
+    assert cli.main(command(place, output)) == cli.EXIT_REFUSED
     assert load_preset(output) == first
     names = {line.split(" in ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("qsched ")}
     assert len(names) == 1
@@ -145,7 +145,7 @@ def test_the_same_command_once_more_only_reads(place, tmp_path, blind, monkeypat
 def test_another_calibration_in_the_same_journal_is_a_study_of_its_own(place, tmp_path, blind, capsys):
     output, study = tmp_path / "mine.safetensors", str(tmp_path / "all.jsonl")
     for k in ("1", "2"):
-        assert cli.main(command(place, output, "--study", study, "--k", k)) == cli.REFUSED
+        assert cli.main(command(place, output, "--study", study, "--k", k)) == cli.EXIT_REFUSED
     capsys.readouterr()
     assert cli.main(["show", study]) == 0
     told = capsys.readouterr().out
@@ -167,12 +167,12 @@ def test_a_stop_keeps_the_best_so_far(place, tmp_path, bright, monkeypatch, caps
         return score(self, pictures, prompts)
 
     monkeypatch.setattr(ClipScorer, "score", stopping)
-    assert cli.main(command(place, output, "--trials", "6", "--no-race", *FREELY)) == cli.CANCELLED == 130
+    assert cli.main(command(place, output, "--trials", "6", "--no-race", *FREELY)) == cli.EXIT_CANCELLED == 130
     preset = load_preset(output)
     assert preset.verdict == "not validated"
     assert preset.record["search JAQ"] >= preset.record["search JAQ of identity"]
     assert "not validated" in capsys.readouterr().err
-    assert cli.main(command(place, output, "--trials", "6", "--no-race", *FREELY)) == cli.ACCEPTED
+    assert cli.main(command(place, output, "--trials", "6", "--no-race", *FREELY)) == cli.EXIT_ACCEPTED
     assert load_preset(output).verdict == "accepted as re-tuning"
     assert len(scored) == 6 + 2 + 2  # the running trial and the one after it, and the verdict
 
@@ -213,7 +213,7 @@ def test_bad_input_is_one_line_with_a_fix(place, tmp_path, blind, monkeypatch, c
     changed = [part.format(place=place, rest="") for part in changed]
     argv = command(place, tmp_path / "mine.safetensors")
     argv = [*changed[:2], *argv[2:]] if changed[0] == "run" else [*argv, *changed]
-    assert cli.main(argv) == cli.BAD_INPUT == 2
+    assert cli.main(argv) == cli.EXIT_BAD_INPUT == 2
     error = capsys.readouterr().err
     assert "Q-Sched: " in error
     assert text in error
@@ -231,10 +231,10 @@ def test_a_command_line_that_is_wrong_ends_with_2(argv, capsys):
 
 
 def test_show_names_what_is_missing(tmp_path, capsys):
-    assert cli.main(["show", str(tmp_path / "none.jsonl")]) == cli.BAD_INPUT
+    assert cli.main(["show", str(tmp_path / "none.jsonl")]) == cli.EXIT_BAD_INPUT
     assert "there is no journal 'none.jsonl'." in capsys.readouterr().err
     (tmp_path / "empty.jsonl").write_text("")
-    assert cli.main(["show", str(tmp_path / "empty.jsonl")]) == cli.BAD_INPUT
+    assert cli.main(["show", str(tmp_path / "empty.jsonl")]) == cli.EXIT_BAD_INPUT
     assert "the storage holds no study." in capsys.readouterr().err
 
 
@@ -251,7 +251,7 @@ def test_it_runs_from_a_checkout_and_a_signal_keeps_the_best(place, tmp_path):
                 assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
                 time.sleep(0.1)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == cli.CANCELLED
+            assert process.wait(60) == cli.EXIT_CANCELLED
         finally:
             process.kill()
             process.wait()

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.attack.hostile_prompts import HOSTILE
 from calibration import prompt_files
-from calibration.prompt_files import LARGEST, PromptTexts, parse_file, parse_sets, read_lines
+from calibration.prompt_files import MAX_FILE_BYTES, PromptTexts, parse_file, parse_sets, read_lines
 from qsched_core import CalibrationError, DependencyError
 
 FILES = {
@@ -225,14 +225,14 @@ def test_the_work_for_a_byte_is_bounded(case):
 def test_the_largest_hostile_file_is_read_or_refused(case):
     """A loop inside C counts as one call above: one that goes back and forth over 4 MiB would not come back at all."""
     name, text = HOSTILE[case]
-    content = text(LARGEST - 100).encode()
-    assert len(content) <= LARGEST
+    content = text(MAX_FILE_BYTES - 100).encode()
+    assert len(content) <= MAX_FILE_BYTES
     try:
         read = parse_sets(name, content)
     except CalibrationError as error:
         assert len(str(error).splitlines()[0]) <= 90
     else:
-        assert len(read.texts) <= prompt_files.MANY
+        assert len(read.texts) <= prompt_files.MAX_VALUES
 
 
 def test_the_text_of_a_node_is_read_like_a_file():

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from calibration.votes import LEAST, Votes, wins_needed
+from calibration.votes import MIN_VOTES, Votes, wins_needed
 from qsched_core import CalibrationError
 
 
@@ -67,8 +67,8 @@ def test_the_table_of_the_help_page():
     """By the binomial distribution: the smallest k with 2 P(X >= k) <= 5 %."""
     needed = {5: None, 6: 6, 8: 8, 10: 9, 12: 10, 20: 15, 30: 21, 50: 33, 100: 61, 200: 115}
     assert {decided: wins_needed(decided) for decided in needed} == needed
-    assert wins_needed(LEAST - 1) is None
-    assert wins_needed(LEAST) is not None
+    assert wins_needed(MIN_VOTES - 1) is None
+    assert wins_needed(MIN_VOTES) is not None
 
 
 def test_the_sentence_says_what_was_seen_and_what_was_missing():

@@ -354,7 +354,7 @@ def test_a_damaged_file_of_votes_begins_anew_and_breaks_nothing(ballots, tmp_pat
 
 def test_only_the_youngest_pictures_are_kept_and_their_votes_always(ballots, tmp_path):
     kept = ballots.Ballots(lambda: tmp_path / "votes")
-    keys = [f"{number:064x}" for number in range(ballots.MOST_SHOWN + 1)]
+    keys = [f"{number:064x}" for number in range(ballots.MAX_PICTURE_SETS + 1)]
     for key in keys:
         files = tuple(tmp_path / f"{key} {side}.png" for side in "ab")
         for path in files:
@@ -365,7 +365,7 @@ def test_only_the_youngest_pictures_are_kept_and_their_votes_always(ballots, tmp
     assert not list(tmp_path.glob(f"{keys[0]}*"))
     assert kept.told(keys[0])["votes"] == ["left"]
     assert kept.told(keys[0])["pictures"] == []
-    assert len(list(tmp_path.glob("*.png"))) == 2 * ballots.MOST_SHOWN
+    assert len(list(tmp_path.glob("*.png"))) == 2 * ballots.MAX_PICTURE_SETS
     assert not list((tmp_path / "votes").glob("*.tmp"))
 
 

@@ -63,7 +63,7 @@ OURS = os.path.join("models", "qsched_presets")
 def test_the_users_default_comes_first(pack, paths, tmp_path, configs, expected):
     """Regression: is_default was honoured for the host's folders and not for ours, nor any name but ours."""
     folders = pack("nodes.host.folders")
-    assert paths(*configs) == [*(str(tmp_path / name) for name in expected), str(folders.SHIPPED)]
+    assert paths(*configs) == [*(str(tmp_path / name) for name in expected), str(folders.SHIPPED_PRESETS)]
     assert folders.home("qsched_presets") == tmp_path / expected[0]
 
 

@@ -48,7 +48,9 @@ def folder(pack, tmp_path, monkeypatch) -> Path:
     files = pack("nodes.host.folders")
     place = tmp_path / "qsched_presets"
     monkeypatch.setitem(
-        folder_paths.folder_names_and_paths, files.FOLDER, ([str(place), str(files.SHIPPED)], {files.SUFFIX})
+        folder_paths.folder_names_and_paths,
+        files.PRESETS_FOLDER,
+        ([str(place), str(files.SHIPPED_PRESETS)], {files.SUFFIX}),
     )
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     return place
@@ -468,7 +470,7 @@ def test_what_came_with_the_pack_and_what_is_no_preset_cannot_be_deleted(pack, l
 
 
 def test_the_oldest_deleted_presets_go_for_good(trash, folder, monkeypatch):
-    monkeypatch.setattr(trash, "MOST", 2)
+    monkeypatch.setattr(trash, "MAX_DELETED", 2)
     tokens = []
     for number in range(4):
         qs.save_preset(preset(), folder / f"{number}.safetensors")

@@ -148,4 +148,4 @@ def test_the_menu_offers_what_can_be_driven(pack):
     names = pack("nodes.sampling.sampler_menu").sampler_names()
     assert set(names) == set(comfy.samplers.SAMPLER_NAMES) - set(REFUSED) | {"tcd"}
     assert len(names) == len(set(names))
-    assert set(pack("nodes.sampling.sampler_menu").REFUSED) == set(REFUSED)
+    assert set(pack("nodes.sampling.sampler_menu").UNDRIVABLE_SAMPLERS) == set(REFUSED)

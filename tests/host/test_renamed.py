@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = "tests/golden/object_info.json"
 
 EXAMPLE = """
-RENAMED = (
+RENAMED_NODES = (
     {
         "new_node_id": "QSchedCheck",
         "old_node_id": "QSchedDoctor",
@@ -59,7 +59,10 @@ def inputs_of(info: dict) -> set[str]:
 
 
 def test_every_promised_node_is_there_with_its_inputs_and_outputs_or_replaced(server, pack):
-    found, replaced = server.client.object_info(), {entry["old_node_id"] for entry in pack("nodes.renamed").RENAMED}
+    found, replaced = (
+        server.client.object_info(),
+        {entry["old_node_id"] for entry in pack("nodes.renamed").RENAMED_NODES},
+    )
     for name, old in promised().items():
         if name in replaced:
             continue
@@ -73,7 +76,7 @@ def test_every_promised_node_is_there_with_its_inputs_and_outputs_or_replaced(se
 
 def test_no_replacement_leads_nowhere(server, pack):
     found = server.client.object_info()
-    for entry in pack("nodes.renamed").RENAMED:
+    for entry in pack("nodes.renamed").RENAMED_NODES:
         assert entry["old_node_id"] not in found
         new = found[entry["new_node_id"]]
         assert {item["new_id"].partition(".")[0] for item in entry["input_mapping"]} <= inputs_of(new)

@@ -100,15 +100,15 @@ def test_a_prompt_without_a_page_is_shown_on_every_page(history, workflow):
 
 def test_only_so_much_is_kept(history):
     starts(history, "p", {"id": "w"})
-    everything = [float(number) for number in range(history.MOST_POINTS + 5)]
+    everything = [float(number) for number in range(history.MAX_POINTS + 5)]
     for count in (1, 2, len(everything)):
         told = tell(history, "0", "a", everything[:count])
-    assert told["count"] == history.MOST_POINTS + 5
+    assert told["count"] == history.MAX_POINTS + 5
     assert values(history)["quantised model"][0] == 5.0
-    for number in range(1, history.MOST_NODES + 1):
+    for number in range(1, history.MAX_NODES + 1):
         tell(history, str(number), "a", [1.0])
     kept = [node["node"] for node in history.told("w")]
-    assert len(kept) == history.MOST_NODES
+    assert len(kept) == history.MAX_NODES
     assert "0" not in kept
 
 
@@ -159,9 +159,9 @@ def test_a_node_of_another_kind_under_the_same_id_begins_anew_and_a_script_keeps
 
 def test_the_oldest_reports_go_first(history, reports):
     starts(history, "p", {"id": "w"})
-    for number in range(reports.MOST_NODES + 1):
+    for number in range(reports.MAX_NODES + 1):
         reports.keep_output(node(str(number)), {})
-    assert [kept["node"] for kept in reports.reports("w")] == [str(n) for n in range(1, reports.MOST_NODES + 1)]
+    assert [kept["node"] for kept in reports.reports("w")] == [str(n) for n in range(1, reports.MAX_NODES + 1)]
 
 
 def ends(history, prompt: str, workflow: str, *messages: tuple[str, dict]) -> None:

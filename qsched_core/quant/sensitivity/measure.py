@@ -32,10 +32,10 @@ from .result import LayerSensitivity, Measure, Sensitivity
 LAYERS, NETWORK = DEPTHS = ("layers", "network")
 FORMATS_TRIED = (resolve_format("w4a8"), resolve_format("w8a8"))
 
-POOL = 4
+POOL_SIZE = 4
 """Places averaged in each direction: below is texture, above is content."""
 
-GROUP, WORTH = 32, 0.5
+FINE_GROUP, MAX_ERROR_SHARE = 32, 0.5
 """A per-channel format is also tried with groups of so many columns, and stays a candidate where that leaves so small
 a part of the error. For normally distributed weights it leaves 0.65."""
 
@@ -169,10 +169,10 @@ class _Meter:
         measures = []
         for form in self.formats:
             measures.append(self._measured(name, weight, rows, form))
-            fine_form = replace(form, group_size=GROUP)
+            fine_form = replace(form, group_size=FINE_GROUP)
             if form.group_size == 0 and fine_form not in self.formats:
                 other = self._measured(name, weight, rows, fine_form)
-                if other.error < WORTH * measures[-1].error:
+                if other.error < MAX_ERROR_SHARE * measures[-1].error:
                     measures.append(other)
         measures.append(Measure(None, floats_as_half(self.root.get_submodule(name).weight), 0.0))
         return LayerSensitivity(name, tuple(weight.shape), kurtosis(weight), tuple(measures), token)
@@ -249,10 +249,10 @@ def _through_the_network(
 
 
 def _averaged(x: Tensor) -> Tensor:
-    """Means over POOL x POOL places of the last two axes (fewer at the edges), in x's shape."""
+    """Means over POOL_SIZE x POOL_SIZE places of the last two axes (fewer at the edges), in x's shape."""
     high, wide = x.shape[-2:]
-    coarse = F.avg_pool2d(x.reshape(-1, 1, high, wide), POOL, ceil_mode=True)
-    fine = coarse.repeat_interleave(POOL, -2).repeat_interleave(POOL, -1)
+    coarse = F.avg_pool2d(x.reshape(-1, 1, high, wide), POOL_SIZE, ceil_mode=True)
+    fine = coarse.repeat_interleave(POOL_SIZE, -2).repeat_interleave(POOL_SIZE, -1)
     return fine[..., :high, :wide].reshape(x.shape)
 
 
