@@ -129,7 +129,7 @@ def with_preset(demo) -> list[dict]:
     text = [[demo.text, {"pooled_output": demo.pooled}]]
     found = []
     for name, backend, twin in demo.twins():
-        ways = {"without": twin, "with": patch.apply_preset(twin, patch.PresetUse(preset))}
+        ways = {"without": twin, "with": patch.model_with(twin, patch.PresetUse(preset))}
         runs = {
             way: partial(sampling.sample_latent, patcher, recipe, 7, text, text, latent)
             for way, patcher in ways.items()

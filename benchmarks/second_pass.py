@@ -48,7 +48,7 @@ def main() -> None:
 
     own = sampling.Recipe(4, 1.0, "euler", "simple")
     preset = core.Preset(core.Coefficients.constant(4, c_x=C_X), own.sigmas(model))
-    changed = patch.apply_preset(model, patch.PresetUse(preset))
+    changed = patch.model_with(model, patch.PresetUse(preset))
     empty = torch.zeros(len(TEXTS), 16, 8, 8)
     pictures = sampled(own, model, empty)
 

@@ -8,7 +8,7 @@ from ..qsched_core import IF_DIFFERS
 from .host.progress import node_id, node_kind
 from .host.reports import keep_output
 from .library.curve import curve
-from .sampling.patch import PresetUse, apply_preset, sampler_with
+from .sampling.patch import PresetUse, model_with, sampler_with
 from .sampling.sampler_menu import TCD_ETA, tcd_sampler
 from .sockets import CATEGORY, PresetSocket
 
@@ -58,7 +58,7 @@ class QSchedApply(io.ComfyNode):
     @classmethod
     def execute(cls, model, preset, strength, if_preset_differs) -> io.NodeOutput:
         use = PresetUse(preset, strength, if_preset_differs, node_id(cls), kind=node_kind(cls))
-        patched_model = apply_preset(model, use)
+        patched_model = model_with(model, use)
         return io.NodeOutput(patched_model, ui=keep_output(cls, curve(preset, strength)))
 
 

@@ -17,7 +17,7 @@ from .voting.ballots import Ballot, Shown, ballots
 from .voting.pairs import ballot_key, read_pairs, texts_of, write_pairs
 
 NO_PRESET = ExecutionBlocker("Q-Sched: Q-Sched Arena has no preset to hand on. Fix: plug one into it")
-"""Told to whoever needs one."""
+"""What a node that needs a preset says instead of running."""
 
 
 class QSchedArena(io.ComfyNode):

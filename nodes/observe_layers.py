@@ -12,7 +12,7 @@ from .host.progress import NodeProgress, node_id
 from .host.reports import keep_output
 from .quantization.patcher import ROOT
 from .quantization.sources import is_source, require_readable
-from .quantization.study import Prompts
+from .quantization.study import StudyPrompts
 from .quantization.twin_model import Originals
 from .sampling.ksampler import Recipe
 from .sampling.sampler_menu import sampler_names
@@ -91,7 +91,7 @@ class QSchedObserve(io.ComfyNode):
         memory_gb=2.0,
         negative=None,
     ) -> io.NodeOutput:
-        prompts = Prompts(model, positive, negative, latent_image, Recipe(steps, cfg, sampler_name, scheduler))
+        prompts = StudyPrompts(model, positive, negative, latent_image, Recipe(steps, cfg, sampler_name, scheduler))
         progress = NodeProgress(node_id(cls), len(prompts) * steps)
 
         def on_call(number: int) -> None:

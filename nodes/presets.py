@@ -18,10 +18,10 @@ from .library.card import (
     gain_text,
     make_card,
     notes_of,
-    recipe,
-    recipe_allowed,
     thumbnail_uri,
     votes_text,
+    workflow_allowed,
+    workflow_fields,
 )
 from .sockets import CATEGORY, PresetSocket
 
@@ -112,24 +112,24 @@ class QSchedSavePreset(io.ComfyNode):
         picture = "" if thumbnail is None else thumbnail_uri(thumbnail)
         card_fields = {key: value for key, value in preset.card.items() if key not in WORKFLOW_KEYS}
         card = {**card_fields, **make_card(preset, name, author, license, notes, picture)}
-        workflow_fields = {}
+        workflow = {}
         if with_workflow and cls.hidden is not None:
-            workflow_fields = recipe((cls.hidden.extra_pnginfo or {}).get("workflow"), cls.hidden.prompt)
+            workflow = workflow_fields((cls.hidden.extra_pnginfo or {}).get("workflow"), cls.hidden.prompt)
         path = unused_path(PRESETS_FOLDER, name)
-        warning = _save(preset, card, workflow_fields, path)
-        if with_workflow and not recipe_allowed():
+        warning = _save(preset, card, workflow, path)
+        if with_workflow and not workflow_allowed():
             warning = "\nThe workflow is not in it: ComfyUI was started with --disable-metadata."
         text = f"Saved {shown_folder(path.parent)}/{path.name}{warning}"
         return io.NodeOutput(path.name, ui=keep_output(cls, {"text": [text]}))
 
 
-def _save(preset, card: dict[str, str], workflow_fields: dict[str, str], path) -> str:
+def _save(preset, card: dict[str, str], workflow: dict[str, str], path) -> str:
     """Writes the file, without the workflow where that is too large. What the report has to say of it."""
     try:
-        save_preset(replace(preset, card={**card, **workflow_fields}), path)
+        save_preset(replace(preset, card={**card, **workflow}), path)
         return ""
     except PresetError as error:
-        if not workflow_fields or "header_bytes" not in error.fields:
+        if not workflow or "header_bytes" not in error.fields:
             raise
     save_preset(replace(preset, card=card), path)
     return "\nThe workflow is not in it: the file would be larger than 1 MiB."

@@ -10,7 +10,7 @@ from .host.progress import node_id, node_kind
 from .host.reports import keep_note, keep_output
 from .library.curve import curve
 from .sampling.ksampler import Recipe, check_latent, sample_latent
-from .sampling.patch import PresetUse, apply_preset
+from .sampling.patch import PresetUse, model_with
 from .sampling.sampler_menu import sampler_names
 from .sockets import CATEGORY
 
@@ -85,7 +85,7 @@ class QSchedSampler(io.ComfyNode):
         check_latent(model, latent_image)
         if preset is not None:
             use = PresetUse(preset, strength, if_preset_differs, node_id(cls), scheduler, node_kind(cls))
-            model = apply_preset(model, use)
+            model = model_with(model, use)
         else:
             keep_note(node_id(cls), node_kind(cls), None)
         latent = sample_latent(model, recipe, seed, positive, negative, latent_image)

@@ -11,7 +11,7 @@ from ..calibration.plots.sensitivity import sensitivity_plot
 from ..qsched_core.quant import DEPTHS
 from .host.progress import NodeProgress, node_id
 from .host.reports import keep_output
-from .quantization.study import Prompts, check_budget, read_formats, study
+from .quantization.study import StudyPrompts, check_budget, read_formats, study
 from .sampling.ksampler import Recipe
 from .sampling.sampler_menu import sampler_names
 from .sockets import CATEGORY, ObservationSocket, PlanSocket
@@ -126,7 +126,7 @@ class QSchedSensitivity(io.ComfyNode):
             progress.total = total
             progress.update(done, text)
 
-        prompts = Prompts(model, positive, negative, latent_image, Recipe(steps, cfg, sampler_name, scheduler))
+        prompts = StudyPrompts(model, positive, negative, latent_image, Recipe(steps, cfg, sampler_name, scheduler))
         forms = read_formats(formats)
         check_budget(model, forms, average_bits)
         if observation is not None:

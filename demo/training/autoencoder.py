@@ -26,7 +26,7 @@ LATENT_NOISE = 0.08
 
 
 class Codec(nn.Module):
-    """``encode``: (B, 3, H, W) in [0, 1] -> (B, 16, H/8, W/8), about unit variance; ``decode`` is the way back."""
+    """``encode``: (B, 3, H, W) in [0, 1] -> (B, 16, H/8, W/8), about unit variance; ``decode`` is its inverse."""
 
     def __init__(self) -> None:
         super().__init__()

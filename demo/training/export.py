@@ -45,7 +45,7 @@ def write_prompts() -> None:
     rows = sample_scenes(2 * PROMPT_COUNT, torch.Generator().manual_seed(7), held_out=True)
     captions = list(dict.fromkeys(caption_of(row) for row in rows))[:PROMPT_COUNT]
     lines = ["# Captions that no net of the demo was trained on.", *captions]
-    files.PROMPT_COUNT.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    files.PROMPTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _save(tensors: dict[str, Tensor], path, what: str) -> None:

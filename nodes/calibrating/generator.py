@@ -16,7 +16,7 @@ from ...calibration.indices import noise_seed, prompt_of
 from ...qsched_core import Coefficients
 from ..host.memory import Batches
 from ..sampling.patch import apply_coefficients
-from .sampling_setup import Way
+from .sampling_setup import SamplingSetup
 
 Conditioning = list
 
@@ -35,7 +35,7 @@ class HostGenerator:
         prompts: Sequence[Conditioning],
         negative: Conditioning,
         latent: Tensor,
-        way: Way,
+        way: SamplingSetup,
         seed: int,
         batch_size: int,
         on_batch: Callable[[int], None] = lambda count: None,
@@ -88,7 +88,7 @@ class HostGenerator:
         return torch.cat(pictures)
 
     def sampled(self, model, indices: Sequence[int], sampler) -> None:
-        """Runs the pictures with another MODEL and another SAMPLER, for whoever watches from inside that SAMPLER."""
+        """Samples the pictures with another MODEL through another SAMPLER, which may record what it sees."""
         for group in self._alike(list(indices)):
             self.sample(model, group, sampler)
 

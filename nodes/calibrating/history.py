@@ -1,4 +1,4 @@
-"""What calibrations have told the page, kept for pages that are reloaded or come back from another tab."""
+"""The progress of calibrations, kept for pages that are reloaded or come back from another tab."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...qsched_core import CalibrationError
 from ...qsched_core.quant import has_few_bits
 from ..host.model_info import describe
-from .sampling_setup import Way
+from .sampling_setup import SamplingSetup
 
 PERCENTS = (0.25, 0.5, 0.75)
 """Places of the schedule at which two models must have the same noise."""
@@ -16,7 +16,7 @@ _SIGMA_TOLERANCE = 1e-3
 _FIX = "plug in the model before quantising, or an 8-bit twin of it"
 
 
-def check_reference(model, reference, way: Way) -> None:
+def check_reference(model, reference, way: SamplingSetup) -> None:
     """Before anything is sampled.
 
     Raises:

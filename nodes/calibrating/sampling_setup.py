@@ -18,7 +18,7 @@ from ..sampling.sampler_menu import sampler_object
 
 
 @dataclass(frozen=True)
-class Way:
+class SamplingSetup:
     """``sigmas`` (n + 1,) noisiest first; ``sampler`` a plain SAMPLER; ``guider`` lends its kind, its guidance and its
     other conditionings, never its MODEL or its positive. ``name`` and ``scheduler`` are what a preset is bound by."""
 
@@ -47,7 +47,7 @@ class Way:
         return guider
 
 
-def way_of(model, recipe: Recipe, sampler=None, sigmas=None, guider=None) -> Way:
+def way_of(model, recipe: Recipe, sampler=None, sigmas=None, guider=None) -> SamplingSetup:
     """What is plugged in counts; what is not comes from the names.
 
     Raises:
@@ -58,7 +58,7 @@ def way_of(model, recipe: Recipe, sampler=None, sigmas=None, guider=None) -> Way
     # A preset on the SAMPLER would win over the candidates.
     sampler = getattr(sampler, "qsched_inner", sampler)
     name = recipe.sampler if sampler is None else name_of(getattr(sampler, "sampler_function", sampler))
-    return Way(
+    return SamplingSetup(
         recipe.falling_sigmas(model) if sigmas is None else read_sigmas(sigmas),
         sampler_object(recipe.sampler) if sampler is None else sampler,
         name,

@@ -1,4 +1,4 @@
-"""A warm start: what the quantised model does on its way is shown to the full one, and closed forms compare the two."""
+"""A warm start: the full model is evaluated where the quantised one was, and closed forms compare their outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The host's server, through which the page is told and asked; a script that calls a node has none."""
+"""The host's server, through which nodes reach the page; a script that calls a node has none."""
 
 from __future__ import annotations
 

@@ -88,15 +88,15 @@ def notes_of(preset) -> str:
     return clean(" ".join(line for line in lines if line not in (facts(preset), bound_text(preset))), 600)
 
 
-def recipe_allowed() -> bool:
+def workflow_allowed() -> bool:
     """Whether files may say how they were made: not where the host was started with --disable-metadata."""
     return not getattr(args, "disable_metadata", False)
 
 
-def recipe(workflow: object, prompt: object) -> dict[str, str]:
+def workflow_fields(workflow: object, prompt: object) -> dict[str, str]:
     """The workflow of the page and the prompt that ran, as the host writes them into pictures, if it does."""
     texts = {}
-    if not recipe_allowed():
+    if not workflow_allowed():
         return texts
     for name, value in zip(WORKFLOW_KEYS, (workflow, prompt), strict=True):
         try:

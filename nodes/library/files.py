@@ -20,7 +20,7 @@ from ..host.folders import (
     shown_folder,
     unused_path,
 )
-from .card import THUMBNAIL, WORKFLOW_KEYS, clean, gain_of, recipe_allowed, safe_thumbnail
+from .card import THUMBNAIL, WORKFLOW_KEYS, clean, gain_of, safe_thumbnail, workflow_allowed
 from .picture import carried_preset, share_picture
 
 _MAX_FACTS, _MAX_PICTURES = 20_000, 1000
@@ -108,7 +108,7 @@ def picture(name: str) -> bytes:
         PresetError: no such preset.
     """
     preset = load_preset(file_path(PRESETS_FOLDER, name))
-    if not recipe_allowed():
+    if not workflow_allowed():
         preset = replace(preset, card={key: text for key, text in preset.card.items() if key not in WORKFLOW_KEYS})
     return share_picture(preset, encode_preset(preset))
 

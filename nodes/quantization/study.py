@@ -19,7 +19,7 @@ from .sources import is_source, require_readable
 from .twin_model import Originals
 
 
-class Prompts:
+class StudyPrompts:
     """What the network is shown: each entry of the conditioning by itself, all at one picture size.
 
     Raises:

@@ -30,8 +30,8 @@ Choose = Callable[[Any, str, tuple[float, ...]], Coefficients]
 class DrivenSampler(KSAMPLER):
     """A SAMPLER like the one it is made of, whose update follows ``choose``'s coefficients.
 
-    Every attribute of the inner one is kept for whoever looks. The inner SAMPLER is shared by all nodes it is plugged
-    into, so a copy is changed at each run, never the object.
+    It has every attribute of the inner one, for other code that reads them. The inner SAMPLER is shared by all nodes
+    it is plugged into, so a copy is changed at each run, never the object.
 
     Raises (when it samples):
         SamplingError: the sampler cannot be driven, or a prediction is not finite.
@@ -51,7 +51,7 @@ class DrivenSampler(KSAMPLER):
         coefficients = self.qsched_choose(model_wrap, name_of(inner.sampler_function), tuple(sigmas.tolist()))
         if coefficients.is_identity:
             return inner.sample(model_wrap, sigmas, *args, **kwargs)
-        run = _Run(coefficients, model_wrap.inner_model.model_sampling)
+        run = _DrivenRun(coefficients, model_wrap.inner_model.model_sampling)
         sampler = copy.copy(inner)
         sampler.sampler_function = run.driven(inner.sampler_function)
         return sampler.sample(_Guider(model_wrap, run), sigmas, *args, **kwargs)
@@ -65,7 +65,7 @@ def drive(sampler, choose: Choose) -> DrivenSampler:
     return DrivenSampler(sampler, choose)
 
 
-class _Run:
+class _DrivenRun:
     """One run of one sampler: the step of the moment, and the two lines applied to it."""
 
     def __init__(self, coefficients: Coefficients, sampling: Any):
@@ -135,7 +135,7 @@ def _other_steps() -> SamplingError:
 class _Proxy:
     """Looks like its target in every attribute, read and written."""
 
-    def __init__(self, target: Any, run: _Run):
+    def __init__(self, target: Any, run: _DrivenRun):
         object.__setattr__(self, "_own", (target, run))
 
     def __getattr__(self, name: str) -> Any:

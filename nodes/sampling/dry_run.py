@@ -137,7 +137,7 @@ def _same_random_numbers(device: torch.device) -> Iterator[None]:
     module = getattr(torch, device.type, None)
     own = hasattr(module, "get_rng_state") and hasattr(module, "manual_seed")
     with torch.random.fork_rng([device] if own else [], device_type=device.type if own else "cuda"):
-        # Not torch.manual_seed: it would seed accelerators that nobody restores.
+        # Not torch.manual_seed: it would seed accelerators too, whose state is not restored here.
         torch.default_generator.manual_seed(0)
         if own:
             module.manual_seed(0)
@@ -191,7 +191,7 @@ class _TooMany(Exception):
 
 @dataclass
 class _Stand:
-    """Stands in for the model: predicts zero, notes every call, and spoils the tensors it is told to.
+    """Stands in for the model: predicts zero, notes every call, and overwrites one row of some of the tensors.
 
     ``rows_to_spoil`` maps an evaluation to the row it spoils. Row 0 becomes zero and must stay zero: a sampler that
     still changes it keeps a copy of the start. The others become NaN, because a multistep sampler may rightly remember

@@ -72,7 +72,7 @@ class PresetUse:
         return self.preset.coefficients.blend(self.strength).is_identity
 
 
-def apply_preset(model, use: PresetUse):
+def model_with(model, use: PresetUse):
     """A clone of the MODEL that samples with a preset. An earlier one on it is replaced."""
     if use.changes_nothing:
         use.show(None)

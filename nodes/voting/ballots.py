@@ -28,7 +28,7 @@ _KEY_PATTERN = re.compile(r"[0-9a-f]{64}")
 class Ballot:
     """``sides``: where the preset's picture is, per pair; ``votes``: (pair, choice) in the order they were cast.
 
-    The result of an open ballot is told to nobody: who saw it could stop when it pleases.
+    Nobody sees the result of an open ballot: a voter who saw it could stop at the moment that pleases.
     """
 
     sides: tuple[str, ...]
@@ -37,7 +37,7 @@ class Ballot:
 
     @classmethod
     def draw(cls, pairs: int) -> Ballot:
-        """Every pair's side by a coin that nobody can foresee."""
+        """The preset's side of each pair is drawn from the system's secure generator."""
         return cls(tuple(secrets.choice(SIDES) for _ in range(pairs)))
 
     @property

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..coefficients import Coefficients
 from ..errors import CoefficientError, SamplingError
 from ..precision import Precision
-from .evaluate import Model, NoiseSampler, Run, ZeroDenoised, check_finite, noise_or_flow
+from .evaluate import Model, NoiseSampler, SamplerRun, ZeroDenoised, check_finite, noise_or_flow
 from .multistep import dpmpp_2m, er_sde, res_multistep
 from .one_step import euler, euler_ancestral, lcm, tcd
 
@@ -93,7 +93,7 @@ def sample(
         )
     fresh = noise_sampler or (lambda sigma, sigma_next: torch.randn_like(x))
     bits = None if precision is None else precision.for_sigmas(sigmas.tolist())
-    run = Run(model, coefficients, sigmas, flow, fresh, zero_denoised, callback, bits)
+    run = SamplerRun(model, coefficients, sigmas, flow, fresh, zero_denoised, callback, bits)
     return _STEPPERS[name](run, x, **options)
 
 

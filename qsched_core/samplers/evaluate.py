@@ -30,7 +30,7 @@ def noise_or_flow(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Run:
+class SamplerRun:
     """What one run of a sampler is made of. Samplers loop over ``steps`` and call ``evaluate`` once in each."""
 
     model: Model

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SamplingError
-from .evaluate import Run
+from .evaluate import SamplerRun
 from .one_step import ancestral_step
 
 ER_INTEGRAL_POINTS = 200
@@ -25,7 +25,7 @@ def _sigma(value: Tensor) -> Tensor:
     return value.neg().exp()
 
 
-def dpmpp_2m(run: Run, x: Tensor) -> Tensor:
+def dpmpp_2m(run: SamplerRun, x: Tensor) -> Tensor:
     """DPM-Solver++(2M) of Lu et al. (arXiv 2211.01095); first and last step are of order one."""
     sigmas, before = run.sigmas, None
     for i in range(run.steps):
@@ -40,7 +40,7 @@ def dpmpp_2m(run: Run, x: Tensor) -> Tensor:
     return x
 
 
-def res_multistep(run: Run, x: Tensor, *, eta: float = 0.0, s_noise: float = 1.0) -> Tensor:
+def res_multistep(run: SamplerRun, x: Tensor, *, eta: float = 0.0, s_noise: float = 1.0) -> Tensor:
     """The multistep form of RES (Zhang et al., arXiv 2308.02157), of order two; first and last step are Euler's.
 
     ``eta`` > 0 steps to sigma_down and adds fresh noise, multiplied by ``s_noise``: 1 is ComfyUI's
@@ -73,7 +73,7 @@ def _res_weights(h: Tensor, c2: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def er_sde(
-    run: Run, x: Tensor, *, s_noise: float = 1.0, max_stage: int = 3, first_sigma: float | None = None
+    run: SamplerRun, x: Tensor, *, s_noise: float = 1.0, max_stage: int = 3, first_sigma: float | None = None
 ) -> Tensor:
     """VP ER-SDE-Solver-3 (Cui et al., arXiv 2309.06169), with the noise scale its authors recommend.
 
@@ -114,7 +114,7 @@ def er_sde(
     return x
 
 
-def _below_one(run: Run, first_sigma: float | None) -> Run:
+def _below_one(run: SamplerRun, first_sigma: float | None) -> SamplerRun:
     """The run with a first sigma whose signal-to-noise ratio exists."""
     if not run.flow or run.sigmas[0] < 1:
         return run

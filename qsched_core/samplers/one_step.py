@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SamplingError
-from .evaluate import Run
+from .evaluate import SamplerRun
 
 
 def ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor | float]:
@@ -17,7 +17,7 @@ def ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tenso
     return (sigma_next**2 - sigma_up**2) ** 0.5, sigma_up
 
 
-def euler(run: Run, x: Tensor) -> Tensor:
+def euler(run: SamplerRun, x: Tensor) -> Tensor:
     """Algorithm 2 (Euler steps) of Karras et al. (arXiv 2206.00364); flow models take the same step."""
     sigmas = run.sigmas
     for i in range(run.steps):
@@ -27,7 +27,7 @@ def euler(run: Run, x: Tensor) -> Tensor:
     return x
 
 
-def euler_ancestral(run: Run, x: Tensor, *, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
+def euler_ancestral(run: SamplerRun, x: Tensor, *, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
     """Euler to sigma_down, then fresh noise up to the next sigma (k-diffusion)."""
     if run.flow:
         return _euler_ancestral_flow(run, x, eta, s_noise)
@@ -45,7 +45,7 @@ def euler_ancestral(run: Run, x: Tensor, *, eta: float = 1.0, s_noise: float = 1
     return x
 
 
-def _euler_ancestral_flow(run: Run, x: Tensor, eta: float, s_noise: float) -> Tensor:
+def _euler_ancestral_flow(run: SamplerRun, x: Tensor, eta: float, s_noise: float) -> Tensor:
     """The ancestral step on x = (1-sigma)·x0 + sigma·noise: step below the next sigma, rescale, add fresh noise."""
     sigmas = run.sigmas
     for i in range(run.steps):
@@ -63,7 +63,7 @@ def _euler_ancestral_flow(run: Run, x: Tensor, eta: float, s_noise: float) -> Te
     return x
 
 
-def lcm(run: Run, x: Tensor, *, s_noise: float = 1.0) -> Tensor:
+def lcm(run: SamplerRun, x: Tensor, *, s_noise: float = 1.0) -> Tensor:
     """Multistep consistency sampling (Luo et al., arXiv 2310.04378): to x0, and fresh noise up to the next sigma.
 
     ``s_noise`` multiplies the fresh noise. Only D' of the scaled pair enters: x itself is dropped at each step.
@@ -78,7 +78,7 @@ def lcm(run: Run, x: Tensor, *, s_noise: float = 1.0) -> Tensor:
     return x
 
 
-def tcd(run: Run, x: Tensor, *, eta: float = 0.3, table: Tensor | None = None) -> Tensor:
+def tcd(run: SamplerRun, x: Tensor, *, eta: float = 0.3, table: Tensor | None = None) -> Tensor:
     """Strategic stochastic sampling of Trajectory Consistency Distillation (Zheng et al., arXiv 2402.19159).
 
     Down to sigma_s, below the next sigma, then fresh noise up to it. ``eta`` in [0, 1] is the paper's gamma: 0 steps
@@ -108,7 +108,7 @@ def tcd(run: Run, x: Tensor, *, eta: float = 0.3, table: Tensor | None = None) -
     return x
 
 
-def _lower_sigmas(run: Run, eta: float, table: Tensor | None) -> Tensor:
+def _lower_sigmas(run: SamplerRun, eta: float, table: Tensor | None) -> Tensor:
     """sigma_s (n,) of each of the n steps, at most the sigma that the step leads to."""
     after = run.sigmas[1:]
     if not 0 <= eta <= 1:

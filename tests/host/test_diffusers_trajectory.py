@@ -89,7 +89,7 @@ def test_the_same_preset_takes_the_same_path(pack, tiny, tmp_path, name):
     preset = load_preset(tmp_path / "shared.safetensors")
 
     recorder, patch = Recorder(), pack("nodes.sampling.patch")
-    driven = patch.apply_preset(recorder.watch(model), patch.PresetUse(preset, if_differs="refuse"))
+    driven = patch.model_with(recorder.watch(model), patch.PresetUse(preset, if_differs="refuse"))
     data = tiny.inputs()
     ours = tiny.run(driven, pack("nodes.sampling.sampler_menu").sampler_object(sampler_name), sigmas)
 

@@ -169,7 +169,7 @@ def test_the_plan_is_studied_on_the_same_observation(pack, inputs, observation, 
 
         return drive
 
-    monkeypatch.setattr(sensitivity.Prompts, "sampled", refuse)
+    monkeypatch.setattr(sensitivity.StudyPrompts, "sampled", refuse)
     common = {**inputs, "average_bits": 5.0, "formats": "w4a8, w8a8"}
     for depth in ("layers", "network"):
         plan, text, _ = sensitivity.QSchedSensitivity.execute(**common, depth=depth, observation=observation[0]).args

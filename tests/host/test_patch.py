@@ -57,7 +57,7 @@ def test_three_doors_give_the_same_picture(pack, tiny, model, preset):
     through_model = tiny.run(on_model, stock("euler_ancestral"), sigmas, noise=noise)
     through_sampler = tiny.run(model, on_sampler, sigmas, noise=noise)
     in_one = sampling.sample_latent(
-        patch.apply_preset(model, patch.PresetUse(preset)),
+        patch.model_with(model, patch.PresetUse(preset)),
         sampling.Recipe(tiny.STEPS, 1.0, "euler_ancestral", "simple"),
         5, data["positive"], data["negative"], {"samples": data["latent_image"]},
     )["samples"]  # fmt: skip
@@ -97,7 +97,7 @@ def test_identity_is_the_stock_sampler_bit_for_bit(pack, tiny, model, name):
     plain = tiny.run(model, sampler, sigmas)
     identity = core.Preset(core.Coefficients.identity(4), tuple(sigmas.tolist()))
     for use in (patch.PresetUse(identity), patch.PresetUse(identity, 0.0)):
-        patched = patch.apply_preset(model, use)
+        patched = patch.model_with(model, use)
         assert "qsched" not in patched.wrappers.get("outer_sample", {})
         assert patch.sampler_with(sampler, use) is sampler
         assert same_bits(tiny.run(patched, sampler, sigmas), plain)
@@ -125,7 +125,7 @@ def test_a_part_of_the_schedule_uses_its_own_coefficients(pack, tiny, model, pre
     """Start and end steps hide the global step: the part is found in the preset's schedule, and is no difference."""
     patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     sigmas = tiny.schedule(model)
-    whole = patch.apply_preset(model, patch.PresetUse(preset, if_differs="refuse"))
+    whole = patch.model_with(model, patch.PresetUse(preset, if_differs="refuse"))
     first, last = sigmas[:3], sigmas[2:]
     c_x, c_eps = COEFFICIENTS
     for part, own in ((first, slice(0, 2)), (last, slice(2, 4))):
@@ -159,9 +159,9 @@ def test_the_last_patch_counts_and_shared_samplers_stay_clean(pack, tiny, model,
     before = dict(vars(sampler))
     plain = tiny.run(model, sampler, sigmas)
     use = patch.PresetUse(preset)
-    changed = tiny.run(patch.apply_preset(model, use), sampler, sigmas)
+    changed = tiny.run(patch.model_with(model, use), sampler, sigmas)
     other = patch.apply_coefficients(model, core.Coefficients.ramp(4, c_eps=(0.5, 1.0)), sigmas.tolist())
-    assert same_bits(tiny.run(patch.apply_preset(other, use), sampler, sigmas), changed)
+    assert same_bits(tiny.run(patch.model_with(other, use), sampler, sigmas), changed)
     back = patch.apply_coefficients(other, core.Coefficients.identity(4), sigmas.tolist())
     assert same_bits(tiny.run(back, sampler, sigmas), plain)
     twice = patch.sampler_with(patch.sampler_with(sampler, patch.PresetUse(preset, 0.3)), use)
@@ -179,7 +179,7 @@ def test_what_differs_is_said_and_the_choice_is_followed(pack, tiny, flow, caplo
     sigmas = tiny.schedule(flow)
 
     def with_choice(choice):
-        return tiny.run(patch.apply_preset(flow, patch.PresetUse(preset, 1.0, choice)), stock("euler"), sigmas, cfg=2.0)
+        return tiny.run(patch.model_with(flow, patch.PresetUse(preset, 1.0, choice)), stock("euler"), sigmas, cfg=2.0)
 
     with pytest.raises(core.PresetError, match="does not fit") as caught:
         with_choice("refuse")
@@ -206,7 +206,7 @@ def test_a_preset_for_ddim_fits_ddim(pack, tiny, flow, caplog):
     for name in ("ddim", "euler"):
         preset = core.Preset(core.Coefficients(*COEFFICIENTS), tuple(sigmas.tolist()), core.Binding(sampler=name))
         use = patch.PresetUse(preset, if_differs="refuse")
-        tiny.run(patch.apply_preset(flow, use), stock(name), sigmas)
+        tiny.run(patch.model_with(flow, use), stock(name), sigmas)
     assert "differs" not in caplog.text
 
 
@@ -241,9 +241,9 @@ def test_a_prediction_that_is_not_finite_names_its_step(pack, tiny, model, prese
     poisoned.set_model_sampler_post_cfg_function(poison)
     on_sampler = patch.sampler_with(stock("euler"), patch.PresetUse(preset))
     for broken, sampler in (
-        (patch.apply_preset(poisoned, patch.PresetUse(preset)), stock("euler")),
+        (patch.model_with(poisoned, patch.PresetUse(preset)), stock("euler")),
         (poisoned, on_sampler),
-        (patch.apply_preset(poisoned, patch.PresetUse(preset)), stock("euler_cfg_pp")),
+        (patch.model_with(poisoned, patch.PresetUse(preset)), stock("euler_cfg_pp")),
     ):
         with pytest.raises(core.SamplingError, match=r"step 3 \(sigma .* c_x 1\.02, c_eps 1\.04\) is not") as caught:
             tiny.run(broken, sampler, sigmas)
@@ -264,7 +264,7 @@ def test_what_cannot_be_driven_is_refused(pack, tiny, flow):
     with pytest.raises(core.SamplingError, match="Other cannot be driven"):
         patch.sampler_with(Other(), use)
     with pytest.raises(core.SamplingError, match="Other cannot be driven"):
-        tiny.run(patch.apply_preset(flow, use), Other(), sigmas)
+        tiny.run(patch.model_with(flow, use), Other(), sigmas)
     for wrong in ("a text", None, 3):
         with pytest.raises(core.PresetError, match="is not a Q-Sched preset"):
             patch.PresetUse(wrong)
@@ -417,7 +417,7 @@ def test_a_sampler_is_called_what_its_pack_calls_it(pack):
 def test_what_is_no_schedule_is_named_as_that(pack, tiny, flow, preset, refused, sigmas, told):
     core, patch = pack("qsched_core"), pack("nodes.sampling.patch")
     for driven, sampler in (
-        (patch.apply_preset(flow, patch.PresetUse(preset)), stock("euler")),
+        (patch.model_with(flow, patch.PresetUse(preset)), stock("euler")),
         (flow, patch.sampler_with(stock("euler"), patch.PresetUse(preset))),
     ):
         with refused(core.SamplingError, told):
@@ -427,7 +427,7 @@ def test_what_is_no_schedule_is_named_as_that(pack, tiny, flow, preset, refused,
 def test_two_equal_sigmas_are_a_schedule(pack, tiny, flow, preset):
     """Long schedules repeat some: stock samplers pass over them."""
     patch = pack("nodes.sampling.patch")
-    driven = patch.apply_preset(flow, patch.PresetUse(preset))
+    driven = patch.model_with(flow, patch.PresetUse(preset))
     assert tiny.run(driven, stock("euler"), torch.tensor([1.0, 0.5, 0.5, 0.0])).isfinite().all()
 
 

@@ -71,7 +71,7 @@ def made(request, node, source, positive):
 @pytest.fixture(scope="module")
 def study(pack, source, positive):
     sensitivity = pack("nodes.quantization.study")
-    prompts = sensitivity.Prompts(
+    prompts = sensitivity.StudyPrompts(
         source, positive, None, latent(), pack("nodes.sampling.ksampler").Recipe(4, 1, "euler", "simple")
     )
     forms = sensitivity.read_formats("w4a8, w8a8")
@@ -266,7 +266,7 @@ def test_a_lora_is_sampled_with_and_the_weights_below_it_are_judged(pack, node, 
     recipe = pack("nodes.sampling.ksampler").Recipe(2, 1, "euler", "simple")
     found = {}
     for kind, model in (("without", source), ("with", patched)):
-        prompts = sensitivity.Prompts(model, positive[:1], None, latent(), recipe)
+        prompts = sensitivity.StudyPrompts(model, positive[:1], None, latent(), recipe)
         forms = sensitivity.read_formats("w4a8")
         layers = sensitivity.study(model, prompts.sampled(0), forms, "layers", lambda *told: None).layers
         found[kind] = {layer.name: layer for layer in layers}

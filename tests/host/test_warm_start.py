@@ -143,11 +143,11 @@ def test_models_are_left_as_they_were(pack, tiny, flow):
     core, patch = pack("qsched_core"), pack("nodes.sampling.patch")
     sigmas, studio = tiny.schedule(flow), Studio(pack, tiny, "euler")
     preset = core.Preset(core.Coefficients.constant(4, c_x=0.95, c_eps=1.1), tuple(sigmas.tolist()))
-    full = patch.apply_preset(flow, patch.PresetUse(preset))
+    full = patch.model_with(flow, patch.PresetUse(preset))
     weights = {key: value.clone() for key, value in full.model.state_dict().items()}
     before = {name: str(getattr(full, name)) for name in ("wrappers", "object_patches", "model_options", "callbacks")}
     picture = tiny.run(full, studio.sampler, sigmas)
-    quantised = patch.apply_preset(faulty(flow, lambda output, _: GAIN * output), patch.PresetUse(preset))
+    quantised = patch.model_with(faulty(flow, lambda output, _: GAIN * output), patch.PresetUse(preset))
     studio.sampler = patch.sampler_with(studio.sampler, patch.PresetUse(preset))
     found = studio.starts(quantised, full)
     assert found["PTQD slope"].c_eps == pytest.approx([1 / GAIN] * tiny.STEPS, rel=2e-5)
