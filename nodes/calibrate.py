@@ -7,21 +7,19 @@ import json
 import comfy.samplers
 from comfy_api.latest import io
 
-from ..calibration import Settings
-from ..calibration.prompt_files import parse_sets
-from ..calibration.prompts import read_prompts, select
-from ..calibration.settings import ACCEPT, AUTOMATIC, SPACES, STRATEGIES
+from ..calibration.prompts import read_prompts
+from ..calibration.settings import ACCEPT
 from ..qsched_core import CalibrationError
 from .calibrating.generator import HostGenerator, encode
+from .calibrating.options import CalibrationSettings
 from .calibrating.reference_model import check_reference
 from .calibrating.sampling_setup import way_of
 from .calibrating.scorer import load_scorer, metric_names
 from .calibrating.slider_pairs import picture_rows
-from .host.input_files import read_input
 from .host.reports import forget, keep_output
 from .sampling.ksampler import Recipe, empty_latent
 from .sampling.sampler_menu import sampler_names
-from .sockets import CATEGORY, MetricSocket, PresetSocket, PromptsSocket
+from .sockets import CATEGORY, CalibrationSettingsSocket, PresetSocket
 
 
 class QSchedCalibrate(io.ComfyNode):
@@ -67,21 +65,6 @@ class QSchedCalibrate(io.ComfyNode):
                     multiline=True,
                     tooltip="One per line; 12 or more. Half is searched on, half is kept for the verdict.",
                 ),
-                io.String.Input(
-                    "prompt_file",
-                    default="",
-                    advanced=True,
-                    tooltip="Instead: a file in ComfyUI's input folder: .txt (one per line), .csv, .yaml or .json.",
-                ),
-                io.Int.Input(
-                    # Not "seed": the front end would make a new one for every run, and no run would be resumed.
-                    "search_seed",
-                    default=0,
-                    min=0,
-                    max=2**53,
-                    advanced=True,
-                    tooltip="Of noises, of the search and of the split. The same seed finds its unfinished run again.",
-                ),
                 io.Int.Input("steps", default=4, min=1, max=1000, tooltip="As you will sample."),
                 io.Float.Input(
                     "cfg", default=1.0, min=0.0, max=100.0, step=0.1, advanced=True, tooltip="As you will sample."
@@ -97,128 +80,22 @@ class QSchedCalibrate(io.ComfyNode):
                     tooltip="An open_clip model (CLIPScore + CLIP-IQA) in your metrics folder (qsched_metrics), or the "
                     "demo's nets for the demo's pictures.",
                 ),
-                io.Combo.Input(
-                    "space",
-                    options=[AUTOMATIC, *SPACES],
-                    advanced=True,
-                    tooltip="What is searched: the first and last value of both curves, or fewer numbers. automatic: "
-                    "both ends with a reference, the first step (the paper's) without.",
-                ),
-                io.Float.Input(
-                    "radius",
-                    default=0.0,
-                    min=0.0,
-                    max=0.5,
-                    step=0.01,
-                    advanced=True,
-                    tooltip="How far from 1 a coefficient may go; 0: automatic, 0.2 with a reference, 0.1 without. "
-                    "Beyond 0.2 the scores are easily gamed.",
-                ),
-                io.Float.Input(
-                    "k",
-                    default=2.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    advanced=True,
-                    tooltip="JAQ = TC + k * IQ; 2 in the paper.",
-                ),
-                io.Int.Input(
-                    "verdict_seeds", default=4, min=1, max=100, advanced=True, tooltip="Noises per held-out prompt."
-                ),
                 io.Int.Input(
                     "batch_size", default=16, min=1, max=256, advanced=True, tooltip="Lower it if memory is short."
                 ),
                 io.String.Input("negative", default="", advanced=True, tooltip="Negative prompt; unused at cfg 1."),
-                PromptsSocket.Input(
-                    "prompt_set",
-                    optional=True,
-                    tooltip="From Q-Sched Prompts, instead of the text: lists, files, conditionings of your own, and a "
-                    "second set for the verdict.",
-                ),
-                MetricSocket.Input(
-                    "jaq_metric",
-                    optional=True,
-                    tooltip="From JAQ Metric, instead of the metric below: any TC with any IQ.",
-                ),
-                io.Sampler.Input("sampler", optional=True, tooltip="Instead of sampler_name: any SAMPLER."),
-                io.Sigmas.Input("sigmas", optional=True, tooltip="Instead of steps and scheduler: any SIGMAS."),
-                io.Guider.Input(
-                    "guider",
-                    optional=True,
-                    tooltip="Instead of cfg and negative: its kind of guidance, on this node's model and prompts.",
-                ),
-                io.Combo.Input(
-                    "strategy",
-                    options=list(STRATEGIES),
-                    optional=True,
-                    advanced=True,
-                    tooltip="guided: learns the landscape, the cheapest by far. grid: the paper's, exhaustive. "
-                    "greedy: one step after the other, needs the space table. random, tpe: to compare with.",
-                ),
-                io.Boolean.Input(
-                    "race",
-                    default=True,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Candidates that some prompts show to be worse than the best are not tried on the others.",
-                ),
-                io.Int.Input(
-                    "grid",
-                    default=10,
-                    min=2,
-                    max=200,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Of the strategy grid: points per number. The paper's script has 50.",
-                ),
-                io.Int.Input(
-                    "most_pictures",
-                    default=0,
-                    min=0,
-                    max=10_000_000,
-                    optional=True,
-                    advanced=True,
-                    tooltip="The search ends when it has made as many; 0: when all trials are done.",
-                ),
-                io.Float.Input(
-                    "most_minutes",
-                    default=0.0,
-                    min=0.0,
-                    max=100_000.0,
-                    step=1.0,
-                    optional=True,
-                    advanced=True,
-                    tooltip="The search ends after as long; 0: when all trials are done. The verdict comes on top.",
-                ),
-                io.Boolean.Input(
-                    "normalised",
-                    default=False,
-                    optional=True,
-                    advanced=True,
-                    tooltip="TC and IQ in units of what each varies by from noise to noise: k then weighs equals.",
-                ),
-                io.Boolean.Input(
-                    "warm_start",
-                    default=True,
-                    optional=True,
-                    advanced=True,
-                    tooltip="With a reference: closed-form candidates from both models' outputs are tried first.",
-                ),
-                io.Boolean.Input(
-                    "stay_near",
-                    default=True,
-                    optional=True,
-                    advanced=True,
-                    tooltip="With a reference: no candidate wins whose pictures are farther from the reference's than "
-                    "the quantised ones are.",
-                ),
                 io.Combo.Input(
                     "accept",
                     options=list(ACCEPT),
                     optional=True,
                     tooltip="repair: only what brings back what quantising took. re-tuning: also a gain that the "
                     "reference would have as well; the preset then says so.",
+                ),
+                CalibrationSettingsSocket.Input(
+                    "settings",
+                    optional=True,
+                    tooltip="From Calibration Settings: how to search, and what takes the place of widgets here: a "
+                    "list of prompts, other scores, a SAMPLER, SIGMAS or GUIDER.",
                 ),
             ],
             outputs=[
@@ -238,70 +115,35 @@ class QSchedCalibrate(io.ComfyNode):
         vae,
         latent_image,
         prompts,
-        prompt_file,
-        search_seed,
         steps,
         cfg,
         sampler_name,
         scheduler,
         trials,
         metric,
-        space,
-        radius,
-        k,
-        verdict_seeds,
         batch_size,
         negative,
         clip=None,
         full_model=None,
-        prompt_set=None,
-        jaq_metric=None,
-        sampler=None,
-        sigmas=None,
-        guider=None,
-        strategy=STRATEGIES[0],
-        race=True,
-        grid=10,
-        most_pictures=0,
-        most_minutes=0.0,
-        normalised=False,
-        warm_start=True,
-        stay_near=True,
         accept=ACCEPT[0],
+        settings=None,
     ) -> io.NodeOutput:
         from .calibrating.run import Run
 
-        settings = Settings(
-            space=space,
-            radius=radius,
-            trials=trials,
-            k=k,
-            seeds=verdict_seeds,
-            seed=search_seed,
-            strategy=strategy,
-            race=race,
-            grid=grid,
-            pictures=most_pictures,
-            minutes=most_minutes,
-            normalised=normalised,
-            accept=accept,
-        )
-        if prompt_set is None:
-            prompt_set = (
-                read_prompts(prompts, search_seed) if not prompt_file.strip() else from_file(prompt_file, search_seed)
-            )
-        way = way_of(model, Recipe(steps, cfg, sampler_name, scheduler), sampler, sigmas, guider)
+        more = CalibrationSettings() if settings is None else settings
+        prompt_set = read_prompts(prompts, more.search_seed) if more.prompt_set is None else more.prompt_set
+        way = way_of(model, Recipe(steps, cfg, sampler_name, scheduler), more.sampler, more.sigmas, more.guider)
         if full_model is not None:
             check_reference(model, full_model, way)
         latent = empty_latent(model, latent_image)
-        scorer = load_scorer(metric) if jaq_metric is None else jaq_metric
+        scorer = load_scorer(metric) if more.jaq_metric is None else more.jaq_metric
         positives, negatives = conditionings(clip, prompt_set, negative, way)
         forget(cls)
-        run = Run(cls.hidden.unique_id, prompt_set, settings, scorer, full_model is not None)
+        run = Run(cls.hidden.unique_id, prompt_set, more.of_search(trials, accept), scorer, full_model is not None)
         generator = HostGenerator(
-            model, vae, positives, negatives, latent, way, search_seed, batch_size, run.generated
+            model, vae, positives, negatives, latent, way, more.search_seed, batch_size, run.generated
         )  # fmt: skip
-        outcome = run(generator, full_model, warm_start, stay_near and full_model is not None)
+        outcome = run(generator, full_model, more.warm_start, more.stay_near and full_model is not None)
         # No "images": the host would draw them under the node once more, and out of it in Nodes 2.0.
         shown = {
             "text": [outcome.text],
@@ -310,12 +152,6 @@ class QSchedCalibrate(io.ComfyNode):
         }
         pictures = (outcome.before_after, outcome.map, outcome.per_prompt)
         return io.NodeOutput(outcome.preset, outcome.text, *pictures, ui=keep_output(cls, shown))
-
-
-def from_file(name: str, seed: int):
-    """Prompts of a file in the host's input folder, with its second set if it has one."""
-    texts, verdict, note = parse_sets(name, read_input(name))
-    return select(texts, verdict, seed, [note])
 
 
 def conditionings(clip, prompt_set, negative: str, way) -> tuple[list, list]:

@@ -46,7 +46,7 @@ class QSchedMetric(io.ComfyNode):
                 io.ClipVision.Input("clip_vision", optional=True, tooltip="The other half of the same CLIP model."),
             ],
             outputs=[
-                MetricSocket.Output(display_name="metric", tooltip="For JAQ Calibrate."),
+                MetricSocket.Output(display_name="metric", tooltip="For Calibration Settings."),
                 io.String.Output(display_name="note", tooltip="Licences and sizes of what is loaded."),
             ],
             hidden=[io.Hidden.unique_id],

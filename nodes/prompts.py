@@ -81,7 +81,7 @@ class QSchedPrompts(io.ComfyNode):
                 ),
             ],
             outputs=[
-                PromptsSocket.Output(display_name="prompts", tooltip="For JAQ Calibrate."),
+                PromptsSocket.Output(display_name="prompts", tooltip="For Calibration Settings."),
                 io.String.Output(display_name="report", tooltip="How many there are, and what was left out."),
             ],
             hidden=[io.Hidden.unique_id],

@@ -176,8 +176,12 @@ def calibrate() -> Picture:
     chosen = {"steps": 4, "sampler_name": "euler", "scheduler": "simple", "metric": "demo", "trials": 24}
     graph = _demo() | {"2": ("QSchedQuantizeModel", damaged)}
     graph["4"] = ("EmptySD3LatentImage", {"width": 64, "height": 64, "batch_size": 1})
-    graph["7"] = ("QSchedCalibrate", {**inputs, **chosen, "verdict_seeds": 2})
+    graph["7"] = ("QSchedCalibrate", {**inputs, **chosen})
     return Picture(graph, (("7",),), sizes={"7": (400, 0)}, cut=".qsched-panel")
+
+
+def calibration_settings() -> Picture:
+    return Picture({"1": ("QSchedCalibrationSettings", {})}, (("1",),), run=False, sizes={"1": (360, 0)})
 
 
 def metric() -> Picture:
@@ -225,6 +229,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "QSchedApply": apply_qsched,
     "QSchedArena": arena,
     "QSchedCalibrate": calibrate,
+    "QSchedCalibrationSettings": calibration_settings,
     "QSchedCheck": check,
     "QSchedCoefficients": coefficients,
     "QSchedDemoModel": demo_model,

@@ -143,7 +143,7 @@ class Run:
             self.left = max(0, progress.total - progress.done)
             self.line = _line(progress)
             self._update_bar(self.line)
-            event = {**_event(progress), "pictures": self._pair(progress)}
+            event = {**_event(progress), "radius": self.settings.radius, "pictures": self._pair(progress)}
             event = keep(self.unique_id, key, event, lambda: [_trial(trial) for trial in progress.finished])
             tell(self.unique_id, "qsched.progress", event)
 
@@ -256,6 +256,7 @@ class Run:
             "drifts": list(result.drifts),
             "coefficients": record["candidate"],
             "sigmas": generator.sigmas,
+            "radius": self.settings.radius,
             "gains": record["gains"],
             "network evaluations": result.nfe,
             "trace": [{**t.point, "jaq": _plain(t.value), "whole": t.whole} for t in result.finished],

@@ -105,18 +105,7 @@ PLAIN = {"denoise": 1.0, "strength": 1.0, "if_preset_differs": "resample"}
 EULER = {"steps": 4, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"}
 DAMAGE = {"format": "w4a4", "group_size": "per channel", "include": "*", "exclude": "", "last_steps": 0}
 W4A8 = {"format": "w4a8", "group_size": "format's own", "include": "", "exclude": ""}
-SEARCH = {
-    "search_seed": 0,
-    **EULER,
-    "trials": 24,
-    "metric": "demo",
-    "space": "automatic",
-    "radius": 0.0,
-    "k": 2.0,
-    "verdict_seeds": 4,
-    "batch_size": 16,
-    "negative": "",
-}
+SEARCH = {**EULER, "trials": 12, "metric": "demo", "batch_size": 16, "negative": ""}
 DEMO_PRESET = "Demo model W4A4.safetensors"
 """Comes with the pack: what JAQ Calibrate found for the demo model (``scripts/demo_preset.py``)."""
 
@@ -158,12 +147,12 @@ def _load_preset(id: int) -> Node:
 
 def try_it_now() -> Template:
     sockets = {"model": [2, 0], "clip": [1, 1], "vae": [1, 2], "latent_image": [3, 0], "full_model": [1, 0]}
-    texts = {"prompts": "\n".join(_captions()[:20]), "prompt_file": ""}
+    texts = {"prompts": "\n".join(_captions()[:20])}
     calibrate = Node(
         4,
         "QSchedCalibrate",
         "Calibrate",
-        {**sockets, **texts, **SEARCH, "trials": 12, "verdict_seeds": 2},
+        {**sockets, **texts, **SEARCH},
         size=(440, 640),
     )
     pictures = Node(
@@ -382,10 +371,10 @@ def calibrate() -> Template:
         4,
         "QSchedCalibrate",
         "JAQ Calibrate",
-        {**sockets, "prompt_set": [5, 0], "jaq_metric": [6, 0], "prompts": "", "prompt_file": "", **SEARCH}
-        | {"trials": 12, "verdict_seeds": 2},
+        {**sockets, "prompts": "", "settings": [11, 0], **SEARCH},
         size=(520, 640),
     )
+    settings = Node(11, "QSchedCalibrationSettings", "Settings", {"prompt_set": [5, 0], "jaq_metric": [6, 0]})
     card = {"author": "", "license": "CC0-1.0", "notes": "Made with template 04."}
     scores = {"tc": "demo", "iq": "demo", "watch": "none"}
     save = {"preset": [4, 0], "thumbnail": [4, 2], "name": "my demo preset", **card}
@@ -403,6 +392,7 @@ def calibrate() -> Template:
                             Node(5, "QSchedPrompts", "Your prompts", lists, size=(440, 460)),
                             Node(6, "QSchedMetric", "What is scored", scores, size=(440, 160)),
                         ),
+                        (settings,),
                     ),
                 ),
             ),

@@ -14,6 +14,24 @@ PROMPTS = "\n".join(
 )
 
 
+SETTINGS = {
+    "search_seed": 0,
+    "verdict_seeds": 1,
+    "space": "both ends",
+    "radius": 0.2,
+    "k": 2.0,
+    "strategy": "guided",
+    "race": True,
+    "grid": 10,
+    "most_pictures": 0,
+    "most_minutes": 0.0,
+    "normalised": False,
+    "warm_start": True,
+    "stay_near": True,
+}
+"""Of Calibration Settings."""
+
+
 def node(kind: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": kind, "inputs": inputs}
 
@@ -57,29 +75,25 @@ def quantizing(**changes: Any) -> Graph:
 
 
 def calibrating(**changes: Any) -> Graph:
-    """Demo model -> Quantize Model -> JAQ Calibrate -> Save Preset."""
+    """Demo model -> Quantize Model -> JAQ Calibrate -> Save Preset. Changes go to the node that has them."""
     inputs = {
         "model": ["2", 0],
         "clip": ["1", 1],
         "vae": ["1", 2],
         "latent_image": ["3", 0],
         "prompts": PROMPTS,
-        "prompt_file": "",
-        "search_seed": 0,
+        "settings": ["6", 0],
         "steps": 4,
         "cfg": 1.0,
         "sampler_name": "euler",
         "scheduler": "simple",
         "trials": 3,
         "metric": "demo",
-        "space": "both ends",
-        "radius": 0.2,
-        "k": 2.0,
-        "verdict_seeds": 1,
         "batch_size": 16,
         "negative": "",
-        **changes,
     }
+    settings = {**SETTINGS, **{name: value for name, value in changes.items() if name in SETTINGS}}
+    inputs |= {name: value for name, value in changes.items() if name not in SETTINGS}
     return {
         "1": node("QSchedDemoModel"),
         "2": node(
@@ -94,4 +108,5 @@ def calibrating(**changes: Any) -> Graph:
         "3": node("EmptySD3LatentImage", width=64, height=64, batch_size=1),
         "4": node("QSchedCalibrate", **inputs),
         "5": node("QSchedSavePreset", preset=["4", 0], name="from a test", author="", license="", notes=""),
+        "6": node("QSchedCalibrationSettings", **settings),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 from types import SimpleNamespace
@@ -48,31 +49,31 @@ def node(pack, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(node, demo, twin):
-    """Executes the node; (preset, report, the outputs)."""
+def run(node, pack, demo, twin):
+    """Executes the node, with a node of settings; (preset, report, the outputs)."""
+
+    settings = pack("nodes.calibrating.options").CalibrationSettings
+    ours = {field.name for field in dataclasses.fields(settings)}
+    few = {"space": "both ends", "radius": 0.2, "verdict_seeds": 1}
 
     def run(**changed):
+        of_settings = {name: value for name, value in changed.items() if name in ours}
         inputs = {
             "model": twin,
             "clip": demo[1],
             "vae": demo[2],
             "latent_image": {"samples": torch.zeros(1, 16, 8, 8)},
             "prompts": "\n".join(PROMPTS),
-            "prompt_file": "",
-            "search_seed": 0,
             "steps": 2,
             "cfg": 1.0,
             "sampler_name": "euler",
             "scheduler": "simple",
             "trials": 2,
             "metric": "demo",
-            "space": "both ends",
-            "radius": 0.2,
-            "k": 2.0,
-            "verdict_seeds": 1,
             "batch_size": 16,
             "negative": "",
-            **changed,
+            "settings": settings(**{**few, **of_settings}),
+            **{name: value for name, value in changed.items() if name not in ours},
         }
         with torch.inference_mode():
             out = node.execute(**inputs)
@@ -156,13 +157,14 @@ def test_a_second_set_is_kept_for_the_verdict(run):
 @pytest.mark.parametrize(("name", "content"), [
     ("p.csv", "prompt\n" + "\n".join(PROMPTS)), ("p.yaml", "".join(f"- {text}\n" for text in PROMPTS)),
 ])  # fmt: skip
-def test_a_table_of_prompts_is_read(run, node, name, content):
+def test_a_table_of_prompts_is_read(run, node, pack, name, content):
     from pathlib import Path
 
     import folder_paths
 
     Path(folder_paths.get_input_directory(), name).write_text(content, "utf-8")
-    assert run(prompts="", prompt_file=name)[1]["trace"] == run()[1]["trace"]
+    prompts = pack("nodes.prompts").QSchedPrompts.execute(prompt_file=[name]).args[0]
+    assert run(prompts="", prompt_set=prompts)[1]["trace"] == run()[1]["trace"]
 
 
 @pytest.mark.parametrize(

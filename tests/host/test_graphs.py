@@ -47,7 +47,9 @@ def test_the_demo_workflow_runs_through(server):
     graph = json.loads((ROOT / "example_workflows" / "api" / "demo.json").read_text("utf-8"))
     for node in graph.values():
         if node["class_type"] == "QSchedCalibrate":
-            node["inputs"].update(trials=4, verdict_seeds=1)
+            node["inputs"].update(trials=4)
+        if node["class_type"] == "QSchedCalibrationSettings":
+            node["inputs"].update(verdict_seeds=1)
     prompts = (ROOT / "demo" / "prompts.txt").read_text("utf-8").splitlines()[:13]
     (server.base / "input" / "qsched_demo_prompts.txt").write_text("\n".join(prompts), "utf-8")
     outputs = server.client.run(graph, timeout=600)
@@ -116,8 +118,8 @@ def error_of(server, graph) -> str:
 BAD_CALIBRATIONS = {
     "no prompts": ({"prompts": ""}, "0 prompts"),
     "three prompts": ({"prompts": "a\nb\nc"}, "3 prompts"),
-    "file outside": ({"prompt_file": "../../etc/passwd"}, "no file"),
-    "missing file": ({"prompt_file": "nowhere.txt"}, "no file"),
+    "a setting out of its range": ({"radius": 0.6}, "radius"),
+    "greedy in another space": ({"strategy": "greedy", "space": "constant"}, "space is constant"),
     "one endless prompt": ({"prompts": "a\nb\nc\n" + "word " * 1000}, "characters"),
     "no trials": ({"trials": 0}, "trials"),
     "steps of zero": ({"steps": 0}, "steps"),
@@ -134,9 +136,10 @@ def test_a_wrong_calibration_is_told_what_is_wrong(server, case):
 def test_ten_thousand_prompts_are_sampled_and_the_report_says_so(server):
     lines = [f"a small red circle on a white background {i}" for i in range(10_000)]
     (server.base / "input" / "many.txt").write_text("\n".join(lines), "utf-8")
-    outputs = server.client.run(
-        graphs.calibrating(prompt_file="many.txt", trials=1, steps=1, batch_size=64), timeout=600
-    )
+    graph = graphs.calibrating(trials=1, steps=1, batch_size=64)
+    graph["7"] = graphs.node("QSchedPrompts", prompt_file="many.txt")
+    graph["6"]["inputs"]["prompt_set"] = ["7", 0]
+    outputs = server.client.run(graph, timeout=600)
     report = report_of(outputs)
     assert any("256 of 10000 prompts" in line for line in report["verdict"])
 

@@ -18,6 +18,7 @@ NODES = (
     "QSchedApply",
     "QSchedArena",
     "QSchedCalibrate",
+    "QSchedCalibrationSettings",
     "QSchedCheck",
     "QSchedCoefficients",
     "QSchedDemoModel",

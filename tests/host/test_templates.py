@@ -82,14 +82,14 @@ def test_the_three_ways_to_use_a_preset_give_the_same_picture(server):
 
 def test_the_calibration_shows_its_pictures_and_saves_its_preset(server):
     graph = written("04")
-    graph["4"]["inputs"].update(trials=2, verdict_seeds=1)
+    graph["4"]["inputs"].update(trials=2)
     assert set(pictures(server, graph)) >= {"FP16 | W4A4 | W4A4 + Q-Sched", "c_x | c_eps", "JAQ"}
     assert (server.base / "models" / "qsched_presets" / "my demo preset.safetensors").exists()
 
 
 def test_try_it_now_shows_full_quantised_and_repaired(server):
     graph = written("01")
-    graph["4"]["inputs"].update(trials=8, verdict_seeds=1)
+    graph["4"]["inputs"].update(trials=8)
     (picture,) = (found for title, found in pictures(server, graph).items() if title.startswith("Full"))
     rows = picture.shape[1] // 3
     # What the search finds in 8 trials, if anything, is another matter.

@@ -61,12 +61,16 @@ def run(pack, tmp_path, monkeypatch, video_model, prompts):
     node = pack("nodes.calibrate").QSchedCalibrate
     monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None, extra_pnginfo=None), raising=False)
 
+    settings = pack("nodes.calibrating.options").CalibrationSettings
+
     def run(latent, **changed):
         inputs = {
             "model": video_model, "vae": VideoVAE(), "latent_image": {"samples": latent}, "prompts": "",
-            "prompt_file": "", "search_seed": 0, "steps": 2, "cfg": 1.0, "sampler_name": "euler",
-            "scheduler": "simple", "trials": 2, "metric": "demo", "space": "constant", "radius": 0.2, "k": 2.0,
-            "verdict_seeds": 1, "batch_size": 2, "negative": "", "prompt_set": prompts, "strategy": "random",
+            "steps": 2, "cfg": 1.0, "sampler_name": "euler",
+            "scheduler": "simple", "trials": 2, "metric": "demo", "batch_size": 2, "negative": "",
+            "settings": settings(
+                prompt_set=prompts, space="constant", radius=0.2, verdict_seeds=1, strategy="random"
+            ),
         }  # fmt: skip
         return node.execute(**{**inputs, **changed}).args
 

@@ -17,8 +17,12 @@ LOAD = """async seed => {
   const path = `/workflow_templates/${name}/${encodeURIComponent("01 Try it now")}.json`;
   await app.loadGraphData(await (await app.api.fetchApi(path)).json());
   const node = app.graph.nodes.find(n => n.type === "QSchedCalibrate");
-  const set = { trials: %d, verdict_seeds: 1, search_seed: seed, warm_start: false };
-  for (const [key, value] of Object.entries(set)) node.widgets.find(w => w.name === key).value = value;
+  const settings = LiteGraph.createNode("QSchedCalibrationSettings");
+  app.graph.add(settings);
+  const set = [[node, { trials: %d }], [settings, { verdict_seeds: 1, search_seed: seed, warm_start: false }]];
+  for (const [one, values] of set)
+    for (const [key, value] of Object.entries(values)) one.widgets.find(w => w.name === key).value = value;
+  settings.connect(0, node, node.inputs.findIndex(input => input.name === "settings"));
 }"""
 
 QUEUE = """async () => {

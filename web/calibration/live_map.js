@@ -94,7 +94,7 @@ function show(node) {
   if (!study?.points.length) return panel.show(text(firstWords(study)), 0);
   panel.show(words(study, prompt !== null), HEIGHT, (context, width, height, theme) => {
     const map = Math.min(height - LINE - LEGEND - 4, mapHeight(study, width));
-    drawMap(context, { x: 0, y: 0, width, height: map }, theme, study, radiusOf(node));
+    drawMap(context, { x: 0, y: 0, width, height: map }, theme, study);
     drawLegend(context, { x: 0, y: map, width, height: LEGEND }, theme, study);
     drawTrace(context, { x: 0, y: map + LEGEND, width, height: height - map - LEGEND }, theme, study);
   });
@@ -113,11 +113,4 @@ function words(study, running) {
   const parts = [found, trials];
   if (running && study.phase !== "search") parts.push(text("map.verdict"));
   return parts.join(" · ");
-}
-
-function radiusOf(node) {
-  const value = Number(node.widgets?.find((widget) => widget.name === "radius")?.value);
-  if (value > 0 && value <= 0.5) return value;
-  // As calibration/settings.py has it for "automatic".
-  return node.inputs?.some((input) => input.name === "full_model" && input.link != null) ? 0.2 : 0.1;
 }

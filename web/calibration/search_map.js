@@ -10,9 +10,10 @@ const LEFT = 34, GAP = 16, TITLE = 15, TICKS = 14;
  * @param {{x: number, y: number, width: number, height: number}} box
  * @param {object} theme
  * @param {import("../shared/records.js").Study} study
- * @param {number} radius of the trust region; widened where points lie outside
+ * The frame is the trust region, widened where points lie outside.
  */
-export function drawMap(context, box, theme, study, radius) {
+export function drawMap(context, box, theme, study) {
+  const radius = study.radius;
   const panels = panelsOf(study);
   const values = study.points.flatMap((point) => Object.values(point.axes));
   const reach = 1.06 * values.reduce((most, value) => Math.max(most, Math.abs(value - 1)), radius);

@@ -14,6 +14,7 @@ const AXIS = /^c_(x|eps)(_(first|last|[1-9]\d{0,3}))?$/;
  * @property {number} count trials so far; `points` are the last of them
  * @property {Point[]} points in the order they were asked for
  * @property {?number} identity JAQ without Q-Sched
+ * @property {number} radius half-width of the trust region around 1
  * @property {?{c_x: number[], c_eps: number[], jaq: ?number}} best
  *
  * @typedef {{axes: Object<string, number>, jaq: ?number, whole: boolean}} Point
@@ -31,6 +32,7 @@ export function readStudy(told) {
     count: Math.max(points.length, number(told?.count) ?? 0),
     points,
     identity: number(told?.identity),
+    radius: readRadius(told?.radius),
     best: readBest(told?.best, told?.best?.jaq),
   };
 }
@@ -64,8 +66,15 @@ export function readReport(text) {
     count: report.trace.length,
     points,
     identity: points[0]?.jaq ?? null,
+    radius: readRadius(report.radius),
     best: readBest(report.coefficients, whole.length ? Math.max(...whole.map((point) => point.jaq)) : null),
   };
+}
+
+/** As far as calibration/settings.py lets it be; 0.2, its default with a reference, where none is told. */
+function readRadius(told) {
+  const radius = number(told);
+  return radius > 0 && radius <= 0.5 ? radius : 0.2;
 }
 
 /**
