@@ -81,7 +81,7 @@ def main() -> None:
             every: list[float] = []
             for name in SAMPLERS:
                 run(model, name)
-                rehearsal._kept.clear()
+                rehearsal._rehearsals.clear()
                 first = run(driven, name)
                 stock, ours = [], []
                 for i in range(pairs):

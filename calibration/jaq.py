@@ -21,7 +21,7 @@ def read_scores(scores: object, count: int) -> dict[str, np.ndarray]:
     """
     if not isinstance(scores, Mapping):
         raise CalibrationError(f"a metric gave {type(scores).__name__}.", 'return {"tc": ..., "iq": ...}')
-    found = {}
+    arrays = {}
     for name, values in scores.items():
         try:
             array = np.asarray(values, dtype=np.float64)
@@ -36,8 +36,8 @@ def read_scores(scores: object, count: int) -> dict[str, np.ndarray]:
                 metric=name,
                 shape=array.shape,
             )
-        found[name] = array
-    return found
+        arrays[name] = array
+    return arrays
 
 
 def jaq(scores: Scores, k: float) -> np.ndarray:

@@ -57,12 +57,12 @@ def describe(result: Result) -> str:
     """The verdict in one short line."""
     prompts = f"{result.gain.prompts} held-out prompts"
     if result.answer != NOTHING:
-        taken = "accepted" if result.accepted else "identity recommended"
-        return f"{result.answer}, {taken}: JAQ {result.gain} on {prompts}"
+        outcome = "accepted" if result.accepted else "identity recommended"
+        return f"{result.answer}, {outcome}: JAQ {result.gain} on {prompts}"
     if result.drifts and result.gain.low > 0:
         return f"identity recommended: JAQ {result.gain}, but drifts in {', '.join(map(_title, result.drifts))}"
-    if broken := newly_broken(result.identity, result.candidate):
-        return f"identity recommended: the candidate breaks {_counted(broken, 'held-out picture')}"
+    if breaks := newly_broken(result.identity, result.candidate):
+        return f"identity recommended: the candidate breaks {_counted(breaks, 'held-out picture')}"
     if result.coefficients.is_identity:
         return "identity recommended: no candidate beat the stock sampler"
     return f"identity recommended: JAQ {result.gain} on {prompts}"
@@ -104,8 +104,8 @@ def _headline(result: Result) -> str:
         return f"Accepted, re-tuning: {gain}."
     if result.answer == RETUNING:
         return f"Re-tuning, identity recommended: {gain}."
-    if broken := newly_broken(result.identity, result.candidate):
-        return f"{_counted(broken, 'held-out picture')} came out broken (not finite). Identity recommended."
+    if breaks := newly_broken(result.identity, result.candidate):
+        return f"{_counted(breaks, 'held-out picture')} came out broken (not finite). Identity recommended."
     if result.coefficients.is_identity:
         return "No candidate beat the stock sampler on the search prompts: identity recommended."
     if result.gain.low > 0:
@@ -124,8 +124,8 @@ def _held_out(result: Result) -> str:
 def _drifts(result: Result) -> list[str]:
     if not result.drifts:
         return []
-    found = ", ".join(f"{_title(metric)} ({_drift(result, metric)})" for metric in result.drifts)
-    return [f"The candidate drifts in {found}: that is never accepted."]
+    names = ", ".join(f"{_title(metric)} ({_drift(result, metric)})" for metric in result.drifts)
+    return [f"The candidate drifts in {names}: that is never accepted."]
 
 
 def _drift(result: Result, metric: str) -> str:
@@ -137,41 +137,41 @@ def _drift(result: Result, metric: str) -> str:
 
 def _gains(result: Result) -> list[str]:
     """Every metric with its interval: those of JAQ, then those that nobody optimised."""
-    optimised = [f"{_title(m)} {result.gains[m]}" for m in ("tc", "iq", "jaq") if m in result.gains]
+    objective_gains = [f"{_title(m)} {result.gains[m]}" for m in ("tc", "iq", "jaq") if m in result.gains]
     others = [
         f"{_title(m)}{' (lower is better)' if lower_is_better(m) else ''} {interval}"
         for m, interval in result.gains.items()
         if m not in ("tc", "iq", "jaq")
     ]
-    return [*_listed("Paired gains: ", optimised), *_listed("Not optimised: ", others)]
+    return [*_listed("Paired gains: ", objective_gains), *_listed("Not optimised: ", others)]
 
 
 def _bought(result: Result) -> list[str]:
     """JAQ is a sum: one of its terms may pay for the other."""
-    fallen = [
+    losses = [
         f"{_title(m)} {result.gains[m].gain:+.4f}"
         for m in ("tc", "iq")
         if m in result.gains and result.gains[m].high < 0
     ]
-    return [f"What falls, clear of noise: {', '.join(fallen)}. Look before you trust it."] if fallen else []
+    return [f"What falls, clear of noise: {', '.join(losses)}. Look before you trust it."] if losses else []
 
 
 def _luck(result: Result) -> list[str]:
     gain, luck = result.gain.gain, result.optimism
-    promised = gain + luck
-    if not (math.isfinite(promised) and luck > _MIN_LUCK_SHARE * promised > 0):
+    promise = gain + luck
+    if not (math.isfinite(promise) and luck > _MIN_LUCK_SHARE * promise > 0):
         return []
-    digits = decimals([promised, gain])
-    promised, gain, luck = (f"{value:{sign}.{digits}f}" for value, sign in ((promised, "+"), (gain, "+"), (luck, "")))
-    return [f"The search's own prompts promised {promised}, held-out ones give {gain}: {luck} was luck."]
+    digits = decimals([promise, gain])
+    promise, gain, luck = (f"{value:{sign}.{digits}f}" for value, sign in ((promise, "+"), (gain, "+"), (luck, "")))
+    return [f"The search's own prompts promised {promise}, held-out ones give {gain}: {luck} was luck."]
 
 
 def _border(result: Result) -> list[str]:
     if not result.on_border:
         return []
     more = len(result.on_border) - _MAX_BORDER_AXES
-    named = ", ".join(result.on_border[:_MAX_BORDER_AXES]) + (f" and {more} more" if more > 0 else "")
-    return [f"On the border of the trust region: {named}. The optimum may lie outside."]
+    names = ", ".join(result.on_border[:_MAX_BORDER_AXES]) + (f" and {more} more" if more > 0 else "")
+    return [f"On the border of the trust region: {names}. The optimum may lie outside."]
 
 
 def _on_reference(result: Result) -> list[str]:
@@ -209,12 +209,12 @@ def _effort(result: Result) -> list[str]:
     candidates = [trial for trial in result.finished if any(value != 1.0 for value in trial.point.values())]
     most = max((trial.pictures for trial in result.finished), default=0)
     out = [trial for trial in candidates if not trial.whole and math.isfinite(trial.value)]
-    raced = sum(trial.pictures < most for trial in out)
+    race_losses = sum(trial.pictures < most for trial in out)
     pictures, steps = result.nfe // len(result.coefficients), len(result.coefficients)
     lines = [
         f"Cost: {_counted(len(candidates), 'candidate')}"
-        + (f", {raced} of them dropped after a part of the prompts" if raced else "")
-        + (f", {len(out) - raced} held back" if len(out) > raced else "")
+        + (f", {race_losses} of them dropped after a part of the prompts" if race_losses else "")
+        + (f", {len(out) - race_losses} held back" if len(out) > race_losses else "")
         + f"; {_counted(pictures, 'picture')} of {_counted(steps, 'step')}."
     ]
     if result.failed:

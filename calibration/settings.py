@@ -83,8 +83,8 @@ class Settings:
         return self.race and self.strategy != "grid"
 
     def __post_init__(self) -> None:
-        known = (AUTOMATIC, *SPACES)
-        _require(self.space in known, "space", self.space, f"use one of {', '.join(known)}")
+        spaces = (AUTOMATIC, *SPACES)
+        _require(self.space in spaces, "space", self.space, f"use one of {', '.join(spaces)}")
         _require(0 <= self.radius <= 0.5, "radius", self.radius, "use 0 for automatic, or a value in (0, 0.5]")
         _require(1 <= self.trials <= 10_000, "trials", self.trials, "use 1 to 10000")
         _require(math.isfinite(self.k) and self.k >= 0, "k", self.k, "use a finite weight of at least 0")

@@ -40,13 +40,15 @@ def split(n_prompts: int, settings: Settings, verdict_prompts: Sequence[int] = (
         CalibrationError: too few prompts to leave two on each side, or a verdict's prompt that does not exist.
     """
     order = list(range(n_prompts))
-    kept = sorted(set(verdict_prompts))
-    if kept and not 0 <= kept[0] <= kept[-1] < n_prompts:
+    verdict = sorted(set(verdict_prompts))
+    if verdict and not 0 <= verdict[0] <= verdict[-1] < n_prompts:
         raise CalibrationError(
-            f"the verdict's prompts are {kept[0]} to {kept[-1]} of {n_prompts}.", "count from 0", n_prompts=n_prompts
+            f"the verdict's prompts are {verdict[0]} to {verdict[-1]} of {n_prompts}.",
+            "count from 0",
+            n_prompts=n_prompts,
         )
     random.Random(settings.seed).shuffle(order)
-    held_out = kept or sorted(order[: round(n_prompts * settings.holdout)])
+    held_out = verdict or sorted(order[: round(n_prompts * settings.holdout)])
     search = sorted(set(order) - set(held_out))
     if min(len(held_out), len(search)) < 2:
         raise CalibrationError(

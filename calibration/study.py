@@ -39,7 +39,7 @@ from .validate import (
 REFERENCE_PHASE = "reference"
 """Of a Progress: pictures of the reference model, before the search and at the end."""
 
-PAUSE = 0.2
+POLL_SECONDS = 0.2
 """Seconds between two looks at what other workers do."""
 
 
@@ -167,9 +167,9 @@ def calibrate(
         raise CalibrationError("the reference is the model itself.", "give the model before it was quantised, or none")
     if guard is not None and not can_guard():
         raise DependencyError("a guard of the search needs optuna 5 or newer.", "pip install --upgrade optuna")
-    kept, asked = (journal, name), (score, judge, guard, reference)
+    storage, callables = (journal, name), (score, judge, guard, reference)
     settings = settings.resolved(reference is not None)
-    study = _Study(generate, asked, n_prompts, n_steps, settings, kept, starts, verdict_prompts, on_progress)
+    study = _Study(generate, callables, n_prompts, n_steps, settings, storage, starts, verdict_prompts, on_progress)
     with storage_errors(journal), study.searches:
         return study.result()
 
@@ -177,18 +177,20 @@ def calibrate(
 class _Study:
     """One calibration: its stages of search, then the verdict."""
 
-    def __init__(self, generate, asked, n_prompts, n_steps, settings, kept, starts, verdict_prompts, on_progress):
+    def __init__(
+        self, generate, callables, n_prompts, n_steps, settings, storage, starts, verdict_prompts, on_progress
+    ):
         self.generate, self.on_progress = generate, on_progress
-        self.score, self.judge, self.guard, self.reference = asked
+        self.score, self.judge, self.guard, self.reference = callables
         self.n_prompts, self.n_steps, self.settings = n_prompts, n_steps, settings
         self.parts = split(n_prompts, settings, verdict_prompts)
-        (self.journal, self.name), self.starts = kept, tuple(starts)
+        (self.journal, self.name), self.starts = storage, tuple(starts)
         self.objective = Objective(settings.k)
         self.searches = ExitStack()
         self.finished: list[Trial] = []
         self.baseline = math.nan
         self.reference_identity: Evaluation | None = None
-        self.made = 0
+        self.row_pictures = 0
         self.jaqs: set[float] = set()  # different ones
         self.later_trials = 0  # of stages that have not begun
         self.repairs: list[str] = []
@@ -214,17 +216,17 @@ class _Study:
         )  # fmt: skip
         gains = all_gains(identity, candidate, self.n_prompts, self.settings)
         on_reference = self._on_reference(search, identity, candidate, coefficients)
-        drifted = drifts(identity, gains, on_reference and on_reference.identity, self.settings.confidence)
-        found = answer(identity, candidate, gains["jaq"], on_reference and on_reference.net, drifted)
+        drift_names = drifts(identity, gains, on_reference and on_reference.identity, self.settings.confidence)
+        verdict = answer(identity, candidate, gains["jaq"], on_reference and on_reference.net, drift_names)
         whole = Space(self.settings, self.n_steps)
         return Result(
             coefficients=coefficients,
-            answer=found,
-            accepted=found == REPAIR or found != NOTHING and found == self.settings.accept,
+            answer=verdict,
+            accepted=verdict == REPAIR or verdict != NOTHING and verdict == self.settings.accept,
             jaq=candidate.mean("jaq"),
             baseline_jaq=identity.mean("jaq"),
             gains=gains,
-            drifts=drifted,
+            drifts=drift_names,
             optimism=best.value - self.baseline - gains["jaq"].gain,
             on_border=whole.on_border(whole.nearest(coefficients)),
             nfe=self.made_by_all() * self.n_steps,
@@ -254,13 +256,13 @@ class _Study:
         if self.reference is None:
             return None
         base = self.reference_identity
-        moved = base if coefficients.is_identity else self._judged(search, coefficients, self.reference)
+        row = base if coefficients.is_identity else self._judged(search, coefficients, self.reference)
         rules = self.n_prompts, self.settings.confidence
         return OnReference(
             base,
-            moved,
-            paired_gain(base, moved, "jaq", *rules),
-            net_gain(identity, candidate, base, moved, "jaq", *rules),
+            row,
+            paired_gain(base, row, "jaq", *rules),
+            net_gain(identity, candidate, base, row, "jaq", *rules),
         )
 
     # --- the search
@@ -321,8 +323,8 @@ class _Study:
                 rows.append(evaluate(self.generate, self.score, identity, indices)[0])
             if not any(np.isfinite(row.scores["jaq"]).any() for row in rows):
                 raise _unscored()  # and nothing is kept of it: the cause may be gone the next time
-            found = Objective.normalised(self.settings.k, *(row.scores for row in rows))
-            units = [found.tc_unit, found.iq_unit]
+            objective = Objective.normalised(self.settings.k, *(row.scores for row in rows))
+            units = [objective.tc_unit, objective.iq_unit]
             search.keep("units", units)
             units = search.kept("units")  # perhaps another worker's, kept a moment later
         self.objective = Objective(self.settings.k, *units)
@@ -331,17 +333,17 @@ class _Study:
         while (point := search.ask()) is not None or search.waits():
             if point is None:
                 self._tell(search, "waiting for other workers", None)
-                time.sleep(PAUSE)
+                time.sleep(POLL_SECONDS)
                 continue
             coefficients = search.space.coefficients(point)
             groups = self.parts.rungs() if self.settings.races else [self.parts.search]
             for number, group in enumerate(groups, start=1):
                 row, pictures = evaluate(self.generate, self.score, coefficients, group, self.objective)
                 self._check_varies(coefficients, row)
-                measured = self.guard(pictures, group) if self.guard else {}
-                guarded = {name: dict(zip(group, values, strict=True)) for name, values in measured.items()}
-                beaten = search.is_beaten(dict(zip(group, row.scores["jaq"].tolist(), strict=True)), guarded)
-                if beaten or number == len(groups):
+                statistics = self.guard(pictures, group) if self.guard else {}
+                guard_values = {name: dict(zip(group, values, strict=True)) for name, values in statistics.items()}
+                is_beaten = search.is_beaten(dict(zip(group, row.scores["jaq"].tolist(), strict=True)), guard_values)
+                if is_beaten or number == len(groups):
                     break
                 self._tell(search, "search", pictures, group)
             # Beaten by the last group alone: it was tried on all.
@@ -373,7 +375,7 @@ class _Study:
             search,
             REFERENCE_PHASE if reference else "",
         )
-        self.made += len(row.indices)
+        self.row_pictures += len(row.indices)
         self._tell(search, REFERENCE_PHASE if reference else "verdict", pictures, row.indices)
         return row
 
@@ -390,14 +392,14 @@ class _Study:
         self, search: Search, phase: str, pictures: object, indices: Sequence[int] = (), trial: Trial | None = None
     ) -> None:
         here, best = search.finished(), search.best()
-        searched = phase == "verdict" or (phase == REFERENCE_PHASE and self.reference_identity is not None)
-        known = self.finished + ([] if searched else here)
-        later = 0 if searched else self.later_trials
-        tried = sum(item.pictures for item in known)
-        done = tried + self.made
-        left = 0 if searched else max(0, search.trials - len(here))
-        usual = tried / len(known) if known else len(self.parts.search)
-        ahead = self._verdict_pictures - self.made
+        is_over = phase == "verdict" or (phase == REFERENCE_PHASE and self.reference_identity is not None)
+        trials = self.finished + ([] if is_over else here)
+        later = 0 if is_over else self.later_trials
+        trial_pictures = sum(item.pictures for item in trials)
+        done = trial_pictures + self.row_pictures
+        left = 0 if is_over else max(0, search.trials - len(here))
+        usual = trial_pictures / len(trials) if trials else len(self.parts.search)
+        ahead = self._verdict_pictures - self.row_pictures
         identity = self.baseline if self.finished else search.baseline()
         self.on_progress(
             Progress(
@@ -410,8 +412,8 @@ class _Study:
                 pictures,
                 tuple(indices),
                 trial,
-                tuple(known),
-                len(known) + left + later,
+                tuple(trials),
+                len(trials) + left + later,
             )
         )
 
@@ -437,11 +439,11 @@ def judged(
     """
     row_key = [coefficients.c_x, coefficients.c_eps, list(indices), *([model] if model else [])]
     name = hashlib.sha256(json.dumps(row_key).encode()).hexdigest()[:32]
-    if search is not None and (kept := search.kept(name)) is not None:
-        return Evaluation(tuple(indices), {metric: np.array(values) for metric, values in kept.items()}), None
+    if search is not None and (row_scores := search.kept(name)) is not None:
+        return Evaluation(tuple(indices), {metric: np.array(values) for metric, values in row_scores.items()}), None
 
-    def both(pictures: object, chosen: Sequence[int]):
-        return {**score(pictures, chosen), **(judge(pictures, chosen) if judge else {})}
+    def both(pictures: object, batch: Sequence[int]):
+        return {**score(pictures, batch), **(judge(pictures, batch) if judge else {})}
 
     row, pictures = evaluate(generate, both, coefficients, indices, objective)
     # A row in which nothing could be scored is made again the next time: the cause may be gone.

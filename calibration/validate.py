@@ -168,12 +168,12 @@ def drifts(
         worse_by = None if metric in OPTIMISED else _beyond_tolerance(metric, change.gain, base, reference)
         if worse_by is not None:
             chances[metric] = _chance(worse_by, change, confidence)
-    found = set()
+    names = set()
     for rank, metric in enumerate(sorted(chances, key=chances.__getitem__)):
         if not chances[metric] <= (1 - confidence) / (len(chances) - rank):
             break
-        found.add(metric)
-    return tuple(metric for metric in gains if metric in found)
+        names.add(metric)
+    return tuple(metric for metric in gains if metric in names)
 
 
 def _beyond_tolerance(metric: str, gain: float, base: Evaluation, reference: Evaluation | None) -> float | None:
@@ -207,14 +207,14 @@ def away(before: float, after: float, right: float) -> float:
 
 
 def answer(
-    base: Evaluation, candidate: Evaluation, gain: Interval, net: Interval | None, drifted: Sequence[str]
+    base: Evaluation, candidate: Evaluation, gain: Interval, net: Interval | None, drift_names: Sequence[str]
 ) -> str:
     """One of ``ANSWERS``. ``gain`` and ``net`` are JAQ's on held-out prompts; ``net`` is None without a reference.
 
     Nothing is found where the gain's interval holds zero, where anything that was not optimised got worse, and where
     a picture came out broken. Without a reference, repair cannot be told from re-tuning.
     """
-    if not gain.low > 0 or drifted or newly_broken(base, candidate):
+    if not gain.low > 0 or drift_names or newly_broken(base, candidate):
         return NOTHING
     return REPAIR if net is not None and net.low > 0 else RETUNING
 

@@ -91,7 +91,7 @@ class Votes:
         return f"{text}."
 
 
-def wins_needed(decided: int) -> int | None:
-    """The fewest wins among ``decided`` votes that show a gain; None where even all of them do not."""
-    enough = (wins for wins in range(decided + 1) if Votes(wins, decided - wins).verdict == "better")
+def wins_needed(count: int) -> int | None:
+    """The fewest wins among ``count`` decided votes that show a gain; None where even all of them do not."""
+    enough = (wins for wins in range(count + 1) if Votes(wins, count - wins).verdict == "better")
     return next(enough, None)

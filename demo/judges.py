@@ -52,7 +52,7 @@ class DemoJudge(nn.Module):
         self.net = AttributeNet().eval()
         self.net.load_state_dict(read(ATTRIBUTES))
         self.requires_grad_(False)
-        self.drawn: Tensor | None = None
+        self.reference: Tensor | None = None
 
     @torch.no_grad()
     def score(self, pictures: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -78,15 +78,15 @@ class DemoJudge(nn.Module):
         Each value is the picture's jackknife pseudo-value, so that two rows can be compared picture by picture.
         NaN for pictures that are not finite, and for a set of fewer than three.
         """
-        if self.drawn is None:
+        if self.reference is None:
             generator = torch.Generator().manual_seed(0)
             textures = self._textures(draw(sample_scenes(REFERENCE_SCENES, generator), generator).movedim(1, -1))
             self.scale = textures.std(0)
-            self.drawn = textures / self.scale
+            self.reference = textures / self.scale
         is_finite = pictures.isfinite().flatten(1).all(1).cpu()
         values = torch.full((len(pictures),), float("nan"), dtype=torch.float64)
         if is_finite.sum() > 2:
-            values[is_finite] = energy_distance(self._textures(pictures[is_finite]) / self.scale, self.drawn)
+            values[is_finite] = energy_distance(self._textures(pictures[is_finite]) / self.scale, self.reference)
         return {"distance to drawn set": values}
 
     def _textures(self, pictures: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from ..calibration.settings import AUTOMATIC, SPACES
 from .calibrating.options import CalibrationSettings
 from .sockets import CATEGORY, CalibrationSettingsSocket, MetricSocket, PromptsSocket
 
-OFFERED = ("guided", "grid", "greedy")
+MENU_STRATEGIES = ("guided", "grid", "greedy")
 """Strategies; the others of ``calibration.settings`` are there for benchmarks."""
 
 
@@ -81,7 +81,7 @@ class QSchedCalibrationSettings(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "strategy",
-                    options=list(OFFERED),
+                    options=list(MENU_STRATEGIES),
                     optional=True,
                     tooltip="guided: learns the landscape, the cheapest by far. grid: the paper's, exhaustive. "
                     "greedy: one step after the other, needs the space table.",

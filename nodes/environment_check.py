@@ -71,7 +71,7 @@ def sections(on_progress: Callable[[float], None] = lambda share: None) -> Itera
     yield "the device", compute_device
     yield "comfy-kitchen", environment.kitchen
     yield "the native layout", native_layout
-    backends = (KitchenBackend(known=QUANT_ALGOS.keys()), TorchBackend(TWINS), QuantoBackend(QUANTO_TWINS))
+    backends = (KitchenBackend(algorithms=QUANT_ALGOS.keys()), TorchBackend(TWINS), QuantoBackend(QUANTO_TWINS))
     for backend in backends:
         yield f"backend {backend.name}", partial(quantiser, backend)
     deadline = Deadline(SECONDS, on_progress)

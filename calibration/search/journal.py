@@ -122,19 +122,19 @@ class CheckedJournal:
 
     def _checked(self, line: bytes) -> dict[str, Any]:
         """The record of the next line. Raises _Damaged."""
-        place, found = self._place, _CHECK.search(line)
-        text = line[: found.start()] + b"}" if found else line.rstrip(b"\r\n")
+        place, match = self._place, _CHECK.search(line)
+        text = line[: match.start()] + b"}" if match else line.rstrip(b"\r\n")
         check, number = _checksum(place.check, text), place.lines + 1
-        if found and found[1] != check:
+        if match and match[1] != check:
             # The first checksum speaks of all the lines without one: any of them may be the damaged one.
             raise _Damaged(number, place.lines) if place.checked or not place.lines else _Damaged(1, 0)
         try:
             log = json.loads(text)
         except (ValueError, RecursionError):
             log = None
-        if (place.checked and not found) or not isinstance(log, dict) or not {"op_code", "worker_id"} <= set(log):
+        if (place.checked and not match) or not isinstance(log, dict) or not {"op_code", "worker_id"} <= set(log):
             raise _Damaged(number, place.lines)
-        self._place = _Place(number, place.offset + len(line), check, line, place.checked or found is not None)
+        self._place = _Place(number, place.offset + len(line), check, line, place.checked or match is not None)
         return log
 
     def _read_or_repair(self) -> None:
@@ -195,9 +195,9 @@ class CheckedJournal:
             if file.seek(0, os.SEEK_END) != end:
                 file.truncate(end)
                 file.seek(end)
-            written = 0
-            while written < len(data):
-                written += file.write(data[written:])
+            position = 0
+            while position < len(data):
+                position += file.write(data[position:])
             os.fsync(file.fileno())
 
     def _cut(self, end: int) -> None:

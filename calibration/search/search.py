@@ -21,13 +21,13 @@ from .storage import STUDY, close_storage, import_optuna, open_storage, open_stu
 from .strategies import fresh, grid_points, sampler_for
 from .workers import dead_trials, enlist, nobody_else_works
 
-DOUBT = 0.1
+WILCOXON_P = 0.1
 """A candidate is not tried on more prompts once it is worse than the best at this level (Wilcoxon, one-sided)."""
 
-GUARDED = "guarded"
+GUARD_KEY = "guarded"
 """What no winner may worsen, in the storage: {name: {index: value}}."""
 
-PATIENCE = 20
+MAX_SILENCE = 20
 """A trial of a machine nothing is known of is given up after as many times the longest trial, and after a minute."""
 
 ORDER, WORKER, SECONDS = "order", "worker", "seconds"
@@ -99,7 +99,7 @@ class Search:
         self._own, self._place = "", 0
         self._allowed: dict[int, bool] = {}  # by number, once the identity is known: it is asked for often
         self._first_seen: dict[int, float] = {}
-        self._trial, self._scored, self._guarded = None, {}, {}
+        self._trial, self._scores, self._guard_values = None, {}, {}
 
     def begin_anew_if_void(self) -> None:
         """A study in which not one picture could be scored says nothing: it begins anew, the cause may be gone.
@@ -146,8 +146,8 @@ class Search:
         self._study.set_user_attr(f"kept:{name}", json.dumps(value))
 
     def kept(self, name: str) -> object | None:
-        found = self._study.user_attrs.get(f"kept:{name}")
-        return None if found is None else json.loads(found)
+        text = self._study.user_attrs.get(f"kept:{name}")
+        return None if text is None else json.loads(text)
 
     # --- one trial
 
@@ -159,12 +159,12 @@ class Search:
         if self._all_finished():
             return None
         running = self._running()
-        lost = dead_trials(self._study, running, self._own)
-        self._fail(lost)
+        dead = dead_trials(self._study, running, self._own)
+        self._fail(dead)
         places = {trial.user_attrs[ORDER] for trial in self._complete()}
-        begun = [trial for trial in running if trial not in lost]
-        places |= {trial.user_attrs[ORDER] for trial in begun if ORDER in trial.user_attrs}
-        unsigned = sum(ORDER not in trial.user_attrs for trial in begun)
+        alive = [trial for trial in running if trial not in dead]
+        places |= {trial.user_attrs[ORDER] for trial in alive if ORDER in trial.user_attrs}
+        unsigned = sum(ORDER not in trial.user_attrs for trial in alive)
         if len(places & set(range(self.trials))) + unsigned >= self.trials or (0 in places and self._spent()):
             return None
         self._own = self._own or enlist(self._study)
@@ -174,20 +174,22 @@ class Search:
         if self._place >= self.trials:  # another worker was faster
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
             return None
-        self._trial, self._scored, self._guarded = trial, {}, {}
-        self._began = time.monotonic()
+        self._trial, self._scores, self._guard_values = trial, {}, {}
+        self._start_time = time.monotonic()
         return dict(trial.params)
 
-    def is_beaten(self, values: Mapping[int, float], guarded: Mapping[str, Mapping[int, float]] | None = None) -> bool:
+    def is_beaten(
+        self, values: Mapping[int, float], guard_values: Mapping[str, Mapping[int, float]] | None = None
+    ) -> bool:
         """Notes JAQ of some more prompts of the point asked for last, and by name what no winner may worsen: is there
         no use in trying the others?
 
         True when a picture could not be scored, or when the best so far is better for certain.
         """
-        self._scored.update(values)
-        for name, found in (guarded or {}).items():
+        self._scores.update(values)
+        for name, by_index in (guard_values or {}).items():
             # Texts: JSON knows no other keys.
-            self._guarded.setdefault(name, {}).update({str(index): value for index, value in found.items()})
+            self._guard_values.setdefault(name, {}).update({str(index): value for index, value in by_index.items()})
         if not all(math.isfinite(value) for value in values.values()):
             return True
         with suppress(self._optuna.exceptions.UpdateFinishedTrialError):  # see ``tell``
@@ -201,23 +203,23 @@ class Search:
         None: another worker took this one for dead, and its place was given away.
         """
         try:
-            return self._told(whole)
+            return self._end_trial(whole)
         except self._optuna.exceptions.UpdateFinishedTrialError:
             return None
         finally:
             self._trial = None
 
-    def _told(self, whole: bool) -> Trial:
-        values = list(self._scored.values())
+    def _end_trial(self, whole: bool) -> Trial:
+        values = list(self._scores.values())
         value = float(np.mean(values)) if all(map(math.isfinite, values)) else math.nan
         if not whole and math.isfinite(value):
             value = self._estimate()
-        took = time.monotonic() - self._began
-        for name, item in (("value", value), ("pictures", len(values)), ("whole", whole), (SECONDS, took)):
+        seconds = time.monotonic() - self._start_time
+        for name, item in (("value", value), ("pictures", len(values)), ("whole", whole), (SECONDS, seconds)):
             self._trial.set_user_attr(name, item)
-        if self._guarded:
-            self._trial.set_user_attr(GUARDED, self._guarded)
-            for name, excess in self._excesses(self._guarded).items():
+        if self._guard_values:
+            self._trial.set_user_attr(GUARD_KEY, self._guard_values)
+            for name, excess in self._excesses(self._guard_values).items():
                 self._trial.set_constraint(name, excess)
         worst = min((trial.value for trial in self.finished() if math.isfinite(trial.value)), default=0.0)
         number = self._trial.number
@@ -242,7 +244,7 @@ class Search:
         longest, now = max(map(_seconds, self._complete()), default=0.0), time.monotonic()
         for trial in running:
             age = now - self._first_seen.setdefault(trial.number, now)
-            if trial not in dead and age > max(60.0, PATIENCE * longest):
+            if trial not in dead and age > max(60.0, MAX_SILENCE * longest):
                 dead.append(trial)
         self._fail(dead)
         return bool(running)
@@ -290,32 +292,32 @@ class Search:
 
     def _read(self, trial) -> Trial:
         """As others see it."""
-        told = trial.user_attrs
-        whole = told["whole"] and self._may_win(trial)
-        return Trial(dict(trial.params), told["value"], told["pictures"], whole)
+        attributes = trial.user_attrs
+        whole = attributes["whole"] and self._may_win(trial)
+        return Trial(dict(trial.params), attributes["value"], attributes["pictures"], whole)
 
     def _may_win(self, trial) -> bool:
-        guarded = trial.user_attrs.get(GUARDED, {})
-        if trial.number in self._allowed or self._guard is None or not guarded:
+        guard_values = trial.user_attrs.get(GUARD_KEY, {})
+        if trial.number in self._allowed or self._guard is None or not guard_values:
             return self._allowed.get(trial.number, True)
-        allowed = all(excess <= 0 for excess in self._excesses(guarded).values())
+        may_win = all(excess <= 0 for excess in self._excesses(guard_values).values())
         if self._identity_guarded():
-            self._allowed[trial.number] = allowed
-        return allowed
+            self._allowed[trial.number] = may_win
+        return may_win
 
-    def _excesses(self, guarded: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    def _excesses(self, guard_values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         """By name, how far a candidate goes beyond what the guard allows."""
         if self._guard is None:
             return {}
         identity = self._identity_guarded()
         return {
             name: self._guard.excess(name, _by_index(values), _by_index(identity.get(name, {})))
-            for name, values in guarded.items()
+            for name, values in guard_values.items()
         }
 
     def _identity_guarded(self) -> Mapping[str, Mapping[str, float]]:
         first = next((trial for trial in self._complete() if trial.user_attrs[ORDER] == 0), None)
-        return first.user_attrs.get(GUARDED, {}) if first else {}
+        return first.user_attrs.get(GUARD_KEY, {}) if first else {}
 
     def _best_scores(self) -> dict[int, float] | None:
         whole = [t for t in self._complete() if self._read(t).whole and math.isfinite(t.user_attrs["value"])]
@@ -324,18 +326,18 @@ class Search:
     def _estimate(self) -> float:
         """The mean over all prompts as the best candidate's scores foretell it: never better than that one's."""
         best = self._best_scores()
-        behind = np.mean([value - best[index] for index, value in self._scored.items() if index in best])
+        behind = np.mean([value - best[index] for index, value in self._scores.items() if index in best])
         return float(np.mean(list(best.values())) + min(0.0, behind))
 
     def _free_place(self, number: int) -> int:
         """The place of the trial that begins now: the first that no other trial holds; a lost one holds none."""
-        lost = self._optuna.trial.TrialState.FAIL
-        others = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state != lost]
-        held = {trial.user_attrs[ORDER] for trial in others if ORDER in trial.user_attrs and trial.number != number}
+        fail = self._optuna.trial.TrialState.FAIL
+        others = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state != fail]
+        places = {trial.user_attrs[ORDER] for trial in others if ORDER in trial.user_attrs and trial.number != number}
         for trial in others:
             if trial.number < number and ORDER not in trial.user_attrs:  # begins now as well, somewhere else
-                held.add(_first_free(held))
-        return _first_free(held)
+                places.add(_first_free(places))
+        return _first_free(places)
 
     def _check_inputs(self, inputs: str) -> None:
         if inputs and self._study.user_attrs.get("inputs", inputs) != inputs:
@@ -356,14 +358,14 @@ def _first_free(places: set[int]) -> int:
 
 def _seconds(trial) -> float:
     """What a finished trial took; studies of before this was noted have only their clock's word."""
-    took = trial.user_attrs.get(SECONDS)
-    return max(0.0, trial.duration.total_seconds()) if took is None else took
+    seconds = trial.user_attrs.get(SECONDS)
+    return max(0.0, trial.duration.total_seconds()) if seconds is None else seconds
 
 
 def _wilcoxon(optuna):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.pruners.WilcoxonPruner(p_threshold=DOUBT)
+        return optuna.pruners.WilcoxonPruner(p_threshold=WILCOXON_P)
 
 
 def _sampler_by_place(search: Search):
@@ -383,12 +385,12 @@ def _sampler_by_place(search: Search):
             return self.inner.infer_relative_search_space(study, trial)
 
         def sample_relative(self, study, trial, search_space):
-            asked = self.inner.sample_relative(study, trial, search_space)
-            if set(asked) != set(search.space.axes):
-                return asked
-            tried = [tuple(done.point[axis] for axis in search.space.axes) for done in search.finished()]
+            point = self.inner.sample_relative(study, trial, search_space)
+            if set(point) != set(search.space.axes):
+                return point
+            points = [tuple(other.point[axis] for axis in search.space.axes) for other in search.finished()]
             best = search.best().point
-            return fresh(asked, tried, best, search.space, search.settings.seed, search._place)
+            return fresh(point, points, best, search.space, search.settings.seed, search._place)
 
         def sample_independent(self, study, trial, name, distribution):
             return self.inner.sample_independent(study, trial, name, distribution)

@@ -16,7 +16,7 @@ _AXES = {
     "constant": ("c_x", "c_eps"),
 }
 
-BORDER = 0.02
+BORDER_SHARE = 0.02
 """An optimum within this share of the trust region's width from its edge counts as on the border."""
 
 
@@ -65,16 +65,16 @@ class Space:
 
     def nearest(self, coefficients: Coefficients) -> dict[str, float]:
         """The point of this space whose curves come nearest to others (least squares), inside the trust region."""
-        wanted = np.array(coefficients.c_x + coefficients.c_eps)
+        target = np.array(coefficients.c_x + coefficients.c_eps)
         origin = np.array(self._flat(self.identity()))
         # Every space is linear in its numbers: its columns are what each adds to the curves.
         columns = np.array([np.array(self._flat({**self.identity(), axis: 2.0})) - origin for axis in self.axes]).T
-        found, *_ = np.linalg.lstsq(columns, wanted - origin, rcond=None)
-        return {a: float(np.clip(1 + d, self.low, self.high)) for a, d in zip(self.axes, found, strict=True)}
+        solution, *_ = np.linalg.lstsq(columns, target - origin, rcond=None)
+        return {a: float(np.clip(1 + d, self.low, self.high)) for a, d in zip(self.axes, solution, strict=True)}
 
     def on_border(self, point: Mapping[str, float]) -> tuple[str, ...]:
         """Axes whose value touches the edge of the trust region."""
-        margin = BORDER * (self.high - self.low)
+        margin = BORDER_SHARE * (self.high - self.low)
         return tuple(a for a in self.axes if point[a] < self.low + margin or point[a] > self.high - margin)
 
     def _flat(self, point: Mapping[str, float]) -> tuple[float, ...]:

@@ -93,11 +93,11 @@ def storage_errors(where: object) -> Iterator[None]:
 
 
 def _database_errors() -> tuple[type[Exception], ...]:
-    found = [import_optuna().exceptions.StorageInternalError]
+    kinds = [import_optuna().exceptions.StorageInternalError]
     # Only what was imported can have been raised; optuna wraps most of it, not all.
     for module, name in (("sqlalchemy.exc", "SQLAlchemyError"), ("grpc", "RpcError")):
-        found.append(getattr(sys.modules.get(module), name, None))
-    return tuple(filter(None, found))
+        kinds.append(getattr(sys.modules.get(module), name, None))
+    return tuple(filter(None, kinds))
 
 
 def _address(where: object) -> str:
@@ -125,18 +125,17 @@ def _journal(optuna, path: Path, read_only: bool):
 def _database(optuna, url: str):
     import sqlalchemy
 
-    shown = _address(url)
+    address = _address(url)
     for last in (False, False, True):
         try:
             return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
         except ImportError as error:
             raise DependencyError(
-                f"the database {shown} needs a driver.", 'for PostgreSQL: pip install "psycopg[binary]"'
+                f"the database {address} needs a driver.", 'for PostgreSQL: pip install "psycopg[binary]"'
             ) from error
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             # Two workers that start together make the same tables; the slower one only has to look again.
             if last:
-                raise CalibrationError(f"no study can be kept at {shown}.", "check the address and that it runs") from (
-                    error
-                )
+                fix = "check the address and that it runs"
+                raise CalibrationError(f"no study can be kept at {address}.", fix) from error
     raise AssertionError("unreachable")

@@ -13,7 +13,7 @@ from ..settings import Settings
 from .space import Space
 from .storage import import_optuna
 
-SAME, NEAR = 0.01, 0.08
+SAME_SHARE, NEAR_SHARE = 0.01, 0.08
 """Shares of the trust region's width: nearer points are the same; how far around the best is looked instead."""
 
 STARTS = 8
@@ -46,8 +46,8 @@ def sampler_for(order: int, space: Space, settings: Settings, fixed: Sequence[di
 
 
 def fresh(
-    asked: dict[str, float],
-    tried: Sequence[tuple[float, ...]],
+    proposal: dict[str, float],
+    earlier: Sequence[tuple[float, ...]],
     best: Mapping[str, float],
     space: Space,
     seed: int,
@@ -59,8 +59,8 @@ def fresh(
     activations make the landscape a little rough, and it sees no hill left.
     """
     width = space.high - space.low
-    place = [asked[axis] for axis in space.axes]
-    if not any(math.dist(place, point) < SAME * width for point in tried):
-        return asked
-    step = np.random.default_rng((seed, order)).normal(0, NEAR * width, len(space.axes))
+    place = [proposal[axis] for axis in space.axes]
+    if not any(math.dist(place, point) < SAME_SHARE * width for point in earlier):
+        return proposal
+    step = np.random.default_rng((seed, order)).normal(0, NEAR_SHARE * width, len(space.axes))
     return {a: float(np.clip(best[a] + d, space.low, space.high)) for a, d in zip(space.axes, step, strict=True)}

@@ -40,12 +40,12 @@ class Worker:
         if self.process == os.getpid():
             return True
         try:
-            boot, found = psutil.boot_time(), psutil.Process(self.process)
+            boot, process = psutil.boot_time(), psutil.Process(self.process)
             # A killed process keeps its number until its parent asks for it; in a container nobody may.
-            if found.status() == psutil.STATUS_ZOMBIE:
+            if process.status() == psutil.STATUS_ZOMBIE:
                 return True
-            moved = found.create_time() - self.started
-            return abs(moved) > 1 and not (self.boot and abs(moved - (boot - self.boot)) <= 1)
+            drift = process.create_time() - self.started
+            return abs(drift) > 1 and not (self.boot and abs(drift - (boot - self.boot)) <= 1)
         except psutil.NoSuchProcess:
             return True
         except psutil.AccessDenied:

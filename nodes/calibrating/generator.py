@@ -43,8 +43,8 @@ class HostGenerator:
         self.model, self.vae, self.prompts, self.negative = model, vae, prompts, negative
         self.latent, self.way, self.seed, self.batch_size = latent, way, seed, batch_size
         self.on_batch = on_batch
-        self._decoded = Batches(batch_size)
-        self._seconds, self._made = 0.0, 0
+        self._decode_batches = Batches(batch_size)
+        self._seconds, self._picture_count = 0.0, 0
         self._frames: tuple[int, int] | None = None
 
     @property
@@ -62,12 +62,12 @@ class HostGenerator:
     @property
     def seconds_per_picture(self) -> float:
         """Sampling and decoding, averaged over all pictures made so far."""
-        return self._seconds / max(1, self._made)
+        return self._seconds / max(1, self._picture_count)
 
     def with_model(self, model) -> HostGenerator:
         """The same pictures from another MODEL."""
         other = copy.copy(self)
-        other.model, other._seconds, other._made = model, 0.0, 0
+        other.model, other._seconds, other._picture_count = model, 0.0, 0
         return other
 
     def __call__(self, coefficients: Coefficients, indices: Sequence[int]) -> Tensor:
@@ -83,7 +83,7 @@ class HostGenerator:
             start_time = time.monotonic()
             pictures += [self._decode(self.sample(model, group)) for group in self._alike(chunk)]
             self._seconds += time.monotonic() - start_time
-            self._made += len(chunk)
+            self._picture_count += len(chunk)
             self.on_batch(len(chunk))
         return torch.cat(pictures)
 
@@ -113,7 +113,7 @@ class HostGenerator:
                 self._frames = pictures.shape[1], frames[..., 0, 0, 0].numel() // (end - start)
             return pictures.float().cpu()
 
-        return torch.cat(self._decoded.run(decode, len(samples)))
+        return torch.cat(self._decode_batches.run(decode, len(samples)))
 
     def _seed(self, index: int) -> int:
         return noise_seed(self.seed, index, len(self.prompts))

@@ -70,7 +70,7 @@ def keep(unique_id: str | None, run: str, event: dict, trials: Callable[[], list
         return {**event, "run": run, "prompt": prompt, "workflow": workflow}
 
 
-def told(workflow: str | None) -> list[dict]:
+def node_states(workflow: str | None) -> list[dict]:
     """What is kept of a workflow, and of prompts that name none: one entry per node, plain JSON values.
 
     ``prompt`` is the host's id of the run that is still working on it, None after its end.
@@ -99,7 +99,7 @@ def answer(workflow: str | None) -> dict:
     """
     running = workflow is not None and running_prompt()[1] == workflow
     return {
-        "nodes": told(workflow),
+        "nodes": node_states(workflow),
         "reports": reports(workflow),
         "error": None if running else last_error(workflow),
         "running": running,

@@ -81,24 +81,24 @@ class Run:
             )
         # At most: candidates that are raced out make fewer.
         search, held_out = len(self.parts.search), len(self.parts.held_out)
-        self.done, self.left = 0, (settings.trials + 1 + reference) * search + (2 + 2 * reference) * held_out
-        self.bar = NodeProgress(unique_id, self.left)
+        self.done, self.remaining = 0, (settings.trials + 1 + reference) * search + (2 + 2 * reference) * held_out
+        self.bar = NodeProgress(unique_id, self.remaining)
         self.time_left = TimeLeft()
         self.resumed: int | None = None  # pictures of an earlier run
-        self.line = f"at most {self.left} pictures"
+        self.line = f"at most {self.remaining} pictures"
         self.beside: list = []
         self.pairs = LivePairs()
         self.best: Progress | None = None
         self.bar.update(0, self.line)
 
     def generated(self, count: int) -> None:
-        self.done, self.left = self.done + count, max(0, self.left - count)
-        left = rounded(self.time_left(self.done, self.left))
-        self._update_bar(f"{self.line} - about {left} left")
+        self.done, self.remaining = self.done + count, max(0, self.remaining - count)
+        time_left = rounded(self.time_left(self.done, self.remaining))
+        self._update_bar(f"{self.line} - about {time_left} left")
 
     def _update_bar(self, text: str) -> None:
         done = self.done + (self.resumed or 0)
-        self.bar.update(done, text, total=done + self.left)
+        self.bar.update(done, text, total=done + self.remaining)
 
     def __call__(self, generator: HostGenerator, full_model, warm_start: bool, stay_near: bool) -> Outcome:
         """Raises InterruptProcessingException when cancelled, after the best candidate so far was saved."""
@@ -106,8 +106,8 @@ class Run:
             full = None if full_model is None else generator.with_model(full_model)
             starts = self._warm_starts(generator, full) if full is not None and warm_start else {}
             self.beside = [] if full is None else [asdict(self._binding(full)), _weights(full.model)]
-            compared = [*self.parts.held_out, *self.parts.search]
-            reference = None if full is None else ReferencePictures(full, compared, generator.way.steps)
+            indices = [*self.parts.held_out, *self.parts.search]
+            reference = None if full is None else ReferencePictures(full, indices, generator.way.steps)
             self.score, self.judge = self.scorer.bind(self.prompts.texts, reference)
             result = self._study(generator, tuple(starts.values()), reference, stay_near)
             return self._outcome(generator, full, result, reference, starts)
@@ -119,13 +119,20 @@ class Run:
             self.scorer.release()
 
     def _warm_starts(self, generator: HostGenerator, full: HostGenerator) -> dict[str, Coefficients]:
-        def told(done: int, total: int, text: str) -> None:
+        def show_text(done: int, total: int, text: str) -> None:
             self.bar.update(self.done, text)
 
         indices = self.parts.search[:WARM_START_PICTURES]
         way = generator.way
         return warm_starts(
-            generator.sampled, generator.model, full.model, indices, way.sampler, way.sigmas, generator.batch_size, told
+            generator.sampled,
+            generator.model,
+            full.model,
+            indices,
+            way.sampler,
+            way.sigmas,
+            generator.batch_size,
+            show_text,
         )
 
     def _study(
@@ -140,7 +147,7 @@ class Run:
             if self.resumed is None:
                 finished = sum(trial.pictures for trial in progress.finished)
                 self.resumed = finished - (progress.trial.pictures if progress.trial else 0)
-            self.left = max(0, progress.total - progress.done)
+            self.remaining = max(0, progress.total - progress.done)
             self.line = _line(progress)
             self._update_bar(self.line)
             event = {**_event(progress), "radius": self.settings.radius, "pictures": self._pair(progress)}
@@ -148,7 +155,7 @@ class Run:
             tell(self.unique_id, "qsched.progress", event)
 
         self.line = "pictures of the reference" if reference is not None else "identity"
-        key = self._key(generator, starts, held=stay_near)
+        key = self._key(generator, starts, stay_near=stay_near)
         shared = os.environ.get(STUDIES)
         return calibrate(
             generator,
@@ -172,7 +179,7 @@ class Run:
             return None
         return self.pairs(STUDY_TITLE, progress.indices, stills(progress.pictures))
 
-    def _key(self, generator: HostGenerator, starts: tuple[Coefficients, ...], *, held: bool) -> str:
+    def _key(self, generator: HostGenerator, starts: tuple[Coefficients, ...], *, stay_near: bool) -> str:
         """sha256 of everything that decides the figures: equal inputs find their journal again."""
         shared = [generator.prompts[0], generator.negative, list(generator.vae.first_stage_model.parameters())]
         way = generator.way
@@ -196,7 +203,7 @@ class Run:
             _weights(generator.model),
             sums(shared),
             [[start.c_x, start.c_eps] for start in starts],
-            ["guarded", held],
+            ["guarded", stay_near],
         ]
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 

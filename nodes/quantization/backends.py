@@ -82,9 +82,9 @@ class NativeLinears:
     def loaded(self, inputs: int, outputs: int, values: dict[str, Tensor]) -> nn.Module:
         """A layer from its part of a checkpoint."""
         device = values["weight"].device
-        made = self.linear(inputs, outputs, bias="bias" in values, device=device, dtype=self.dtype)
-        made.load_state_dict(values)
-        return made
+        layer = self.linear(inputs, outputs, bias="bias" in values, device=device, dtype=self.dtype)
+        layer.load_state_dict(values)
+        return layer
 
 
 def as_bytes(settings: dict) -> Tensor:

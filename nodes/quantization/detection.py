@@ -31,9 +31,9 @@ def layers_read(network: nn.Module) -> dict[str, str]:
     tomorrow is covered.
     """
     # Not the state dict: of layers that are packed already it holds bytes and settings.
-    kept = network.state_dict().keys()
-    named = [*network.named_parameters(), *network.named_buffers()]
-    shapes = {name: torch.empty(tensor.shape, device="meta") for name, tensor in named if name in kept}
+    keys = network.state_dict().keys()
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    shapes = {name: torch.empty(tensor.shape, device="meta") for name, tensor in tensors if name in keys}
     watched = _Watched(shapes)
     comfy.model_detection.model_config_from_unet(watched, "")
     return {name.removesuffix(".weight"): REASON for name in watched.read if name.endswith(".weight")}

@@ -55,17 +55,17 @@ def save_stock(model, path: Path) -> None:
     values = model.model.state_dict_for_saving(dict(network))
 
     def read(file: Path) -> dict[str, torch.Tensor]:
-        found = load_file(file)
+        content = load_file(file)
         try:
-            loaded = comfy.sd.load_diffusion_model_state_dict(dict(found))
+            patcher = comfy.sd.load_diffusion_model_state_dict(dict(content))
         except AttributeError:  # what the host raises for a quantised model that it does not recognise
-            loaded = None
-        same = loaded is not None and type(loaded.model.model_config) is type(model.model.model_config)
-        if not same or loaded.model.diffusion_model.state_dict().keys() != network.keys():
+            patcher = None
+        same = patcher is not None and type(patcher.model.model_config) is type(model.model.model_config)
+        if not same or patcher.model.diffusion_model.state_dict().keys() != network.keys():
             raise QuantizationError(
                 "ComfyUI would not know this model again.", 'quantise it with recipe "stock", and not its first layers'
             )
-        return found
+        return content
 
     write_checked(values, path, _about(model, path), read)
 
@@ -149,36 +149,37 @@ def load_model(path: Path):
     Raises:
         QuantizationError: not such a file, or no model of this ComfyUI has these shapes.
     """
-    stored, patches = without_patches(load_quantized(path))
-    last_steps = _last_steps(stored.about)
-    kept = comfy.utils.weight_dtype({name: t for name, t in stored.tensors.items() if t.is_floating_point()})
+    content, patches = without_patches(load_quantized(path))
+    last_steps = _last_steps(content.about)
+    float_dtype = comfy.utils.weight_dtype({name: t for name, t in content.tensors.items() if t.is_floating_point()})
     shapes = {
-        name: torch.empty(shape, dtype=kept or torch.float16, device="meta") for name, shape in stored.shapes().items()
+        name: torch.empty(shape, dtype=float_dtype or torch.float16, device="meta")
+        for name, shape in content.shapes().items()
     }
     config = comfy.model_detection.model_config_from_unet(shapes, "")
     if config is None:
         raise QuantizationError(
-            f"this ComfyUI knows no model like {path.name}.", "update ComfyUI", model=stored.about.get("model", "")
+            f"this ComfyUI knows no model like {path.name}.", "update ComfyUI", model=content.about.get("model", "")
         )
     management = comfy.model_management
     device, offload = management.get_torch_device(), management.unet_offload_device()
     supported = list(config.supported_inference_dtypes)
     count = comfy.utils.calculate_parameters(shapes)
-    dtype = management.unet_dtype(model_params=count, supported_dtypes=supported, weight_dtype=kept)
+    dtype = management.unet_dtype(model_params=count, supported_dtypes=supported, weight_dtype=float_dtype)
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, supported))
-    config.sampling_settings = {**config.sampling_settings, **_settings(stored.about)}
+    config.sampling_settings = {**config.sampling_settings, **_settings(content.about)}
     check_size(config, shapes, path.name)
     base = config.get_model(shapes, "")
     _give_weights(base.diffusion_model)
-    _set_model_type(base, stored.about.get("model_type", ""))
+    _set_model_type(base, content.about.get("model_type", ""))
     # Not the streaming patcher: it requantises patched weights.
     patcher = comfy.model_patcher.ModelPatcher(base, device, offload)
-    restore(base.diffusion_model, stored, TWINS, NativeLinears(patcher).loaded)
+    restore(base.diffusion_model, content, TWINS, NativeLinears(patcher).loaded)
     patcher = packed_patcher(patcher)
     base.to(offload)
-    patcher.patches = {f"{ROOT}.{key}": found for key, found in patches.items()}
+    patcher.patches = {f"{ROOT}.{key}": layer_patches for key, layer_patches in patches.items()}
     put_last_steps(patcher, last_steps)
-    if stored.about.get("fingerprint") not in (None, fingerprint(patcher)):
+    if content.about.get("fingerprint") not in (None, fingerprint(patcher)):
         logging.warning("Q-Sched: %s is not the model it says it is; presets bound to it may not fit.", path.name)
     return patcher
 
@@ -202,9 +203,9 @@ def _give_weights(network: nn.Module) -> None:
 
 def _set_model_type(base, name: str) -> None:
     """The parameterisation the file was made of: some checkpoints tell theirs by a key outside the network."""
-    known = comfy.model_base.ModelType.__members__
-    if name in known and known[name] is not base.model_type:
-        base.model_type = known[name]
+    types = comfy.model_base.ModelType.__members__
+    if name in types and types[name] is not base.model_type:
+        base.model_type = types[name]
         base.model_sampling = comfy.model_base.model_sampling(base.model_config, base.model_type)
 
 
@@ -218,10 +219,10 @@ def _last_steps(about) -> int:
 
 def _settings(about) -> dict[str, float | bool]:
     try:
-        found = json.loads(about.get(_SETTINGS, "{}"))
+        settings = json.loads(about.get(_SETTINGS, "{}"))
     except (ValueError, RecursionError):
         return {}
-    return {key: value for key, value in found.items() if _plain(value)} if isinstance(found, dict) else {}
+    return {key: value for key, value in settings.items() if _plain(value)} if isinstance(settings, dict) else {}
 
 
 def _plain(value) -> bool:

@@ -95,10 +95,10 @@ class LayerPatches:
         """A float weight with the patches in it, float32 and in its own shape."""
         weight = weight.float()
         long = self._as_long(weight)
-        patched = self._apply(long.clone(), long, self.patches)
-        if long is weight or patched.shape != weight.shape:
-            return patched
-        return weight + (patched - long)
+        full = self._apply(long.clone(), long, self.patches)
+        if long is weight or full.shape != weight.shape:
+            return full
+        return weight + (full - long)
 
     def _as_long(self, weight: Tensor) -> Tensor:
         """A packed weight with rows as long as the float one's."""

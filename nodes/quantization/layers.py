@@ -81,10 +81,10 @@ class PatchedAtOutput:
         if self.bias is None or not functions:
             return out
         bias = self.bias.to(device=x.device, dtype=torch.float32)
-        patched = bias.clone()
+        new_bias = bias.clone()
         for function in functions:
-            patched = function(patched)
-        return out + self.along_channels((patched - bias).to(x.dtype))
+            new_bias = function(new_bias)
+        return out + self.along_channels((new_bias - bias).to(x.dtype))
 
     def along_channels(self, bias: Tensor) -> Tensor:
         """(N,) as it is added to an output."""
@@ -229,8 +229,8 @@ def patched_at_output(linear: type[nn.Module]) -> type[nn.Module]:
             super().__setattr__(name, value)
             if name in ("loaded_patches", "hook_patches"):
                 others = [one for one in self.weight_function if not isinstance(one, PatchesOfWeight)]
-                patched = self.loaded_patches is not None or self.hook_patches is not None
-                self.weight_function = [PatchesOfWeight(self), *others] if patched else others
+                has_patches = self.loaded_patches is not None or self.hook_patches is not None
+                self.weight_function = [PatchesOfWeight(self), *others] if has_patches else others
 
         @property
         def float_shape(self) -> tuple[int, ...]:

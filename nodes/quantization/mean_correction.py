@@ -18,11 +18,11 @@ def correct_means(
     root = network_of(patcher.model)
     if observation.calls is not None:
         comfy.model_management.load_models_gpu([patcher])
-    found = mean_correction(root, names, observation.calls, on_call)
-    add_to_biases(root, found.values)
-    for name, value in found.values.items():
+    correction = mean_correction(root, names, observation.calls, on_call)
+    add_to_biases(root, correction.values)
+    for name, value in correction.values.items():
         # What a LoRA has patched in place is put back from here when the model is unloaded.
         backup = patcher.backup.get(key_of(patcher.model, f"{name}.bias"))
         if backup is not None:
             backup.weight.add_(value.to(backup.weight))
-    return found
+    return correction

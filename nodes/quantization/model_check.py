@@ -111,8 +111,8 @@ class SmallModel:
         return min(times)
 
 
-def effect_of(change: Tensor, wanted: Tensor) -> Effect:
-    along, norm = (change * wanted).sum(), wanted.norm()
+def effect_of(change: Tensor, exact: Tensor) -> Effect:
+    along, norm = (change * exact).sum(), exact.norm()
     return Effect((along / norm**2).item(), (along / (norm * change.norm()).clamp(min=1e-20)).item())
 
 

@@ -22,8 +22,12 @@ def check_size(config, shapes: Mapping[str, Tensor], name: str) -> None:
         network = config.get_model(dict(shapes), "", device=torch.device("meta")).diffusion_model
     except (NotImplementedError, RuntimeError):
         return  # a family that computes while it is made, which meta tensors cannot: nothing is known of it
-    wanted, there = sum(value.numel() for value in network.parameters()), sum(prod(t.shape) for t in shapes.values())
-    if wanted > there:
+    model_weights, file_weights = (
+        sum(value.numel() for value in network.parameters()),
+        sum(prod(t.shape) for t in shapes.values()),
+    )
+    if model_weights > file_weights:
         raise QuantizationError(
-            f"{name[:30]} holds {there:,} weights of a network of {wanted:,}.", "download or save the file again"
+            f"{name[:30]} holds {file_weights:,} weights of a network of {model_weights:,}.",
+            "download or save the file again",
         )

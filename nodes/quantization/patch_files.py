@@ -53,35 +53,37 @@ def record_of(patches: Mapping[str, list[tuple]]) -> tuple[dict[str, str], dict[
                 "strength_model": float(strength_model),
                 "offset": None if offset is None else list(offset),
             }
-            for strength, value, strength_model, offset, _ in found
+            for strength, value, strength_model, offset, _ in layer_patches
         ]
-        for key, found in patches.items()
-        if found
+        for key, layer_patches in patches.items()
+        if layer_patches
     }
     return ({RECORD: json.dumps(record)} if record else {}), tensors
 
 
-def without_patches(stored: Stored) -> tuple[Stored, dict[str, list[tuple]]]:
+def without_patches(content: Stored) -> tuple[Stored, dict[str, list[tuple]]]:
     """(the file's model alone, its patches by the name of their layer's weight).
 
     Raises:
         QuantizationError: a record that cannot be true.
     """
-    about = dict(stored.about)
-    tensors = dict(stored.tensors)
+    about = dict(content.about)
+    tensors = dict(content.tensors)
     try:
         record = json.loads(about.pop(RECORD, "{}"))
-        patches = {_layer_of(key, stored): [_patch(entry, tensors) for entry in found] for key, found in record.items()}
+        patches = {
+            _layer_of(key, content): [_patch(entry, tensors) for entry in entries] for key, entries in record.items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise QuantizationError(
             "the file's list of LoRAs is damaged.", "download it again, or save it again", why=str(error)[:60]
         ) from error
     rest = {name: value for name, value in tensors.items() if not name.startswith(f"{RECORD}.")}
-    return replace(stored, tensors=rest, about=about), patches
+    return replace(content, tensors=rest, about=about), patches
 
 
-def _layer_of(key: str, stored: Stored) -> str:
-    if key.removesuffix(".weight") not in stored.layers:
+def _layer_of(key: str, content: Stored) -> str:
+    if key.removesuffix(".weight") not in content.layers:
         raise ValueError(key)
     return key
 

@@ -21,7 +21,7 @@ from .packed_bytes import PackedBytes
 
 ROOT = "diffusion_model"
 
-_PATCHED = 3
+_FLOAT_COPIES = 3
 """float32 weights that a call makes for a moment where a patch is dense: original, patched, and the difference."""
 
 
@@ -163,7 +163,7 @@ class PackedPatcher(ModelPatcher):
         patches = self.patches.get(key)
         dense = patches is not None and layer.layer_patches(key, patches).is_dense
         weights = prod(layer.float_shape)
-        need = weights * (4 * _PATCHED if dense else self._dtype().itemsize)
+        need = weights * (4 * _FLOAT_COPIES if dense else self._dtype().itemsize)
         return (size + need, size, name, layer, dict(layer.named_parameters(recurse=False)))
 
     # --- hooks
@@ -193,12 +193,12 @@ class PackedPatcher(ModelPatcher):
     # --- readers of other nodes
 
     def get_key_patches(self, filter_prefix=None):
-        found = super().get_key_patches(filter_prefix)
-        for patches in found.values():
+        key_patches = super().get_key_patches(filter_prefix)
+        for patches in key_patches.values():
             weight, *convert = patches[0]
             if isinstance(weight, PackedBytes):  # the host casts the bytes to floats, and then has them unpacked
                 patches[0] = (weight.detach(), *convert)
-        return found
+        return key_patches
 
     def model_state_dict(self, filter_prefix=None):
         layers = {key: layer for key, layer in self.packed_layers() if isinstance(layer, HostLayer)}

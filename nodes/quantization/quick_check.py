@@ -47,14 +47,14 @@ def product_lines(backends: Sequence[Backend], deadline: Deadline) -> Iterator[L
     """A line for each backend: every format that it has here at a few widths, against the exact product."""
     device = comfy.model_management.get_torch_device()
     for place, backend in enumerate(backends, 1):
-        found, complete = [], True
+        results, complete = [], True
         for one in product_errors([backend], device=device):
-            found.append(one)
+            results.append(one)
             # Each backend has its part of the time, and what others before it left.
             if deadline.spent(PRODUCTS_SHARE * place / len(backends)):
                 complete = False
                 break
-        computed = [one for one in found if one.errors]
+        computed = [one for one in results if one.errors]
         if computed:
             yield _product_line(backend.name, device.type, computed, complete)
 
@@ -73,26 +73,26 @@ def model_lines(load: Callable[[], object], deadline: Deadline) -> Iterator[Line
     first is tried however late it is."""
     with torch.no_grad():
         small = SmallModel(load())
-        wanted, seconds = small.lora_change(small.model, LORA_SIZE), small.step_seconds(small.model)
+        exact, seconds = small.lora_change(small.model, LORA_SIZE), small.step_seconds(small.model)
         size = small.model.model_size()
-        left = list(WAYS)
-        while left and (len(left) == len(WAYS) or not deadline.spent()):
-            name, backend = left.pop(0)
+        remaining = list(WAYS)
+        while remaining and (len(remaining) == len(WAYS) or not deadline.spent()):
+            name, backend = remaining.pop(0)
             try:
                 twin = small.twin(name, backend)
             except QuantizationError:
                 continue  # the backend's own line says why
-            yield _model_line(f"{name} by {backend}", small, twin, wanted, seconds, size)
-    if left:
-        names = ", ".join(f"{name} by {backend}" for name, backend in left)
+            yield _model_line(f"{name} by {backend}", small, twin, exact, seconds, size)
+    if remaining:
+        names = ", ".join(f"{name} by {backend}" for name, backend in remaining)
         yield Line(OPTIONAL, f"no time was left to try {names}: run this check again when the machine is idle")
 
 
-def _model_line(name: str, small: SmallModel, twin, wanted: torch.Tensor, seconds: float, size: int) -> Line:
-    effect = effect_of(small.lora_change(twin, LORA_SIZE), wanted)
-    patched = small.with_lora(twin, LORA_SIZE)
-    whole = small.output(patched)
-    off = difference(small.partly_loaded(patched, 0.5), whole)
+def _model_line(name: str, small: SmallModel, twin, exact: torch.Tensor, seconds: float, size: int) -> Line:
+    effect = effect_of(small.lora_change(twin, LORA_SIZE), exact)
+    twin_with_lora = small.with_lora(twin, LORA_SIZE)
+    whole = small.output(twin_with_lora)
+    off = difference(small.partly_loaded(twin_with_lora, 0.5), whole)
     ratio = small.step_seconds(twin) / seconds
     text = (
         f"{name}: a LoRA has {effect.part:.2f} of its effect (cosine {effect.cosine:.2f}), half loaded the output is "

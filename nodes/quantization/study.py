@@ -92,7 +92,7 @@ def check_budget(model, formats: Sequence[Format], average_bits: float) -> None:
 
 def read_formats(text: str) -> list[Format]:
     """Formats of a comma separated list. Raises QuantizationError for none, or one that is unknown."""
-    found = [read_format(part) for part in text.replace("\n", ",").split(",") if part.strip()]
-    if not found:
+    forms = [read_format(part) for part in text.replace("\n", ",").split(",") if part.strip()]
+    if not forms:
         raise QuantizationError("there is no format to study.", "write some, for example w4a8, w8a8")
-    return found
+    return forms

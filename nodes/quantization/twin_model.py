@@ -94,8 +94,11 @@ def _quantized_twin(source, job: Job, on_layer: Callable[[int, int], None]):
         ))  # fmt: skip
     if source.cached_patcher_init is not None:
         # An observation holds inputs and the model it was made of: a twin does not keep it alive.
-        seen = None if job.observation is None else weakref.ref(job.observation)
-        patcher.cached_patcher_init = (_made_again, (source.cached_patcher_init, replace(job, observation=None), seen))
+        observation_ref = None if job.observation is None else weakref.ref(job.observation)
+        patcher.cached_patcher_init = (
+            _made_again,
+            (source.cached_patcher_init, replace(job, observation=None), observation_ref),
+        )
     return patcher, report
 
 
@@ -105,14 +108,14 @@ def _nothing_to_gain(network: nn.Module, reports: list[LayerReport]) -> QuantRep
     return QuantReport(tuple(reports), size, size, (_PASSED_THROUGH,), label_of(network))
 
 
-def _made_again(init: tuple, job: Job, seen: weakref.ref | None = None, disable_dynamic: bool = False):
+def _made_again(init: tuple, job: Job, observation_ref: weakref.ref | None = None, disable_dynamic: bool = False):
     """The host loads a model once more for another GPU, by the loader's recipe: ours goes on from there.
 
     Raises:
         QuantizationError: it was rounded by an observation that is gone.
     """
-    if seen is not None:
-        if (observation := seen()) is None:
+    if observation_ref is not None:
+        if (observation := observation_ref()) is None:
             fix = "run the workflow again from Observe Layers"
             raise QuantizationError("the observation that rounded this model is gone.", fix)
         job = replace(job, observation=observation)

@@ -70,7 +70,7 @@ class Ballot:
         preset_wins = [self.sides[pair] == choice for pair, choice in self.votes if choice != "skip"]
         return Votes(sum(preset_wins), len(preset_wins) - sum(preset_wins), len(self.votes) - len(preset_wins))
 
-    def told(self) -> dict:
+    def view(self) -> dict:
         """What a page may know, as plain JSON values: nothing of the sides before the ballot is closed."""
         votes = dict(self.votes)
         view = {
@@ -96,7 +96,7 @@ class Ballots:
     def __init__(self, folder):
         self._folder = folder
         self._ballots: dict[str, Ballot] = {}
-        self._shown: OrderedDict[str, Shown] = OrderedDict()
+        self._displays: OrderedDict[str, Shown] = OrderedDict()
         self._nodes: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._lock = threading.RLock()  # nodes run in one thread, the server answers in another
 
@@ -122,7 +122,7 @@ class Ballots:
             self._write(key, after)
             self._ballots[key] = after
 
-    def told(self, key: str) -> dict:
+    def view(self, key: str) -> dict:
         """What a page may know of a ballot; "pictures" and "texts" are empty where the files are gone.
 
         Raises:
@@ -134,20 +134,20 @@ class Ballots:
                 raise VoteError("there is no such vote.", "run the node again", status=404)
             pictures, texts = [], []
             if self.has_pictures(key):
-                display = self._shown[key]
+                display = self._displays[key]
                 pictures, texts = [[left.name, right.name] for left, right in display.files], display.texts
-            return {"key": key, **ballot.told(), "pictures": pictures, "texts": texts}
+            return {"key": key, **ballot.view(), "pictures": pictures, "texts": texts}
 
     def has_pictures(self, key: str) -> bool:
-        display = self._shown.get(key)
+        display = self._displays.get(key)
         return display is not None and all(path.is_file() for pair in display.files for path in pair)
 
     def show(self, key: str, display: Shown) -> None:
         """Takes the pictures of an open ballot; those of the oldest one are deleted."""
         with self._lock:
-            self._shown[key] = display
-            while len(self._shown) > MAX_PICTURE_SETS:
-                old, oldest = self._shown.popitem(last=False)
+            self._displays[key] = display
+            while len(self._displays) > MAX_PICTURE_SETS:
+                old, oldest = self._displays.popitem(last=False)
                 self._ballots.pop(old, None)
                 for path in (path for pair in oldest.files for path in pair):
                     path.unlink(missing_ok=True)
@@ -155,8 +155,8 @@ class Ballots:
     def retell(self, key: str, texts: list[str]) -> None:
         """Other texts beside the same pictures; the ballot is the youngest again."""
         with self._lock:
-            self._shown[key].texts = texts
-            self._shown.move_to_end(key)
+            self._displays[key].texts = texts
+            self._displays.move_to_end(key)
 
     def note(self, workflow: str, node: str, key: str) -> None:
         """Keeps for reloaded pages what a node of a workflow shows."""

@@ -52,7 +52,7 @@ async def _read_vote(request: web.Request) -> tuple[str, int, str]:
 
 async def _answer(key: str | None) -> web.Response:
     try:
-        return web.json_response(await asyncio.to_thread(ballots.told, key))
+        return web.json_response(await asyncio.to_thread(ballots.view, key))
     except VoteError as error:
         return _refusal(error)
 

@@ -34,7 +34,7 @@ the last holds the upper two bits of all four."""
 _UPPER_FACTORS = ((16.0, 4.0), (16.0, 4.0))
 """What brings upper bits, as they lie, to 16 times their worth in the first half of the columns, 256 in the second."""
 
-_kept: dict[tuple, Tensor] = {}
+_constants: dict[tuple, Tensor] = {}
 """By device, and what it is: made before a call, see ``prepare``."""
 
 
@@ -44,8 +44,8 @@ def decode(packed: Tensor, columns: int, form: Format, dtype: torch.dtype, gain:
     halves = 1 if form.storage_bits == 8 else 2
     one_group_in_two_halves = groups > 1 and groups % halves
     short = dtype in _SIXTEENS and not torch.compiler.is_compiling()
-    if short and (made := fused.decode(packed, columns, form, dtype, gain)) is not None:
-        return made[:, :columns]
+    if short and (weight := fused.decode(packed, columns, form, dtype, gain)) is not None:
+        return weight[:, :columns]
     if not short or one_group_in_two_halves:
         weight = unpack(packed, columns, form, dtype)
         return weight if gain == 1 else weight * gain
@@ -105,19 +105,19 @@ def _scale_and_offset(
         index = torch.addcmul(steps, row, _stride(device)).unflatten(1, (halves, -1))
         pairs = _table(device, gain)[_halves(device), index].view(torch.float32).unflatten(-1, (-1, 2))
         return pairs[..., 0], pairs[..., 1]
-    stored = sixteen_bits(packed[:, start:], torch.float16)
+    floats = sixteen_bits(packed[:, start:], torch.float16)
     kinds = 1 if form.symmetric else 2
     # (N, kinds, halves, groups / halves): a symmetric format has no minimums, and its scale gives both.
-    values = stored.unflatten(1, (kinds, halves, -1)) * _factors(device, form.storage_bits, form.symmetric, gain)
+    values = floats.unflatten(1, (kinds, halves, -1)) * _factors(device, form.storage_bits, form.symmetric, gain)
     return values[:, 0], values[:, 1] if values.shape[1] == 2 else None
 
 
 def _keep(key: tuple, make) -> Tensor:
     """It may be asked for again where gradients are."""
-    if key not in _kept:
+    if key not in _constants:
         with torch.inference_mode(False):
-            _kept[key] = make().to(key[0])
-    return _kept[key]
+            _constants[key] = make().to(key[0])
+    return _constants[key]
 
 
 def _masks(device: torch.device, masks: tuple) -> Tensor:

@@ -53,15 +53,15 @@ class Stored:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor's shape as the float module has it: what a host's model detection reads."""
-        found = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
         for name in filter(self.is_native, self.layers):
             for part in self.values_of(name):
                 if part != "bias":
-                    del found[f"{name}.{part}"]
+                    del shapes[f"{name}.{part}"]
         for name in self.layers:
             for part in (*FIRST_TOKEN, INPUT_SCALE, NORM_SHIFT, *LOW_RANK):
-                found.pop(f"{name}.{part}", None)
-        return found | {f"{name}.weight": tuple(layer["shape"]) for name, layer in self.layers.items()}
+                shapes.pop(f"{name}.{part}", None)
+        return shapes | {f"{name}.weight": tuple(layer["shape"]) for name, layer in self.layers.items()}
 
     def is_native(self, name: str) -> bool:
         return bool(self.layers[name].get("native"))
@@ -97,12 +97,12 @@ def save_quantized(
 
 def _norm_shifts(module: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``NORM_SHIFT`` of each layer whose bytes are among the ``values`` as they are in it."""
-    found = {}
+    shifts = {}
     for name, layer in module.named_modules(remove_duplicate=False):
         shift = getattr(layer, NORM_SHIFT, None) if isinstance(layer, QuantizedLayer) else None
         if shift is not None and torch.equal(values[f"{name}.weight"].cpu(), layer.weight.cpu()):
-            found[f"{name}.{NORM_SHIFT}"] = shift
-    return found
+            shifts[f"{name}.{NORM_SHIFT}"] = shift
+    return shifts
 
 
 def write_checked(
@@ -121,8 +121,8 @@ def write_checked(
     try:
         with replacing(path) as temporary:
             _save_aligned(tensors, temporary, dict(metadata))
-            written = read(temporary)
-            if written.keys() != tensors.keys() or not all(_equal(written[k], tensors[k]) for k in tensors):
+            content = read(temporary)
+            if content.keys() != tensors.keys() or not all(_equal(content[k], tensors[k]) for k in tensors):
                 raise OSError("what was read back differs")
     except (OSError, SafetensorError) as error:
         raise QuantizationError(f"cannot write {path.name}: {error}", "free some space, or another folder") from error
@@ -132,12 +132,12 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same values; those that share memory (a layer in two places) are copied: the format cannot hold a tensor
     twice."""
     places: set[int] = set()
-    found = {}
+    copies = {}
     for name, value in tensors.items():
         place = value.untyped_storage().data_ptr()
-        found[name] = value.clone() if place in places else value
+        copies[name] = value.clone() if place in places else value
         places.add(place)
-    return found
+    return copies
 
 
 def _save_aligned(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -217,7 +217,7 @@ def _layers(text: str, tensors: Mapping[str, Any], path: Path) -> dict[str, dict
 
 def restore(
     module: nn.Module,
-    stored: Stored,
+    content: Stored,
     twins: Mapping[type[nn.Module], type[QuantizedLayer]] = TWINS,
     native: Callable[[int, int, dict[str, Tensor]], nn.Module] | None = None,
 ) -> None:
@@ -228,41 +228,41 @@ def restore(
         QuantizationError: the module has other layers, convolutions, shapes or types, or native layers where there is
             no host; or a parameter that is not finite.
     """
-    found = {name: _place_of(name, layer, module, twins) for name, layer in stored.layers.items()}
-    made: dict[int, nn.Module] = {}  # a layer that stands in two places becomes one
-    for name, (old, kind) in found.items():
-        if id(old) not in made:
-            made[id(old)] = _twin(name, old, kind, stored, native)
+    places = {name: _place_of(name, layer, module, twins) for name, layer in content.layers.items()}
+    packed_layers: dict[int, nn.Module] = {}  # a layer that stands in two places becomes one
+    for name, (old, kind) in places.items():
+        if id(old) not in packed_layers:
+            packed_layers[id(old)] = _twin(name, old, kind, content, native)
         parent, _, leaf = name.rpartition(".")
-        setattr(module.get_submodule(parent), leaf, made[id(old)])
-    _put_values(module, stored)
+        setattr(module.get_submodule(parent), leaf, packed_layers[id(old)])
+    _put_values(module, content)
 
 
 def _twin(
-    name: str, old: nn.Module, kind: type[QuantizedLayer], stored: Stored, native: Callable[..., nn.Module] | None
+    name: str, old: nn.Module, kind: type[QuantizedLayer], content: Stored, native: Callable[..., nn.Module] | None
 ) -> nn.Module:
     """The packed layer that takes the place of ``old``."""
-    if stored.is_native(name):
-        return _native(name, stored, native)
-    layer, packed = stored.layers[name], stored.tensors[f"{name}.weight"]
+    if content.is_native(name):
+        return _native(name, content, native)
+    layer, packed = content.layers[name], content.tensors[f"{name}.weight"]
     form, bias = _format(layer), None if old.bias is None else torch.empty_like(old.bias)
     if issubclass(kind, QuantizedConv2d):
         options = {key: getattr(old, key) for key in _CONVOLUTION}
         twin = kind(packed, bias, tuple(layer["shape"]), form, **options)
-        twin.norm_shift = _norm_shift(name, stored)
+        twin.norm_shift = _norm_shift(name, content)
         return twin
     twin = kind(packed, bias, layer["shape"][1], form)
     twin.rotation = layer.get("rotation", twin.rotation)
-    twin.norm_shift = _norm_shift(name, stored)
+    twin.norm_shift = _norm_shift(name, content)
     for part in (*FIRST_TOKEN, INPUT_SCALE):
-        twin._buffers[part] = stored.tensors.get(f"{name}.{part}")
-    if f"{name}.{LOW_RANK[0]}" in stored.tensors:
-        twin.low_rank = LowRank(*(stored.tensors[f"{name}.{part}"] for part in LOW_RANK))
+        twin._buffers[part] = content.tensors.get(f"{name}.{part}")
+    if f"{name}.{LOW_RANK[0]}" in content.tensors:
+        twin.low_rank = LowRank(*(content.tensors[f"{name}.{part}"] for part in LOW_RANK))
     return twin
 
 
-def _norm_shift(name: str, stored: Stored) -> Tensor | None:
-    shift = stored.tensors.get(f"{name}.{NORM_SHIFT}")
+def _norm_shift(name: str, content: Stored) -> Tensor | None:
+    shift = content.tensors.get(f"{name}.{NORM_SHIFT}")
     if shift is not None and not _is_finite(shift):
         raise QuantizationError(f"{name[:50]} has norms that are not finite.", "save the file again", name=name)
     return shift
@@ -285,11 +285,11 @@ def _place_of(
     return old, kind
 
 
-def _put_values(module: nn.Module, stored: Stored) -> None:
+def _put_values(module: nn.Module, content: Stored) -> None:
     """Every value of the file in its place in ``module``, all of them checked first."""
     expected = module.state_dict()
-    shifts = {f"{name}.{NORM_SHIFT}" for name in stored.layers}  # no part of a state dict: their layer has them
-    tensors = {name: value for name, value in stored.tensors.items() if name not in shifts}
+    shifts = {f"{name}.{NORM_SHIFT}" for name in content.layers}  # no part of a state dict: their layer has them
+    tensors = {name: value for name, value in content.tensors.items() if name not in shifts}
     for name in sorted(expected.keys() ^ tensors.keys()):
         where = "the file" if name in expected else "this model"
         raise _unfit(f"{where} has no {name[:60]}.", name)
@@ -298,12 +298,12 @@ def _put_values(module: nn.Module, stored: Stored) -> None:
         if expected[name].shape != value.shape:
             raise _unfit(f"{name[:60]} has another shape.", name)
         parent, _, leaf = name.rpartition(".")
-        if parent in stored.layers and stored.is_native(parent):
+        if parent in content.layers and content.is_native(parent):
             continue  # its maker has read it
-        wanted = expected[name].dtype
-        if value.dtype != wanted and not (value.is_floating_point() and wanted.is_floating_point):
-            raise _unfit(f"{name[:50]} holds {_name(value.dtype)}, not {_name(wanted)}.", name)
-        owner, value = module.get_submodule(parent), value.to(wanted)
+        dtype = expected[name].dtype
+        if value.dtype != dtype and not (value.is_floating_point() and dtype.is_floating_point):
+            raise _unfit(f"{name[:50]} holds {_name(value.dtype)}, not {_name(dtype)}.", name)
+        owner, value = module.get_submodule(parent), value.to(dtype)
         # Buffers may hold infinities: masks do.
         if leaf in owner._parameters and not _is_finite(value):
             raise QuantizationError(f"{name[:50]} is not finite.", "download or save the file again", name=name)
@@ -331,12 +331,12 @@ def _unfit(what: str, name: str) -> QuantizationError:
     return QuantizationError(what, "use the model that the file was made of", name=name)
 
 
-def _native(name: str, stored: Stored, make: Callable[..., nn.Module] | None) -> nn.Module:
+def _native(name: str, content: Stored, make: Callable[..., nn.Module] | None) -> nn.Module:
     if make is None:
         raise QuantizationError("this file holds native layers of ComfyUI.", "load it in ComfyUI", name=name)
-    outputs, inputs = stored.layers[name]["shape"]
+    outputs, inputs = content.layers[name]["shape"]
     try:
-        return make(inputs, outputs, stored.values_of(name))
+        return make(inputs, outputs, content.values_of(name))
     except (ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         fix = "update ComfyUI, or save the model again"
         raise QuantizationError(
@@ -354,20 +354,20 @@ def _record(layer: nn.Module) -> dict[str, Any]:
             kind = type(layer.weight.data).__name__
             raise QuantizationError(f"layers of {kind} cannot be saved.", "quantise with another backend", kind=kind)
         return {"native": True, "shape": list(layer.weight.shape)}
-    found = {"format": asdict(layer.format), "shape": list(layer.shape)}
+    record = {"format": asdict(layer.format), "shape": list(layer.shape)}
     if isinstance(layer, QuantizedConv2d):
-        found |= {key: getattr(layer, key) for key in _CONVOLUTION}
+        record |= {key: getattr(layer, key) for key in _CONVOLUTION}
     elif layer.rotation != rotation_of(layer.in_features):
-        found["rotation"] = layer.rotation
-    return found
+        record["rotation"] = layer.rotation
+    return record
 
 
 def _format(layer: Mapping[str, Any]) -> Format:
     record = {"symmetric": True, **layer["format"]}  # records of before there were others say nothing of it
     sizes = [record[name] for name in ("weight_bits", "activation_bits", "group_size")]
     # The name goes into presets and messages.
-    named = isinstance(record["name"], str) and 0 < len(record["name"]) <= 40 and record["name"].isprintable()
-    if not named or type(record["symmetric"]) is not bool or not all(type(size) is int for size in sizes):
+    has_name = isinstance(record["name"], str) and 0 < len(record["name"]) <= 40 and record["name"].isprintable()
+    if not has_name or type(record["symmetric"]) is not bool or not all(type(size) is int for size in sizes):
         raise ValueError(record["name"])
     return Format(**{item.name: record[item.name] for item in fields(Format)})
 
@@ -378,22 +378,27 @@ def _tuple(value: Any) -> Any:
 
 def _check(name: str, layer: Mapping[str, Any], packed: Any) -> None:
     """Raises ValueError, TypeError or KeyError for a record that cannot be true of ``packed``, a slice of the file."""
-    shape, stored = layer["shape"], packed.get_shape()
+    shape, packed_shape = layer["shape"], packed.get_shape()
     if not name or len(shape) not in (2, 4) or not all(type(size) is int and 0 < size < 2**31 for size in shape):
         raise ValueError(name)
     if layer.get("native"):
         # Who makes the layer checks its bytes; the width is what the host makes room for, before it has read one.
-        if len(shape) != 2 or len(stored) != 2 or stored[0] != shape[0] or shape[1] > _MOST_PER_VALUE * stored[1]:
+        if (
+            len(shape) != 2
+            or len(packed_shape) != 2
+            or packed_shape[0] != shape[0]
+            or shape[1] > _MOST_PER_VALUE * packed_shape[1]
+        ):
             raise ValueError(name)
         return
     form = _format(layer)
-    if packed.get_dtype() != "U8" or stored != [shape[0], row_bytes(prod(shape[1:]), form)]:
+    if packed.get_dtype() != "U8" or packed_shape != [shape[0], row_bytes(prod(shape[1:]), form)]:
         raise ValueError(name)
     if len(shape) == 4:
         for key in _CONVOLUTION:
             values = layer[key] if isinstance(layer[key], list) else [layer[key]]
-            known = values == ["same"] or values == ["valid"]
-            if not (known and key == "padding") and not all(isinstance(v, int) and 0 <= v < 4096 for v in values):
+            is_word = values == ["same"] or values == ["valid"]
+            if not (is_word and key == "padding") and not all(isinstance(v, int) and 0 <= v < 4096 for v in values):
                 raise ValueError(name)
 
 

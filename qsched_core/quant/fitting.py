@@ -48,12 +48,12 @@ def fitted_twin(
     weight: Tensor,
     bias: Tensor | None,
     rows: Tensor | None,
-    judged: Tensor,
+    check_rows: Tensor,
     largest: Tensor | None = None,
     rank: int = 0,
 ) -> tuple[nn.Module, Fit]:
     """The packed twin of a float ``layer``, its codes fitted to ``rows`` of its inputs where that is better on
-    ``judged`` ones: (R, K), or patches (R, C, kh, kw). It is packed on the weight's device. ``largest`` (K,) are the
+    ``check_rows``: (R, K), or patches (R, C, kh, kw). It is packed on the weight's device. ``largest`` (K,) are the
     magnitudes of its input columns, for smoothing. Of one of our Linear layers a part of ``rank`` is kept in float16,
     and the rest of its weight is rounded (SVDQuant, arXiv 2411.05007).
 
@@ -62,10 +62,10 @@ def fitted_twin(
     """
     device = weight.device
     twin = way.backend.twin(layer, weight, bias, way.form)
-    judged = judged.to(device).float()
-    if not torch.isfinite(judged).all() or (rows is not None and not torch.isfinite(rows).all()):
+    check_rows = check_rows.to(device).float()
+    if not torch.isfinite(check_rows).all() or (rows is not None and not torch.isfinite(rows).all()):
         return twin, Fit(note="its inputs hold NaN or infinity")
-    nearest = output_error(layer, twin, weight, bias, judged)
+    nearest = output_error(layer, twin, weight, bias, check_rows)
     if rows is None or len(rows) < FEWEST_ROWS:
         return twin, Fit(nearest, note=f"fewer than {FEWEST_ROWS} inputs seen")
     rows = rows[:FIT_ROWS].to(device).float()
@@ -76,7 +76,7 @@ def fitted_twin(
         return twin, Fit(nearest, note=str(reason))
     except torch.OutOfMemoryError:
         return twin, Fit(nearest, note="out of memory for its Hessian")
-    fit = Fit(nearest, output_error(layer, other, weight, bias, judged))
+    fit = Fit(nearest, output_error(layer, other, weight, bias, check_rows))
     if fit.better:
         return other, fit
     undo()
@@ -164,8 +164,10 @@ def _fit(way: Way, layer: nn.Module, twin: nn.Module, weight: Tensor, rows: Tens
     codes, shifts = [], []
     for part, there, mean, grid in zip(fitting.weight, inputs, means, fitting.grids, strict=True):
         rounded_mean = there.mean(0)
-        chosen, values = fitted_codes(part, there if twin.bias is None else there - rounded_mean, grid, fitting.channel)
-        codes.append(chosen)
+        part_codes, values = fitted_codes(
+            part, there if twin.bias is None else there - rounded_mean, grid, fitting.channel
+        )
+        codes.append(part_codes)
         shifts.append(part @ mean - values @ rounded_mean)
     undo = fitting.write(torch.cat(codes))
     if twin.bias is None:
@@ -191,8 +193,8 @@ def output_error(layer: nn.Module, twin: nn.Module, weight: Tensor, bias: Tensor
     """The relative error of the output that ``twin`` makes of input rows, the bias not counted in."""
     exact = layer_output(layer, weight, rows)
     if isinstance(layer, nn.Conv2d):
-        made = layer_output(layer, packed_weight(twin).to(rows.device), rows)
-        made = made if bias is None else made + (twin.bias.float() - bias.to(rows))
+        outputs = layer_output(layer, packed_weight(twin).to(rows.device), rows)
+        outputs = outputs if bias is None else outputs + (twin.bias.float() - bias.to(rows))
     else:
-        made = twin(rows) if bias is None else twin(rows) - bias.to(rows)
-    return ((made.float() - exact).norm() / exact.norm().clamp(min=1e-30)).item()
+        outputs = twin(rows) if bias is None else twin(rows) - bias.to(rows)
+    return ((outputs.float() - exact).norm() / exact.norm().clamp(min=1e-30)).item()

@@ -92,8 +92,8 @@ def _try_unpacking(device: torch.device) -> str:
         packed = pack(numbers(3, columns, seed=1) * torch.tensor([[1.0], [1e-3], [100.0]]), form)
         for dtype in DTYPES:
             for gain in (1.0, 0.25):
-                made = _decoded(packed.to(device), columns, form, dtype, gain)[:, :columns]
-                if relative_error(made, unpack(packed, columns, form) * gain) > torch.finfo(dtype).eps:
+                result = _decoded(packed.to(device), columns, form, dtype, gain)[:, :columns]
+                if relative_error(result, unpack(packed, columns, form) * gain) > torch.finfo(dtype).eps:
                     return f"its weights of {columns} columns are not the slow ones"
     return ""
 
@@ -107,8 +107,8 @@ def _try_rounding(device: torch.device) -> str:
                 wide = x.double()
                 scale = wide.abs().amax(-1, keepdim=True) / top + 1e-30
                 slow = (wide / scale).round() * scale
-                made = _rounded(x.to(device), top.bit_length() + 1, 1e-30)
-                off = (made.cpu().double() - slow).abs() - torch.finfo(dtype).eps * slow.abs()
-                if relative_error(made, slow) > 2.0 / top or not (off <= 1.01 * scale + 1e-7).all():
+                result = _rounded(x.to(device), top.bit_length() + 1, 1e-30)
+                off = (result.cpu().double() - slow).abs() - torch.finfo(dtype).eps * slow.abs()
+                if relative_error(result, slow) > 2.0 / top or not (off <= 1.01 * scale + 1e-7).all():
                     return f"its tokens of {columns} columns are not the slow ones"
     return ""

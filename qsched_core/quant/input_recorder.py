@@ -44,10 +44,10 @@ class Sample:
         """Of ``count`` new items, (the places in the sample that are to be written, the items that go there)."""
         before = len(self.lots)
         lots = torch.cat([self.lots, torch.rand(count, generator=self._random)])
-        chosen = torch.zeros(len(lots), dtype=torch.bool)
-        chosen[lots.topk(min(self.size, len(lots)), largest=False).indices] = True
-        free = (~chosen[:before]).nonzero().flatten()
-        items = chosen[before:].nonzero().flatten()
+        is_member = torch.zeros(len(lots), dtype=torch.bool)
+        is_member[lots.topk(min(self.size, len(lots)), largest=False).indices] = True
+        free = (~is_member[:before]).nonzero().flatten()
+        items = is_member[before:].nonzero().flatten()
         places = torch.cat([free, torch.arange(before, before + len(items) - len(free))])
         self.lots = torch.cat([self.lots, torch.empty(len(items) - len(free))])
         self.lots[places] = lots[before + items]
@@ -274,7 +274,7 @@ def observing(
     kept of the root's, where memory is short ``few``; if these are fewer than ``calls``, with the means of the layers'
     outputs. ``on_call(number so far)`` is told of each, before it is made, and may raise.
     """
-    found = Observed(
+    recording = Observed(
         {
             name: Rows(Sample(judging_rows(layer) + (FIT_ROWS if name in fitted else 0)))
             for name, layer in layers.items()
@@ -290,29 +290,29 @@ def observing(
             if not args or not isinstance(args[0], Tensor) or not args[0].numel():
                 return
             x = args[0]
-            found.rows[name].take(layer, x, max(0, found.calls.seen - 1))
-            usage = found.usage.setdefault(name, Usage(len(found.usage)))
-            usage.see(layer, x, found.calls.batch)
-            if name in found.first_tokens:
-                found.first_tokens[name].see(x)
+            recording.rows[name].take(layer, x, max(0, recording.calls.seen - 1))
+            usage = recording.usage.setdefault(name, Usage(len(recording.usage)))
+            usage.see(layer, x, recording.calls.batch)
+            if name in recording.first_tokens:
+                recording.first_tokens[name].see(x)
 
         return hook
 
     def root_hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        on_call(found.calls.seen)
-        found.calls.take(args, kwargs, mean_bytes)
+        on_call(recording.calls.seen)
+        recording.calls.take(args, kwargs, mean_bytes)
 
     def mean_hook(name: str, channel: int):
         def hook(layer: nn.Module, args: tuple, output: Any) -> None:
-            if found.calls.open is not None and isinstance(output, Tensor):
-                found.calls.open.means.setdefault(name, []).append(channel_means(output, channel).cpu())
+            if recording.calls.open is not None and isinstance(output, Tensor):
+                recording.calls.open.means.setdefault(name, []).append(channel_means(output, channel).cpu())
 
         return hook
 
     def output_hook(module: nn.Module, args: tuple, output: Any) -> None:
-        if found.calls.open is not None:
-            found.calls.open.output = first_tensor(output).detach().to("cpu", copy=True)
-            found.calls.open = None
+        if recording.calls.open is not None:
+            recording.calls.open.output = first_tensor(output).detach().to("cpu", copy=True)
+            recording.calls.open = None
 
     hooks = [layer.register_forward_pre_hook(layer_hook(name)) for name, layer in layers.items()]
     hooks.append(root.register_forward_pre_hook(root_hook, with_kwargs=True))
@@ -320,7 +320,7 @@ def observing(
         hooks += [layer.register_forward_hook(mean_hook(name, channel_of(layer))) for name, layer in biased.items()]
         hooks.append(root.register_forward_hook(output_hook))
     try:
-        yield found
+        yield recording
     finally:
         for hook in hooks:
             hook.remove()

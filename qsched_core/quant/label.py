@@ -51,10 +51,10 @@ def same_quantization(one: str, other: str) -> bool:
 def may_be(label: str, name: str, scope: str = "") -> bool | None:
     """Whether quantising to format ``name`` with ``scope`` ("g32", "channel", "" for one that is not known) can give a
     network of this label; None where only the network can tell."""
-    found = _read(label)
-    if name not in found.formats or not _agree(found.formats[name], frozenset({scope} - {""})):
+    quantization = _read(label)
+    if name not in quantization.formats or not _agree(quantization.formats[name], frozenset({scope} - {""})):
         return False
-    return True if scope and found == _read(f"{name}/{scope}") else None
+    return True if scope and quantization == _read(f"{name}/{scope}") else None
 
 
 _FEW_BITS = re.compile(r"(?:w|int|fp|nf|q)[2-6](?!\d)", re.IGNORECASE)

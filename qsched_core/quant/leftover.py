@@ -15,16 +15,16 @@ LEAST_SHARE = 0.01
 def unpackable(module: nn.Module, recipe: str = "compact") -> list[str]:
     """A line for each kind of module whose own weights no recipe packs, with its share of the bytes, floats as FP16."""
     layers = {id(layer) for _, layer in candidates(module, recipe)}
-    found: dict[tuple[str, int], list[int]] = {}
+    groups: dict[tuple[str, int], list[int]] = {}
     for owner in module.modules():
         weights = [weight for weight in owner._parameters.values() if weight is not None]
         if id(owner) in layers or not weights:
             continue
         largest = max(weights, key=lambda weight: weight.numel())
-        sizes = found.setdefault((type(owner).__name__, largest.ndim), [])
+        sizes = groups.setdefault((type(owner).__name__, largest.ndim), [])
         sizes.append(sum(floats_as_half(weight) for weight in weights))
     whole = max(1, module_bytes(module))
-    shares = {kind: (len(sizes), sum(sizes) / whole) for kind, sizes in found.items()}
+    shares = {kind: (len(sizes), sum(sizes) / whole) for kind, sizes in groups.items()}
     return [
         f"Not packed, no layer of a known kind: {count} {name}{f' with {axes}-D weights' if axes > 2 else ''}, "
         f"{share:.0%} of the bytes."

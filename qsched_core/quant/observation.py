@@ -111,12 +111,12 @@ class Observation:
                 there[other] = module
         group = _within(there, self.budget)
         layers = {other: there[other] for other in group}
-        with torch.no_grad(), observing(self.root, layers, 0, self.on_call, group) as seen:
+        with torch.no_grad(), observing(self.root, layers, 0, self.on_call, group) as recording:
             self.run()
         for other in group:
-            rows, layer = seen.rows[other], self.layers[other]
+            rows, layer = recording.rows[other], self.layers[other]
             if rows.values is not None:
-                layer.fitted, layer.judged = rows.split(judging_rows(there[other]), seen.calls.seen)
+                layer.fitted, layer.judged = rows.split(judging_rows(there[other]), recording.calls.seen)
 
     def edges(self) -> dict[str, str]:
         """The layers that read the network's input and write its output, told from the order of calls, with why.
@@ -194,22 +194,26 @@ def observe(
     """
     layers = {name: layer for name, layer in candidates(module, recipe) if is_source(layer) or _is_plain(layer)}
     group = _within({name: layer for name, layer in layers.items() if _fits(layer)}, budget) if fit else []
-    kept = max(calls, CORRECTED_CALLS) if fit else calls
-    with torch.no_grad(), observing(module, layers, kept, on_call, group, calls) as seen:
+    call_count = max(calls, CORRECTED_CALLS) if fit else calls
+    with torch.no_grad(), observing(module, layers, call_count, on_call, group, calls) as recording:
         run()
-    reached = {name: _inputs(name, layer, seen, name in group) for name, layer in layers.items() if name in seen.usage}
-    if not reached:
+    inputs = {
+        name: _inputs(name, layer, recording, name in group)
+        for name, layer in layers.items()
+        if name in recording.usage
+    }
+    if not inputs:
         raise QuantizationError("the run reached no layer to study.", "let run() call the module itself")
-    idle = tuple(name for name in layers if name not in reached)
-    mark = fingerprint(module, [*reached, *idle], weight_of)
-    return Observation(reached, mark, idle, seen.calls, key, budget, module, run if fit else None, on_call)
+    idle = tuple(name for name in layers if name not in inputs)
+    mark = fingerprint(module, [*inputs, *idle], weight_of)
+    return Observation(inputs, mark, idle, recording.calls, key, budget, module, run if fit else None, on_call)
 
 
-def _inputs(name: str, layer: nn.Module, seen: Observed, fitted: bool) -> LayerInputs:
-    rows = seen.rows[name]
-    fit, judged = rows.split(judging_rows(layer), seen.calls.seen) if fitted else (None, rows.values)
-    token = seen.first_tokens[name].found if name in seen.first_tokens else None
-    return LayerInputs(seen.usage[name], judged, fit, token)
+def _inputs(name: str, layer: nn.Module, recording: Observed, has_fit_rows: bool) -> LayerInputs:
+    rows = recording.rows[name]
+    fit, check_rows = rows.split(judging_rows(layer), recording.calls.seen) if has_fit_rows else (None, rows.values)
+    token = recording.first_tokens[name].found if name in recording.first_tokens else None
+    return LayerInputs(recording.usage[name], check_rows, fit, token)
 
 
 def _is_plain(layer: nn.Module) -> bool:
@@ -236,18 +240,18 @@ def _within(layers: Mapping[str, nn.Module], budget: int) -> list[str]:
 
 def fingerprint(module: nn.Module, names: Iterable[str], weight_of: WeightOf = lambda name, weight: weight) -> str:
     """A hash of these layers' names, shapes and first weights: another checkpoint of the same kind has another."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(names):
         try:
             layer = module.get_submodule(name)
         except AttributeError:
             return ""
         weight = layer.weight
-        found.update(f"{name} {tuple(getattr(layer, 'shape', weight.shape))};".encode())
+        digest.update(f"{name} {tuple(getattr(layer, 'shape', weight.shape))};".encode())
         if not weight.is_meta and weight.is_floating_point():
             values = weight_of(f"{name}.weight", weight).detach().flatten()[:_FINGERPRINT_VALUES]
-            found.update(values.float().cpu().numpy().tobytes())
-    return found.hexdigest()
+            digest.update(values.float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_observation(path: str | os.PathLike[str]) -> Observation:
@@ -281,18 +285,20 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 def _layer(name: str, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LayerInputs:
     """Raises ValueError, KeyError or TypeError for a record that cannot be true."""
-    judged, fitted, largest, token = (tensors.get(f"{part}/{name}") for part in _PARTS)
+    check_rows, fit_rows, largest, token = (tensors.get(f"{part}/{name}") for part in _PARTS)
     weights = facts["weights"]
     if not isinstance(facts["order"], int) or not isinstance(facts["one_row"], bool):
         raise ValueError(name)
     if type(weights) is not int or not 0 < weights < 2**62:
         raise ValueError(name)
-    if judged is None or judged.ndim not in (2, 4) or not len(judged):
+    if check_rows is None or check_rows.ndim not in (2, 4) or not len(check_rows):
         raise ValueError(name)
-    for rows in (judged, fitted):
-        if rows is not None and not (rows.is_floating_point() and rows.shape[1:] == judged.shape[1:]):
+    for rows in (check_rows, fit_rows):
+        if rows is not None and not (rows.is_floating_point() and rows.shape[1:] == check_rows.shape[1:]):
             raise ValueError(name)
     for values in (largest, token):
-        if values is not None and not (values.is_floating_point() and tuple(values.shape) == tuple(judged.shape[1:2])):
+        if values is not None and not (
+            values.is_floating_point() and tuple(values.shape) == tuple(check_rows.shape[1:2])
+        ):
             raise ValueError(name)
-    return LayerInputs(Usage(facts["order"], facts["one_row"], largest, weights), judged, fitted, token)
+    return LayerInputs(Usage(facts["order"], facts["one_row"], largest, weights), check_rows, fit_rows, token)

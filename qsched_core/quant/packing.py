@@ -33,7 +33,7 @@ the one. More candidates than six change the error of trained layers by less tha
 STEPS = 12
 """Steps of a scale per factor of two: 6 % apart, finer gains nothing, and a byte spans a factor of 1500 in a row."""
 
-_CLIPPED = 7
+_CLIP_STEPS = 7
 """Steps tried for a group, from the one that holds its largest weight downwards, to 0.71 of that."""
 
 _AT_ONCE = {"cpu": 2**18}
@@ -47,7 +47,7 @@ _SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 65504.0
 LARGEST_STEP = 191
 """The last below ``_LARGEST_SCALE``: the next is 65536."""
 
-SMALLEST_STEP = -24 * STEPS - _CLIPPED
+SMALLEST_STEP = -24 * STEPS - _CLIP_STEPS
 """Below the step of ``_SMALLEST_SCALE`` by as many as are tried."""
 
 _FINEST = 2.0**-10
@@ -100,8 +100,8 @@ def recoded(packed: Tensor, codes: Tensor, form: Format) -> Tensor:
     whole[:, :columns] = codes.to(torch.int16)
     if form.symmetric and form.storage_bits < 8:
         whole += 2 ** (form.storage_bits - 1)
-    made = _code_bytes((whole & 255).to(torch.uint8), form)
-    return torch.cat([made, packed[:, made.shape[1] :]], dim=1)
+    code_bytes = _code_bytes((whole & 255).to(torch.uint8), form)
+    return torch.cat([code_bytes, packed[:, code_bytes.shape[1] :]], dim=1)
 
 
 def grid_of(packed: Tensor, columns: int, form: Format) -> IntegerGrid:
@@ -162,33 +162,35 @@ def _pack_symmetric(weight: Tensor, form: Format) -> Tensor:
     groups, padded = grouping(columns, form)
     grouped = F.pad(weight.float(), (0, padded - columns)).view(rows, groups, -1)
     least, top = -(2 ** (form.weight_bits - 1)), 2 ** (form.weight_bits - 1) - 1
-    scales, stored = (_scales_in_steps if in_steps(form) else _half_scales)(grouped, least, top)
+    scales, scale_bytes = (_scales_in_steps if in_steps(form) else _half_scales)(grouped, least, top)
     codes = (grouped / scales.unsqueeze(-1)).round().clamp(least, top).view(rows, padded).to(torch.int8)
     if form.storage_bits < 8:
         codes += 2 ** (form.storage_bits - 1)
-    return torch.cat([_code_bytes(codes.view(torch.uint8), form), stored], dim=1)
+    return torch.cat([_code_bytes(codes.view(torch.uint8), form), scale_bytes], dim=1)
 
 
 def _half_scales(grouped: Tensor, least: int, top: int) -> tuple[Tensor, Tensor]:
     """(float32 scales (N, groups), their bytes): of a few clipping factors, the one with the least squared error."""
     largest, sign = _largest(grouped)
-    tried = [(largest * shrink / -least).clamp(_SMALLEST_SCALE, _LARGEST_SCALE).half() for shrink in _SHRINK.tolist()]
-    chosen, _ = _best(grouped, [sign * scales.float() for scales in tried], least, top)
-    return chosen, _float_bytes(chosen.half())
+    candidates = [
+        (largest * shrink / -least).clamp(_SMALLEST_SCALE, _LARGEST_SCALE).half() for shrink in _SHRINK.tolist()
+    ]
+    best, _ = _best(grouped, [sign * scales.float() for scales in candidates], least, top)
+    return best, _float_bytes(best.half())
 
 
 def _scales_in_steps(grouped: Tensor, least: int, top: int) -> tuple[Tensor, Tensor]:
     """As ``_half_scales``, on the grid of ``STEPS``. The first step tried holds the largest weight with the code
     ``least``, or is one above it by a rounding: packing again finds what was packed."""
     largest, sign = _largest(grouped)
-    held = (largest / -least).clamp(_SMALLEST_SCALE, _LARGEST_SCALE).log2().mul_(STEPS)
-    first = held.ceil().clamp(max=LARGEST_STEP)
-    _, clipped = _best(grouped, [sign * torch.exp2((first - i) / STEPS) for i in range(_CLIPPED)], least, top)
-    steps = first - clipped
+    exact_steps = (largest / -least).clamp(_SMALLEST_SCALE, _LARGEST_SCALE).log2().mul_(STEPS)
+    first = exact_steps.ceil().clamp(max=LARGEST_STEP)
+    _, offset = _best(grouped, [sign * torch.exp2((first - i) / STEPS) for i in range(_CLIP_STEPS)], least, top)
+    steps = first - offset
     row = steps.amax(-1, keepdim=True)
     below = (row - steps).clamp(max=127)
-    stored = below.to(torch.uint8) | torch.where(sign < 0, 128, 0).to(torch.uint8)
-    return sign * torch.exp2((row - below) / STEPS), torch.cat([stored, _float_bytes(row.to(torch.int16))], dim=1)
+    step_bytes = below.to(torch.uint8) | torch.where(sign < 0, 128, 0).to(torch.uint8)
+    return sign * torch.exp2((row - below) / STEPS), torch.cat([step_bytes, _float_bytes(row.to(torch.int16))], dim=1)
 
 
 def _largest(grouped: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,17 +199,17 @@ def _largest(grouped: Tensor) -> tuple[Tensor, Tensor]:
     return torch.maximum(-low, high), torch.where(high > -low, -1.0, 1.0)
 
 
-def _best(grouped: Tensor, tried: list[Tensor], least: int, top: int) -> tuple[Tensor, Tensor]:
+def _best(grouped: Tensor, candidates: list[Tensor], least: int, top: int) -> tuple[Tensor, Tensor]:
     """Of the scales (N, groups) tried, (the one with the least squared error, which one it was)."""
-    best = torch.full_like(tried[0], float("inf"))
-    chosen, which = tried[0], torch.zeros_like(tried[0])
-    for index, scales in enumerate(tried):
+    best = torch.full_like(candidates[0], float("inf"))
+    best_scales, which = candidates[0], torch.zeros_like(candidates[0])
+    for index, scales in enumerate(candidates):
         wide = scales.unsqueeze(-1)
         error = ((grouped / wide).round().clamp(least, top) * wide - grouped).square().sum(-1)
         better = error < best
         best = torch.where(better, error, best)
-        chosen, which = torch.where(better, scales, chosen), torch.where(better, float(index), which)
-    return chosen, which
+        best_scales, which = torch.where(better, scales, best_scales), torch.where(better, float(index), which)
+    return best_scales, which
 
 
 def _pack_asymmetric(weight: Tensor, form: Format) -> Tensor:
@@ -225,23 +227,23 @@ def _best_ranges(grouped: Tensor, form: Format, columns: int) -> tuple[Tensor, T
     low, high = grouped.amin(-1), grouped.amax(-1)
     rest = grouped.shape[1] * grouped.shape[2] - columns
     best = torch.full_like(low, float("inf"))
-    chosen = torch.full_like(low, _LARGEST_SCALE, dtype=torch.float16), _to_half(low)
+    best_range = torch.full_like(low, _LARGEST_SCALE, dtype=torch.float16), _to_half(low)
     for shrink in _SHRINK.tolist():
-        cut = (high - low) * ((1 - shrink) / 2)
+        margin = (high - low) * ((1 - shrink) / 2)
         # Rounded first, and the scale fitted to what it became: code 0 is then a weight of the group.
-        minimums = _to_half(low + cut)
+        minimums = _to_half(low + margin)
         base = minimums.float()
-        steps = torch.maximum((high - cut - base) / top, base.abs() * _FINEST)
+        steps = torch.maximum((high - margin - base) / top, base.abs() * _FINEST)
         scales = steps.clamp(_SMALLEST_SCALE, _LARGEST_SCALE).half()
-        made = _codes_above(grouped, scales, minimums, form) * scales.float().unsqueeze(-1) + base.unsqueeze(-1)
-        errors = (made - grouped).square()
+        values = _codes_above(grouped, scales, minimums, form) * scales.float().unsqueeze(-1) + base.unsqueeze(-1)
+        errors = (values - grouped).square()
         if rest:
-            errors[:, -1, -rest:] = 0  # the padding has no say
+            errors[:, -1, -rest:] = 0  # padding is excluded from the error
         error = errors.sum(-1)
         better = error < best
         best = torch.where(better, error, best)
-        chosen = torch.where(better, scales, chosen[0]), torch.where(better, minimums, chosen[1])
-    return chosen
+        best_range = torch.where(better, scales, best_range[0]), torch.where(better, minimums, best_range[1])
+    return best_range
 
 
 def _to_half(values: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def _is_right(device: torch.device) -> bool:
     x = (torch.arange(32 * 32) * 37 % 255 - 127).view(32, 32)
     w = (torch.arange(32 * 32) * 101 % 255 - 127).view(32, 32)
     try:
-        made = torch._int_mm(x.to(device, torch.int8), w.to(device, torch.int8).t()).cpu()
+        result = torch._int_mm(x.to(device, torch.int8), w.to(device, torch.int8).t()).cpu()
     except (AttributeError, RuntimeError):
         return False
-    return torch.equal(made.double(), x.double() @ w.double().T)
+    return torch.equal(result.double(), x.double() @ w.double().T)

@@ -121,8 +121,8 @@ class Job:
         if quality not in (None, FAST) and more.get("observation") is None:
             fix = "observe the model first (Observe Layers, qs.observe), or use fast"
             raise QuantizationError(f"quality {quality} needs an observation.", fix)
-        found, notes = ways(backends or default_backends(), backend, format, group_size, symmetric, recipe, device)
-        return cls(found, notes, recipe, device=device, **more)
+        options, notes = ways(backends or default_backends(), backend, format, group_size, symmetric, recipe, device)
+        return cls(options, notes, recipe, device=device, **more)
 
 
 def quantized_layers(
@@ -265,17 +265,17 @@ def require_some(report: QuantReport, job: Job) -> None:
 
 def _way_for(job: Job, name: str, layer: nn.Module) -> tuple[Way | None, str]:
     """(the first way that takes this layer, why those before it did not); or (None, why it is kept)."""
-    planned: Format | None = None
+    plan_form: Format | None = None
     if job.plan is not None and name in job.plan.forms:
-        planned = job.plan.forms[name]
-        if planned is None:
+        plan_form = job.plan.forms[name]
+        if plan_form is None:
             return None, "the plan keeps it"
     refusals = []
     for adjust in (_form_at, _form_as_asked):
         for way in job.ways:
             if way.fixed and adjust is not _form_as_asked:
                 continue  # the last resort is for what no other way takes
-            form = way.form if way.fixed else adjust(job, name, planned or way.form)
+            form = way.form if way.fixed else adjust(job, name, plan_form or way.form)
             reason = way.backend.missing(form, job.device) if form != way.form else ""
             reason = reason or way.backend.refusal(layer, form, job.device)
             if not reason:
@@ -326,13 +326,13 @@ def _rounded(
 ) -> tuple[nn.Module, Fit | None]:
     if not job.fits:
         return way.backend.twin(layer, weight, bias, way.form), None
-    seen = job.observation.layers.get(name)
-    if seen is None:
+    inputs = job.observation.layers.get(name)
+    if inputs is None:
         return way.backend.twin(layer, weight, bias, way.form), Fit(note="never reached")
     done, key = job.observation.unfinished.of(job.tag), (name, *map(_mark, (weight, bias)))
     if key not in done:
         rows = job.observation.rows_to_fit(name)
-        done[key] = fitted_twin(way, layer, weight, bias, rows, seen.judged, seen.usage.largest, job.rank)
+        done[key] = fitted_twin(way, layer, weight, bias, rows, inputs.judged, inputs.usage.largest, job.rank)
     return done[key]
 
 

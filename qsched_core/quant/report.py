@@ -84,8 +84,8 @@ class QuantReport:
         lines += self.notes
         if any(len(layer.shape) == 4 for layer in done):
             lines.append("Convolutions round their weights only, activations stay in floating point.")
-        kept = Counter(layer.reason for layer in self.layers if layer.reason)
-        lines += [f"Kept {count}: {reason}." for reason, count in kept.most_common()]
+        reasons = Counter(layer.reason for layer in self.layers if layer.reason)
+        lines += [f"Kept {count}: {reason}." for reason, count in reasons.most_common()]
         worst = max(done, key=lambda layer: layer.error, default=None)
         if worst is not None:
             lines.append(f"Largest error {worst.error:.3f}: {worst.name} ({'x'.join(map(str, worst.shape))}).")
@@ -123,14 +123,16 @@ class QuantReport:
 
     def _means(self) -> list[str]:
         """What correcting the layers' means gave, on calls that nothing was learned from."""
-        found = self.correction
-        if found is None:
+        correction = self.correction
+        if correction is None:
             return []
-        errors = "" if found.before is None else f" Error of the network's output: {found.before:.4f}"
-        if not found.values:
-            than = f"{errors}, corrected {found.after:.4f}." if errors else ""
-            return [f"Means of outputs are not corrected: {found.note}.{than}"]
-        return [f"Means of outputs corrected in {len(found.values)} layers.{errors}, corrected {found.after:.4f}."]
+        errors = "" if correction.before is None else f" Error of the network's output: {correction.before:.4f}"
+        if not correction.values:
+            than = f"{errors}, corrected {correction.after:.4f}." if errors else ""
+            return [f"Means of outputs are not corrected: {correction.note}.{than}"]
+        return [
+            f"Means of outputs corrected in {len(correction.values)} layers.{errors}, corrected {correction.after:.4f}."
+        ]
 
 
 def _activation_bits(layer: LayerReport) -> int:
@@ -152,11 +154,11 @@ def _counts(layers: Sequence[LayerReport]) -> str:
 
 def module_bytes(module: nn.Module) -> int:
     """Bytes of parameters and buffers, floats counted as FP16, a shared tensor once."""
-    seen: set[int] = set()
+    ids: set[int] = set()
     total = 0
     for tensor in [*module.parameters(), *module.buffers()]:
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
+        if id(tensor) not in ids:
+            ids.add(id(tensor))
             total += floats_as_half(tensor)
     return total
 

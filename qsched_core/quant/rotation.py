@@ -63,9 +63,9 @@ def prepare(device: torch.device) -> None:
 
 def _hadamard(size: int, dtype: torch.dtype | str, device: torch.device) -> Tensor:
     """Symmetric, and no column of equal signs: a mean would all fall into that one."""
-    found = _matrices.get((size, dtype, device))
-    if found is not None:
-        return found
+    result = _matrices.get((size, dtype, device))
+    if result is not None:
+        return result
     with torch.inference_mode(False):  # it is kept, and may be asked for again where gradients are
         four = torch.tensor([[1.0, 1, 1, -1], [1, 1, -1, 1], [1, -1, 1, 1], [-1, 1, 1, 1]]) / 4
         matrix = four
@@ -74,5 +74,5 @@ def _hadamard(size: int, dtype: torch.dtype | str, device: torch.device) -> Tens
         scaled = dtype == _SCALED
         if scaled:
             matrix = matrix / input_gain(size, torch.float16)
-        found = _matrices[size, dtype, device] = matrix.to(device, torch.float16 if scaled else dtype)
-        return found
+        result = _matrices[size, dtype, device] = matrix.to(device, torch.float16 if scaled else dtype)
+        return result

@@ -108,12 +108,12 @@ def fitted_codes(weight: Tensor, rows: Tensor, grid: Grid, channel: int = 1) -> 
     Raises:
         NotFitted: the Hessian cannot be factored.
     """
-    codes, made = torch.empty_like(weight), torch.empty_like(weight)
+    codes, values = torch.empty_like(weight), torch.empty_like(weight)
     for part in _parts(weight.shape[1], channel):
         there = rows[:, part]
         hessian = there.t() @ there / len(there)
-        codes[:, part], made[:, part] = _gptq(weight[:, part], hessian, grid, part.start)
-    return codes, made
+        codes[:, part], values[:, part] = _gptq(weight[:, part], hessian, grid, part.start)
+    return codes, values
 
 
 def _parts(columns: int, channel: int) -> list[slice]:
@@ -133,18 +133,18 @@ def _gptq(weight: Tensor, hessian: Tensor, grid: Grid, first: int) -> tuple[Tens
     order = diagonal.argsort(descending=True)
     factor = _inverse_factor(hessian[order][:, order])
     rest = weight.t()[order]  # a column at a time: (K, N)
-    codes, made = torch.empty_like(rest), torch.empty_like(rest)
+    codes, values = torch.empty_like(rest), torch.empty_like(rest)
     for start in range(0, len(rest), BLOCK):
         end = min(start + BLOCK, len(rest))
         rounded, inner = grid.block(order[start:end] + first), factor[start:end, start:end]
         block, errors = rest[start:end], torch.empty_like(rest[start:end])
         for j, own in enumerate(inner.diagonal().tolist()):
-            codes[start + j], made[start + j] = rounded(j, block[j])
-            errors[j] = (block[j] - made[start + j]) / own
+            codes[start + j], values[start + j] = rounded(j, block[j])
+            errors[j] = (block[j] - values[start + j]) / own
             block[j + 1 :].addr_(inner[j, j + 1 :], errors[j], alpha=-1)
         rest[end:].addmm_(factor[start:end, end:].t(), errors, alpha=-1)
     back = order.argsort()
-    return codes[back].t(), made[back].t()
+    return codes[back].t(), values[back].t()
 
 
 def _inverse_factor(hessian: Tensor) -> Tensor:

@@ -29,17 +29,17 @@ def rounded_tokens(x: Tensor, bits: int) -> Tensor:
     if x.requires_grad or torch.compiler.is_compiling():
         scale = token_scale(x, bits)
         return ((x / scale).round() * scale).to(x.dtype)
-    made = fused.rounded(x, bits, _LEAST_SCALE)
-    if made is not None:
-        return made
+    tokens = fused.rounded(x, bits, _LEAST_SCALE)
+    if tokens is not None:
+        return tokens
     out = torch.empty_like(x)
     if x.dtype not in _SIXTEENS:
         scale = token_scale(x, bits)
         return torch.div(x, scale, out=out).round_().mul_(scale)
     # -1536 times the scale: it is what is divided by, and what the codes are scaled with and moved back by.
-    moved = _from_largest(_largest(x), -_NO_FRACTIONS, bits)
-    codes = torch.addcdiv(_middle(x.device), x, moved, value=-_NO_FRACTIONS, out=_float16_like(x))
-    return torch.addcmul(moved, codes, moved, value=-1 / _NO_FRACTIONS, out=out)
+    negative_scale = _from_largest(_largest(x), -_NO_FRACTIONS, bits)
+    codes = torch.addcdiv(_middle(x.device), x, negative_scale, value=-_NO_FRACTIONS, out=_float16_like(x))
+    return torch.addcmul(negative_scale, codes, negative_scale, value=-1 / _NO_FRACTIONS, out=out)
 
 
 def token_codes(x: Tensor) -> tuple[Tensor, Tensor]:

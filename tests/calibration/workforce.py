@@ -22,7 +22,7 @@ from calibration.search.storage import STUDY, import_optuna, open_storage
 from qsched_core import Coefficients
 
 N_PROMPTS, N_STEPS = 12, 4
-PATIENCE = 120
+MAX_SILENCE = 120
 """Seconds that a worker may take; a slow machine needs ten."""
 
 # Imports take longer than a whole study here: they are made once, in a server whose children are the workers.
@@ -56,7 +56,7 @@ class Job:
 
     def outcome(self, process: BaseProcess) -> dict:
         """The result of a worker that came to its end."""
-        process.join(PATIENCE)
+        process.join(MAX_SILENCE)
         assert process.exitcode == 0, f"{self.name} ended with {process.exitcode}"
         return json.loads((self.folder / f"{self.name}.json").read_text())
 

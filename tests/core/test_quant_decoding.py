@@ -146,7 +146,7 @@ def test_a_token_of_zeros_is_multiplied_as_integers_to_the_bias(monkeypatch):
 
 def test_a_call_takes_no_more_kernels_than_it_must(monkeypatch):
     """On a GPU each is a launch: it was 30 a Linear and 18 a convolution."""
-    for module, kept in ((decoding, "_kept"), (layers.tokens, "_middles"), (layers.rotation, "_matrices")):
+    for module, kept in ((decoding, "_constants"), (layers.tokens, "_middles"), (layers.rotation, "_matrices")):
         monkeypatch.setattr(module, kept, dict(getattr(module, kept)))
     monkeypatch.setattr(products, "_is_right", products._is_right)
     call_cost.as_on_a_card()
@@ -221,7 +221,7 @@ def packed_layers(dtype: torch.dtype) -> list[tuple[nn.Module, Tensor]]:
 def test_nothing_that_is_allocated_in_a_call_outlives_it(dtype):
     """The host's model compiler replays a block's allocations: what is kept must be there before."""
     layers._prepared.clear()
-    decoding._kept.clear()
+    decoding._constants.clear()
     layers.rotation._matrices.clear()
     modules = packed_layers(dtype)
     for module, _ in modules:

@@ -363,8 +363,8 @@ def test_only_the_youngest_pictures_are_kept_and_their_votes_always(ballots, tmp
         kept.show(key, ballots.Shown([files]))
         kept.act(key, 0, "left")
     assert not list(tmp_path.glob(f"{keys[0]}*"))
-    assert kept.told(keys[0])["votes"] == ["left"]
-    assert kept.told(keys[0])["pictures"] == []
+    assert kept.view(keys[0])["votes"] == ["left"]
+    assert kept.view(keys[0])["pictures"] == []
     assert len(list(tmp_path.glob("*.png"))) == 2 * ballots.MAX_PICTURE_SETS
     assert not list((tmp_path / "votes").glob("*.tmp"))
 
@@ -376,4 +376,4 @@ def test_a_vote_that_cannot_be_written_is_not_counted(ballots, pack, tmp_path):
     kept.show("b" * 64, ballots.Shown([]))
     with pytest.raises(pack("qsched_core").VoteError, match="cannot be saved"):
         kept.act("b" * 64, 0, "left")
-    assert kept.told("b" * 64)["votes"] == [None]
+    assert kept.view("b" * 64)["votes"] == [None]

@@ -63,7 +63,7 @@ def tell(history, node: str, run: str, finished: list[float], study: str = "quan
 
 def values(history, workflow: str | None = "w") -> dict[str, list[float]]:
     """Every study's points, of the only node."""
-    (node,) = history.told(workflow)
+    (node,) = history.node_states(workflow)
     return {study["study"]: [point["jaq"] for point in study["points"]] for study in node["studies"]}
 
 
@@ -72,11 +72,11 @@ def test_an_event_tells_the_page_where_it_belongs_and_how_many_trials_it_should_
     tell(history, "6:2", "run", [1.0])
     told = tell(history, "6:2", "run", [1.0], new=False)
     assert (told["workflow"], told["run"], told["count"]) == ("w", "run", 1)
-    assert history.told("another") == []
-    (node,) = history.told("w")
+    assert history.node_states("another") == []
+    (node,) = history.node_states("w")
     assert (told["prompt"], node["node"], node["prompt"]) == ("p", "6:2", "p")
     history.queue.clear()
-    assert history.told("w")[0]["prompt"] is None
+    assert history.node_states("w")[0]["prompt"] is None
 
 
 def test_a_resumed_run_has_what_an_earlier_server_found_and_another_one_replaces_its_control_too(history):
@@ -107,7 +107,7 @@ def test_only_so_much_is_kept(history):
     assert values(history)["quantised model"][0] == 5.0
     for number in range(1, history.MAX_NODES + 1):
         tell(history, str(number), "a", [1.0])
-    kept = [node["node"] for node in history.told("w")]
+    kept = [node["node"] for node in history.node_states("w")]
     assert len(kept) == history.MAX_NODES
     assert "0" not in kept
 

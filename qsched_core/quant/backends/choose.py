@@ -49,18 +49,18 @@ def ways(
     native = [name for name, backend in backends.items() if backend.stock]
     portable = "torch"
     if choice == AUTO:
-        wanted = native if recipe == "stock" else [*native, portable]
+        names = native if recipe == "stock" else [*native, portable]
     else:
-        wanted = [choice] if recipe == "stock" or choice == portable else [choice, portable]
-    found, notes = [], []
-    for name in wanted:
+        names = [choice] if recipe == "stock" or choice == portable else [choice, portable]
+    options, notes = [], []
+    for name in names:
         backend = backends[name]
         form = backend.form(format, group_size, symmetric)
         reason = backend.missing(form, device)
         if not reason and choice == AUTO and recipe != "stock" and backend.stock and not backend.fast(form, device):
             reason = f"on {device.type} it has no kernel faster than unpacking"
         if not reason:
-            found.append(Way(backend, form))
+            options.append(Way(backend, form))
         elif name == choice or recipe == "stock":
             fix = "choose another format, group size or backend"
             if recipe == "stock":
@@ -68,9 +68,9 @@ def ways(
             raise QuantizationError(f"{name} cannot do {form.name} here: {reason}.", fix, backend=name)
         else:
             notes.append(f"Not {name}: {reason}.")
-    if recipe == "stock" and found[0].backend.stock and format != _STOCK_FALLBACK:
-        backend = found[0].backend
+    if recipe == "stock" and options[0].backend.stock and format != _STOCK_FALLBACK:
+        backend = options[0].backend
         form = backend.form(_STOCK_FALLBACK)
         if not backend.missing(form, device):
-            found.append(Way(backend, form, fixed=True))
-    return found, notes
+            options.append(Way(backend, form, fixed=True))
+    return options, notes

@@ -96,8 +96,8 @@ class KitchenLinear(EagerAfterFailure, _KitchenLinear):
 
 
 class KitchenBackend(Backend):
-    """``make(layer, quantised weight, bias, layout)`` builds the twin; ``known`` are the layouts that its host reads,
-    None: all. ``dtype`` is what the layers will compute in, None: what is usual on the device."""
+    """``make(layer, quantised weight, bias, layout)`` builds the twin; ``algorithms`` are the layouts that its host
+    reads, None: all. ``dtype`` is what the layers will compute in, None: what is usual on the device."""
 
     name = "kitchen"
     stock = True
@@ -105,10 +105,10 @@ class KitchenBackend(Backend):
     def __init__(
         self,
         make: Callable[..., nn.Module] = KitchenLinear.like,
-        known: Collection[str] | None = None,
+        algorithms: Collection[str] | None = None,
         dtype: torch.dtype | None = None,
     ):
-        self.make, self.known, self.dtype = make, known, dtype
+        self.make, self.algorithms, self.dtype = make, algorithms, dtype
 
     def form(self, format: str, group_size: int | None = None, symmetric: bool = True) -> Format:
         form = resolve_format(format, group_size, symmetric)
@@ -125,7 +125,7 @@ class KitchenBackend(Backend):
         layout = layout_of(form)
         if layout is None:
             return f"ComfyUI has no native layout for {form.name}"
-        if layout.kind not in LAYOUTS or (self.known is not None and layout.algo not in self.known):
+        if layout.kind not in LAYOUTS or (self.algorithms is not None and layout.algo not in self.algorithms):
             return f"this ComfyUI has no {layout.algo}"
         if not form.symmetric:
             return f"{layout.algo} is symmetric"
@@ -201,8 +201,8 @@ def grid_of(packed: Tensor, form: Format) -> Grid | None:
         levels = (table.float() * relative.float()[..., None]).round().clamp(-127, 127)
         return TableGrid(levels * params.s_channel.float()[:, None, None], columns // relative.shape[1])
     top = 127 if layout is W8A8 else 7
-    stored = columns if layout is W8A8 else columns // 2
-    if packed._qdata.shape != (rows, stored) or params.scale.numel() != rows:
+    width = columns if layout is W8A8 else columns // 2
+    if packed._qdata.shape != (rows, width) or params.scale.numel() != rows:
         return None
     return IntegerGrid(params.scale.float().view(rows, 1), None, columns, -top, top)
 

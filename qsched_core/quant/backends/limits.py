@@ -43,5 +43,5 @@ LIMITS = (
 
 def rotations(layout: str) -> tuple[int, ...]:
     """The rotations that every device's kernels take, widest first: what a file that travels may hold."""
-    taken = [set(limit.rotations) for limit in LIMITS if limit.layout == layout]
-    return tuple(sorted(set.intersection(*taken), reverse=True)) if taken else ()
+    sizes = [set(limit.rotations) for limit in LIMITS if limit.layout == layout]
+    return tuple(sorted(set.intersection(*sizes), reverse=True)) if sizes else ()
