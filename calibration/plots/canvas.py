@@ -11,6 +11,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+WIDTH = 1000
+"""Of a chart, in pixels."""
+
+LOSS, GAIN = (213, 94, 0), (0, 114, 178)
+"""Colours of what lost and what gained, told apart by every kind of eye."""
+
 PAPER, BAND, GRID, FAINT, INK = (255, 255, 255), (246, 247, 249), (226, 229, 234), (128, 134, 145), (33, 37, 46)
 
 COLOURS = ((213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
@@ -113,6 +119,14 @@ def ticks(low: float, high: float, most: int) -> list[float]:
     return [i * step for i in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]
 
 
+def padded(values: Sequence[float], share: float = 0.05) -> tuple[float, float]:
+    """The range of an axis: a little more than its values, and never empty."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    largest = max(abs(low), abs(high))
+    margin = share * (high - low if high - low > 1e-9 * largest else largest or 1.0)
+    return low - margin, high + margin
+
+
 def labels(values: Sequence[float]) -> list[str]:
     """Ticks as text, all with as many decimals as the one that needs most."""
     digits = max((len(f"{value:.9f}".rstrip("0").partition(".")[2]) for value in values), default=0)
@@ -123,3 +137,15 @@ def _steps(least: float) -> Iterator[float]:
     power = floor(log10(least))
     for exponent in range(power, power + 3):
         yield from (factor * 10.0**exponent for factor in (1, 2, 5))
+
+
+def report_sheet(images: Sequence[Image]) -> Image:
+    """Pictures below each other on one sheet."""
+    from PIL.Image import new
+
+    sheet = new("RGB", (max(image.width for image in images), sum(image.height for image in images)), PAPER)
+    top = 0
+    for image in images:
+        sheet.paste(image, ((sheet.width - image.width) // 2, top))
+        top += image.height
+    return sheet

@@ -16,7 +16,8 @@ from ...calibration import Progress, Result, Settings, calibrate
 from ...calibration.frames import stills
 from ...calibration.indices import prompt_of
 from ...calibration.metrics.reference import DISTANCE
-from ...calibration.plots.search_map import jaq_map, paired_plot
+from ...calibration.plots.paired_gains import paired_plot
+from ...calibration.plots.search_map import jaq_map
 from ...calibration.prompt_syntax import plain_text
 from ...calibration.record import study_record, unfinished_record
 from ...calibration.reference_pictures import ReferencePictures, guard_of

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from calibration import Evaluation, Settings, Trial
-from calibration.plots.canvas import Canvas, drawable, labels, ticks
-from calibration.plots.search_map import GAIN, LOSS, WIDTH, curves, jaq_map, paired_plot, report_sheet
+from calibration.plots.canvas import GAIN, LOSS, WIDTH, Canvas, drawable, labels, report_sheet, ticks
+from calibration.plots.curves import curves
+from calibration.plots.paired_gains import paired_plot
+from calibration.plots.search_map import jaq_map
 from calibration.search.space import Space
 from qsched_core import Coefficients
 
