@@ -21,7 +21,7 @@ import websocket
 from scripts import server
 from scripts.host import local_host
 from scripts.workflows.build import WORKFLOWS
-from scripts.workflows.graphs import try_it_now
+from scripts.workflows.try_it_now import try_it_now
 
 from .record import record
 

@@ -16,7 +16,7 @@ from .client import Prompt
 from .demo import PRESET_FOLDER, PROMPTS_NAME, load_workflow
 from .host import host_at, local_host
 from .layout import DEMO_PROMPTS, DEMO_WORKFLOW, ROOT
-from .workflows.graphs import DEMO_PRESET
+from .workflows.parts import DEMO_PRESET
 
 CARD = {
     "author": "Q-Sched",

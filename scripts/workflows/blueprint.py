@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .graphs import EULER, PLAIN, W4A8, Group, Node, Template
+from .graph import Group, Node, Template
+from .parts import EULER, PLAIN, W4A8
 
 NAME = "Q-Sched quick start"
 

@@ -1,4 +1,4 @@
-"""The example workflows as files: ``python -m scripts.workflows.build`` after a change of nodes or of ``graphs.py``.
+"""The example workflows as files: ``python -m scripts.workflows.build`` after a change of nodes or of a file here.
 
 Each is built in ComfyUI's own page, so that it is saved as the front end saves it, and written for the API beside.
 Needs playwright and a Chromium, as the tests of the page do.
@@ -19,8 +19,9 @@ from ..browser import chromium, open_page
 from ..errors import DevError
 from ..host import host_at, local_host
 from ..layout import ROOT
+from . import TEMPLATES
 from .blueprint import BLUEPRINT, BUILD_BLUEPRINT, EXPOSED, NAME
-from .graphs import BYPASSED, LIVE, TEMPLATES, Node, Template
+from .graph import BYPASSED, LIVE, Node, Template
 
 WORKFLOWS = ROOT / "example_workflows"
 BLUEPRINTS = ROOT / "subgraphs"

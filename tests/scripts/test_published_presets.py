@@ -8,7 +8,7 @@ from PIL import Image, ImageChops, ImageStat
 
 import qsched_core as qs
 from scripts import published_presets
-from scripts.workflows.graphs import DEMO_PRESET
+from scripts.workflows.parts import DEMO_PRESET
 
 THUMBNAIL = "modelspec.thumbnail"
 

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from scripts.layout import ROOT
+from scripts.workflows import TEMPLATES
 from scripts.workflows.blueprint import NAME
 from scripts.workflows.build import BLUEPRINTS, NOTE, WORKFLOWS, api_of, without_nulls
-from scripts.workflows.graphs import LANGUAGES, LIVE, NOTES, TEMPLATES, note_text
+from scripts.workflows.graph import LANGUAGES, LIVE, NOTES, note_text
 
 MADE = {template.name: template for template in (make() for make in TEMPLATES)}
 HEAD = 30
