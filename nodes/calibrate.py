@@ -141,7 +141,7 @@ class QSchedCalibrate(io.ComfyNode):
         forget(cls)
         run = Run(cls.hidden.unique_id, prompt_set, more.of_search(trials, accept), scorer, full_model is not None)
         generator = HostGenerator(
-            model, vae, positives, negatives, latent, way, more.search_seed, batch_size, run.generated
+            model, vae, positives, negatives, latent, way, more.search_seed, batch_size, run.progress.generated
         )  # fmt: skip
         outcome = run(generator, full_model, more.warm_start, more.stay_near and full_model is not None)
         # No "images": the host would draw them under the node once more, and out of it in Nodes 2.0.

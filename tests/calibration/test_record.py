@@ -36,7 +36,7 @@ def test_the_command_line_writes_all_that_the_node_writes():
     assert ours["settings"]["stay near"] is False
 
 
-@pytest.mark.parametrize("path", ["nodes/calibrating/run.py", "calibration/cli/main.py"])
+@pytest.mark.parametrize("path", ["nodes/calibrating/outcome.py", "calibration/cli/main.py"])
 def test_nobody_else_puts_a_record_together(path):
     """Both call ``study_record``, and neither knows a key of it."""
     tree = ast.parse((ROOT / path).read_text("utf-8"))

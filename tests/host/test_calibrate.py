@@ -398,7 +398,7 @@ def test_scorers_leave_the_device_when_a_run_ends(run, pack):
 
 def test_the_page_gets_the_stock_sampler_s_pictures_beside_the_candidate_s(run, pack, monkeypatch):
     events = []
-    monkeypatch.setattr(pack("nodes.calibrating.run"), "tell", lambda node, name, event: events.append(event))
+    monkeypatch.setattr(pack("nodes.calibrating.run_progress"), "tell", lambda node, name, event: events.append(event))
     run()
     pairs = [event["pictures"] for event in events if event["pictures"]]
     assert pairs[0]["before"] == pairs[0]["after"], "the first is the stock sampler itself"

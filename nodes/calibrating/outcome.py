@@ -1,0 +1,178 @@
+"""What a finished calibration hands on: preset, verdict in words, table and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ...calibration import Result, Settings
+from ...calibration.frames import stills
+from ...calibration.indices import prompt_of
+from ...calibration.metrics.reference import DISTANCE
+from ...calibration.plots.paired_gains import paired_plot
+from ...calibration.plots.search_map import jaq_map
+from ...calibration.record import study_record
+from ...calibration.reference_pictures import ReferencePictures
+from ...calibration.report import Row, preset_verdict, remarks, table, verdict
+from ...calibration.search.space import Space
+from ...calibration.validate import RETUNING, newly_broken
+from ...qsched_core import Coefficients, Preset
+from ...qsched_core.quant import label_of, module_bytes
+from .gallery import gallery, picture_tensor
+from .generator import HostGenerator
+from .run_progress import trace
+from .scorer import Scorer
+
+GALLERY_PROMPTS = 6
+"""Held-out prompts in the before/after picture."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the node hands on: the preset, the verdict in words, pictures (1, H, W, 3), and all of it as JSON.
+
+    ``rows`` are the same held-out prompts by each model, (name, pictures (B, H, W, 3)), of the prompts ``row_texts``.
+    """
+
+    preset: Preset
+    text: str
+    before_after: torch.Tensor
+    map: torch.Tensor
+    per_prompt: torch.Tensor
+    report: dict
+    rows: tuple[tuple[str, torch.Tensor], ...] = ()
+    row_texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FinishedStudy:
+    """A study's result, and the models and prompts that it is of. ``full`` and ``reference`` are None without a
+    reference model; ``starts`` are the warm starts by name."""
+
+    result: Result
+    settings: Settings
+    prompts: object
+    scorer: Scorer
+    generator: HostGenerator
+    full: HostGenerator | None
+    reference: ReferencePictures | None
+    starts: Mapping[str, Coefficients]
+
+    def outcome(self, binding) -> Outcome:
+        """``binding``: what the preset is made for."""
+        result, texts = self.result, self.prompts.texts
+        lines = self._lines()
+        record = study_record(
+            result,
+            self.settings,
+            metric=self.scorer.name,
+            n_prompts=len(texts),
+            digest=self.prompts.digest,
+            lines=lines,
+        )
+        preset = Preset(result.recommended, self.generator.sigmas, binding, preset_verdict(result), record)
+        sentences = [*lines, *remarks(result)]
+        space = Space(self.settings, self.generator.way.steps)
+        indices = result.identity.indices[:GALLERY_PROMPTS]
+        rows = self._pictures(indices)
+        pictures = (
+            gallery(rows),
+            picture_tensor(jaq_map(result.finished, space, result.coefficients)),
+            picture_tensor(paired_plot(result.identity, result.candidate, len(texts), texts)),
+        )
+        row_texts = tuple(texts[prompt_of(index, len(texts))] for index in indices)
+        report = self._report(sentences, record)
+        return Outcome(preset, "\n".join(sentences), *pictures, report, rows, row_texts)
+
+    def _lines(self) -> list[str]:
+        """The verdict, and what has to be known to read it."""
+        lines = verdict(self.result)
+        if self.reference is not None:
+            lines += self._reseed()
+        if self.starts:
+            lines.append(f"Warm start: {', '.join(self.starts)} were tried as candidates.")
+        lines += [
+            f"{what}: {note}." for what, note in (("Prompts", self.prompts.note), ("Metric", self.scorer.note)) if note
+        ]
+        return [*lines, *self.scorer.reading(self.prompts.texts), *filter(None, [self.generator.note])]
+
+    def _reseed(self) -> list[str]:
+        """The distance to the reference's pictures beside what a person gets who only turns the seed."""
+        floor = self.reference.reseed_distance(self.result.identity.indices, len(self.prompts.texts))
+        if floor != floor:
+            return []
+        before, after = (row.mean(DISTANCE) for row in (self.result.identity, self.result.candidate))
+        return [
+            f"From the reference's pictures: {before:.4f}, with Q-Sched {after:.4f}; from noise to noise {floor:.4f}."
+        ]
+
+    def _report(self, sentences: Sequence[str], record: dict) -> dict:
+        """For the page, as JSON values."""
+        result = self.result
+        return {
+            "table": table(self._rows()),
+            "verdict": list(sentences),
+            "answer": result.answer,
+            "accepted": result.accepted,
+            "why not": _why_not(result),
+            "held_out": {"prompts": result.gain.prompts, "noises": self.settings.seeds},
+            "drifts": list(result.drifts),
+            "coefficients": record["candidate"],
+            "sigmas": self.generator.sigmas,
+            "radius": self.settings.radius,
+            "gains": record["gains"],
+            "network evaluations": result.nfe,
+            "trace": trace(result.finished),
+        }
+
+    def _rows(self) -> list[Row]:
+        """The table: the quantised model without and with the coefficients, the reference around it."""
+        rows = [
+            _row("quantised", self.generator, self.result.identity),
+            _row("quantised + Q-Sched", self.generator, self.result.candidate),
+        ]
+        if (there := self.result.on_reference) is None:
+            return rows
+        title = _reference_title(self.full)
+        return [
+            _row(title, self.full, there.identity),
+            *rows,
+            _row(f"{title} + Q-Sched", self.full, there.candidate),
+        ]
+
+    def _pictures(self, indices: Sequence[int]) -> tuple[tuple[str, torch.Tensor], ...]:
+        identity = Coefficients.identity(self.generator.way.steps)
+        rows = [
+            ("quantised", stills(self.generator(identity, indices))),
+            ("quantised + Q-Sched", stills(self.generator(self.result.coefficients, indices))),
+        ]
+        if self.full is not None:
+            rows.insert(0, (_reference_title(self.full), stills(self.full(identity, indices))))
+        return tuple(rows)
+
+
+def _why_not(result: Result) -> str:
+    """Why the identity is recommended, in the words of the page's texts; "" where it is not."""
+    if result.accepted:
+        return ""
+    if newly_broken(result.identity, result.candidate):
+        return "broken"
+    if result.answer == RETUNING:
+        return "retuning"
+    if result.coefficients.is_identity:
+        return "none"
+    if result.gain.low > 0:
+        return "drift"
+    return "worse" if result.gain.high < 0 else "noise"
+
+
+def _row(name: str, generator: HostGenerator, evaluation) -> Row:
+    size = module_bytes(generator.model.model.diffusion_model)
+    return Row(name, evaluation, size, generator.seconds_per_picture)
+
+
+def _reference_title(full: HostGenerator) -> str:
+    quantization = label_of(full.model.model.diffusion_model)
+    return "full precision" if quantization == "none" else f"reference {quantization}"
