@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.utils import skip_init
 
 from .backends import Backend
 from .formats import FORMATS, Format
@@ -60,7 +61,7 @@ def product_errors(
 
 
 def _product_error(backend: Backend, form: Format, width: int, rows: Sequence[int], device: torch.device):
-    layer = nn.Linear(width, OUTPUTS, device="meta")  # its kind and its shape
+    layer = skip_init(nn.Linear, width, OUTPUTS, device="meta")  # its kind and its shape
     if reason := backend.refusal(layer, form, device):
         return ProductError(backend.name, form, width, out=reason)
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16

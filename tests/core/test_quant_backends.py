@@ -173,7 +173,7 @@ def test_a_missing_kitchen_is_a_reason_and_no_crash(monkeypatch):
 
 
 def test_a_host_that_does_not_know_a_layout_is_named():
-    assert KitchenBackend(known=()).missing(FORMATS["w8a8"], CPU) == "this ComfyUI has no int8_tensorwise"
+    assert KitchenBackend(algorithms=()).missing(FORMATS["w8a8"], CPU) == "this ComfyUI has no int8_tensorwise"
 
 
 def test_the_report_says_where_torch_multiplies_integers():
