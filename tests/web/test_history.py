@@ -1,4 +1,4 @@
-"""What the server keeps of its nodes for the page, and how long it says that a run will take."""
+"""What the server keeps of its nodes for the page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "nodes"
+NODES = Path(__file__).resolve().parents[2] / "nodes"
 
 
 @pytest.fixture
@@ -24,25 +24,26 @@ def history(monkeypatch):
     )
     server = SimpleNamespace(prompt_queue=prompts)
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=server)))
-    package = ModuleType("qsched_nodes")  # without what the real one imports of the host
-    package.__path__ = [str(FOLDER)]
-    monkeypatch.setitem(sys.modules, package.__name__, package)
-    for name in ("page", "history", "reports", "time_left"):
-        monkeypatch.delitem(sys.modules, f"{package.__name__}.{name}", raising=False)
+    for name in [name for name in sys.modules if name.split(".")[0] == "qsched_nodes"]:
+        monkeypatch.delitem(sys.modules, name)
+    for name, folder in (("qsched_nodes", NODES), ("qsched_nodes.host", NODES / "host")):
+        package = ModuleType(name)  # without what the real one imports of the host
+        package.__path__ = [str(folder)]
+        monkeypatch.setitem(sys.modules, name, package)
     events: list[tuple] = []
-    progress = ModuleType(f"{package.__name__}.progress")
+    progress = ModuleType("qsched_nodes.host.progress")
     progress.node_id = lambda cls: cls.unique_id
     progress.node_kind = lambda cls: cls.kind
     progress.tell = lambda *event: events.append(event)
     monkeypatch.setitem(sys.modules, progress.__name__, progress)
-    module = importlib.import_module(f"{package.__name__}.history")
+    module = importlib.import_module("qsched_nodes.calibrating.history")
     module.queue, module.runs, module.events = queue, runs, events
     return module
 
 
 @pytest.fixture
 def reports(history):
-    return sys.modules["qsched_nodes.reports"]
+    return sys.modules["qsched_nodes.host.reports"]
 
 
 def starts(history, prompt: str, workflow: object) -> None:
@@ -206,22 +207,3 @@ def test_a_run_that_goes_on_is_not_told_what_ended_the_one_before(history, repor
     history.queue.clear()
     told = history.answer("w")
     assert (told["error"], told["running"], told["queue"]) == (error, False, 0)
-
-
-def test_the_time_left_counts_down_and_is_set_anew_only_when_it_is_clearly_wrong(history):
-    left = importlib.import_module("qsched_nodes.time_left")
-    now = [0.0]
-    estimate = left.TimeLeft(lambda: now[0])
-    now[0] = 10.0
-    assert estimate(10, 100) == 100
-    now[0] = 11.0
-    assert estimate(10, 95) == 99  # by itself 104.5: near enough to go on counting down
-    now[0] = 20.0
-    assert estimate(10, 200) == 400
-    assert estimate(10, 0) == 0
-
-
-def test_times_are_said_as_people_count_them(history):
-    left = importlib.import_module("qsched_nodes.time_left")
-    said = [left.rounded(seconds) for seconds in (0.2, 12, 29, 44, 119, 125, 3600, 5430)]
-    assert said == ["5 s", "10 s", "30 s", "40 s", "120 s", "2 min", "1 h 00 min", "1 h 30 min"]

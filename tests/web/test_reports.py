@@ -121,7 +121,7 @@ def finished(open_page):
     def show(nodes_2: bool):
         page = open_page(nodes_2=nodes_2)
         page.evaluate("() => app.loadApiJson({ 1: { class_type: 'QSchedCalibrate', inputs: {} } }, 'one')")
-        page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 20")
+        page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 9")
         output = {**FINISHED, **pictures("full precision", "quantised", "quantised + Q-Sched")}
         page.evaluate("output => app.graph.nodes[0].onExecuted(output)", output)
         page.wait_for_timeout(1000)
@@ -148,7 +148,7 @@ def test_a_verdict_is_read_at_a_glance_scrolled_and_copied(finished, nodes_2):
 def test_a_report_speaks_the_page_s_language_as_far_as_it_knows_a_line(open_page):
     page = open_page(nodes_2=False, Comfy_Locale="fr")
     page.evaluate("() => app.loadApiJson({ 1: { class_type: 'QSchedCalibrate', inputs: {} } }, 'one')")
-    page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 20")
+    page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 9")
     lines = {
         "Accepted, repair: held-out JAQ +0.1 over 6 prompts x 1 noise.":
             "Accepté, réparation : JAQ mis de côté +0.1 sur 6 prompts x 1 bruit.",
@@ -225,7 +225,7 @@ HOSTILE = [
 def test_a_strangers_output_breaks_no_panel(open_page):
     page = open_page(nodes_2=False)
     page.evaluate("() => app.loadApiJson({ 1: { class_type: 'QSchedCalibrate', inputs: {} } }, 'one')")
-    page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 20")
+    page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 9")
     for output in HOSTILE:
         page.evaluate("output => app.graph.nodes[0].onExecuted(output)", output)
         page.evaluate(
