@@ -128,7 +128,7 @@ class QSchedCalibrate(io.ComfyNode):
         accept=ACCEPT[0],
         settings=None,
     ) -> io.NodeOutput:
-        from .calibrating.run import Run
+        from .calibrating.run import Run  # the search and its plots: ComfyUI starts without them
 
         more = CalibrationSettings() if settings is None else settings
         prompt_set = read_prompts(prompts, more.search_seed) if more.prompt_set is None else more.prompt_set

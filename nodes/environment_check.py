@@ -118,7 +118,7 @@ def native_layout() -> Iterator[Line]:
 
 def search() -> Iterator[Line]:
     """Silent where optuna can be imported and is new enough: its version is among the packages."""
-    from ..calibration.search.guard import can_guard
+    from ..calibration.search.guard import can_guard  # with the whole search: not at ComfyUI's start
 
     try:
         if not can_guard():
