@@ -45,10 +45,11 @@ def main() -> None:
     rows = []
     with torch.inference_mode():
         full, clip, vae = node.QSchedDemoModel.execute().args
-        encoded = [generate.encode(clip, text) for text in texts]
+        encode = load("pack.nodes.host.conditioning").encode
+        encoded = [encode(clip, text) for text in texts]
         recipe = sampling.Recipe(STEPS, 1.0, "euler", "simple")
         latent = sampling.check_latent(full, {"samples": torch.zeros(1, 4, 8, 8)})
-        generator = generate.HostGenerator(full, vae, encoded, generate.encode(clip, ""), latent, recipe, 0, 16)
+        generator = generate.HostGenerator(full, vae, encoded, encode(clip, ""), latent, recipe, 0, 16)
         score, judge = metrics.load_scorer(metrics.DEMO).bind(texts)
         base, _ = study.judged(generator, score, judge, identity, indices, 2.0)
         fp16 = quant.module_bytes(full.model.diffusion_model)

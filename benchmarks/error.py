@@ -39,9 +39,9 @@ Packed = tuple[Callable[[Tensor], Tensor], Tensor, float]
 def trained_layers() -> Iterator[Layer]:
     """The demo model's Linear layers in its blocks, with inputs of real runs."""
     load = importlib.import_module
-    node, generate, sampling = (
+    node, conditioning, sampling = (
         load("pack.nodes.demo_model"),
-        load("pack.nodes.calibrating.generator"),
+        load("pack.nodes.host.conditioning"),
         load("pack.nodes.sampling.ksampler"),
     )
     full, clip, _ = node.QSchedDemoModel.execute().args
@@ -55,7 +55,7 @@ def trained_layers() -> Iterator[Layer]:
     latent = {"samples": torch.zeros(1, 16, 8, 8)}
     recipe = sampling.Recipe(STEPS, 1.0, "euler", "simple")
     for seed, text in enumerate(texts):
-        encoded = generate.encode(clip, text)
+        encoded = conditioning.encode(clip, text)
         sampling.sample_latent(full, recipe, seed, encoded, encoded, latent)
     for hook in hooks:
         hook.remove()

@@ -89,7 +89,7 @@ def demo_model():
 
 
 def _check():
-    return importlib.import_module("pack.nodes.quantization.model_check")
+    return importlib.import_module("pack.nodes.environment.model_check")
 
 
 def loras(demo) -> list[dict]:

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 
 from calibration import Evaluation, Result, Settings, calibrate, paired_gain
+from calibration.choices import SPACES
 from calibration.metrics.reference import distance
 from calibration.search.guard import Guard
-from calibration.settings import SPACES
 from demo.judges import DemoJudge
 from qsched_core import Coefficients
 

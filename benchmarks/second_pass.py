@@ -32,7 +32,7 @@ def main() -> None:
     core, patch = (importlib.import_module(f"pack.{name}") for name in ("qsched_core", "nodes.sampling.patch"))
     sampling = importlib.import_module("pack.nodes.sampling.ksampler")
     model, clip, vae = importlib.import_module("pack.nodes.demo_model").QSchedDemoModel.execute().args
-    encode = importlib.import_module("pack.nodes.calibrating.generator").encode
+    encode = importlib.import_module("pack.nodes.host.conditioning").encode
     conditionings = [encode(clip, text) for text in TEXTS]
 
     def sampled(recipe, patched, start) -> torch.Tensor:

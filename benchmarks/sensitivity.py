@@ -28,9 +28,9 @@ def main() -> None:
     torch.set_num_threads(2)
     load = importlib.import_module
     load("comfy.utils").set_progress_bar_enabled(False)
-    node, generate, sampling = (
+    node, conditioning, sampling = (
         load("pack.nodes.demo_model"),
-        load("pack.nodes.calibrating.generator"),
+        load("pack.nodes.host.conditioning"),
         load("pack.nodes.sampling.ksampler"),
     )
     sensitivity, plot, twin = (
@@ -45,9 +45,9 @@ def main() -> None:
         full, clip, _ = node.QSchedDemoModel.execute().args
         recipe = sampling.Recipe(STEPS, 1.0, "euler", "simple")
         empty = {"samples": torch.zeros(1, 4, 8, 8)}
-        others = [generate.encode(clip, text) for text in texts[STUDIED : STUDIED + TOLD]]
+        others = [conditioning.encode(clip, text) for text in texts[STUDIED : STUDIED + TOLD]]
         exact = [_latent(full, prompt, i, recipe, empty, sampling) for i, prompt in enumerate(others)]
-        positive = [entry for text in texts[:STUDIED] for entry in generate.encode(clip, text)]
+        positive = [entry for text in texts[:STUDIED] for entry in conditioning.encode(clip, text)]
         prompts = sensitivity.Prompts(full, positive, None, empty, recipe)
         for depth in ("layers", "network"):
             forms = [sensitivity.read_format(name) for name in TRIED]

@@ -4,9 +4,6 @@ from calibration import Settings, calibrate
 result = calibrate(generate, score, n_prompts=24, n_steps=4, settings=Settings(trials=40))
 """
 
-from .jaq import Objective, jaq
-from .settings import Settings
-
 __all__ = [
     "Evaluation",
     "Interval",
@@ -24,14 +21,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Search and verdict are imported when they are first asked for: a host that only shows their settings starts
-    without them."""
-    if name in ("OnReference", "Progress", "Result", "Trial", "calibrate"):
-        from . import study
+    """They are imported when the first is asked for: ComfyUI starts without them."""
+    if name in __all__:
+        from . import public
 
-        return getattr(study, name)
-    if name in ("Evaluation", "Interval", "evaluate", "paired_gain"):
-        from . import validate
-
-        return getattr(validate, name)
+        return getattr(public, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, replace
 
+from .choices import ACCEPT, AUTOMATIC, SPACES, STRATEGIES
 from .core import CalibrationError
-
-AUTOMATIC = "automatic"
-SPACES = ("both ends", "first step", "last step", "constant", "table")
-ACCEPT = ("repair", "re-tuning")
 
 HELD_SPACE, FREE_SPACE = "both ends", "first step"
 HELD_RADIUS, FREE_RADIUS = 0.2, 0.1
 """What "automatic" stands for. Held to a reference model's pictures, the wider space was right in every setting that
 was tried. Free and without a reference it was accepted more often than not although the set of pictures had moved away
 from real ones; the paper's space moves them far less, and a smaller radius leaves less to game."""
-STRATEGIES = ("guided", "grid", "random", "tpe", "greedy")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from .core import CalibrationError, Coefficients, DependencyError
 from .indices import index_of
-from .jaq import Objective
+from .objective import Objective
 from .search.guard import Guard, can_guard
 from .search.search import Search, Trial
 from .search.space import Space

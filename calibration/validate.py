@@ -10,7 +10,7 @@ import numpy as np
 
 from .core import Coefficients
 from .indices import prompt_of
-from .jaq import Objective, Scores, read_scores
+from .objective import Objective, Scores, read_scores
 
 Generate = Callable[[Coefficients, Sequence[int]], object]
 """generate(coefficients, indices) -> pictures (B, H, W, 3) in [0, 1]. Index i is prompt i mod n_prompts with noise

@@ -1,4 +1,9 @@
-"""The pack's nodes: glue between the host and the core. The only Python here that imports ``comfy*``."""
+"""The pack's nodes: glue between the host and the core. The only Python here that imports ``comfy*``.
+
+All that this file imports is loaded at every start of ComfyUI, whether a graph has our nodes or not. So a node's file,
+and a wing's routes, import what their schema and their addresses need; their work lies in the wing and is imported
+where it is done. tests/host/test_start.py holds that.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +28,8 @@ from . import (
     sensitivity,
     text_encoder,
 )
-from .calibrating.history import add_history_route
+from .calibrating.routes import add_history_route
 from .host.folders import register_folders, sweep_folders
-from .library.curve import add_curve_route
 from .library.routes import add_library_routes
 from .renamed import register_renamed
 from .voting.routes import add_arena_routes
@@ -35,7 +39,6 @@ class QSchedExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_folders()
         add_history_route()
-        add_curve_route()
         add_library_routes()
         add_arena_routes()
         await register_renamed()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..qsched_core import IF_DIFFERS
+from ..qsched_core.choices import IF_DIFFERS
 from .host.progress import node_id, node_kind
 from .host.reports import keep_output
 from .library.curve import curve
-from .sampling.patch import PresetUse, model_with, sampler_with
 from .sampling.sampler_menu import TCD_ETA, tcd_sampler
 from .sockets import CATEGORY, PresetSocket
 
@@ -57,6 +56,8 @@ class QSchedApply(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, preset, strength, if_preset_differs) -> io.NodeOutput:
+        from .sampling.patch import PresetUse, model_with
+
         use = PresetUse(preset, strength, if_preset_differs, node_id(cls), kind=node_kind(cls))
         patched_model = model_with(model, use)
         return io.NodeOutput(patched_model, ui=keep_output(cls, curve(preset, strength)))
@@ -80,6 +81,8 @@ class QSchedSamplerSelect(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler, preset, strength, if_preset_differs) -> io.NodeOutput:
+        from .sampling.patch import PresetUse, sampler_with
+
         use = PresetUse(preset, strength, if_preset_differs, node_id(cls), kind=node_kind(cls))
         preset_sampler = sampler_with(sampler, use)
         return io.NodeOutput(preset_sampler, ui=keep_output(cls, curve(preset, strength)))

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..calibration.record import with_votes
 from ..qsched_core import VoteError
 from .host.progress import node_id
 from .host.server import workflow_id
 from .sockets import CATEGORY, PresetSocket
-from .voting.ballots import Ballot, Shown, ballots
-from .voting.pairs import ballot_key, read_pairs, texts_of, write_pairs
+
+if TYPE_CHECKING:
+    from .voting.ballots import Ballot
 
 NO_PRESET = ExecutionBlocker("Q-Sched: Q-Sched Arena has no preset to hand on. Fix: plug one into it")
 """What a node that needs a preset says instead of running."""
@@ -81,12 +82,18 @@ class QSchedArena(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs) -> int:
+        from .voting.ballots import ballots
+
         return ballots.stamp()
 
     @classmethod
     def execute(
         cls, without, with_preset, preset=(None,), texts=(), keep_in_preset=(False,), ballot=(1,)
     ) -> io.NodeOutput:
+        from ..calibration.record import with_votes
+        from .voting.ballots import Shown, ballots
+        from .voting.pairs import ballot_key, read_pairs, texts_of, write_pairs
+
         output_preset = preset_of(preset)
         pairs = read_pairs(without, with_preset)
         key, indices = ballot_key(pairs, ballot[0])

@@ -7,17 +7,10 @@ import json
 import comfy.samplers
 from comfy_api.latest import io
 
-from ..calibration.prompts import read_prompts
-from ..calibration.settings import ACCEPT
+from ..calibration.choices import ACCEPT
 from ..qsched_core import CalibrationError
-from .calibrating.generator import HostGenerator, encode
-from .calibrating.options import CalibrationSettings
-from .calibrating.reference_model import check_reference
-from .calibrating.sampling_setup import way_of
-from .calibrating.scorer import load_scorer, metric_names
-from .calibrating.slider_pairs import picture_rows
+from .calibrating.metric_menu import metric_names
 from .host.reports import forget, keep_output
-from .sampling.ksampler import Recipe, empty_latent
 from .sampling.sampler_menu import sampler_names
 from .sockets import CATEGORY, CalibrationSettingsSocket, PresetSocket
 
@@ -128,7 +121,15 @@ class QSchedCalibrate(io.ComfyNode):
         accept=ACCEPT[0],
         settings=None,
     ) -> io.NodeOutput:
-        from .calibrating.run import Run  # the search and its plots: ComfyUI starts without them
+        from ..calibration.prompts import read_prompts
+        from .calibrating.generator import HostGenerator
+        from .calibrating.options import CalibrationSettings
+        from .calibrating.reference_model import check_reference
+        from .calibrating.run import Run
+        from .calibrating.sampling_setup import way_of
+        from .calibrating.scorer import load_scorer
+        from .calibrating.slider_pairs import picture_rows
+        from .sampling.ksampler import Recipe, empty_latent
 
         more = CalibrationSettings() if settings is None else settings
         prompt_set = read_prompts(prompts, more.search_seed) if more.prompt_set is None else more.prompt_set
@@ -160,6 +161,8 @@ def conditionings(clip, prompt_set, negative: str, way) -> tuple[list, list]:
     Raises:
         CalibrationError: nothing to encode with.
     """
+    from .host.conditioning import encode
+
     prepared = getattr(prompt_set, "conditionings", None)
     if clip is None and prepared is None:
         raise CalibrationError("there is no CLIP to encode the prompts.", "plug one in, or prepared conditionings")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..calibration.settings import AUTOMATIC, SPACES
-from .calibrating.options import CalibrationSettings
+from ..calibration.choices import AUTOMATIC, SPACES
 from .sockets import CATEGORY, CalibrationSettingsSocket, MetricSocket, PromptsSocket
 
 MENU_STRATEGIES = ("guided", "grid", "greedy")
-"""Strategies; the others of ``calibration.settings`` are there for benchmarks."""
+"""Strategies; the others of ``calibration.choices`` are there for benchmarks."""
 
 
 class QSchedCalibrationSettings(io.ComfyNode):
@@ -142,6 +141,8 @@ class QSchedCalibrationSettings(io.ComfyNode):
 
     @classmethod
     def execute(cls, **settings) -> io.NodeOutput:
+        from .calibrating.options import CalibrationSettings
+
         return io.NodeOutput(CalibrationSettings(**settings))
 
 

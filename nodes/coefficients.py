@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import re
-
 from comfy_api.latest import io
 
-from ..qsched_core import CoefficientError, Coefficients, Preset, PresetError
-from ..qsched_core.schedule import check_schedule
 from .host.reports import keep_output
 from .library.curve import curve
-from .presets import describe_preset
 from .sockets import CATEGORY, PresetSocket
-
-PLUGGED_IN = "as plugged in"
 
 
 class QSchedCoefficients(io.ComfyNode):
@@ -54,7 +46,7 @@ class QSchedCoefficients(io.ComfyNode):
                         ),
                         io.DynamicCombo.Option("table", [_table("c_x"), _table("c_eps")]),
                         io.DynamicCombo.Option("identity", []),
-                        io.DynamicCombo.Option(PLUGGED_IN, []),
+                        io.DynamicCombo.Option("as plugged in", []),
                     ],
                     tooltip="The shape of both curves over the steps; the paper searches a ramp to 1.",
                 ),
@@ -76,65 +68,12 @@ class QSchedCoefficients(io.ComfyNode):
 
     @classmethod
     def execute(cls, form, strength, sigmas=None, preset=None) -> io.NodeOutput:
+        from .library.card import describe_preset
+        from .library.preset_by_hand import make
+
         result = make(form, strength, sigmas, preset)
         text = describe_preset(result)
         return io.NodeOutput(result, text, ui=keep_output(cls, {"text": [text], **curve(result)}))
-
-
-def make(form: dict, strength: float, sigmas, preset) -> Preset:
-    """The preset that the node's inputs describe.
-
-    Raises:
-        PresetError: nothing to take a schedule from, or no preset to keep.
-        SamplingError: sigmas that are no schedule.
-        CoefficientError: a table that is not one number per step, or a value out of its range.
-    """
-    if sigmas is not None:
-        own = tuple(float(f"{sigma:.7g}") for sigma in sigmas.flatten().tolist())
-    elif preset is not None:
-        own = preset.sigmas
-    else:
-        raise PresetError("no schedule is plugged in.", "plug in SIGMAS, BasicScheduler's for example, or a preset")
-    if len(own) < 2:
-        raise PresetError(f"the schedule has {len(own)} sigmas.", "use at least one step", sigmas=own)
-    check_schedule(own, "the SIGMAS input", strict=True)
-    if form["form"] == PLUGGED_IN and preset is None:
-        raise PresetError("no preset is plugged in to keep.", "plug one in, or choose another form")
-    steps = len(own) - 1
-    if form["form"] == PLUGGED_IN:
-        coefficients = preset.coefficients.for_sigmas(preset.sigmas, own)
-    else:
-        coefficients = _SHAPES[form["form"]](form, steps)
-    coefficients = coefficients.blend(strength)
-    if preset is None:
-        return Preset(coefficients, own)
-    if coefficients == preset.coefficients and own == preset.sigmas:
-        return preset
-    return Preset(coefficients, own, preset.binding)
-
-
-def _numbers(form: dict, name: str, steps: int) -> tuple[float, ...]:
-    words = [word for word in re.split(r"[\s,;]+", form[name].strip()) if word]
-    try:
-        numbers = tuple(float(word) for word in words)
-    except ValueError:
-        raise CoefficientError(f"{name} is not a list of numbers.", "write 1.0, 0.98, 0.97", name=name) from None
-    if len(numbers) != steps or not all(map(math.isfinite, numbers)):
-        raise CoefficientError(
-            f"{name} has {len(numbers)} numbers for {steps} steps.", "write one finite number per step", name=name
-        )
-    return numbers
-
-
-_SHAPES = {
-    "ramp": lambda form, steps: Coefficients.ramp(
-        steps, c_x=(form["c_x_first"], form["c_x_last"]), c_eps=(form["c_eps_first"], form["c_eps_last"])
-    ),
-    "ramp to 1": lambda form, steps: Coefficients.ramp(steps, c_x=(form["c_x"], 1.0), c_eps=(form["c_eps"], 1.0)),
-    "constant": lambda form, steps: Coefficients.constant(steps, c_x=form["c_x"], c_eps=form["c_eps"]),
-    "table": lambda form, steps: Coefficients(_numbers(form, "c_x", steps), _numbers(form, "c_eps", steps)),
-    "identity": lambda form, steps: Coefficients.identity(steps),
-}
 
 
 def _value(name: str, tooltip: str) -> io.Float.Input:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import comfy.sd
-import comfy.supported_models_base
-from comfy import sd1_clip
 from comfy_api.latest import io
 
-from ..demo import files
-from ..demo.networks import TEXT_CONFIG
-from ..demo.vocabulary import CLIP_END, CONTEXT_LENGTH, clip_spelling, expand_embedding
 from .sockets import CATEGORY
 
 
@@ -33,39 +27,9 @@ class QSchedDemoModel(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        model = load_model()
-        vae = comfy.sd.VAE(sd=files.read(files.VAE))
-        return io.NodeOutput(model, load_text_encoder(), vae)
+        from .host.demo_model import load_model, load_text_encoder, load_vae
 
-
-def load_model():
-    """The demo's MODEL, 2.3 M parameters."""
-    return comfy.sd.load_diffusion_model_state_dict(files.read(files.MODEL))
-
-
-class _Tokenizer(sd1_clip.SD1Tokenizer):
-    """CLIP's own tokenizer, cut to the demo's length, with the one word respelt that it would split."""
-
-    def tokenize_with_weights(self, text: str, return_word_ids=False, **kwargs):
-        return super().tokenize_with_weights(clip_spelling(text), return_word_ids, **kwargs)
-
-
-def load_text_encoder() -> comfy.sd.CLIP:
-    """The demo's text encoder in the host's CLIP class: stock tokenizer, 16 tokens, 64 wide."""
-    weights = files.read(files.TEXT)
-    clip_ids = weights.pop("clip_ids")
-    table = weights.pop("embeddings.token_embedding.weight")
-    weights["embeddings.token_embedding.weight"] = expand_embedding(table, clip_ids)
-    state = {f"text_model.{name}": value for name, value in weights.items()}
-    config = {**TEXT_CONFIG, "eos_token_id": CLIP_END}
-    target = comfy.supported_models_base.ClipTarget(_Tokenizer, sd1_clip.SD1ClipModel)
-    return comfy.sd.CLIP(
-        target,
-        tokenizer_data={"clip_l_max_length": CONTEXT_LENGTH},
-        parameters=sum(value.numel() for value in state.values()),
-        state_dict=[state],
-        model_options={"clip_l_model_config": config},
-    )
+        return io.NodeOutput(load_model(), load_text_encoder(), load_vae())
 
 
 NODES = [QSchedDemoModel]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .calibrating.scorer import DEMO, make_scorer, metric_entries
+from .calibrating.metric_menu import DEMO, metric_entries
 from .host.reports import keep_output
 from .sockets import CATEGORY, MetricSocket
 
@@ -54,6 +54,8 @@ class QSchedMetric(io.ComfyNode):
 
     @classmethod
     def execute(cls, tc, iq, watch, clip=None, clip_vision=None) -> io.NodeOutput:
+        from .calibrating.scorer import make_scorer
+
         scorer = make_scorer(tc, iq, watch, clip, clip_vision)
         text = scorer.note or scorer.name
         return io.NodeOutput(scorer, scorer.note, ui=keep_output(cls, {"text": [text]}))

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..qsched_core import Preset, PresetError, load_preset, save_preset
+from ..qsched_core import PresetError
 from .host.folders import PRESETS_FOLDER, file_names, file_path, shown_folder, unused_path
-from .host.progress import inert
 from .host.reports import keep_output
-from .library.card import (
-    WORKFLOW_KEYS,
-    bound_text,
-    clean,
-    gain_text,
-    make_card,
-    notes_of,
-    thumbnail_uri,
-    votes_text,
-    workflow_allowed,
-    workflow_fields,
-)
 from .sockets import CATEGORY, PresetSocket
 
 
@@ -51,6 +37,8 @@ class QSchedLoadPreset(io.ComfyNode):
 
     @classmethod
     async def validate_inputs(cls, preset_name) -> bool | str:
+        from ..qsched_core import load_preset
+
         try:
             # The host asks in the thread of its server, and a stranger's megabyte takes a part of a second.
             await asyncio.to_thread(lambda: load_preset(file_path(PRESETS_FOLDER, preset_name)))
@@ -67,6 +55,9 @@ class QSchedLoadPreset(io.ComfyNode):
 
     @classmethod
     def execute(cls, preset_name) -> io.NodeOutput:
+        from ..qsched_core import load_preset
+        from .library.card import describe_preset
+
         preset = load_preset(file_path(PRESETS_FOLDER, preset_name))
         text = describe_preset(preset)
         return io.NodeOutput(preset, text, ui=keep_output(cls, {"text": [text]}))
@@ -109,6 +100,9 @@ class QSchedSavePreset(io.ComfyNode):
 
     @classmethod
     def execute(cls, preset, name, author, license, notes, thumbnail=None, with_workflow=True) -> io.NodeOutput:
+        from .library.card import WORKFLOW_KEYS, make_card, thumbnail_uri, workflow_allowed, workflow_fields
+        from .library.files import save_with_workflow
+
         picture = "" if thumbnail is None else thumbnail_uri(thumbnail)
         card_fields = {key: value for key, value in preset.card.items() if key not in WORKFLOW_KEYS}
         card = {**card_fields, **make_card(preset, name, author, license, notes, picture)}
@@ -116,38 +110,11 @@ class QSchedSavePreset(io.ComfyNode):
         if with_workflow and cls.hidden is not None:
             workflow = workflow_fields((cls.hidden.extra_pnginfo or {}).get("workflow"), cls.hidden.prompt)
         path = unused_path(PRESETS_FOLDER, name)
-        warning = _save(preset, card, workflow, path)
+        warning = save_with_workflow(preset, card, workflow, path)
         if with_workflow and not workflow_allowed():
             warning = "\nThe workflow is not in it: ComfyUI was started with --disable-metadata."
         text = f"Saved {shown_folder(path.parent)}/{path.name}{warning}"
         return io.NodeOutput(path.name, ui=keep_output(cls, {"text": [text]}))
-
-
-def _save(preset, card: dict[str, str], workflow: dict[str, str], path) -> str:
-    """Writes the file, without the workflow where that is too large. What the report has to say of it."""
-    try:
-        save_preset(replace(preset, card={**card, **workflow}), path)
-        return ""
-    except PresetError as error:
-        if not workflow or "header_bytes" not in error.fields:
-            raise
-    save_preset(replace(preset, card=card), path)
-    return "\nThe workflow is not in it: the file would be larger than 1 MiB."
-
-
-def describe_preset(preset: Preset) -> str:
-    """A preset in a few lines for a person."""
-    lines = [
-        f"{clean(preset.card.get('modelspec.title', ''), 120) or 'Q-Sched preset'}: {preset.steps} steps, "
-        f"{preset.verdict}",
-        bound_text(preset),
-        "c_x   " + "  ".join(f"{value:.3f}" for value in preset.coefficients.c_x),
-        "c_eps " + "  ".join(f"{value:.3f}" for value in preset.coefficients.c_eps),
-        gain_text(preset),
-        votes_text(preset),
-        notes_of(preset),
-    ]
-    return inert("\n".join(filter(None, lines)))
 
 
 NODES = [QSchedLoadPreset, QSchedSavePreset]

@@ -7,11 +7,7 @@ from collections.abc import Iterable
 
 from comfy_api.latest import io
 
-from ..calibration.prompt_files import parse_file, parse_sets, read_lines
-from ..calibration.prompts import select
 from ..qsched_core import CalibrationError
-from .calibrating.prompt_list import conditioned, plain, report
-from .host.input_files import input_path, read_input
 from .host.reports import keep_output
 from .sockets import CATEGORY, PromptsSocket
 
@@ -103,6 +99,11 @@ class QSchedPrompts(io.ComfyNode):
         texts=(),
         conditionings=(),
     ) -> io.NodeOutput:
+        from ..calibration.prompt_files import parse_file, parse_sets, read_lines
+        from ..calibration.prompts import select
+        from .calibrating.prompt_list import conditioned, plain, report
+        from .host.input_files import read_input
+
         boxes = [read_lines(text) for text in _flat("prompts", prompts)]
         files = [parse_sets(name, read_input(name)) for name in _names("prompt_file", prompt_file)]
         verdict_boxes = [read_lines(text) for text in _flat("verdict_prompts", verdict_prompts)]
@@ -139,6 +140,8 @@ def _names(where: str, values: Iterable) -> list[str]:
 
 def _dates(values: Iterable) -> list[list]:
     """[name, time changed, bytes] of each file that is there; a plugged in name is None as yet."""
+    from .host.input_files import input_path
+
     dates = []
     for name in values:
         if isinstance(name, str) and name.strip():

@@ -5,24 +5,17 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..qsched_core import PresetError
+from ..qsched_core.choices import AUTO, MAX_RANK, QUALITIES, RECIPES
 from ..qsched_core.coefficients import MAX_STEPS
-from ..qsched_core.quant import AUTO, FORMATS, MAX_RANK, QUALITIES, RECIPES
+from ..qsched_core.quant.formats import FORMATS
 from .host.folders import MODELS_FOLDER, STOCK_FOLDER, file_names, file_path, shown_folder, unused_path
 from .host.progress import layer_progress
 from .host.reports import keep_output
-from .quantization.backends import job_for
-from .quantization.deferred_model import DeferredModel
-from .quantization.files import is_native, is_stock, load_model, save_model, save_stock
 from .quantization.group_sizes import GROUPS, group_size_input
-from .quantization.twin_model import quantized_twin
 from .sockets import CATEGORY, ObservationSocket, PlanSocket
-
-REFERENCE_FORMAT = "w8a8"
-"""On the demo model its pictures score as those in full precision: JAQ -0.000 [-0.002, +0.001]."""
 
 AUTOMATIC_QUALITY = "auto"
 """The best quality that the plugged inputs allow."""
-
 
 AUTOMATIC_STEPS = -1
 """As many last steps with finer activations as the format gains by."""
@@ -174,6 +167,10 @@ class QSchedQuantizeModel(io.ComfyNode):
         last_steps=AUTOMATIC_STEPS,
         rank=0,
     ) -> io.NodeOutput:
+        from .quantization.backends import job_for
+        from .quantization.reference import reference_of
+        from .quantization.twin_model import quantized_twin
+
         job = job_for(
             model,
             format,
@@ -191,11 +188,6 @@ class QSchedQuantizeModel(io.ComfyNode):
         )
         twin, report = quantized_twin(model, job, layer_progress(cls))
         return io.NodeOutput(twin, report.text(), reference_of(model), ui=keep_output(cls, {"text": [report.text()]}))
-
-
-def reference_of(model) -> DeferredModel:
-    """The MODEL in ``REFERENCE_FORMAT``, made when it is first used."""
-    return DeferredModel(lambda: quantized_twin(model, job_for(model, REFERENCE_FORMAT))[0], like=model)
 
 
 def patterns_of(text: str) -> list[str]:
@@ -230,6 +222,8 @@ class QSchedSaveQuantized(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, name) -> io.NodeOutput:
+        from .quantization.files import is_native, is_stock, save_model, save_stock
+
         stock = is_stock(model)
         folder, reader = (STOCK_FOLDER, "Load Diffusion Model") if stock else (MODELS_FOLDER, "Load Quantized Model")
         path = unused_path(folder, name)
@@ -270,6 +264,8 @@ class QSchedLoadQuantized(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name) -> io.NodeOutput:
+        from .quantization.files import load_model
+
         return io.NodeOutput(load_model(file_path(MODELS_FOLDER, model_name)))
 
 

@@ -9,8 +9,6 @@ from .apply import preset_inputs
 from .host.progress import node_id, node_kind
 from .host.reports import keep_note, keep_output
 from .library.curve import curve
-from .sampling.ksampler import Recipe, check_latent, sample_latent
-from .sampling.patch import PresetUse, model_with
 from .sampling.sampler_menu import sampler_names
 from .sockets import CATEGORY
 
@@ -81,6 +79,9 @@ class QSchedSampler(io.ComfyNode):
         if_preset_differs,
         preset=None,
     ) -> io.NodeOutput:
+        from .sampling.ksampler import Recipe, check_latent, sample_latent
+        from .sampling.patch import PresetUse, model_with
+
         recipe = Recipe(steps, cfg, sampler_name, scheduler, denoise)
         check_latent(model, latent_image)
         if preset is not None:

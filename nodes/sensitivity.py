@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import comfy.model_management
-import comfy.sample
 import comfy.samplers
 from comfy_api.latest import io, ui
 
-from ..calibration.plots.sensitivity import sensitivity_plot
-from ..qsched_core.quant import DEPTHS
+from ..qsched_core.choices import DEPTHS
 from .host.progress import NodeProgress, node_id
 from .host.reports import keep_output
-from .quantization.study import StudyPrompts, check_budget, read_formats, study
-from .sampling.ksampler import Recipe
 from .sampling.sampler_menu import sampler_names
 from .sockets import CATEGORY, ObservationSocket, PlanSocket
 
@@ -120,6 +116,10 @@ class QSchedSensitivity(io.ComfyNode):
         negative=None,
         observation=None,
     ) -> io.NodeOutput:
+        from ..calibration.plots.sensitivity import sensitivity_plot
+        from .quantization.study import StudyPrompts, check_budget, read_formats, study
+        from .sampling.ksampler import Recipe
+
         progress = NodeProgress(node_id(cls), 1)
 
         def show_progress(done: int, total: int, text: str) -> None:

@@ -4,7 +4,6 @@ import qsched_core as qs
 qs.sample("euler", model, x, sigmas, qs.Coefficients.ramp(4, c_eps=(0.95, 1.05)))
 """
 
-from .coefficients import Coefficients
 from .errors import (
     CalibrationError,
     CoefficientError,
@@ -15,21 +14,14 @@ from .errors import (
     SamplingError,
     VoteError,
 )
-from .precision import Precision
-from .preset import Binding, Preset, encode_preset, load_preset, parse_preset, save_preset
-from .preset_fit import IF_DIFFERS, Mismatch, fit, mismatches
-from .quant import Observation, QuantReport, load_observation, observe, quantize
-from .samplers import SAMPLERS, sample
-from .step_bits import least_activation_bits
 
 __all__ = [
-    "IF_DIFFERS",
-    "SAMPLERS",
     "Binding",
     "CalibrationError",
     "CoefficientError",
     "Coefficients",
     "DependencyError",
+    "IF_DIFFERS",
     "Mismatch",
     "Observation",
     "Precision",
@@ -38,6 +30,7 @@ __all__ = [
     "QSchedError",
     "QuantReport",
     "QuantizationError",
+    "SAMPLERS",
     "SamplingError",
     "VoteError",
     "encode_preset",
@@ -52,3 +45,12 @@ __all__ = [
     "sample",
     "save_preset",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Errors are there at once; the others are imported when the first is asked for: ComfyUI starts without them."""
+    if name in __all__:
+        from . import public
+
+        return getattr(public, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

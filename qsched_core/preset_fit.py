@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from operator import eq
 
+from .choices import IF_DIFFERS
 from .coefficients import Coefficients, same_sigma
 from .errors import PresetError
 from .preset import Binding, Preset, short
 from .quant.label import same_quantization
 from .schedule import check_schedule, schedule_name
-
-IF_DIFFERS = ("resample", "use as is", "refuse")
-"""Give each range of sigma the effect it had, however many steps are in it; take the coefficients in order, whatever
-the sigmas; or stop."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ ROOMS = (
     "nodes",
     "nodes/library",
     "nodes/voting",
+    "nodes/environment",
     "nodes/calibrating",
     "nodes/quantization",
     "nodes/sampling",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from ..settings import ACCEPT, AUTOMATIC, SPACES, STRATEGIES, Settings
+from ..choices import ACCEPT, AUTOMATIC, SPACES, STRATEGIES
+from ..settings import Settings
 
 
 def add_run_arguments(to: argparse.ArgumentParser) -> None:

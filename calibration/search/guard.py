@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ..jaq import Scores, read_scores
+from ..objective import Scores, read_scores
 from ..validate import MEAN_DRIFT, STATISTICS, UNGUIDED_STATISTICS, away
 from .storage import import_optuna
 

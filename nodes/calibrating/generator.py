@@ -14,11 +14,10 @@ from torch import Tensor
 from ...calibration.frames import decoded_pictures
 from ...calibration.indices import noise_seed, prompt_of
 from ...qsched_core import Coefficients
+from ..host.conditioning import Conditioning
 from ..host.memory import Batches
 from ..sampling.patch import apply_coefficients
 from .sampling_setup import SamplingSetup
-
-Conditioning = list
 
 
 class HostGenerator:
@@ -131,11 +130,6 @@ class HostGenerator:
             else:
                 groups.append([index])
         return groups
-
-
-def encode(clip, text: str) -> Conditioning:
-    """A prompt as the stock text encoder node makes it."""
-    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 
 def _shape(conditioning: Conditioning) -> tuple | None:

@@ -7,8 +7,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from aiohttp import web
-
 from ..host.reports import last_error, reports
 from ..host.server import page_server, running_prompt
 
@@ -105,14 +103,3 @@ def answer(workflow: str | None) -> dict:
         "running": running,
         "queue": page_server().prompt_queue.get_tasks_remaining(),
     }
-
-
-def add_history_route() -> None:
-    """GET /qsched/history?workflow=ID; nothing where no server runs. To be called once, as the pack is loaded."""
-    server = page_server()
-    if server is None:
-        return
-
-    @server.routes.get("/qsched/history")
-    async def history(request: web.Request) -> web.Response:
-        return web.json_response(answer(request.query.get("workflow")))

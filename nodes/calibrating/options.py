@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...calibration import Settings
-from ...calibration.settings import AUTOMATIC, STRATEGIES
+from ...calibration.choices import AUTOMATIC, STRATEGIES
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,46 +13,22 @@ from torch import nn
 
 from ...calibration.frames import over_frames
 from ...calibration.indices import prompt_of
-from ...calibration.metrics.alignment import AQMap
 from ...calibration.metrics.base import Metric, Pair, too_long
-from ...calibration.metrics.catalog import Entry, catalog
 from ...calibration.metrics.clip import ClipScorer
 from ...calibration.metrics.embeddings import CosineScore
 from ...calibration.metrics.pixels import pixel_statistics
-from ...calibration.metrics.preference import HPSv21
 from ...calibration.metrics.reference import DISTANCE
 from ...calibration.prompt_syntax import plain_text
 from ...qsched_core import CalibrationError, DependencyError, QSchedError
 from ..host.folders import metric_folders, metric_roots, shown_folder
 from ..host.memory import Batches
+from .metric_menu import DEMO, metric_entries, paper_sdxl
 
 if TYPE_CHECKING:  # with the verdict: not at ComfyUI's start
     from ...calibration.reference_pictures import ReferencePictures
 
-DEMO = "demo"
 SCORE_BATCH = 32
 """Pictures scored at once; halved where they do not fit into memory."""
-
-
-def metric_names() -> list[str]:
-    """Ready pairs, from the files in ``models/qsched_metrics``: the paper's for SD1.5 (CLIPScore + CLIP-IQA) of every
-    open_clip model, by its folder's name; its pair for SDXL and FLUX (AQ-Map + HPSv2.1) where both are there; and the
-    demo's own nets."""
-    return [*metric_folders(), *_paper_sdxl(), DEMO]
-
-
-def _paper_sdxl() -> dict[str, tuple[str, str]]:
-    """(TC, IQ) by what the menu says."""
-    entries = catalog(metric_roots())
-    if HPSv21.name not in entries:
-        return {}
-    maps = [name for name, entry in entries.items() if entry.metric is AQMap]
-    return {f"{name} + {HPSv21.name}": (name, HPSv21.name) for name in maps}
-
-
-def metric_entries(role: str) -> dict[str, Entry]:
-    """What can be scored with the files in ``models/qsched_metrics``, by name."""
-    return {name: entry for name, entry in catalog(metric_roots()).items() if role in entry.roles}
 
 
 class Scorer:
@@ -162,7 +138,7 @@ def load_scorer(name: str) -> Scorer:
     """
     if name == DEMO:
         return Scorer(name, *_demo())
-    if name in (ready := _paper_sdxl()):
+    if name in (ready := paper_sdxl()):
         return make_scorer(*ready[name], "none")
     pair, second = ClipScorer(metric_folders()[name]), second_pair(name)
     watched = (second.pair.tc,) if second is not None else ()

@@ -12,6 +12,8 @@ import numpy as np
 from comfy.cli_args import args
 
 from ...calibration import record
+from ...qsched_core import Preset
+from ..host.progress import inert
 
 THUMBNAIL = "modelspec.thumbnail"
 WORKFLOW_KEYS = ("workflow", "prompt")
@@ -64,6 +66,21 @@ def facts(preset) -> str:
 
 def steps_text(preset) -> str:
     return f"{preset.steps} step{'s' * (preset.steps != 1)}"
+
+
+def describe_preset(preset: Preset) -> str:
+    """A preset in a few lines for a person."""
+    lines = [
+        f"{clean(preset.card.get('modelspec.title', ''), 120) or 'Q-Sched preset'}: {preset.steps} steps, "
+        f"{preset.verdict}",
+        bound_text(preset),
+        "c_x   " + "  ".join(f"{value:.3f}" for value in preset.coefficients.c_x),
+        "c_eps " + "  ".join(f"{value:.3f}" for value in preset.coefficients.c_eps),
+        gain_text(preset),
+        votes_text(preset),
+        notes_of(preset),
+    ]
+    return inert("\n".join(filter(None, lines)))
 
 
 def make_card(preset, title: str, author: str, license: str, notes: str, thumbnail: str = "") -> dict[str, str]:

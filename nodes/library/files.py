@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from ...qsched_core import Binding, Preset, PresetError, encode_preset, load_preset, parse_preset
+from ...qsched_core import Binding, Preset, PresetError, encode_preset, load_preset, parse_preset, save_preset
 from ...qsched_core.atomic import creating, move_new, write_new
 from ..host.folders import (
     PRESETS_FOLDER,
@@ -179,3 +179,15 @@ def unwritable(path: Path, error: OSError) -> PresetError:
     """What is raised for a folder of presets that cannot be written to."""
     why, folder = error.strerror or error, shown_folder(path.parent)
     return PresetError(f"cannot write {path.name}: {why}.", f"free some space, or make {folder} writable")
+
+
+def save_with_workflow(preset, card: dict[str, str], workflow: dict[str, str], path: Path) -> str:
+    """Writes the file, without the workflow where that is too large. What the report has to say of it."""
+    try:
+        save_preset(replace(preset, card={**card, **workflow}), path)
+        return ""
+    except PresetError as error:
+        if not workflow or "header_bytes" not in error.fields:
+            raise
+    save_preset(replace(preset, card=card), path)
+    return "\nThe workflow is not in it: the file would be larger than 1 MiB."

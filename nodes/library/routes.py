@@ -1,4 +1,4 @@
-"""The presets over HTTP, for the page's own tab: list, rename, delete, undo, import, and a picture to share.
+"""The presets over HTTP, for the page: list, rename, delete, undo, import, a picture to share, and one's curves.
 
 What changes something is taken from the page alone, see page_requests.
 """
@@ -12,9 +12,9 @@ from aiohttp import ClientPayloadError, web
 from aiohttp.http import HttpProcessingError
 
 from ...qsched_core import QSchedError
+from ..host.folders import PRESETS_FOLDER, file_path
 from ..host.page_requests import json_object, post_route, read_body, refusal
 from ..host.server import page_server
-from . import files, pages, trash
 
 MAX_JSON_BYTES, MAX_FILE_BYTES = 256 * 1024, 4 * 1024**2
 """Bytes. A preset has 1 MiB of header and some values; a picture that carries one has a third more, and itself."""
@@ -32,43 +32,69 @@ def add_library_routes() -> None:
 
     @post_route(server, "/qsched/presets")
     async def presets(request: web.Request) -> web.Response:
+        from . import pages
+
         question = await _json(request)
         return await _answer(lambda: pages.page(question))
 
     @post_route(server, "/qsched/presets/names")
     async def names(request: web.Request) -> web.Response:
+        from . import pages
+
         question = await _json(request)
         return await _answer(lambda: pages.names_by_fit(question))
 
     @post_route(server, "/qsched/presets/rename")
     async def rename(request: web.Request) -> web.Response:
+        from . import files
+
         question = await _json(request)
         names = [_text(question, key) for key in ("name", "new_name")]
         return await _answer(lambda: {"name": files.rename(*names)})
 
     @post_route(server, "/qsched/presets/delete")
     async def delete(request: web.Request) -> web.Response:
+        from . import trash
+
         name = _text(await _json(request), "name")
         return await _answer(lambda: {"undo": trash.delete(name)})
 
     @post_route(server, "/qsched/presets/undo")
     async def undo(request: web.Request) -> web.Response:
+        from . import trash
+
         token = _text(await _json(request), "undo")
         return await _answer(lambda: {"name": trash.restore(token)})
 
     @post_route(server, "/qsched/presets/import")
     async def import_file(request: web.Request) -> web.Response:
+        from . import files
+
         name, content = await _file(request)
         return await _answer(lambda: dict(zip(("name", "added"), files.import_preset(name, content), strict=True)))
 
     @routes.get("/qsched/presets/picture")
     async def picture(request: web.Request) -> web.Response:
+        from . import files
+
         name = request.query.get("name", "")
         try:
             content = await asyncio.to_thread(files.picture, name)
         except QSchedError as error:
             return web.json_response({"error": str(error)}, status=404)
         return web.Response(body=content, content_type="image/png")
+
+    @routes.get("/qsched/curve")
+    async def curve_of_file(request: web.Request) -> web.Response:
+        from ...qsched_core import load_preset
+        from .curve import values
+
+        try:
+            name = request.query.get("preset", "")
+            preset = await asyncio.to_thread(lambda: load_preset(file_path(PRESETS_FOLDER, name)))
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=404)
+        return web.json_response(values(preset, 1.0))
 
 
 def _text(question: dict, key: str) -> str:

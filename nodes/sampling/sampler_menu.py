@@ -7,7 +7,7 @@ import comfy.samplers
 from comfy.k_diffusion.sampling import default_noise_sampler
 from comfy.samplers import KSAMPLER
 
-from ...qsched_core import Coefficients, SamplingError, sample
+from ...qsched_core import SamplingError
 
 UNDRIVABLE_SAMPLERS = ("dpm_fast", "dpm_adaptive", "sa_solver", "sa_solver_pece", "uni_pc", "uni_pc_bh2")
 """Stock samplers that a rehearsal refuses; only so that menus do not offer them. A test holds both together."""
@@ -41,6 +41,8 @@ def tcd_sampler(eta: float = TCD_ETA) -> KSAMPLER:
 
 def sample_tcd(model, x, sigmas, extra_args=None, callback=None, disable=None, eta=TCD_ETA, noise_sampler=None):
     """The core's TCD in the call shape of the host's samplers."""
+    from ...qsched_core import Coefficients, sample
+
     extra_args = extra_args or {}
     sampling = model.inner_model.inner_model.model_sampling
     flow = isinstance(sampling, comfy.model_sampling.CONST)

@@ -9,7 +9,6 @@ from aiohttp import web
 from ...qsched_core import VoteError
 from ..host.page_requests import json_object, post_route, read_body
 from ..host.server import page_server
-from .ballots import ballots
 
 MAX_VOTE_BYTES = 1000
 """Bytes of a vote."""
@@ -24,12 +23,16 @@ def add_arena_routes() -> None:
 
     @server.routes.get("/qsched/arena")
     async def state(request: web.Request) -> web.Response:
+        from .ballots import ballots
+
         if "workflow" in request.query:
             return web.json_response({"nodes": ballots.noted(request.query["workflow"])})
         return await _answer(request.query.get("key"))
 
     @post_route(server, "/qsched/arena/vote")
     async def vote(request: web.Request) -> web.Response:
+        from .ballots import ballots
+
         try:
             key, pair, choice = await _read_vote(request)
             await asyncio.to_thread(ballots.act, key, pair, choice)  # it waits for the disk
@@ -51,6 +54,8 @@ async def _read_vote(request: web.Request) -> tuple[str, int, str]:
 
 
 async def _answer(key: str | None) -> web.Response:
+    from .ballots import ballots
+
     try:
         return web.json_response(await asyncio.to_thread(ballots.view, key))
     except VoteError as error:

@@ -1,55 +1,25 @@
 """Quantising a loaded model: formats, packing, layer selection, and an honest report."""
 
-from ..step_bits import least_activation_bits, step_bits
-from .backends import (
-    AUTO,
-    Backend,
-    KitchenBackend,
-    QuantoBackend,
-    QuantoConv2d,
-    QuantoLayer,
-    QuantoLinear,
-    TorchBackend,
-    Way,
-    ways,
-)
-from .correction import Correction, add_to_biases, mean_correction
-from .files import Stored, load_quantized, restore, save_quantized, write_checked
-from .fitting import Fit
-from .formats import FORMATS, Format, read_format, resolve_format
-from .inspection import is_packed
-from .label import UNQUANTISED, has_few_bits, label_of, may_be, same_quantization
-from .layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
-from .leftover import unpackable
-from .observation import LayerInputs, Observation, load_observation, observe
-from .plan import Plan
-from .quantize import HAS_BITS, MAX_RANK, QUALITIES, Job, quantize, quantized_layers, require_some
-from .report import LayerReport, QuantReport, module_bytes
-from .select import RECIPES, candidates
-from .sensitivity.measure import DEPTHS, FORMATS_TRIED, least_bits, measure_sensitivity, studied_layers
-from .sensitivity.result import LayerSensitivity, Measure, Sensitivity
-
 __all__ = [
     "AUTO",
+    "Backend",
+    "Correction",
     "DEPTHS",
     "FORMATS",
     "FORMATS_TRIED",
-    "HAS_BITS",
-    "MAX_RANK",
-    "RECIPES",
-    "QUALITIES",
-    "Backend",
-    "Correction",
     "Fit",
     "Format",
+    "HAS_BITS",
     "Job",
     "KitchenBackend",
     "LayerInputs",
     "LayerReport",
     "LayerSensitivity",
+    "MAX_RANK",
     "Measure",
     "Observation",
     "Plan",
+    "QUALITIES",
     "QuantReport",
     "QuantizedConv2d",
     "QuantizedLayer",
@@ -58,6 +28,7 @@ __all__ = [
     "QuantoConv2d",
     "QuantoLayer",
     "QuantoLinear",
+    "RECIPES",
     "Sensitivity",
     "Stored",
     "TorchBackend",
@@ -65,8 +36,8 @@ __all__ = [
     "Way",
     "add_to_biases",
     "candidates",
-    "is_packed",
     "has_few_bits",
+    "is_packed",
     "label_of",
     "least_activation_bits",
     "least_bits",
@@ -91,3 +62,12 @@ __all__ = [
     "ways",
     "write_checked",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """They are imported when the first is asked for: ComfyUI starts without them."""
+    if name in __all__:
+        from . import public
+
+        return getattr(public, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from ..choices import COMPACT, RECIPES, STOCK
 from ..errors import QuantizationError
 from .sources import float_values, is_layer
 
-RECIPES = {"stock": (nn.Linear,), "compact": (nn.Linear, nn.Conv2d)}
-"""``stock``: what ComfyUI's own quantised formats know. ``compact``: convolutions too, two thirds of SD1.5's U-Net."""
+LAYER_KINDS = {STOCK: (nn.Linear,), COMPACT: (nn.Linear, nn.Conv2d)}
+"""What each recipe packs."""
 
 SMALLEST = 4096
 """Weights; below it a layer's scales and overhead eat what the bits save."""
@@ -28,7 +29,7 @@ def kinds_of(recipe: str) -> tuple[type[nn.Module], ...]:
     """Raises QuantizationError for an unknown recipe."""
     if recipe not in RECIPES:
         raise QuantizationError(f"recipe {recipe!r} is unknown.", f"use one of {', '.join(RECIPES)}", recipe=recipe)
-    return RECIPES[recipe]
+    return LAYER_KINDS[recipe]
 
 
 def candidates(root: nn.Module, recipe: str = "compact") -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from calibration import Settings
+from calibration.choices import SPACES
 from calibration.search import strategies
 from calibration.search.search import Search
 from calibration.search.space import Space
-from calibration.settings import SPACES
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from calibration import Settings
-from calibration.settings import SPACES
+from calibration.choices import SPACES
 from qsched_core import CalibrationError
 
 

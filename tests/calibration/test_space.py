@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from calibration import Settings
+from calibration.choices import SPACES
 from calibration.search.space import Space
-from calibration.settings import SPACES
 from qsched_core import Coefficients
 
 AXES = {

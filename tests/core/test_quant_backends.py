@@ -14,7 +14,7 @@ from qsched_core import QuantizationError
 from qsched_core.quant import FORMATS, Backend, Job, KitchenBackend, Plan, QuantizedLinear, TorchBackend, resolve_format
 from qsched_core.quant.backends.kitchen import W4A8, W8A8, rotation
 from qsched_core.quant.inspection import packed_weight, stored_bytes
-from qsched_core.quant.quantize import quantized_layers
+from qsched_core.quant.quantizer import quantized_layers
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 
 import pytest
 import torch
@@ -11,10 +10,9 @@ from exactness import same_bits
 from torch import Tensor, nn
 
 import qsched_core as qs
-from qsched_core.quant import add_to_biases, input_recorder, mean_correction
+from qsched_core.quant import add_to_biases, input_recorder, mean_correction, quantizer
 from qsched_core.quant.correction import Correction, MeanError
 
-quantize = sys.modules["qsched_core.quant.quantize"]  # the package has a function of that name
 CHANNELS, DEPTH, CALLS = 64, 10, 16
 
 
@@ -86,9 +84,9 @@ def test_the_quantiser_corrects_what_it_has_fitted_and_says_so(net, seen, monkey
     packed, plain = copy.deepcopy(net), copy.deepcopy(net)
     assert qs.quantize(copy.deepcopy(net), "w3a8", observation=seen).correction.after is not None
     assert qs.quantize(copy.deepcopy(net), "w3a8", observation=seen, quality="fast").correction is None
-    monkeypatch.setattr(quantize, "mean_correction", lambda *args: Correction(note="none"))
+    monkeypatch.setattr(quantizer, "mean_correction", lambda *args: Correction(note="none"))
     qs.quantize(plain, "w3a8", group_size=0, observation=seen)
-    monkeypatch.setattr(quantize, "mean_correction", first)
+    monkeypatch.setattr(quantizer, "mean_correction", first)
     text = qs.quantize(packed, "w3a8", group_size=0, observation=seen).text()
     assert torch.allclose(packed.conv_1.bias, plain.conv_1.bias + 0.5)
     assert "Means of outputs corrected in 1 layers. Error of the network's output: 0.2500, corrected 0.1250." in text

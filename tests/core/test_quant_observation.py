@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from itertools import islice
 
 import pytest
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 import qsched_core as qs
 from qsched_core import QuantizationError
-from qsched_core.quant import Job, measure_sensitivity, quantized_layers, resolve_format
+from qsched_core.quant import Job, measure_sensitivity, quantized_layers, quantizer, resolve_format
 from qsched_core.quant.input_recorder import FIT_ROWS, Sample, judging_rows
 
 WIDTH, TOKENS = 64, 40
@@ -270,8 +269,7 @@ def test_it_is_the_same_every_time_and_survives_a_file(net, seen, tmp_path):
 
 
 def test_fitting_goes_on_where_it_was_cancelled(net, seen, monkeypatch):
-    module = sys.modules["qsched_core.quant.quantize"]  # the package has a function of that name
-    fitted, real = [], module.fitted_twin
+    fitted, real = [], quantizer.fitted_twin
 
     def counted(way, layer, *rest):
         fitted.append(str(way.form))
@@ -283,7 +281,7 @@ def test_fitting_goes_on_where_it_was_cancelled(net, seen, monkeypatch):
         return {report.name: twin.weight.clone() for twin, report in twins}
 
     whole = packed()
-    monkeypatch.setattr(module, "fitted_twin", counted)
+    monkeypatch.setattr(quantizer, "fitted_twin", counted)
     packed(layers=2)
     assert len(fitted) == 2
     resumed = packed()

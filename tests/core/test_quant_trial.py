@@ -16,7 +16,7 @@ from qsched_core.quant import trial as trials
 from qsched_core.quant.backends import kitchen
 from qsched_core.quant.backends.kitchen import W4A4, W4A8, W8A8, quantized_weight, rotation
 from qsched_core.quant.backends.limits import LIMITS, rotations
-from qsched_core.quant.quantize import quantized_layers
+from qsched_core.quant.quantizer import quantized_layers
 
 CPU = torch.device("cpu")
 MESSAGE = "convrot rotate kernel only supports group_size 256"

@@ -209,7 +209,7 @@ def test_presets_made_by_hand(server, form):
 
 
 def test_a_changed_preset_loses_its_verdict_and_keeps_what_it_is_bound_to(pack):
-    core, make = pack("qsched_core"), pack("nodes.coefficients").make
+    core, make = pack("qsched_core"), pack("nodes.library.preset_by_hand").make
     sigmas = (1.0, 0.75, 0.5, 0.25, 0.0)
     ramp, bound = core.Coefficients.ramp(4, c_eps=(0.9, 1.1)), core.Binding(model="Flux")
     preset = core.Preset(ramp, sigmas, bound, "accepted", {"gain": {"gain": 1}})

@@ -110,7 +110,7 @@ def test_a_vote_ends_in_the_report_and_in_the_preset(client, server, pack):
     folder = server.folder("models") / "qsched_presets"
     assert "votes" not in load(folder / "voted.safetensors").record
     assert load(folder / "voted (2).safetensors").record["votes"] == result
-    shown = pack("nodes.presets").describe_preset(load(folder / "voted (2).safetensors"))
+    shown = pack("nodes.library.card").describe_preset(load(folder / "voted (2).safetensors"))
     assert "Blind vote: better with the preset. The preset won 7 of 7" in shown
 
 

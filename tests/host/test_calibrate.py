@@ -246,7 +246,7 @@ def test_near_the_full_model_the_winner_is_no_farther_from_it(run, demo):
 
 def test_the_eight_bit_twin_is_as_good_a_reference(run, demo, pack):
     """Made by Quantize Model when it is used. Its pictures are nearly the full model's."""
-    _, report, _ = run(full_model=pack("nodes.quantize_model").reference_of(demo[0]), warm_start=False)
+    _, report, _ = run(full_model=pack("nodes.quantization.reference").reference_of(demo[0]), warm_start=False)
     rows = {row["name"]: row for row in report["table"]["rows"]}
     assert rows["reference w8a8/channel"]["distance to full"] == pytest.approx(0.0, abs=1e-6)
     assert rows["quantised"]["distance to full"] > 0.001
@@ -342,10 +342,10 @@ def test_a_metric_is_put_together_of_any_two(errors, pack, node, run, demo, tmp_
     """The demo's dual encoder is an open_clip model; its words' ids are not CLIP's, so its scores mean little here."""
     import shutil
 
-    metrics = pack("nodes.calibrating.scorer")
+    metrics, menu = pack("nodes.calibrating.scorer"), pack("nodes.calibrating.metric_menu")
     shutil.copytree(pack("demo.files").DUAL_ENCODER, tmp_path / "metrics" / "dual")
-    monkeypatch.setattr(metrics, "metric_roots", lambda: [tmp_path / "metrics"])
-    names = metrics.metric_entries("tc"), metrics.metric_entries("iq")
+    monkeypatch.setattr(menu, "metric_roots", lambda: [tmp_path / "metrics"])
+    names = menu.metric_entries("tc"), menu.metric_entries("iq")
     assert any(name.startswith("CLIPScore") for name in names[0]) and any("IQA" in name for name in names[1])
     with pytest.raises(errors.CalibrationError, match="the demo's TC and IQ belong together"):
         metrics.make_scorer("demo", next(iter(names[1])), "none")
@@ -358,13 +358,13 @@ def test_a_metric_is_put_together_of_any_two(errors, pack, node, run, demo, tmp_
 def test_the_paper_s_other_pair_is_offered_where_both_files_are(pack, monkeypatch, tmp_path):
     import shutil
 
-    metrics = pack("nodes.calibrating.scorer")
-    monkeypatch.setattr(metrics, "metric_roots", lambda: [tmp_path])
+    metrics, menu = pack("nodes.calibrating.scorer"), pack("nodes.calibrating.metric_menu")
+    monkeypatch.setattr(menu, "metric_roots", lambda: [tmp_path])
     shutil.copytree(pack("demo.files").DUAL_ENCODER, tmp_path / "ViT-B-16")
-    assert not [name for name in metrics.metric_names() if "HPSv2.1" in name]
+    assert not [name for name in menu.metric_names() if "HPSv2.1" in name]
     (tmp_path / "HPSv2.1").mkdir()
     (tmp_path / "HPSv2.1" / "HPS_v2.1_compressed.pt").write_bytes(b"torn")
-    assert "AQ-Map (ViT-B-16) + HPSv2.1" in metrics.metric_names()
+    assert "AQ-Map (ViT-B-16) + HPSv2.1" in menu.metric_names()
     with pytest.raises(pack("qsched_core").CalibrationError, match="HPS_v2.1_compressed.pt"):
         metrics.load_scorer("AQ-Map (ViT-B-16) + HPSv2.1")
 

@@ -15,7 +15,7 @@ FOREVER = 1e9
 def unmeasured(pack, monkeypatch):
     """The lines that are found at once."""
     for name in ("product_lines", "model_lines"):
-        monkeypatch.setattr(pack("nodes.environment_check"), name, lambda *arguments: [])
+        monkeypatch.setattr(pack("nodes.environment.sections"), name, lambda *arguments: [])
 
 
 def check(server) -> list[str]:
@@ -73,13 +73,13 @@ def test_without_open_clip_no_metric_can_run_and_that_is_something_to_do(pack, m
 
 @pytest.fixture
 def quick(pack, monkeypatch):
-    module = pack("nodes.quantization.quick_check")
+    module = pack("nodes.environment.quick_check")
     monkeypatch.setattr(module, "WAYS", (("w4a8", "torch"),))
     return module
 
 
 def model_lines(pack, quick, seconds: float = FOREVER) -> list:
-    return list(quick.model_lines(pack("nodes.demo_model").load_model, quick.Deadline(seconds)))
+    return list(quick.model_lines(pack("nodes.host.demo_model").load_model, quick.Deadline(seconds)))
 
 
 def test_a_small_model_says_what_is_left_of_a_lora(pack, quick):
@@ -128,6 +128,6 @@ def test_a_cancel_ends_the_check(pack, monkeypatch):
     def cancelled(*arguments):
         raise stop
 
-    monkeypatch.setattr(check, "product_lines", cancelled)
+    monkeypatch.setattr(pack("nodes.environment.sections"), "product_lines", cancelled)
     with pytest.raises(stop):
         check.QSchedCheck.execute()

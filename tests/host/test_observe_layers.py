@@ -26,7 +26,7 @@ def source(demo):
 
 @pytest.fixture(scope="module")
 def encoded(demo, pack):
-    encode = pack("nodes.calibrating.generator").encode
+    encode = pack("nodes.host.conditioning").encode
     return {text: encode(demo[1], text) for text in TEXTS + UNSEEN}
 
 
@@ -161,7 +161,7 @@ def test_native_layers_are_fitted_in_the_hosts_own_formats(quantise, observation
 
 
 def test_the_plan_is_studied_on_the_same_observation(pack, inputs, observation, monkeypatch):
-    sensitivity = pack("nodes.sensitivity")
+    node, study = pack("nodes.sensitivity").QSchedSensitivity, pack("nodes.quantization.study")
 
     def refuse(self, seed):
         def drive():
@@ -169,10 +169,10 @@ def test_the_plan_is_studied_on_the_same_observation(pack, inputs, observation, 
 
         return drive
 
-    monkeypatch.setattr(sensitivity.StudyPrompts, "sampled", refuse)
+    monkeypatch.setattr(study.StudyPrompts, "sampled", refuse)
     common = {**inputs, "average_bits": 5.0, "formats": "w4a8, w8a8"}
     for depth in ("layers", "network"):
-        plan, text, _ = sensitivity.QSchedSensitivity.execute(**common, depth=depth, observation=observation[0]).args
+        plan, text, _ = node.execute(**common, depth=depth, observation=observation[0]).args
         assert text.startswith("32 layers studied on 32 evaluations")
         assert len(plan.forms) == 32
 

@@ -46,7 +46,7 @@ def test_an_empty_latent_of_another_scale_is_fitted_as_the_host_does(pack, demo,
     latent = {"samples": torch.zeros(1, 4, 16, 16), "downscale_ratio_spacial": 8}
     sampling, texts = (
         pack("nodes.sampling.ksampler"),
-        pack("nodes.calibrating.generator").encode(clip, "a large red circle"),
+        pack("nodes.host.conditioning").encode(clip, "a large red circle"),
     )
     assert sampling.check_latent(model, latent).shape == (1, 16, 8, 8)
     done = sampling.sample_latent(model, sampling.Recipe(1, 1.0, name, "simple"), 1, texts, texts, latent)

@@ -26,7 +26,7 @@ def source(demo):
 
 @pytest.fixture(scope="module")
 def encoded(demo, pack):
-    encode = pack("nodes.calibrating.generator").encode
+    encode = pack("nodes.host.conditioning").encode
     return {text: encode(demo[1], text) for text in TEXTS + UNSEEN}
 
 

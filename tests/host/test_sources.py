@@ -237,7 +237,7 @@ def test_a_model_cast_to_float8_on_loading_is_packed(pack):
 def test_layers_are_observed_and_studied_as_those_of_floats(pack):
     need("convrot")
     source = loaded(checkpoint("convrot")[0])
-    seen = pack("nodes.observe_layers").observed(source, lambda: picture(source), 2**30)
+    seen = pack("nodes.quantization.layer_observation").observed(source, lambda: picture(source), 2**30)
     assert LAYER in seen.layers and "single_blocks.0.linear1" in seen.layers
     twin, report = twin_of(pack, source, observation=seen)
     assert any(layer.fit is not None and layer.fit.better for layer in report.quantized)
@@ -279,7 +279,7 @@ def test_what_only_its_own_pack_can_read_is_refused_with_the_way_that_works(pack
         source.model.diffusion_model.double_blocks[0].img_attn.qkv = layer
         for attempt in (
             lambda source=source: twin_of(pack, source),
-            lambda source=source: pack("nodes.observe_layers").observed(source, lambda: None, 2**20),
+            lambda source=source: pack("nodes.quantization.layer_observation").observed(source, lambda: None, 2**20),
             lambda source=source: pack("nodes.quantization.study").check_budget(source, [], 5.0),
         ):
             with refused(error, text, "Q-Sched Sampler", layer=LAYER):

@@ -12,7 +12,7 @@ LAYER = "double_blocks.0.img_attn.qkv"
 
 @pytest.fixture(scope="module")
 def conditioning(demo, pack):
-    return pack("nodes.calibrating.generator").encode(demo[1], "a large red circle on a white background")
+    return pack("nodes.host.conditioning").encode(demo[1], "a large red circle on a white background")
 
 
 def twin_of(pack, model, last_steps: int | None = None, backend: str = "torch", **more):

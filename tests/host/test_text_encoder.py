@@ -17,7 +17,7 @@ QUERY = "text_model.encoder.layers.0.self_attn.q_proj"
 
 def quantized(pack, clip, name: str = "w8a8", prompts=(), **more):
     job = pack("nodes.quantization.backends").text_job_for(clip.patcher, name, **more)
-    return pack("nodes.text_encoder").quantized_clip(clip, job, prompts)
+    return pack("nodes.quantization.text_encoder").quantized_clip(clip, job, prompts)
 
 
 def said(clip, text: str = PROMPTS[0]) -> torch.Tensor:
@@ -175,7 +175,7 @@ def test_what_no_text_reaches_and_what_is_tied_stays_float(pack):
     network.visual = nn.ModuleList([nn.Linear(128, 128)])
     network.tied = nn.ModuleList([nn.Linear(128, 151936, bias=False, device="meta")])
     network.tied[0].weight = network.transformer.model.embed_tokens.weight
-    keep = pack("nodes.text_encoder").tied_layers(source.cond_stage_model)
+    keep = pack("nodes.quantization.text_encoder").tied_layers(source.cond_stage_model)
     assert list(keep) == ["qwen3_4b.tied.0"]
     twin, report = quantized(pack, source)
     assert "Kept 1: no text reaches it." in report and "Kept 1: its weight is an embedding's too." in report
@@ -222,6 +222,6 @@ def test_a_cancel_leaves_the_clip_as_it_was(pack):
 
     job = pack("nodes.quantization.backends").text_job_for(source.patcher, "w4a8")
     with pytest.raises(Cancelled):
-        pack("nodes.text_encoder").quantized_clip(source, job, PROMPTS, on_layer)
+        pack("nodes.quantization.text_encoder").quantized_clip(source, job, PROMPTS, on_layer)
     assert same_bits(said(source), full)
     assert not any(layer._forward_pre_hooks for layer in source.cond_stage_model.modules())

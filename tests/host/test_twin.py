@@ -16,7 +16,7 @@ def source(demo):
 
 @pytest.fixture(scope="module")
 def conditioning(demo, pack):
-    return pack("nodes.calibrating.generator").encode(demo[1], "a large red circle on a white background")
+    return pack("nodes.host.conditioning").encode(demo[1], "a large red circle on a white background")
 
 
 def picture(model, conditioning, steps: int = 4) -> torch.Tensor:

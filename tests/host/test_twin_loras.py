@@ -323,7 +323,7 @@ def test_a_hook_lora_acts_while_it_holds(pack, source, demo):
         )  # fmt: skip
 
     twin = twin_of(pack, source)
-    text = pack("nodes.calibrating.generator").encode(demo[1], "a large red circle")
+    text = pack("nodes.host.conditioning").encode(demo[1], "a large red circle")
     weight = source.model.get_submodule(LINEAR).weight
     adapter = patch_of("lora", weight, 0.3)
     up, down = adapter.weights[:2]

@@ -29,7 +29,7 @@ def case(request, pack, tiny):
     import comfy.sample
 
     model, clip, _ = request.getfixturevalue("demo")
-    conditioning = pack("nodes.calibrating.generator").encode(clip, "a large red circle on a white background")
+    conditioning = pack("nodes.host.conditioning").encode(clip, "a large red circle on a white background")
     latent = torch.zeros(1, 16, 8, 8)
     noise = comfy.sample.prepare_noise(latent, 1)
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from ...choices import AUTO
 from ...errors import QuantizationError
 from ..formats import Format
 from .base import Backend
-
-AUTO = "auto"
 
 _STOCK_FALLBACK = "w8a8"
 """What a layer gets whose width no native layout of its format takes: this one takes all widths in sixteens."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...choices import DEPTHS, LAYERS, NETWORK
 from ...errors import QuantizationError
 from ..backends import TorchBackend, Way
 from ..fitting import fitted_twin
@@ -29,7 +30,6 @@ from ..report import FLOAT_BYTES, module_bytes
 from ..select import candidates, reason_to_keep
 from .result import LayerSensitivity, Measure, Sensitivity
 
-LAYERS, NETWORK = DEPTHS = ("layers", "network")
 FORMATS_TRIED = (resolve_format("w4a8"), resolve_format("w8a8"))
 
 POOL_SIZE = 4

@@ -9,9 +9,10 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from ..choices import AUTO, BEST, FAST, MAX_RANK, QUALITIES
 from ..coefficients import MAX_STEPS
 from ..errors import QuantizationError
-from .backends import AUTO, Backend, Way, default_backends, ways
+from .backends import Backend, Way, default_backends, ways
 from .correction import add_to_biases, mean_correction
 from .fitting import Fit, fitted_twin
 from .formats import Format, resolve_format
@@ -25,15 +26,8 @@ from .sources import weight_bits
 
 CPU = torch.device("cpu")
 
-FAST, FITTED, BEST = QUALITIES = ("fast", "fitted", "best")
-"""``fast`` rounds to nearest; ``fitted`` rounds as the observed inputs want it, where that is better; ``best`` also
-keeps a part of ``BEST_RANK`` beside each of our Linear layers."""
-
 BEST_RANK = 16
-"""At width 1280 a tenth of the 4-bit bytes."""
-
-MAX_RANK = 256
-"""Far above what pays: rank 32 of 3072 columns is 8 % of their 4-bit bytes."""
+"""Of quality "best". At width 1280 a tenth of the 4-bit bytes."""
 
 HAS_BITS = "it has already"
 """What the reason of a layer begins with that would gain nothing."""

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ...qsched_core import QuantizationError
-from .backends import job_for
-from .twin_model import quantized_twin
+from ..quantization.backends import job_for
+from ..quantization.twin_model import quantized_twin
 
 WAYS = (("w4a8", "torch"), ("w4a8", "kitchen"), ("w8a8", "kitchen"), ("w4a16", "torch"))
 """(format, backend), what most people use first."""

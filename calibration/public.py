@@ -1,0 +1,8 @@
+"""What the package gives out: its ``__init__`` imports this file when the first name is asked for."""
+
+from __future__ import annotations
+
+from .objective import Objective, jaq
+from .settings import Settings
+from .study import OnReference, Progress, Result, Trial, calibrate
+from .validate import Evaluation, Interval, evaluate, paired_gain

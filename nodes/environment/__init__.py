@@ -1,0 +1,1 @@
+"""What this ComfyUI has of what the pack can use."""
