@@ -1,5 +1,5 @@
-"""What whole models and text encoders weigh after quantising, against FP16: ``python -m benchmarks.model_bytes``,
-``… encoders`` for the text encoders alone.
+"""What models, text encoders and VAEs weigh after quantising, against FP16: ``python -m benchmarks.model_bytes``,
+``… encoders`` for the text encoders and VAEs alone.
 
 The host's own networks at the published sizes, their weights one shared zero each: selection and packing formats are
 the real ones, and only the bytes are counted, so nothing of a model's size is ever held.
@@ -19,12 +19,12 @@ import qsched_core.quant as quant
 from qsched_core.quant import select
 from qsched_core.quant.packing import row_bytes
 
-from .encoders import encoders
+from .encoders import autoencoders, encoders
 from .in_host import import_host
 from .networks import families
 from .record import earlier, record
 
-TARGETS = {"SDXL": 0.29, "SD1.5": 0.30, "FLUX.1-schnell": 0.285, "Z-Image": None}
+TARGETS = {"SDXL": 0.29, "SD1.5": 0.30, "FLUX.1-schnell": 0.285}
 
 
 class _SizedLinear(quant.QuantizedLinear):
@@ -35,7 +35,7 @@ class _SizedLinear(quant.QuantizedLinear):
         return cls(torch.empty(weight.shape[0], row_bytes(weight.shape[1], form), dtype=torch.uint8), None, 1, form)
 
     def dequantized(self, *arguments) -> Tensor:
-        return torch.zeros(())
+        return torch.zeros(1).expand(self.shape)
 
 
 class _SizedConv2d(quant.QuantizedConv2d):
@@ -45,7 +45,7 @@ class _SizedConv2d(quant.QuantizedConv2d):
         return cls(torch.empty(weight.shape[0], row_bytes(columns, form), dtype=torch.uint8), None, weight.shape, form)
 
     def dequantized(self, *arguments) -> Tensor:
-        return torch.zeros(())
+        return torch.zeros(1).expand(self.shape)
 
 
 class _Sizes(quant.TorchBackend):
@@ -91,7 +91,11 @@ def weigh(network: nn.Module, name: str, recipe: str) -> tuple[int, int, int]:
     sized = {"kitchen": _NativeSizes(), "torch": _Sizes({nn.Linear: _SizedLinear, nn.Conv2d: _SizedConv2d})}
     backend = "kitchen" if recipe == "stock" else "torch"
     job = quant.Job.of(name, backend=backend, recipe=recipe, backends=sized)
-    reports = [report for _, report in quant.quantized_layers(network, job)]
+    with (
+        patch.object(select, "float_values", lambda weight: torch.zeros(())),
+        patch.object(sys.modules["qsched_core.quant.quantize"], "norm_shift", lambda weight, packed: None),
+    ):  # what looks at every weight: here all are zero
+        reports = [report for _, report in quant.quantized_layers(network, job)]
     saved = sum(report.bytes_before - report.bytes_after for report in reports)
     return parameters, 2 * parameters, 2 * parameters - saved
 
@@ -117,13 +121,27 @@ def encoder_bytes() -> dict[str, dict]:
     return result
 
 
-def counted(network: nn.Module, name: str, exclude: Sequence[str]) -> tuple[int, int, int]:
+def vae_bytes() -> dict[str, dict]:
+    """What the VAEs weigh: Linear layers and two-dimensional convolutions are packed, those of videos are not. The
+    node leaves those at both ends alone, which are a few thousand weights."""
+    result = {}
+    for name, make in autoencoders().items():
+        parameters, before, after = counted(make(), "w8a16", include=["*"])
+        gigabytes = {"GB at FP16": round(before / 1e9, 3), "GB in w8a16": round(after / 1e9, 3)}
+        result[name] = {"parameters": parameters, **gigabytes, "w8a16": round(after / before, 4)}
+        print(name, result[name], flush=True)
+    return result
+
+
+def counted(
+    network: nn.Module, name: str, exclude: Sequence[str] = (), include: Sequence[str] = ()
+) -> tuple[int, int, int]:
     """(parameters, bytes as FP16, bytes packed) of a network on the meta device, by the rows of what is packed. That
     its weights are finite is taken for granted: on meta there are none."""
     form, saved = quant.resolve_format(name), 0
     with patch.object(select, "float_values", lambda weight: torch.zeros(())):
         for key, layer in quant.candidates(network):
-            if not select.reason_to_keep(network, key, layer, exclude=exclude):
+            if not select.reason_to_keep(network, key, layer, include, exclude):
                 rows, columns = layer.weight.shape[0], prod(layer.weight.shape[1:])
                 saved += 2 * rows * columns - rows * row_bytes(columns, form)
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -134,18 +152,18 @@ def main() -> None:
     import_host()
     if sys.argv[1:] == ["encoders"]:
         kept = {key: value for key, value in earlier("model_bytes").items() if key != "ran_on"}
-        record("model_bytes", {**kept, "text encoders": encoder_bytes()})
+        record("model_bytes", {**kept, "text encoders": encoder_bytes(), "VAEs": vae_bytes()})
         return
     result = {}
     for family, (make, depths) in families("meta", torch.float32).items():
-        found = {"target_compact_w4a8": TARGETS[family]}
+        found = {"target_compact_w4a8": TARGETS.get(family)}
         for name in ("w4a8", "w8a8"):
             for recipe in ("compact", "stock"):
                 found["parameters"], before, after = whole(make, depths, name, recipe)
                 found[f"{name} {recipe}"] = round(after / before, 4)
         result[family] = found
         print(family, found, flush=True)
-    result["text encoders"] = encoder_bytes()
+    result["text encoders"], result["VAEs"] = encoder_bytes(), vae_bytes()
     record("model_bytes", result)
 
 

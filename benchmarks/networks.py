@@ -32,14 +32,28 @@ _Z_IMAGE = {
     "axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512], "cap_feat_dim": 2560, "qk_norm": True,
     "ffn_dim_multiplier": 8.0 / 3.0, "z_image_modulation": True, "time_scale": 1000.0,
 }  # fmt: skip
+_KLEIN = {
+    "in_channels": 128, "out_channels": 128, "vec_in_dim": None, "context_in_dim": 7680, "hidden_size": 3072,
+    "mlp_ratio": 3.0, "num_heads": 24, "axes_dim": [32, 32, 32, 32], "theta": 2000, "patch_size": 1, "qkv_bias": False,
+    "guidance_embed": False, "txt_ids_dims": [3], "global_modulation": True, "mlp_silu_act": True, "ops_bias": False,
+}  # fmt: skip
+_WAN_14B = {
+    "model_type": "t2v", "in_dim": 16, "out_dim": 16, "dim": 5120, "ffn_dim": 13824, "freq_dim": 256, "text_dim": 4096,
+    "num_heads": 40,
+}  # fmt: skip
+_SEEDVR2_3B = {"vid_dim": 2560, "heads": 20, "norm_eps": 1e-5, "mlp_type": "swiglu", "vid_out_norm": True}
 
 
 def families(device: str, dtype: torch.dtype) -> dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]]:
     """How to make each network, given how often each kind of its blocks repeats; and how often they really do."""
     import comfy.ops
     from comfy.ldm.flux.model import Flux
+    from comfy.ldm.krea2.model import SingleStreamDiT
     from comfy.ldm.lumina.model import NextDiT
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+    from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
+    from comfy.ldm.seedvr.model import NaDiT
+    from comfy.ldm.wan.model import WanModel
 
     common = {"device": torch.device(device), "dtype": dtype, "operations": comfy.ops.disable_weight_init}
     return {
@@ -49,6 +63,17 @@ def families(device: str, dtype: torch.dtype) -> dict[str, tuple[Callable[..., n
             lambda double, single: Flux(**common, **_FLUX, depth=double, depth_single_blocks=single), (19, 38)
         ),
         "Z-Image": (lambda layers: NextDiT(**common, **_Z_IMAGE, n_layers=layers), (30,)),
+        "FLUX.2-klein 4B": (
+            lambda double, single: Flux(**common, **_KLEIN, depth=double, depth_single_blocks=single), (5, 20)
+        ),
+        "Krea-2": (lambda layers: SingleStreamDiT(**common, layers=layers), (28,)),
+        "Qwen-Image": (lambda layers: QwenImageTransformer2DModel(**common, num_layers=layers), (60,)),
+        "Wan 2.2 14B": (lambda layers: WanModel(**common, **_WAN_14B, num_layers=layers), (40,)),
+        # In pairs: its windows alternate. The first ten layers have weights of their own for text and for pictures.
+        "SeedVR2 3B": (
+            lambda own, shared: NaDiT(**common, **_SEEDVR2_3B, num_layers=2 * (own + shared), mm_layers=2 * own),
+            (5, 11),
+        ),
     }  # fmt: skip
 
 

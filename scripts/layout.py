@@ -14,6 +14,7 @@ DIST = ROOT / "dist"
 DEMO_OUTPUT = ROOT / "output" / "demo"
 SERVE_BASE = ROOT / "output" / "serve"
 DEMO_WORKFLOW = ROOT / "example_workflows" / "api" / "demo.json"
+NEWER_NODES = ROOT / "scripts" / "workflows" / "newer_nodes"
 DEMO_PROMPTS = ROOT / "demo" / "prompts.txt"
 TOOL_REQUIREMENTS = ROOT / "requirements-tools.txt"
 REQUIREMENTS = (ROOT / "requirements.txt", ROOT / "requirements-dev.txt")

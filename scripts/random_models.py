@@ -31,10 +31,14 @@ class Model:
     folder: str
     dtype: torch.dtype
     shapes: Callable[[], Shapes]
+    seed: int = 0
+    """Other weights in the same shapes."""
 
     def fingerprint(self) -> str:
         """Tells files of other shapes apart, so that an old one is made anew."""
-        return hashlib.sha256(repr((sorted(self.shapes().items()), self.dtype)).encode()).hexdigest()[:16]
+        return hashlib.sha256(
+            repr((sorted(self.shapes().items()), self.dtype, *([self.seed] if self.seed else []))).encode()
+        ).hexdigest()[:16]
 
 
 def write(name: str, folder: Path) -> Path:
@@ -54,16 +58,17 @@ def write(name: str, folder: Path) -> Path:
 
 
 def tensors(model: Model) -> dict[str, torch.Tensor]:
-    """Its weights: N(0, 1/fan_in), norms and scales 1, biases and shifts 0. A tensor depends on its name alone."""
-    return {name: _tensor(name, shape).to(model.dtype) for name, shape in model.shapes().items()}
+    """Its weights: N(0, 1/fan_in), norms, gammas and scales 1, biases and shifts 0. A tensor depends on its name and
+    on the model's seed alone."""
+    return {name: _tensor(name, shape, model.seed).to(model.dtype) for name, shape in model.shapes().items()}
 
 
-def _tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+def _tensor(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
     if name.endswith(("bias", "shift")):
         return torch.zeros(shape)
-    if len(shape) < 2:
+    if len(shape) < 2 or name.endswith("gamma"):
         return torch.ones(shape)
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()) + seed)
     return torch.empty(shape).normal_(0, prod(shape[1:]) ** -0.5, generator=generator)
 
 
@@ -261,6 +266,104 @@ def qwen_image_lora() -> Shapes:
     return _lora(f"{attention}.to_q", 3072, 3072) | _lora(f"{attention}.add_v_proj", 3072, 3072)
 
 
+# --- Krea-2 and Wan ---------------------------------------------------------------------------------------------------
+
+TEXT, TEXT_LAYERS = 40, 2  # of Krea-2: the width that twenty heads of two have, and the layers of the encoder it reads
+
+
+def krea2() -> Shapes:
+    """Krea-2 with one head and one block, 0.5 M."""
+    shapes = {**_layer("first", FLUX, 64), **_layer("tmlp.0", FLUX, 256), **_layer("tmlp.2", FLUX, FLUX)}
+    shapes |= _krea2_block("blocks.0", FLUX, FLUX, hidden=3 * FLUX) | {"blocks.0.mod.lin": (6 * FLUX,)}
+    for block in ("layerwise_blocks.0", "layerwise_blocks.1", "refiner_blocks.0", "refiner_blocks.1"):
+        shapes |= _krea2_block(f"txtfusion.{block}", TEXT, TEXT // 20, hidden=FLUX)
+    shapes |= _layer("txtfusion.projector", 1, TEXT_LAYERS, bias=False) | {"txtmlp.0.scale": (TEXT,)}
+    shapes |= _layer("txtmlp.1", FLUX, TEXT) | _layer("txtmlp.3", FLUX, FLUX) | _layer("tproj.1", 6 * FLUX, FLUX)
+    return shapes | {"last.norm.scale": (FLUX,), "last.modulation.lin": (2, FLUX), **_layer("last.linear", 64, FLUX)}
+
+
+def _krea2_block(at: str, width: int, head: int, hidden: int) -> Shapes:
+    shapes = {f"{at}.{norm}.scale": (width,) for norm in ("prenorm", "postnorm")}
+    shapes |= {f"{at}.attn.qknorm.{norm}.scale": (head,) for norm in ("qnorm", "knorm")}
+    for name in ("wq", "wk", "wv", "gate", "wo"):
+        shapes |= _layer(f"{at}.attn.{name}", width, width, bias=False)
+    for name, outs, ins in (("gate", hidden, width), ("up", hidden, width), ("down", width, hidden)):
+        shapes |= _layer(f"{at}.mlp.{name}", outs, ins, bias=False)
+    return shapes
+
+
+def wan() -> Shapes:
+    """Wan 2.1 or 2.2 for text to video with one head and one block, 0.9 M; two files of it are the two experts."""
+    shapes = {**_layer("patch_embedding", FLUX, 16, 1, 2, 2), **_layer("text_embedding.0", FLUX, 4096)}
+    shapes |= _layer("text_embedding.2", FLUX, FLUX) | _layer("time_embedding.0", FLUX, 256)
+    shapes |= _layer("time_embedding.2", FLUX, FLUX) | _layer("time_projection.1", 6 * FLUX, FLUX)
+    for attention in ("self_attn", "cross_attn"):
+        for name in "qkvo":
+            shapes |= _layer(f"blocks.0.{attention}.{name}", FLUX, FLUX)
+        shapes |= {f"blocks.0.{attention}.norm_{name}.weight": (FLUX,) for name in "qk"}
+    shapes |= _layer("blocks.0.ffn.0", FLUX, FLUX) | _layer("blocks.0.ffn.2", FLUX, FLUX)
+    shapes |= _norm("blocks.0.norm3", FLUX)
+    shapes |= {"blocks.0.modulation": (1, 6, FLUX), "head.modulation": (1, 2, FLUX)}
+    return shapes | _layer("head.head", 64, FLUX)
+
+
+def wan_lora() -> Shapes:
+    """Rank 4 on a part of the only block, named as the lightx2v files name it."""
+    shapes = {}
+    for layer in ("self_attn.q", "ffn.2"):
+        shapes |= _lora(f"diffusion_model.blocks.0.{layer}", FLUX, FLUX)
+    return shapes
+
+
+# --- VAEs ------------------------------------------------------------------------------------------------------------
+
+VIDEO = 8  # the width of the video VAE's outermost layers; the published ones have 96
+
+
+def wan_vae() -> Shapes:
+    """The VAE of Wan, Qwen-Image and Krea-2, an eighth as wide, 0.9 M."""
+    encoder, width = _causal("conv1", VIDEO, 3), VIDEO
+    steps = (1, 1, "2d", 2, 2, "3d", 4, 4, "3d", 4, 4)  # times VIDEO, or how it is halved
+    for place, kind in enumerate(steps):
+        at = f"downsamples.{place}"
+        if isinstance(kind, str):
+            encoder |= _layer(f"{at}.resample.1", width, width, 3, 3)
+            encoder |= _layer(f"{at}.time_conv", width, width, 3, 1, 1) if kind == "3d" else {}
+            continue
+        encoder |= _video_block(at, kind * VIDEO, width)
+        width = kind * VIDEO
+    encoder |= _video_middle(width) | {"head.0.gamma": (width, 1, 1, 1)} | _causal("head.2", 32, width)
+    decoder = _causal("conv1", width, 16) | _video_middle(width)
+    for level, outs in enumerate((4, 4, 2, 1)):
+        for place in range(4 * level, 4 * level + 3):
+            decoder |= _video_block(f"upsamples.{place}", outs * VIDEO, width)
+            width = outs * VIDEO
+        if level < 3:
+            at = f"upsamples.{4 * level + 3}"
+            decoder |= _layer(f"{at}.resample.1", width // 2, width, 3, 3)
+            decoder |= _layer(f"{at}.time_conv", 2 * width, width, 3, 1, 1) if level < 2 else {}
+            width //= 2
+    decoder |= {"head.0.gamma": (width, 1, 1, 1)} | _causal("head.2", 3, width)
+    ends = _layer("conv1", 32, 32, 1, 1, 1) | _layer("conv2", 16, 16, 1, 1, 1)
+    return ends | _below("encoder.", encoder) | _below("decoder.", decoder)
+
+
+def _causal(name: str, outs: int, ins: int) -> Shapes:
+    return _layer(name, outs, ins, 3, 3, 3)
+
+
+def _video_block(at: str, outs: int, ins: int) -> Shapes:
+    shapes = {f"{at}.residual.0.gamma": (ins, 1, 1, 1), f"{at}.residual.3.gamma": (outs, 1, 1, 1)}
+    shapes |= _causal(f"{at}.residual.2", outs, ins) | _causal(f"{at}.residual.6", outs, outs)
+    return shapes | (_layer(f"{at}.shortcut", outs, ins, 1, 1, 1) if ins != outs else {})
+
+
+def _video_middle(width: int) -> Shapes:
+    shapes = _video_block("middle.0", width, width) | _video_block("middle.2", width, width)
+    shapes |= {"middle.1.norm.gamma": (width, 1, 1)} | _layer("middle.1.to_qkv", 3 * width, width, 1, 1)
+    return shapes | _layer("middle.1.proj", width, width, 1, 1)
+
+
 # --- Tiny VAEs -------------------------------------------------------------------------------------------------------
 
 
@@ -305,6 +408,11 @@ MODELS = {
     "qwen-image": Model("diffusion_models", torch.bfloat16, qwen_image),
     "sd15-lora": Model("loras", torch.float16, sd15_lora),
     "qwen-image-lora": Model("loras", torch.bfloat16, qwen_image_lora),
+    "krea2": Model("diffusion_models", torch.bfloat16, krea2),
+    "wan": Model("diffusion_models", torch.bfloat16, wan),
+    "wan-low": Model("diffusion_models", torch.bfloat16, wan, seed=1),
+    "wan-lora": Model("loras", torch.bfloat16, wan_lora),
+    "wan-vae": Model("vae", torch.float32, wan_vae),
     "taesd16": Model("vae", torch.float16, lambda: _taesd(16)),
     # FLUX.2's tiny VAE is known by its file names only, and to the host by "taef2".
     "taef2_encoder": Model("vae_approx", torch.float16, lambda: taesd_encoder(32, pools=True)),

@@ -1,8 +1,9 @@
-"""The pictures of the example workflows: ``python -m scripts.thumbnails``. Every one shows what a run gave.
+"""The pictures of the example workflows: ``python -m scripts.thumbnails``. Every one shows what a run or a count gave.
 
-01, 04, 05, 07 and 08 are run as they are in a real ComfyUI; 02, 03 and 06 need models of many gigabytes, so their
-pictures are of a toy of the same family (``benchmarks/toys``), with what ``benchmarks/recovery.py`` found for it, and
-say so. The host's badge covers the top left of a thumbnail: no words stand there.
+01, 04, 05, 07 and 08 are run as they are in a real ComfyUI; the others need models of many gigabytes. For 02, 03 and
+06 the pictures are of a toy of the same family (``benchmarks/toys``), with what ``benchmarks/recovery.py`` found for
+it, and say so. Those from 09 on show what was counted: the bytes of model, text encoder and VAE. The host's badge
+covers the top left of a thumbnail: no words stand there.
 """
 
 from __future__ import annotations
@@ -28,9 +29,14 @@ from benchmarks.recovery import HARD
 from . import server
 from .host import host_at, local_host
 from .layout import ROOT
+from .workflows.families import FAMILIES, Family
+from .workflows.notes import Sizes, form_of, sizes_of
 
 WORKFLOWS = ROOT / "example_workflows"
 RECOVERY = ROOT / "benchmarks" / "results" / "recovery.json"
+BYTES = ROOT / "benchmarks" / "results" / "model_bytes.json"
+PART_COLOURS = ("#00bfa5", "#7aa2f7", "#e0af68")
+"""Of model, text encoder and VAE."""
 SIDE, FOOT, LABEL, PAD = 512, 74, 26, 12
 INK, PAPER, ACCENT, FAINT = "#f2f2f2", "#17191d", "#00bfa5", "#9aa0a6"
 SCENES = (
@@ -105,6 +111,38 @@ def _in_fp8(toy: toys.Toy) -> toys.Toy:
     return replace(toy, network=network)
 
 
+def of_families() -> Iterator[tuple[str, Image.Image]]:
+    found = json.loads(BYTES.read_text("utf-8"))
+    for family in FAMILIES:
+        sizes = sizes_of(family, found)
+        foot = "model + text encoder + VAE" if sizes else "files and settings of ComfyUI's own template"
+        sheet = card(family.title, [("", [_bars(family, sizes)])], foot)
+        yield family.number, sheet
+
+
+def _bars(family: Family, sizes: tuple[Sizes, Sizes] | None) -> Image.Image:
+    """What the files weigh and what is left of it, one bar below the other, and how the model is sampled."""
+    wide, high, left = SIDE - 2 * PAD, SIDE - FOOT - PAD - LABEL - 4, 20
+    sheet = Image.new("RGB", (wide, high), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    sampler = "TCD" if family.sampler == "QSchedSamplerTCD" else family.sampler
+    lines = [f"{family.steps} steps, {sampler}", f"{family.scheduler}, cfg {family.cfg:g}"]
+    for number, line in enumerate(lines):
+        draw.text((left, 270 + 34 * number), line, FAINT, ImageFont.load_default(26))
+    if sizes is None:
+        draw.text((left, 130), f"{form_of(family)}  >  W4A8", ACCENT, ImageFont.load_default(52))
+        return sheet
+    scale = (wide - 2 * left) / sizes[0].total
+    for number, (name, form) in enumerate(zip((form_of(family), "W4A8"), sizes, strict=True)):
+        top, at = 70 + 96 * number, float(left)
+        draw.text((left, top - 4), f"{name}  {form.total:.1f} GB", INK, ImageFont.load_default(30))
+        parts = [*zip(form.models, PART_COLOURS[:1] * len(form.models), strict=True)]
+        for size, colour in [*parts, (form.encoder, PART_COLOURS[1]), (form.vae, PART_COLOURS[2])]:
+            draw.rectangle((at, top + 36, max(at + 1, at + size * scale - 2), top + 70), fill=colour)
+            at += size * scale
+    return sheet
+
+
 def of_run(comfy: server.Server, number: str) -> Image.Image:
     shown = _run(comfy, number)
     if number == "01":
@@ -159,10 +197,12 @@ def save(number: str, picture: Image.Image) -> Path:
 def _main() -> int:
     parser = argparse.ArgumentParser(prog="scripts.thumbnails", description=__doc__.splitlines()[0])
     parser.add_argument("--host", type=Path, help="the ComfyUI folder; default: the one at hand")
-    parser.add_argument("numbers", nargs="*", default=["toys", *RUN], help="of workflows that are run, or: toys")
+    parser.add_argument(
+        "numbers", nargs="*", default=["toys", "families", *RUN], help="of those that are run, or: toys families"
+    )
     arguments = parser.parse_args()
-    if "toys" in arguments.numbers:
-        for number, picture in of_toys():
+    for name, make in (("toys", of_toys), ("families", of_families)):
+        for number, picture in make() if name in arguments.numbers else ():
             print(save(number, picture).relative_to(ROOT), flush=True)
     if not set(RUN) & set(arguments.numbers):
         return 0

@@ -18,7 +18,7 @@ from .. import server
 from ..browser import chromium, open_page
 from ..errors import DevError
 from ..host import host_at, local_host
-from ..layout import ROOT
+from ..layout import NEWER_NODES, ROOT
 from . import TEMPLATES
 from .blueprint import BLUEPRINT, BUILD_BLUEPRINT, EXPOSED, NAME
 from .graph import BYPASSED, LIVE, Node, Template
@@ -262,7 +262,7 @@ def _main() -> int:
     host = host_at(arguments.host, "--host") if arguments.host else local_host()
     if host is None:
         raise DevError("There must be a ComfyUI on this machine: `make env`.")
-    with server.running(host, Path(sys.executable)) as comfy, chromium() as browser:
+    with server.running(host, Path(sys.executable), extra_packs=[NEWER_NODES]) as comfy, chromium() as browser:
         for path in write(arguments.names, comfy, browser):
             print(path.relative_to(ROOT), flush=True)
     return 0

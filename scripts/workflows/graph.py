@@ -31,11 +31,13 @@ class File:
     folder: str
     page: str
     """The repository on huggingface.co, and the path in it."""
+    remote: str = ""
+    """What it is called there, if not so."""
 
     @property
     def url(self) -> str:
         repository, path = self.page.split(":")
-        return f"{HUB}/{repository}/resolve/main/{path}{self.name}"
+        return f"{HUB}/{repository}/resolve/main/{path}{self.remote or self.name}"
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,14 @@ class Template:
         return [n for band in self.bands for group in band for column in group.columns for n in column]
 
 
+SHARED = "shared_"
+"""What names of texts begin with that several notes of a language have in common."""
+
+
 def note_text(key: str, language: str = "en") -> str:
-    """A note of ``web/notes``; "" where there is none."""
+    """A note of ``web/notes``; "" where there is none. What stands in braces is one of the parts that all languages
+    have in common, or a shared text of this language."""
     texts, parts = (json.loads((NOTES / f"{name}.json").read_text("utf-8")) for name in (language, "parts"))
     lines = "\n".join(texts.get(key, []))
-    return re.sub(r"\{(\w+)\}", lambda found: "\n".join(parts[found[1]]), lines)
+    known = {**texts, **parts}
+    return re.sub(r"\{(\w+)\}", lambda found: "\n".join(known[found[1]]), lines)

@@ -14,6 +14,7 @@ import torch
 
 from scripts import server as comfyui
 from scripts.host import Host, HostError, host_at, local_host
+from scripts.layout import NEWER_NODES
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +31,10 @@ def host() -> Host:
 def server(host: Host) -> Iterator[comfyui.Server]:
     """The running server: `.client` to talk to it, `.base` for its folders, `.log_text()` for what it printed.
 
-    Beside ours it has the pack `test_nodes`: what stands in for nodes whose models cannot be had here.
+    Beside ours it has the pack `test_nodes`: what stands in for nodes whose models cannot be had here, and what stands
+    in for nodes of newer hosts.
     """
-    extra = [Path(__file__).with_name("test_nodes")]
+    extra = [Path(__file__).with_name("test_nodes"), NEWER_NODES]
     with comfyui.running(host, Path(sys.executable), extra_packs=extra) as running:
         yield running
 

@@ -15,7 +15,7 @@ from scripts.browser import NoBrowser, chromium
 from scripts.browser import open_page as visit
 from scripts.front_ends import NEWEST, OWN, front_end
 from scripts.host import Host, HostError, host_at, local_host
-from scripts.layout import ROOT
+from scripts.layout import NEWER_NODES, ROOT
 
 SHOTS = ROOT / "output" / "screenshots"
 FRONT_ENDS = (os.environ.get("QSCHED_FRONT_ENDS") or f"{OWN} {NEWEST}").split()
@@ -59,7 +59,7 @@ def server(browser, host, request) -> Iterator[comfyui.Server]:
     python = Path(sys.executable)
     page = front_end(request.param, python)
     flags = [*comfyui.CPU, *([] if page is None else ["--front-end-root", page])]
-    with comfyui.running(host, python, flags=flags) as running:
+    with comfyui.running(host, python, flags=flags, extra_packs=[NEWER_NODES]) as running:
         yield running
 
 

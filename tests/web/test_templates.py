@@ -110,7 +110,7 @@ def test_the_list_is_in_the_order_of_the_numbers(open_page, tmp_path):
     page.locator(f'[data-testid="template-workflow-{NAMES[-1]}"]').wait_for()
     page.wait_for_timeout(1000)
     page.screenshot(path=tmp_path / "order.png")
-    places = page.locator('[data-testid^="template-workflow-0"]').evaluate_all(
+    places = page.locator('[data-testid^="template-workflow-"]').evaluate_all(
         """cards => cards.map(card => {
           const { x, y } = card.getBoundingClientRect();
           return [Math.round(y), Math.round(x), card.dataset.testid.replace("template-workflow-", "")];

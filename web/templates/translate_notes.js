@@ -27,11 +27,11 @@ export async function translateNotes(workflow) {
   }
 }
 
-/** @returns {?string} a note as one text: lines, with the {parts} that all languages share put in */
+/** @returns {?string} a note as one text: lines, with {parts} put in that all languages or several notes share */
 export function noteText(texts, parts, key) {
   if (!Object.hasOwn(texts, key)) return null;
-  const joined = texts[key].join("\n");
-  return joined.replace(/\{(\w+)\}/g, (whole, name) => (Object.hasOwn(parts, name) ? parts[name].join("\n") : whole));
+  const known = { ...texts, ...parts }, joined = texts[key].join("\n");
+  return joined.replace(/\{(\w+)\}/g, (whole, name) => (Object.hasOwn(known, name) ? known[name].join("\n") : whole));
 }
 
 async function load(name) {

@@ -1,0 +1,92 @@
+"""The table of families against ComfyUI's own templates: the same files, nodes, inputs and settings."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scripts.official_templates import GOLDEN, facts
+from scripts.workflows import notes
+from scripts.workflows.families import FAMILIES
+from scripts.workflows.family import family_template
+
+OFFICIAL = json.loads(GOLDEN.read_text("utf-8"))["templates"]
+FREE = {"text", "prompt", "negative_prompt", "seed", "noise_seed", "filename_prefix", "strength", "if_preset_differs"}
+"""What a user changes first, and what is ours."""
+
+SAME_AS = {"QSchedSampler": "KSampler"}
+OF_OURS = {"BasicScheduler", "SaveImage"}
+"""Our templates read a sampler's sigmas from a node; some of ComfyUI's save with another."""
+
+per_family = pytest.mark.parametrize(
+    "family", [family for family in FAMILIES if family.official], ids=lambda family: family.name
+)
+
+
+@per_family
+def test_every_file_is_one_of_the_official_template(family):
+    files = OFFICIAL[family.official]["files"]
+    assert {file.name: file.url for file in family.files}.items() <= files.items()
+
+
+@per_family
+def test_nodes_inputs_and_settings_are_those_of_the_official_template(family):
+    known = OFFICIAL[family.official]["nodes"]
+    compared = 0
+    for node in family_template(family).nodes:
+        kind = SAME_AS.get(node.kind, node.kind)
+        if kind.startswith("QSched") or kind in OF_OURS:
+            continue
+        assert kind in known
+        links = {name for name, value in node.inputs.items() if isinstance(value, list)} - {"preset"}
+        assert links <= set(known[kind]["inputs"]), kind
+        values = [value for name, value in node.inputs.items() if name not in {*links, *FREE, "preset"}]
+        assert any(all(_among(value, one) for value in values) for one in known[kind]["values"]), (kind, values)
+        compared += len(values)
+    assert compared > 10
+
+
+def _among(value: object, values: list) -> bool:
+    """Numbers as the page writes them: 3.1 is 3.1000000000000005 there."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return any(isinstance(one, (int, float)) and one == pytest.approx(value) for one in values)
+    return value in values
+
+
+def test_facts_are_read_out_of_subgraphs_and_texts_are_left_there():
+    inner = {"type": "KSampler", "inputs": [{"name": "model"}], "widgets_values": [8, "x" * 200]}
+    loader = {"type": "UNETLoader", "properties": {"models": [{"name": "a", "url": "b"}]}}
+    workflow = {"nodes": [{"type": "s"}, {"type": "MarkdownNote"}], "definitions": {"subgraphs": [
+        {"id": "s", "nodes": [inner, loader]}
+    ]}}  # fmt: skip
+    assert facts(workflow) == {
+        "files": {"a": "b"},
+        "nodes": {
+            "KSampler": {"inputs": ["model"], "values": [[8]]},
+            "UNETLoader": {"inputs": [], "values": [[]]},
+        },
+    }
+
+
+def test_the_tables_of_the_notes_are_counted_ones():
+    written = json.loads(notes.PARTS.read_text("utf-8"))
+    assert {name: lines for name, lines in written.items() if "_" in name} == notes.parts(), (
+        "run python -m scripts.workflows.notes"
+    )
+
+
+def test_what_nobody_has_counted_says_no_size():
+    uncounted = {family.number for family in FAMILIES if family.counted is None}
+    assert uncounted == {"12", "14"}
+    assert not any(f"cards_{number}" in notes.parts() for number in uncounted)
+
+
+@pytest.mark.parametrize(
+    ("models", "marks"),
+    [((3.0,), "●●●"), ((5.0,), "◐●●"), ((9.0,), "○◐●"), ((10.0, 10.0), "○◐◐"), ((30.0,), "○○○")],
+    ids=str,
+)
+def test_a_card_holds_all_or_one_after_the_other_or_a_part(models, marks):
+    sizes = notes.Sizes(models, 2.0, 0.2)
+    assert "".join(sizes.on(card) for card in (8, 12, 24)) == marks
