@@ -22,9 +22,18 @@ def workflow_id(extra_pnginfo: object) -> str | None:
 
 def running_prompt() -> tuple[str | None, str | None]:
     """(The id of the prompt that runs now, the id of the workflow it was made from); None where there is none."""
+    running = _running()
+    return (None, None) if running is None else (running[1], workflow_id(running[3].get("extra_pnginfo")))
+
+
+def running_graph() -> dict | None:
+    """The graph of the prompt that runs now, see ``graphs``; None where there is none."""
+    running = _running()
+    return None if running is None else running[2]
+
+
+def _running() -> tuple | None:
+    """The host's (number, id, graph, extra, …) of what runs now."""
     server = page_server()
     running = server.prompt_queue.get_current_queue_volatile()[0] if server is not None else []
-    if not running:
-        return None, None
-    _, prompt, _, extra, *_ = running[0]
-    return prompt, workflow_id(extra.get("extra_pnginfo"))
+    return running[0] if running else None

@@ -46,9 +46,9 @@ def reports(history):
     return sys.modules["qsched_nodes.host.reports"]
 
 
-def starts(history, prompt: str, workflow: object) -> None:
+def starts(history, prompt: str, workflow: object, graph: dict | None = None) -> None:
     """A prompt from the page of a workflow."""
-    history.queue[:] = [(0, prompt, {}, {"extra_pnginfo": {"workflow": workflow}}, [])]
+    history.queue[:] = [(0, prompt, graph or {}, {"extra_pnginfo": {"workflow": workflow}}, [])]
 
 
 def trial(value: float) -> dict:
@@ -165,9 +165,53 @@ def test_the_oldest_reports_go_first(history, reports):
     assert [kept["node"] for kept in reports.reports("w")] == [str(n) for n in range(1, reports.MAX_NODES + 1)]
 
 
-def ends(history, prompt: str, workflow: str, *messages: tuple[str, dict]) -> None:
+def ends(history, prompt: str, workflow: str, *messages: tuple[str, dict], graph: dict | None = None) -> None:
     extra = {"extra_pnginfo": {"workflow": {"id": workflow}}}
-    history.runs[prompt] = {"prompt": (0, prompt, {}, extra, []), "outputs": {}, "status": {"messages": list(messages)}}
+    prompt_item = (0, prompt, graph or {}, extra, [])
+    history.runs[prompt] = {"prompt": prompt_item, "outputs": {}, "status": {"messages": list(messages)}}
+
+
+# --- nodes that the host takes from its cache
+
+
+def graph_of(bits: str, loader: str = "1") -> dict:
+    return {
+        loader: {"class_type": "Loader", "inputs": {"name": "a"}},
+        "4": {"class_type": "QSchedCheck", "inputs": {"model": [loader, 0], "bits": bits, "range": [1, 2]}},
+    }
+
+
+CACHED = ("execution_cached", {"nodes": ["1", "4"]})
+
+
+def said(history, reports, workflow: str) -> list:
+    return [(entry["node"], entry["output"]) for entry in reports.reports(workflow)]
+
+
+def test_a_cached_node_says_what_it_said_in_another_workflow_of_the_same_graph(history, reports):
+    """Regression: a template that was opened anew in a server that had run it showed nothing on such nodes."""
+    starts(history, "p", {"id": "w"}, graph_of("4"))
+    reports.keep_output(node("4"), {"text": ["four"]})
+    starts(history, "q", {"id": "x"}, graph_of("8"))
+    reports.keep_output(node("4"), {"text": ["eight"]})
+    for loader in ("1", "another id"):
+        ends(history, f"r{loader}", f"anew {loader}", CACHED, graph=graph_of("4", loader))
+        assert said(history, reports, f"anew {loader}") == [("4", {"text": ["four"]})]
+    ends(history, "s", "not run", ("execution_interrupted", {}), graph=graph_of("4"))
+    ends(history, "t", "other inputs", CACHED, graph=graph_of("2"))
+    ends(history, "u", "broken", CACHED, graph={"4": {"class_type": "QSchedCheck", "inputs": {"a": ["4", 0]}}})
+    assert [said(history, reports, name) for name in ("not run", "other inputs", "broken")] == [[], [], []]
+
+
+def test_what_was_taken_back_is_said_again_when_the_host_has_it_in_its_cache(history, reports):
+    starts(history, "p", {"id": "w"}, graph_of("4"))
+    reports.keep_output(node("4"), {"text": ["four"]})
+    ends(history, "q", "anew", CACHED, graph=graph_of("4"))
+    said(history, reports, "anew")
+    starts(history, "r", {"id": "w"}, graph_of("8"))
+    reports.keep_output(node("4"), {"text": ["eight"]})
+    ends(history, "s", "w", CACHED, graph=graph_of("4"))
+    assert said(history, reports, "w") == said(history, reports, "anew") == [("4", {"text": ["four"]})]
 
 
 def test_the_error_that_ended_the_last_run_of_a_workflow_in_our_node_is_known(history, reports):

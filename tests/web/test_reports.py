@@ -93,6 +93,30 @@ def test_a_preset_that_differs_is_seen_on_the_sampler_in_full_until_it_fits(open
     assert page.evaluate(common.SAID, "QSchedSampler") is None
 
 
+def test_a_workflow_opened_anew_shows_what_its_cached_nodes_said(open_page):
+    """Regression: the host takes such a node from its cache and does not visit it, and the node said nothing."""
+    quantize = {
+        "model": ["1", 0], "format": "w4a8", "group_size": "format's own", "include": "", "exclude": "",
+    }  # fmt: skip
+    sampler = {name: value for name, value in SAMPLE["5"]["inputs"].items() if name != "preset"}
+    graph = {
+        **SAMPLE,
+        "4": {"class_type": "QSchedQuantizeModel", "inputs": quantize},
+        "5": {"class_type": "QSchedSampler", "inputs": {**sampler, "model": ["4", 0]}},
+    }
+    page, notes, ids = open_page(nodes_2=False), [], []
+    for _ in range(2):
+        load(page, graph)
+        assert page.evaluate(common.SAID, "QSchedQuantizeModel") is None
+        run(page)
+        page.wait_for_function(f"id => ({common.SAID})(id) !== null", arg="QSchedQuantizeModel")
+        notes.append(common.said(page, "QSchedQuantizeModel"))
+        ids.append(page.evaluate("() => (app.rootGraph ?? app.graph).id"))
+    assert ids[0] != ids[1], "another workflow"
+    assert "32 of " in notes[0]["headline"] + notes[0]["rest"]
+    assert notes[0] == notes[1]
+
+
 FINISHED = {
     "text": ["Accepted, repair: held-out JAQ +0.1.\n" + "A line.\n" * 40],
     "qsched_report": [
