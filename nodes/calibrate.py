@@ -135,7 +135,7 @@ class QSchedCalibrate(io.ComfyNode):
         prompt_set = read_prompts(prompts, more.search_seed) if more.prompt_set is None else more.prompt_set
         way = way_of(model, Recipe(steps, cfg, sampler_name, scheduler), more.sampler, more.sigmas, more.guider)
         if full_model is not None:
-            check_reference(model, full_model, way)
+            check_reference(model, full_model)
         latent = empty_latent(model, latent_image)
         scorer = load_scorer(metric) if more.jaq_metric is None else more.jaq_metric
         positives, negatives = conditionings(clip, prompt_set, negative, way)

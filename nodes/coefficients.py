@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from .host.reports import keep_output
 from .library.curve import curve
-from .sockets import CATEGORY, PresetSocket
+from .sockets import CATEGORY, PrecisionSocket, PresetSocket
 
 
 class QSchedCoefficients(io.ComfyNode):
@@ -58,6 +58,12 @@ class QSchedCoefficients(io.ComfyNode):
                     step=0.05,
                     tooltip="Written into the preset: 0 is the identity, 1 the values as they are.",
                 ),
+                PrecisionSocket.Input(
+                    "precision",
+                    optional=True,
+                    tooltip="From Step Sensitivity or Precision Schedule: the plan of the steps' precision is saved in "
+                    "the preset, and sampling with the preset follows it.",
+                ),
             ],
             outputs=[
                 PresetSocket.Output(display_name="preset", tooltip="For any Q-Sched node, or to save."),
@@ -67,11 +73,11 @@ class QSchedCoefficients(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, form, strength, sigmas=None, preset=None) -> io.NodeOutput:
+    def execute(cls, form, strength, sigmas=None, preset=None, precision=None) -> io.NodeOutput:
         from .library.card import describe_preset
         from .library.preset_by_hand import make
 
-        result = make(form, strength, sigmas, preset)
+        result = make(form, strength, sigmas, preset, precision)
         text = describe_preset(result)
         return io.NodeOutput(result, text, ui=keep_output(cls, {"text": [text], **curve(result)}))
 

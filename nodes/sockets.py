@@ -9,6 +9,7 @@ CATEGORY = "Q-Sched"
 
 PresetSocket = io.Custom("QSCHED_PRESET")
 PlanSocket = io.Custom("QSCHED_PLAN")
+PrecisionSocket = io.Custom("QSCHED_PRECISION")
 ObservationSocket = io.Custom("QSCHED_OBSERVATION")
 PromptsSocket = io.Custom("QSCHED_PROMPTS")
 MetricSocket = io.Custom("QSCHED_METRIC")

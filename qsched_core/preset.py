@@ -1,7 +1,8 @@
 """A preset: coefficients, the sigmas they were found on, what they are bound to, and what was measured.
 
-One small ``.safetensors`` file: tensors ``c_x``, ``c_eps`` (n,) and ``sigmas`` (n + 1,) in float32, and string
-metadata. Files come from strangers: sizes, types, ranges and versions are checked before anything is used.
+One small ``.safetensors`` file: tensors ``c_x``, ``c_eps`` (n,) and ``sigmas`` (n + 1,) in float32, where it has a plan
+of the steps' precision also ``activation_bits`` and, of several models, ``models`` (n,), and string metadata. Files
+come from strangers: sizes, types, ranges and versions are checked before anything is used.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from safetensors import SafetensorError, deserialize
 
 from .atomic import replacing, write_new
 from .coefficients import MAX_STEPS, Coefficients
-from .errors import PresetError
+from .errors import PresetError, QuantizationError, SamplingError
+from .precision import Precision
 
 FORMAT = "qsched-preset"
 VERSION = "1"
@@ -35,6 +37,8 @@ MAX_RECORD_DEPTH = 32
 _MAX_DIGITS = 1000
 """Of a whole number: reading one of a million digits takes minutes in older Pythons."""
 _TENSORS = ("c_x", "c_eps", "sigmas")
+_PLAN_TENSORS = ("activation_bits", "models")
+"""A preset may be without them."""
 _OWN_FIELDS = {"format", "version", "verdict", "binding", "record"}
 """Metadata with a meaning to us; everything else is the card."""
 
@@ -69,11 +73,13 @@ class Binding:
 
 @dataclass(frozen=True)
 class Preset:
-    """Coefficients and their story. ``record`` holds what calibration measured, as plain JSON values.
+    """Coefficients and their story. ``record`` holds what calibration measured, as plain JSON values. ``precision`` is
+    the plan of its steps' precision, on the same sigmas; None: as the model has it.
 
     Raises:
-        PresetError: sigmas not finite, not descending or not one more than the steps; an unknown verdict; a card with
-            a field of the preset's own, or with a picture that is no data URI: pages would load it from elsewhere.
+        PresetError: sigmas not finite, not descending or not one more than the steps; a plan on other sigmas; an
+            unknown verdict; a card with a field of the preset's own, or with a picture that is no data URI: pages would
+            load it from elsewhere.
     """
 
     coefficients: Coefficients
@@ -82,6 +88,7 @@ class Preset:
     verdict: str = "made by hand"
     record: Mapping[str, Any] = field(default_factory=dict)
     card: Mapping[str, str] = field(default_factory=dict)
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         sigmas = tuple(float(sigma) for sigma in self.sigmas)
@@ -94,6 +101,8 @@ class Preset:
             raise PresetError("preset sigmas are not finite values in [0, 100000].", "use another preset")
         if any(after >= before for before, after in zip(sigmas, sigmas[1:], strict=False)):
             raise PresetError("preset sigmas do not descend.", "use another preset", sigmas=sigmas)
+        if self.precision is not None and self.precision.sigmas != sigmas:
+            raise PresetError("the preset's plan of the steps has other sigmas.", "make the plan for its schedule")
         if self.verdict not in VERDICTS:
             raise PresetError(f"verdict {short(self.verdict)} is unknown.", f"use one of {', '.join(VERDICTS)}")
         if own_fields := sorted(_OWN_FIELDS & set(self.card)):
@@ -140,8 +149,14 @@ def encode_preset(preset: Preset) -> bytes:
     Raises:
         PresetError: a record that is not plain JSON, half a character in a text, or metadata larger than 1 MiB.
     """
+    plan = preset.precision
+    lists = {"c_x": preset.coefficients.c_x, "c_eps": preset.coefficients.c_eps, "sigmas": preset.sigmas}
+    if plan is not None:
+        lists["activation_bits"] = plan.activation_bits
+    if plan is not None and plan.models:
+        lists["models"] = plan.models
     return _encode(
-        {"c_x": preset.coefficients.c_x, "c_eps": preset.coefficients.c_eps, "sigmas": preset.sigmas},
+        lists,
         {
             "format": FORMAT,
             "version": VERSION,
@@ -192,7 +207,7 @@ def _parse(content: bytes, name: str, size: int) -> Preset:
     for key in _TENSORS:
         if key not in lists:
             raise PresetError(f"{name} has no tensor {key}.", "use another preset", missing=key)
-    extra = sorted(set(lists) - set(_TENSORS))
+    extra = sorted(set(lists) - {*_TENSORS, *_PLAN_TENSORS})
     if extra:
         raise PresetError(f"{name} holds a tensor {short(extra[0])} no preset has.", "use another preset")
     binding = _object(metadata, "binding", name)
@@ -206,9 +221,27 @@ def _parse(content: bytes, name: str, size: int) -> Preset:
         metadata.get("verdict", ""),
         _object(metadata, "record", name),
         {key: text for key, text in metadata.items() if key not in _OWN_FIELDS and not is_foreign_picture(key, text)},
+        _precision(lists, name),
     )
     encode_preset(preset)  # numbers may take more room when they are written again
     return preset
+
+
+def _precision(lists: Mapping[str, Sequence[float]], name: str) -> Precision | None:
+    """A plan as the file's tensors have it. Raises PresetError for numbers that are none of a plan's."""
+    if not any(key in lists for key in _PLAN_TENSORS):
+        return None
+    try:
+        bits, models = (tuple(map(_integer, lists.get(key, ()))) for key in _PLAN_TENSORS)
+        return Precision(bits, lists["sigmas"], models)
+    except (ValueError, QuantizationError, SamplingError) as error:
+        raise PresetError(f"{name} has a plan of the steps that is none.", "use another preset") from error
+
+
+def _integer(value: float) -> int:
+    if not math.isfinite(value) or value != int(value):
+        raise ValueError(f"{value} is no whole number")
+    return int(value)
 
 
 def _encode(lists: Mapping[str, Sequence[float]], metadata: Mapping[str, str]) -> bytes:

@@ -100,7 +100,10 @@ def _custom(sampler: str) -> dict[str, Any]:
 
 
 def coefficients() -> Picture:
-    graph = _demo() | {"7": ("PreviewAny", {"source": ["6", 1]})}
+    graph = _demo("w4a4")
+    graph["8"] = ("QSchedPrecisionSchedule", {"model": ["2", 0], "plan": "1, 1, 1, 1a8", "scheduler": "simple"})
+    graph["6"][1]["precision"] = ["8", 1]
+    graph["7"] = ("PreviewAny", {"source": ["6", 1]})
     return Picture(graph, (("5",), ("6",)), sizes={"5": (240, 0), "6": (330, 0)})
 
 
@@ -152,6 +155,16 @@ def sensitivity() -> Picture:
         "40": ("ConditioningCombine", {"conditioning_1": ["30", 0], "conditioning_2": ["31", 0]}),
         "7": ("QSchedSensitivity", {**studied, "depth": "layers", "steps": 4, "formats": "w4a8, w6a8, w8a8"}),
         "8": ("PreviewImage", {"images": ["7", 2]}),
+    }
+    return Picture(graph, (("7",),), sizes={"7": (420, 0)})
+
+
+def precision_schedule() -> Picture:
+    models = {"model": ["2", 0], "model_2": ["20", 0]}
+    graph = _demo("w4a4") | {
+        "20": ("QSchedQuantizeModel", {"model": ["1", 0], "format": "w8a8", "group_size": "format's own"}),
+        "7": ("QSchedPrecisionSchedule", {**models, "plan": "1, 1, 1a8, 2", "scheduler": "simple"}),
+        "8": ("PreviewAny", {"source": ["7", 2]}),
     }
     return Picture(graph, (("7",),), sizes={"7": (420, 0)})
 
@@ -246,5 +259,6 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "QSchedSavePreset": save_preset,
     "QSchedSaveQuantized": save_quantized,
     "QSchedSensitivity": sensitivity,
+    "QSchedPrecisionSchedule": precision_schedule,
 }
 """By node id, which is the picture's name."""

@@ -20,6 +20,7 @@ from ...calibration.search.space import Space
 from ...calibration.validate import RETUNING, newly_broken
 from ...qsched_core import Coefficients, Preset
 from ...qsched_core.quant import label_of, module_bytes
+from ..sampling.step_precision import precision_on
 from .gallery import gallery, picture_tensor
 from .generator import HostGenerator
 from .run_progress import trace
@@ -72,7 +73,10 @@ class FinishedStudy:
             digest=self.prompts.digest,
             lines=lines,
         )
-        preset = Preset(result.recommended, self.generator.sigmas, binding, preset_verdict(result), record)
+        sigmas, model = self.generator.sigmas, self.generator.model
+        preset = Preset(
+            result.recommended, sigmas, binding, preset_verdict(result), record, precision=precision_on(model, sigmas)
+        )
         sentences = [*lines, *remarks(result)]
         space = Space(self.settings, self.generator.way.steps)
         indices = result.identity.indices[:GALLERY_PROMPTS]

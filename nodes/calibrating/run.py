@@ -17,8 +17,10 @@ from ...calibration.search.storage import STUDIES, STUDY
 from ...calibration.split import split
 from ...qsched_core import CalibrationError, Coefficients, Preset, save_preset
 from ..host.folders import PRESETS_FOLDER, journal_path, unused_path
-from ..host.model_info import describe, sums
+from ..host.model_info import describe, quantization, sums
 from ..host.reports import keep_note
+from ..sampling.model_library import library_of
+from ..sampling.step_precision import precision_on
 from .generator import HostGenerator
 from .outcome import FinishedStudy, Outcome
 from .run_progress import RunProgress
@@ -138,6 +140,7 @@ class Run:
             sums(shared),
             [[start.c_x, start.c_eps] for start in starts],
             ["guarded", stay_near],
+            *_plan(generator),
         ]
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -146,7 +149,8 @@ class Run:
         if best is None or not best.finished:
             return
         record = unfinished_record(best.best_jaq, best.identity_jaq)
-        preset = Preset(best.best, generator.sigmas, _binding(generator), "not validated", record)
+        plan = precision_on(generator.model, generator.sigmas)
+        preset = Preset(best.best, generator.sigmas, _binding(generator), "not validated", record, precision=plan)
         save_preset(preset, unused_path(PRESETS_FOLDER, "cancelled calibration"))
 
 
@@ -159,6 +163,13 @@ def _weights(model) -> list:
     """What tells a MODEL from others with the same fingerprint: its size, and the LoRAs on it."""
     patches = sorted((key, [sums(part) for part in parts]) for key, parts in model.patches.items())
     return [model.model_size(), patches]
+
+
+def _plan(generator: HostGenerator) -> list:
+    """The precision of the steps, and the models that they are given to; nothing where the model has no plan."""
+    plan = precision_on(generator.model, generator.sigmas)
+    others = library_of(generator.model)[1:]
+    return [] if plan is None else [plan.text(), [[quantization(model), _weights(model)] for model in others]]
 
 
 def _options(sampler) -> list:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import torch
 
 from ...qsched_core import Binding
 from ...qsched_core.quant import label_of
+
+PERCENTS = (0.25, 0.5, 0.75)
+"""Places of the schedule at which two models must have the same noise."""
+
+_SIGMA_TOLERANCE = 1e-3
+"""Relative: sigmas are computed in single precision."""
 
 _FINGERPRINT_VECTORS = 16
 """Parameters that tell two checkpoints apart: training moves all of them, and reading sixteen takes a moment."""
@@ -25,6 +32,44 @@ def describe(model, sampler: str, scheduler: str, cfg: float) -> Binding:
         scheduler=scheduler,
         cfg=float(cfg),
     )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """In what two MODELs cannot sample one picture: ``what`` is "family", "latent", "prediction" or "schedule"."""
+
+    what: str
+    here: str
+    there: str
+
+
+def first_difference(model, other) -> Difference | None:
+    """Why a MODEL cannot go on where another has begun, or be compared with it; None: it can."""
+    pairs = (
+        ("family", *(type(each.model.model_config).__name__ for each in (model, other))),
+        ("latent", *map(_latent, (model, other))),
+        ("prediction", *map(_denoising, (model, other))),
+    )
+    for what, here, there in pairs:
+        if here != there:
+            return Difference(what, here, there)
+    for percent in PERCENTS:
+        schedules = [each.get_model_object("model_sampling") for each in (model, other)]
+        here, there = (float(schedule.percent_to_sigma(percent)) for schedule in schedules)
+        if abs(here - there) > _SIGMA_TOLERANCE * abs(here):
+            return Difference("schedule", f"{here:.4g}", f"{there:.4g}")
+    return None
+
+
+def _denoising(model) -> str:
+    """The class that turns the network's output into a picture: the host's, or a node's of its own (LCM)."""
+    kinds = type(model.get_model_object("model_sampling")).__mro__
+    return next((kind.__name__ for kind in kinds if "calculate_denoised" in vars(kind)), kinds[0].__name__)
+
+
+def _latent(model) -> str:
+    kind = model.get_model_object("latent_format")
+    return f"of {kind.latent_channels} channels ({type(kind).__name__})"
 
 
 def fingerprint(model) -> str:

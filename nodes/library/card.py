@@ -76,6 +76,7 @@ def describe_preset(preset: Preset) -> str:
         bound_text(preset),
         "c_x   " + "  ".join(f"{value:.3f}" for value in preset.coefficients.c_x),
         "c_eps " + "  ".join(f"{value:.3f}" for value in preset.coefficients.c_eps),
+        "" if preset.precision is None else f"precision of the steps: {preset.precision.text()}",
         gain_text(preset),
         votes_text(preset),
         notes_of(preset),

@@ -1,4 +1,4 @@
-"""A preset's two curves for the page: with a node's result, and of a file that was just chosen."""
+"""A preset's two curves and its plan of precision for the page: with a node's result, and of a file just chosen."""
 
 from __future__ import annotations
 
@@ -11,4 +11,6 @@ def curve(preset, strength: float = 1.0) -> dict:
 def values(preset, strength: float) -> dict:
     """What the page draws, as plain JSON."""
     coefficients = preset.coefficients.blend(strength)
-    return {"c_x": list(coefficients.c_x), "c_eps": list(coefficients.c_eps), "sigmas": list(preset.sigmas)}
+    lists = {"c_x": list(coefficients.c_x), "c_eps": list(coefficients.c_eps), "sigmas": list(preset.sigmas)}
+    plan = getattr(preset, "precision", None)
+    return lists if plan is None else {**lists, "bits": list(plan.activation_bits), "models": list(plan.models)}

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import re
 
-from ...qsched_core import CoefficientError, Coefficients, Preset, PresetError
+from ...qsched_core import CoefficientError, Coefficients, Precision, Preset, PresetError
 from ...qsched_core.schedule import check_schedule
 
 PLUGGED_IN = "as plugged in"
 """The form of the coefficients that the plugged in preset has."""
 
 
-def make(form: dict, strength: float, sigmas, preset) -> Preset:
-    """The preset that the node's inputs describe.
+def make(form: dict, strength: float, sigmas, preset, precision=None) -> Preset:
+    """The preset that the node's inputs describe. A plan ``precision`` takes the place of the preset's own.
 
     Raises:
         PresetError: nothing to take a schedule from, or no preset to keep.
@@ -37,11 +37,14 @@ def make(form: dict, strength: float, sigmas, preset) -> Preset:
     else:
         coefficients = _SHAPES[form["form"]](form, steps)
     coefficients = coefficients.blend(strength)
+    plan = getattr(preset, "precision", None) if precision is None else precision
+    if plan is not None:
+        plan = Precision(plan.activation_bits, plan.sigmas, plan.models).for_sigmas(own)
     if preset is None:
-        return Preset(coefficients, own)
-    if coefficients == preset.coefficients and own == preset.sigmas:
+        return Preset(coefficients, own, precision=plan)
+    if coefficients == preset.coefficients and own == preset.sigmas and precision is None:
         return preset
-    return Preset(coefficients, own, preset.binding)
+    return Preset(coefficients, own, preset.binding, precision=plan)
 
 
 def _numbers(form: dict, name: str, steps: int) -> tuple[float, ...]:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from ...qsched_core import QuantizationError
 from ...qsched_core.coefficients import MAX_STEPS
+from ...qsched_core.precision import LastSteps, Precision
 from ...qsched_core.quant import is_packed, load_quantized, restore, save_quantized, write_checked
 from ..host.model_info import fingerprint, quantization
-from ..sampling.step_precision import last_steps_of, put_last_steps
+from ..sampling.step_precision import precision_of, put_precision
 from .backends import NativeLinears
 from .layers import TWINS
 from .model_size import check_size
@@ -30,7 +31,7 @@ from .patcher import ROOT, bytes_of, packed_patcher
 from .twin_model import Originals
 
 _SETTINGS = "sampling_settings"
-_LAST_STEPS = "last_steps"
+_LAST_STEPS, _PRECISION = "last_steps", "precision"
 
 
 def is_native(model) -> bool:
@@ -130,9 +131,8 @@ def _merged(weight: Tensor, patches: list[tuple], key: str) -> Tensor:
 def _about(model, path: Path) -> dict[str, str]:
     base = model.model
     settings = {key: value for key, value in base.model_config.sampling_settings.items() if _plain(value)}
-    steps = last_steps_of(model)
     return {
-        **({_LAST_STEPS: str(steps)} if steps else {}),
+        **_plan_text(precision_of(model)),
         "model": type(base.model_config).__name__,
         "model_type": base.model_type.name,
         "fingerprint": fingerprint(model),
@@ -150,7 +150,7 @@ def load_model(path: Path):
         QuantizationError: not such a file, or no model of this ComfyUI has these shapes.
     """
     content, patches = without_patches(load_quantized(path))
-    last_steps = _last_steps(content.about)
+    plan = _plan(content.about)
     float_dtype = comfy.utils.weight_dtype({name: t for name, t in content.tensors.items() if t.is_floating_point()})
     shapes = {
         name: torch.empty(shape, dtype=float_dtype or torch.float16, device="meta")
@@ -178,7 +178,7 @@ def load_model(path: Path):
     patcher = packed_patcher(patcher)
     base.to(offload)
     patcher.patches = {f"{ROOT}.{key}": layer_patches for key, layer_patches in patches.items()}
-    put_last_steps(patcher, last_steps)
+    put_precision(patcher, plan)
     if content.about.get("fingerprint") not in (None, fingerprint(patcher)):
         logging.warning("Q-Sched: %s is not the model it says it is; presets bound to it may not fit.", path.name)
     return patcher
@@ -207,6 +207,23 @@ def _set_model_type(base, name: str) -> None:
     if name in types and types[name] is not base.model_type:
         base.model_type = types[name]
         base.model_sampling = comfy.model_base.model_sampling(base.model_config, base.model_type)
+
+
+def _plan_text(plan) -> dict[str, str]:
+    """A plan of the steps' precision as a file has it. One of several models is of no use without the others."""
+    if plan is None:
+        return {}
+    if hasattr(plan, "count"):
+        return {_LAST_STEPS: str(plan.count)}
+    return {} if plan.models else {_PRECISION: plan.as_json()}
+
+
+def _plan(about) -> Precision | LastSteps | None:
+    """Raises QuantizationError for what is no plan."""
+    if _PRECISION in about:
+        return Precision.read_json(about[_PRECISION])
+    steps = _last_steps(about)
+    return LastSteps(steps) if steps else None
 
 
 def _last_steps(about) -> int:

@@ -18,17 +18,20 @@ from comfy.model_patcher import set_model_options_pre_cfg_function
 from comfy.samplers import KSAMPLER
 from torch import Tensor
 
-from ...qsched_core import Coefficients, SamplingError
+from ...qsched_core import Coefficients, Precision, SamplingError
 from ...qsched_core.precondition import precondition_denoised, precondition_sample
 from ...qsched_core.samplers import check_finite
 from .dry_run import name_of, rehearse
+from .model_library import require_models
+from .step_precision import put_precision_in_run
 
 Choose = Callable[[Any, str, tuple[float, ...]], Coefficients]
 """choose(guider, sampler name, sigmas (n + 1,)) -> the coefficients of these n steps"""
 
 
 class DrivenSampler(KSAMPLER):
-    """A SAMPLER like the one it is made of, whose update follows ``choose``'s coefficients.
+    """A SAMPLER like the one it is made of, whose update follows ``choose``'s coefficients, and the model's precision
+    in each step the plan ``precision`` where there is one.
 
     It has every attribute of the inner one, for other code that reads them. The inner SAMPLER is shared by all nodes
     it is plugged into, so a copy is changed at each run, never the object.
@@ -37,15 +40,19 @@ class DrivenSampler(KSAMPLER):
         SamplingError: the sampler cannot be driven, or a prediction is not finite.
     """
 
-    def __init__(self, sampler: KSAMPLER, choose: Choose):
+    def __init__(self, sampler: KSAMPLER, choose: Choose, precision: Precision | None = None):
         super().__init__(sampler.sampler_function, sampler.extra_options, sampler.inpaint_options)
-        self.qsched_inner, self.qsched_choose = sampler, choose
+        self.qsched_inner, self.qsched_choose, self.qsched_precision = sampler, choose, precision
 
     def max_denoise(self, model_wrap, sigmas):
         return self.qsched_inner.max_denoise(model_wrap, sigmas)
 
-    def sample(self, model_wrap, sigmas, *args, **kwargs):
+    def sample(self, model_wrap, sigmas, extra_args, *args, **kwargs):
         inner = self.qsched_inner
+        if (plan := self.qsched_precision) is not None:
+            require_models(model_wrap.model_patcher, plan)
+            put_precision_in_run(extra_args["model_options"], plan)  # the run's own
+        args = extra_args, *args
         if len(sigmas) < 2:
             return inner.sample(model_wrap, sigmas, *args, **kwargs)
         coefficients = self.qsched_choose(model_wrap, name_of(inner.sampler_function), tuple(sigmas.tolist()))
@@ -57,12 +64,12 @@ class DrivenSampler(KSAMPLER):
         return sampler.sample(_Guider(model_wrap, run), sigmas, *args, **kwargs)
 
 
-def drive(sampler, choose: Choose) -> DrivenSampler:
+def drive(sampler, choose: Choose, precision: Precision | None = None) -> DrivenSampler:
     """Raises SamplingError for what is no k-diffusion sampler. A driven sampler is driven anew, never twice."""
     sampler = getattr(sampler, "qsched_inner", sampler)
     if not isinstance(sampler, KSAMPLER):
         raise SamplingError(f"{type(sampler).__name__} cannot be driven.", "use a stock sampler, euler for example")
-    return DrivenSampler(sampler, choose)
+    return DrivenSampler(sampler, choose, precision)
 
 
 class _DrivenRun:

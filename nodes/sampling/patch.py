@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from comfy.patcher_extension import WrappersMP
 from comfy.samplers import CFGGuider
 
-from ...qsched_core import Coefficients, PresetError, fit
+from ...qsched_core import Coefficients, Precision, PresetError, fit
 from ..host.model_info import describe
 from ..host.reports import keep_note
 from .driver import Choose, drive
+from .model_library import require_models
+from .step_precision import put_precision
 
 WRAPPER_KEY = "qsched"
 
@@ -68,15 +70,32 @@ class PresetUse:
         keep_note(self.unique_id, self.kind, note)
 
     @property
+    def precision(self) -> Precision | None:
+        """The preset's plan of the steps' precision; it counts whole, whatever the strength, but not at 0."""
+        plan = getattr(self.preset, "precision", None)  # another copy of the pack may have none
+        if plan is None or self.strength == 0:
+            return None
+        return Precision(plan.activation_bits, plan.sigmas, plan.models)
+
+    @property
     def changes_nothing(self) -> bool:
-        return self.preset.coefficients.blend(self.strength).is_identity
+        return self.preset.coefficients.blend(self.strength).is_identity and self.precision is None
 
 
 def model_with(model, use: PresetUse):
-    """A clone of the MODEL that samples with a preset. An earlier one on it is replaced."""
+    """A clone of the MODEL that samples with a preset. An earlier one on it is replaced, and a plan of the steps'
+    precision by the preset's if that has one.
+
+    Raises:
+        SamplingError: the preset's plan is for more models than the MODEL has.
+    """
     if use.changes_nothing:
         use.show(None)
-    return _patched(model, None if use.changes_nothing else use)
+    clone = _patched(model, None if use.changes_nothing else use)
+    if (plan := use.precision) is not None:
+        require_models(model, plan)
+        put_precision(clone, plan)
+    return clone
 
 
 def sampler_with(sampler, use: PresetUse):
@@ -85,7 +104,7 @@ def sampler_with(sampler, use: PresetUse):
     Raises:
         SamplingError: not a k-diffusion sampler of the host.
     """
-    preset_sampler = drive(sampler, use)
+    preset_sampler = drive(sampler, use, use.precision)
     if not use.changes_nothing:
         return preset_sampler
     use.show(None)

@@ -35,6 +35,7 @@ __all__ = [
     "UNQUANTISED",
     "Way",
     "add_to_biases",
+    "bit_cost",
     "candidates",
     "has_few_bits",
     "is_packed",

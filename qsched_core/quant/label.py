@@ -91,6 +91,14 @@ def _agree(one: frozenset[str], other: frozenset[str]) -> bool:
     return not one or not other or one == other
 
 
+def format_of(module: nn.Module) -> str:
+    """The format of ours that a layer in one of ComfyUI's own layouts has, by name; "" for any other layer."""
+    weight = module._parameters.get("weight")
+    if weight is None or isinstance(module, QuantizedLayer) or type(weight.data) is torch.Tensor:
+        return ""
+    return NATIVE.get(str(getattr(module, "quant_format", "")), "")
+
+
 def _part_of(module: nn.Module, weight: nn.Parameter) -> set[str]:
     """What a layer of the host's or of another pack holds, if it is no plain floats."""
     kind = type(weight.data)

@@ -30,3 +30,4 @@ from .report import LayerReport, QuantReport, module_bytes
 from .select import candidates
 from .sensitivity.measure import FORMATS_TRIED, least_bits, measure_sensitivity, studied_layers
 from .sensitivity.result import LayerSensitivity, Measure, Sensitivity
+from .step_cost import bit_cost

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import qsched_core as qs
-from qsched_core.precision import last_step_bits
-from qsched_core.quant import step_bits
+from qsched_core.precision import LastSteps, in_run, read_steps
+from qsched_core.quant import bit_cost, step_bits
 
 SIGMAS = (10.0, 5.0, 2.0, 1.0, 0.0)
 
@@ -55,8 +55,73 @@ def test_other_schedules_get_the_bits_of_the_same_sigmas():
 
 
 @pytest.mark.parametrize("run", [(0.0, 1.0, 2.0), (1.0, 1.0, 0.0), (float("nan"), 0.0), (1.0,), ()], ids=str)
-def test_what_is_no_schedule_has_no_last_steps(run):
-    assert last_step_bits(run, 1, 0.5) == 4
+def test_what_is_no_schedule_has_no_last_steps_and_keeps_a_plan_of_own_sigmas(run):
+    assert in_run(LastSteps(1), run) is None
+    plan = qs.Precision((4, 8), (1.0, 0.5, 0.0))
+    assert in_run(plan, run) is plan
+
+
+def test_the_last_steps_are_a_plan_like_others():
+    assert in_run(LastSteps(1), SIGMAS) == qs.Precision.last_steps(SIGMAS, 1)
+    assert in_run(qs.Precision((4, 8), (10.0, 2.0, 0.0)), SIGMAS).activation_bits == (4, 4, 8, 8)
+
+
+@pytest.mark.parametrize(("models", "text"), [
+    ((0, 0, 0, 8), "step 4 has model 8"), ((0, 0, -1, 0), "step 3 has model -1"), ((0, 1.0, 0, 0), "model 1.0"),
+    ((0, 1), "2 models for 4 steps"),
+])  # fmt: skip
+def test_models_that_no_library_has_are_refused(refused, models, text):
+    with refused(qs.QuantizationError, text):
+        qs.Precision((4, 4, 4, 4), SIGMAS, models)
+
+
+def test_a_step_gets_the_model_that_covers_most_of_it():
+    plan = qs.Precision((4, 4, 4, 4), (1.0, 0.75, 0.5, 0.25, 0.0), (0, 0, 1, 2))
+    assert plan.model_count == 3
+    assert [plan.model_at(sigma) for sigma in (2.0, 1.0, 0.5, 0.3, 0.25, 0.0)] == [0, 0, 1, 1, 2, 2]
+    assert plan.for_sigmas((1.0, 0.5, 0.0)).models == (0, 2)  # of two alike the later: it makes what remains
+    assert plan.for_sigmas((1.0, 0.0)).models == (2,)
+    assert plan.for_sigmas((1.0, 0.9, 0.6, 0.4, 0.1, 0.0)).models == (0, 0, 1, 2, 2)
+    assert plan.for_sigmas((3.0, 2.0)).models == ()  # above the plan's range: its first model, which is the first
+    assert qs.Precision((4, 4), (1.0, 0.5, 0.0), (0, 0)).models == ()
+
+
+def test_a_plan_as_a_person_writes_it(refused):
+    steps = read_steps("1, 1 1a8;2a16", 2)
+    assert steps == ((0, 4), (0, 4), (0, 8), (1, 16))
+    models, bits = zip(*steps, strict=True)
+    assert qs.Precision(bits, SIGMAS, models).text() == "1, 1, 1a8, 2a16"
+    for text, message in (
+        ("", "the plan has 0 steps"), ("1, 3", "names model 3 of 2"), ("1, two", "'two' of the plan"),
+        ("1a5", "'1a5' of the plan"), ("0", "'0' of the plan"), ("1 " * 1001, "1001 steps"), ("\u0661", "of the plan"),
+    ):  # fmt: skip
+        with refused(qs.QuantizationError, message):
+            read_steps(text, 2)
+
+
+def test_a_plan_in_a_file_is_checked(refused):
+    plan = qs.Precision((4, 8, 4, 16), SIGMAS, (0, 1, 0, 1))
+    assert qs.Precision.read_json(plan.as_json()) == plan
+    for text in (
+        "", "[]", "{}", '{"bits": [4], "models": [], "sigmas": "ab"}',
+        '{"bits": [4], "models": [], "sigmas": [1, null]}',
+        '{"bits": [4], "models": [], "sigmas": [true, 0]}', '{"bits": 4, "models": [], "sigmas": [1, 0]}', "[" * 70000,
+        '{"bits": [4], "models": [], "sigmas": [NaN, 0]}',
+    ):  # fmt: skip
+        with refused((qs.QuantizationError, qs.SamplingError), ""):
+            qs.Precision.read_json(text)
+
+
+def test_the_cost_of_a_step_is_bits_times_bits():
+    for form, cost in (("w4a4", 16), ("w4a8", 32), ("w8a8", 64), ("w4a16", 64)):
+        net = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(128, 128)])}).requires_grad_(False)
+        assert bit_cost(net) == 1
+        qs.quantize(net, form, backend="torch")
+        assert bit_cost(net) == cost / 256
+    half = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(128, 128), nn.Linear(128, 128)])}).requires_grad_(False)
+    qs.quantize(half, "w4a4", backend="torch", exclude=["*.1"])
+    assert bit_cost(half) == (16 + 256) / 2 / 256
+    assert bit_cost(half, 8) == (32 + 256) / 2 / 256
 
 
 def packed(form: str = "w4a4") -> nn.Module:

@@ -343,3 +343,35 @@ def test_relative_paths_work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_preset(SMALL, "a.safetensors")
     assert load_preset(Path("a.safetensors")) == SMALL
+
+
+def test_a_plan_of_the_steps_is_in_the_file(tmp_path, refused):
+    sigmas = (1.0, 0.75, 0.3, 0.0)
+    plan = qs.Precision((4, 8, 16), sigmas, (0, 0, 1))
+    preset = qs.Preset(qs.Coefficients.ramp(3, c_x=(0.9, 1.0)), sigmas, precision=plan)
+    qs.save_preset(preset, tmp_path / "plan.safetensors")
+    loaded = qs.load_preset(tmp_path / "plan.safetensors")
+    assert loaded == preset
+    assert qs.encode_preset(loaded) == qs.encode_preset(preset)
+    assert qs.load_preset(_saved(tmp_path, qs.Preset(preset.coefficients, sigmas))).precision is None
+    with refused(qs.PresetError, "other sigmas"):
+        qs.Preset(preset.coefficients, (1.0, 0.7, 0.3, 0.0), precision=plan)
+
+
+@pytest.mark.parametrize(("lists", "models"), [
+    ((4.0, 8.0, 5.0), None), ((4.0, 8.5, 8.0), None), ((float("nan"), 8.0, 8.0), None), ((4.0, 8.0), None),
+    ((4.0, 4.0, 8.0), (0.0, 1.0)), ((4.0, 4.0, 8.0), (0.0, 1.0, 99.0)), (None, (0.0, 1.0, 0.0)),
+])  # fmt: skip
+def test_a_false_plan_is_refused(lists, models, refused):
+    from qsched_core.preset import _encode
+
+    tensors = {"c_x": (1.0,) * 3, "c_eps": (1.0,) * 3, "sigmas": (1.0, 0.75, 0.3, 0.0)}
+    tensors |= {name: value for name, value in (("activation_bits", lists), ("models", models)) if value}
+    content = _encode(tensors, {"format": "qsched-preset", "version": "1", "verdict": "made by hand"})
+    with refused(qs.PresetError, "plan of the steps"):
+        qs.parse_preset(content, "x")
+
+
+def _saved(folder, preset):
+    qs.save_preset(preset, folder / "other.safetensors")
+    return folder / "other.safetensors"

@@ -26,6 +26,7 @@ NODES = (
     "QSchedLoadQuantized",
     "QSchedMetric",
     "QSchedObserve",
+    "QSchedPrecisionSchedule",
     "QSchedPrompts",
     "QSchedQuantizeModel",
     "QSchedQuantizeTextEncoder",

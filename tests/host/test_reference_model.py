@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 
@@ -20,8 +18,7 @@ def packed(pack, tiny):
 
 @pytest.fixture
 def check(pack):
-    way = SimpleNamespace(name="euler", scheduler="simple", cfg=1.0)
-    return lambda model, reference: pack("nodes.calibrating.reference_model").check_reference(model, reference, way)
+    return pack("nodes.calibrating.reference_model").check_reference
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_two_graphs_run_one_model_with_two_plans(pack, demo, conditioning):
     assert same_bits(picture(narrow, conditioning), other)
     assert same_bits(picture(twin_of(pack, demo[0], 0)[0], conditioning), other)
     assert attributes == {name: set(vars(module)) for name, module in wide.model.diffusion_model.named_modules()}
-    assert pack("nodes.sampling.step_precision").last_steps_of(wide.clone()) == 1
+    assert pack("nodes.sampling.step_precision").precision_of(wide.clone()).count == 1
 
 
 def test_the_last_step_brings_the_picture_nearer(pack, demo, conditioning):
@@ -109,7 +109,7 @@ def test_it_is_saved_with_the_model_and_a_false_number_is_refused(pack, demo, co
     path = tmp_path / "model.safetensors"
     files.save_model(model, path)
     loaded = files.load_model(path)
-    assert steps.last_steps_of(loaded) == 2
+    assert steps.precision_of(loaded).count == 2
     assert bits_seen(pack, loaded, conditioning) == [4, 4, 8, 8]
     from safetensors import safe_open
 

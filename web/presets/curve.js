@@ -9,6 +9,8 @@ import { text } from "../shared/texts.js";
 
 const NODES = new Set(["QSchedSampler", "QSchedLoadPreset", "QSchedCoefficients", "QSchedApply", "QSchedSamplerSelect"]);
 const HEIGHT = 84, LEFT = 34, RIGHT = 40, FOOT = 14;
+const STRIP = 16; // more height where a preset has a plan of precision
+const SHADE = { 4: 0.12, 8: 0.4, 16: 0.75 }; // of a step, by the bits of its activations
 
 const panels = new WeakMap();
 
@@ -57,9 +59,13 @@ function show(node, curve) {
   panel.canvas.dataset.steps = curve?.c_x.length ?? 0;
   if (!curve) return panel.show("", 0);
   const count = curve.c_x.length;
-  panel.show(text(count === 1 ? "curve.one" : "curve.many", { count }), HEIGHT, (context, width, height, theme) =>
-    drawCurve(context, width, height, theme, curve),
-  );
+  const steps = precisionOf(curve);
+  panel.canvas.dataset.precision = steps.join(" ");
+  const strip = steps.length ? STRIP : 0;
+  panel.show(text(count === 1 ? "curve.one" : "curve.many", { count }), HEIGHT + strip, (context, width, height, theme) => {
+    drawCurve(context, width, height - strip, theme, curve);
+    if (strip) drawPrecision(context, width, height, theme, curve, steps);
+  });
 }
 
 function drawCurve(context, width, height, theme, { c_x, c_eps, sigmas }) {
@@ -88,6 +94,26 @@ function drawCurve(context, width, height, theme, { c_x, c_eps, sigmas }) {
   context.textAlign = "right";
   const last = sigmas[c_x.length - 1];
   if (c_x.length > 1 && Number.isFinite(last)) context.fillText(`σ ${Number(last.toPrecision(3))}`, width - RIGHT + 4, bottom);
+}
+
+// What each step's precision is called: the model's number where there are several, and the bits of its activations.
+function precisionOf({ bits, models }) {
+  return bits.map((count, i) => `${models.length ? models[i] + 1 : ""}${count > 4 ? `a${count}` : ""}`);
+}
+
+// A strip below the curves, a part for each step.
+function drawPrecision(context, width, height, theme, { bits, models }, steps) {
+  const part = (width - LEFT - RIGHT) / steps.length, top = height - STRIP + 2;
+  context.textAlign = "center";
+  steps.forEach((name, i) => {
+    const left = LEFT + part * i;
+    context.globalAlpha = SHADE[bits[i]];
+    context.fillStyle = models[i] % 2 ? theme.gain : theme.loss;
+    context.fillRect(left, top, Math.max(1, part - 1), STRIP - 4);
+    context.globalAlpha = 1;
+    context.fillStyle = theme.faint;
+    if (name && part > 18) context.fillText(name, left + part / 2, top + STRIP / 2 - 2);
+  });
 }
 
 // Names at the ends of the lines, apart from each other.

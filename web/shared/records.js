@@ -83,7 +83,19 @@ function readRadius(told) {
  */
 export function readCurve(told) {
   const curve = readBest(told, null);
-  return curve && { c_x: curve.c_x, c_eps: curve.c_eps, sigmas: list(told.sigmas).slice(0, 1001).map(number) };
+  if (!curve) return curve;
+  const steps = curve.c_x.length;
+  const whole = (values, fits) => {
+    const numbers = list(values).slice(0, 1001).map(number);
+    return numbers.length === steps && numbers.every(fits) ? numbers : [];
+  };
+  return {
+    c_x: curve.c_x,
+    c_eps: curve.c_eps,
+    sigmas: list(told.sigmas).slice(0, 1001).map(number),
+    bits: whole(told.bits, (value) => [4, 8, 16].includes(value)),
+    models: whole(told.models, (value) => Number.isInteger(value) && value >= 0 && value < 8),
+  };
 }
 
 /**
