@@ -405,7 +405,8 @@ def test_the_page_gets_the_stock_sampler_s_pictures_beside_the_candidate_s(run, 
     assert pairs[1]["before"] == pairs[0]["before"] != pairs[1]["after"]
     start, _, data = pairs[1]["after"].partition(",")
     assert start == "data:image/jpeg;base64"
-    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (128, 128)
+    size = Image.open(io.BytesIO(base64.b64decode(data))).size
+    assert size == (64, 64), "one picture: of two the divider in the middle would lie on the seam"
 
 
 def test_the_result_goes_to_the_page_as_rows_of_the_same_prompts(run, pack, monkeypatch):
