@@ -25,6 +25,7 @@ from . import (
     presets,
     prompts,
     quantize_model,
+    quantize_vae,
     sampler,
     sensitivity,
     text_encoder,
@@ -49,6 +50,7 @@ class QSchedExtension(ComfyExtension):
         files = (
             quantize_model,
             text_encoder,
+            quantize_vae,
             observe_layers,
             sensitivity,
             precision_schedule,

@@ -146,6 +146,15 @@ def quantize_text_encoder() -> Picture:
     return Picture(graph, (("7",),), sizes={"7": (380, 0)})
 
 
+def quantize_vae() -> Picture:
+    graph = _demo() | {
+        "7": ("QSchedQuantizeVAE", {"vae": ["1", 2], "format": "w8a16", "image": ["9", 0]}),
+        "8": ("PreviewAny", {"source": ["7", 1]}),
+        "9": ("EmptyImage", {"width": 64, "height": 64, "batch_size": 1, "color": 0x336699}),
+    }
+    return Picture(graph, (("7",),), sizes={"7": (380, 0)})
+
+
 def sensitivity() -> Picture:
     scenes = ("a small green cross above a large yellow ring on a gray background", SCENE)
     texts = {str(30 + i): ("CLIPTextEncode", {"clip": ["1", 1], "text": text}) for i, text in enumerate(scenes)}
@@ -253,6 +262,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "QSchedPrompts": prompts,
     "QSchedQuantizeModel": quantize_model,
     "QSchedQuantizeTextEncoder": quantize_text_encoder,
+    "QSchedQuantizeVAE": quantize_vae,
     "QSchedSampler": sampler,
     "QSchedSamplerSelect": sampler_select,
     "QSchedSamplerTCD": sampler_tcd,

@@ -54,7 +54,16 @@ def text_job_for(patcher, format: str, group_size: int | None = None, **more) ->
     Raises:
         QuantizationError: unknown names.
     """
-    ours = TorchBackend(TWINS, torch.float32)
+    return own_job_for(patcher, format, group_size, torch.float32, **more)
+
+
+def own_job_for(patcher, format: str, group_size: int | None = None, dtype: torch.dtype = torch.float32, **more) -> Job:
+    """What is asked for of our own packing, for a patcher of any kind; ``dtype`` is what its layers compute in.
+
+    Raises:
+        QuantizationError: unknown names.
+    """
+    ours = TorchBackend(TWINS, dtype)
     return Job.of(format, group_size, backend=ours.name, device=patcher.load_device, backends={ours.name: ours}, **more)
 
 

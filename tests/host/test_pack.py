@@ -30,6 +30,7 @@ NODES = (
     "QSchedPrompts",
     "QSchedQuantizeModel",
     "QSchedQuantizeTextEncoder",
+    "QSchedQuantizeVAE",
     "QSchedSampler",
     "QSchedSamplerSelect",
     "QSchedSamplerTCD",
