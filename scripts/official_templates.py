@@ -16,8 +16,13 @@ from typing import Any
 from .layout import ROOT
 from .workflows.families import FAMILIES
 from .workflows.family import family_template
+from .workflows.restoration import OFFICIAL, restoration
 
 GOLDEN = ROOT / "tests" / "golden" / "official_templates.json"
+CHECKED = {family.official: family_template(family) for family in FAMILIES if family.official}
+CHECKED[OFFICIAL] = restoration()
+"""Our template by the name of ComfyUI's own."""
+
 LONGEST = 100
 """Characters of a value that is kept: a list of sigmas is shorter, a prompt is longer."""
 
@@ -50,13 +55,11 @@ def main() -> int:
     folder = parser.parse_args().folder
     (about,) = folder.glob("*.dist-info")
     found = {}
-    for family in FAMILIES:
-        if not family.official:
-            continue
-        (path,) = folder.rglob(f"{family.official}.json")
-        ours = {node.kind for node in family_template(family).nodes} | {"KSampler"}
+    for official, ours in CHECKED.items():
+        (path,) = folder.rglob(f"{official}.json")
+        kinds = {node.kind for node in ours.nodes} | {"KSampler"}
         known = facts(json.loads(path.read_text("utf-8")))
-        found[family.official] = {**known, "nodes": {k: v for k, v in known["nodes"].items() if k in ours}}
+        found[official] = {**known, "nodes": {kind: one for kind, one in known["nodes"].items() if kind in kinds}}
     result = {"package": about.name.removesuffix(".dist-info"), "templates": found}
     GOLDEN.write_text(json.dumps(result, ensure_ascii=False, indent=1, sort_keys=True) + "\n", "utf-8")
     return 0

@@ -28,7 +28,7 @@ STAYS_ENGLISH = {
     "a name in records and workflows, or what a node's menu offers": {
         "CLIPScore (loaded encoders)", "spaCy", "split at commas and prepositions", "weights MB", "both ends",
         "first step", "nothing found", "as plugged in", "use as is", "cancelled calibration", "TO DO", "kB", "ROCm",
-        "CUDA",
+        "CUDA", "nearness to the reference",
     },
     "rows of pictures, which web/shared/texts.js names": {"full precision", "quantised + Q-Sched", "+ Q-Sched"},
     "a kernel's own words": {

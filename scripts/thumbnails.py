@@ -29,8 +29,8 @@ from benchmarks.recovery import HARD
 from . import server
 from .host import host_at, local_host
 from .layout import ROOT
-from .workflows.families import FAMILIES, Family
-from .workflows.notes import Sizes, form_of, sizes_of
+from .workflows.families import FAMILIES
+from .workflows.notes import Sizes, form_of, restoration_sizes, sizes_of
 
 WORKFLOWS = ROOT / "example_workflows"
 RECOVERY = ROOT / "benchmarks" / "results" / "recovery.json"
@@ -111,35 +111,37 @@ def _in_fp8(toy: toys.Toy) -> toys.Toy:
     return replace(toy, network=network)
 
 
-def of_families() -> Iterator[tuple[str, Image.Image]]:
+def of_counts() -> Iterator[tuple[str, Image.Image]]:
     found = json.loads(BYTES.read_text("utf-8"))
     for family in FAMILIES:
         sizes = sizes_of(family, found)
+        sampler = "TCD" if family.sampler == "QSchedSamplerTCD" else family.sampler
+        lines = (f"{family.steps} steps, {sampler}", f"{family.scheduler}, cfg {family.cfg:g}")
         foot = "model + text encoder + VAE" if sizes else "files and settings of ComfyUI's own template"
-        sheet = card(family.title, [("", [_bars(family, sizes)])], foot)
-        yield family.number, sheet
+        yield family.number, card(family.title, [("", [_bars(form_of(family), sizes, lines)])], foot)
+    bars = _bars("int8", restoration_sizes(found), ("1 step, euler", "4 times larger"))
+    yield "19", card("SeedVR2 restoration", [("", [bars])], "model + VAE")
 
 
-def _bars(family: Family, sizes: tuple[Sizes, Sizes] | None) -> Image.Image:
+def _bars(form: str, sizes: tuple[Sizes, Sizes] | None, lines: tuple[str, str]) -> Image.Image:
     """What the files weigh and what is left of it, one bar below the other, and how the model is sampled."""
     wide, high, left = SIDE - 2 * PAD, SIDE - FOOT - PAD - LABEL - 4, 20
     sheet = Image.new("RGB", (wide, high), PAPER)
     draw = ImageDraw.Draw(sheet)
-    sampler = "TCD" if family.sampler == "QSchedSamplerTCD" else family.sampler
-    lines = [f"{family.steps} steps, {sampler}", f"{family.scheduler}, cfg {family.cfg:g}"]
     for number, line in enumerate(lines):
         draw.text((left, 270 + 34 * number), line, FAINT, ImageFont.load_default(26))
     if sizes is None:
-        draw.text((left, 130), f"{form_of(family)}  >  W4A8", ACCENT, ImageFont.load_default(52))
+        draw.text((left, 130), f"{form}  >  W4A8", ACCENT, ImageFont.load_default(52))
         return sheet
     scale = (wide - 2 * left) / sizes[0].total
-    for number, (name, form) in enumerate(zip((form_of(family), "W4A8"), sizes, strict=True)):
+    for number, (name, size) in enumerate(zip((form, "W4A8"), sizes, strict=True)):
         top, at = 70 + 96 * number, float(left)
-        draw.text((left, top - 4), f"{name}  {form.total:.1f} GB", INK, ImageFont.load_default(30))
-        parts = [*zip(form.models, PART_COLOURS[:1] * len(form.models), strict=True)]
-        for size, colour in [*parts, (form.encoder, PART_COLOURS[1]), (form.vae, PART_COLOURS[2])]:
-            draw.rectangle((at, top + 36, max(at + 1, at + size * scale - 2), top + 70), fill=colour)
-            at += size * scale
+        draw.text((left, top - 4), f"{name}  {size.total:.1f} GB", INK, ImageFont.load_default(30))
+        parts = [*((model, PART_COLOURS[0]) for model in size.models), (size.encoder, PART_COLOURS[1])]
+        for part, colour in [*parts, (size.vae, PART_COLOURS[2])]:
+            if part:
+                draw.rectangle((at, top + 36, max(at + 1, at + part * scale - 2), top + 70), fill=colour)
+                at += part * scale
     return sheet
 
 
@@ -198,10 +200,10 @@ def _main() -> int:
     parser = argparse.ArgumentParser(prog="scripts.thumbnails", description=__doc__.splitlines()[0])
     parser.add_argument("--host", type=Path, help="the ComfyUI folder; default: the one at hand")
     parser.add_argument(
-        "numbers", nargs="*", default=["toys", "families", *RUN], help="of those that are run, or: toys families"
+        "numbers", nargs="*", default=["toys", "counts", *RUN], help="of those that are run, or: toys counts"
     )
     arguments = parser.parse_args()
-    for name, make in (("toys", of_toys), ("families", of_families)):
+    for name, make in (("toys", of_toys), ("counts", of_counts)):
         for number, picture in make() if name in arguments.numbers else ():
             print(save(number, picture).relative_to(ROOT), flush=True)
     if not set(RUN) & set(arguments.numbers):

@@ -10,12 +10,15 @@ from ..host.folders import metric_folders, metric_roots
 DEMO = "demo"
 """The demo's own nets."""
 
+NEAR = "nearness to the reference"
+"""No net at all: the picture that is right is known, as in restoration."""
+
 
 def metric_names() -> list[str]:
     """Ready pairs, from the files in ``models/qsched_metrics``: the paper's for SD1.5 (CLIPScore + CLIP-IQA) of every
-    open_clip model, by its folder's name; its pair for SDXL and FLUX (AQ-Map + HPSv2.1) where both are there; and the
-    demo's own nets."""
-    return [*metric_folders(), *paper_sdxl(), DEMO]
+    open_clip model, by its folder's name; its pair for SDXL and FLUX (AQ-Map + HPSv2.1) where both are there; the
+    demo's own nets; and the distance to the reference's pictures."""
+    return [*metric_folders(), *paper_sdxl(), DEMO, NEAR]
 
 
 def paper_sdxl() -> dict[str, tuple[str, str]]:

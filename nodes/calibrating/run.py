@@ -24,7 +24,7 @@ from ..sampling.step_precision import precision_on
 from .generator import HostGenerator
 from .outcome import FinishedStudy, Outcome
 from .run_progress import RunProgress
-from .scorer import Scorer
+from .scorer import NearScorer, Scorer
 from .warm_start import warm_starts
 
 NODE_ID = "QSchedCalibrate"
@@ -40,12 +40,17 @@ class Run:
         CalibrationError: prompts or settings that make no study.
     """
 
-    def __init__(self, unique_id: str | None, prompts, settings: Settings, scorer: Scorer, reference: bool):
+    def __init__(
+        self, unique_id: str | None, prompts, settings: Settings, scorer: Scorer | NearScorer, reference: bool
+    ):
         self.unique_id, self.prompts, self.scorer = unique_id, prompts, scorer
         self.settings = settings.resolved(reference)
         self.verdict_prompts = getattr(prompts, "verdict", ())
         self.parts = split(len(prompts.texts), settings, self.verdict_prompts)
-        if not getattr(prompts, "has_texts", True):
+        if scorer.needs_reference and not reference:
+            fix = "plug the model before quantising into reference, or choose another metric"
+            raise CalibrationError("this metric compares with a reference, and there is none.", fix)
+        if scorer.reads_prompts and not getattr(prompts, "has_texts", True):
             raise CalibrationError(
                 "a text-image score needs the prompts' texts.", "plug them in beside the conditionings"
             )

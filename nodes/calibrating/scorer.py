@@ -22,7 +22,7 @@ from ...calibration.prompt_syntax import plain_text
 from ...qsched_core import CalibrationError, DependencyError, QSchedError
 from ..host.folders import metric_folders, metric_roots, shown_folder
 from ..host.memory import Batches
-from .metric_menu import DEMO, metric_entries, paper_sdxl
+from .metric_menu import DEMO, NEAR, metric_entries, paper_sdxl
 
 if TYPE_CHECKING:  # with the verdict: not at ComfyUI's start
     from ...calibration.reference_pictures import ReferencePictures
@@ -38,6 +38,9 @@ class Scorer:
     ``scorer`` has ``score(pictures, prompts) -> {"tc", "iq"}`` and ``judge`` one that gives any names; it may also have
     ``score_set(pictures)``, of all pictures of a row at once.
     """
+
+    reads_prompts = True
+    needs_reference = False
 
     def __init__(self, name: str, scorer: nn.Module, judge: nn.Module | None = None, note: str = ""):
         self.name, self.note = name, note
@@ -93,6 +96,35 @@ class Scorer:
         return over_frames(all_frames, pictures)
 
 
+class NearScorer:
+    """A full-reference score: how near pictures are to those that the reference makes of the same inputs. For models
+    that have one right answer: upscaling and restoration. ``DISTANCE`` with the sign turned stands for TC and for IQ.
+    """
+
+    name, note = NEAR, ""
+    reads_prompts = False
+    needs_reference = True
+
+    def bind(self, prompts: Sequence[str], reference: ReferencePictures) -> tuple[Callable, Callable]:
+        """(score, judge) as ``Scorer.bind`` gives them."""
+
+        def score(pictures: torch.Tensor, indices: Sequence[int]) -> dict:
+            near = -reference.distance(pictures, indices)
+            return {"tc": near, "iq": near}
+
+        def judge(pictures: torch.Tensor, indices: Sequence[int]) -> dict:
+            statistics = _numbers(over_frames(pixel_statistics, pictures))
+            return {**statistics, DISTANCE: reference.distance(pictures, indices)}
+
+        return score, judge
+
+    def reading(self, prompts: Sequence[str]) -> list[str]:
+        return []
+
+    def release(self) -> None:
+        """There is nothing to give back."""
+
+
 class Watched(nn.Module):
     """Metrics that are shown beside those that are optimised."""
 
@@ -127,7 +159,7 @@ def second_pair(name: str) -> SecondPair | None:
     return None
 
 
-def load_scorer(name: str) -> Scorer:
+def load_scorer(name: str) -> Scorer | NearScorer:
     """The scorer of a name in ``metric_names()``, watched by a second pair where its weights are there.
 
     The demo has a judge of its own, and the pair for SDXL and FLUX is two models already: *JAQ Metric* adds to it.
@@ -136,6 +168,8 @@ def load_scorer(name: str) -> Scorer:
         DependencyError: an optional package is missing.
         CalibrationError: a model's files are missing.
     """
+    if name == NEAR:
+        return NearScorer()
     if name == DEMO:
         return Scorer(name, *_demo())
     if name in (ready := paper_sdxl()):

@@ -58,11 +58,11 @@ class Family:
         return tuple(file for file in (self.model, self.lora, *(self.low or ()), self.encoder, self.vae) if file)
 
 
-def _split(repository: str) -> dict[str, str]:
+def split_pages(repository: str) -> dict[str, str]:
     return {folder: f"{repository}:split_files/{folder}/" for folder in _FOLDERS}
 
 
-def _plain(repository: str) -> dict[str, str]:
+def plain_pages(repository: str) -> dict[str, str]:
     return {folder: f"{repository}:{folder}/" for folder in _FOLDERS}
 
 
@@ -71,13 +71,13 @@ def _file(pages: dict[str, str], folder: str, name: str) -> File:
 
 
 _FOLDERS = ("diffusion_models", "text_encoders", "vae", "loras")
-_Z_IMAGE = _split("Comfy-Org/z_image_turbo")
-_KREA = _plain("Comfy-Org/Krea-2")
-_QWEN = _split("Comfy-Org/Qwen-Image_ComfyUI")
-_QWEN_21 = _plain("Comfy-Org/Qwen-Image-2.1")
-_KLEIN = _split("Comfy-Org/flux2-klein")
-_FLUX_3 = _plain("black-forest-labs/flux-3-image-klein-comfy")
-_WAN = _split("Comfy-Org/Wan_2.2_ComfyUI_Repackaged")
+_Z_IMAGE = split_pages("Comfy-Org/z_image_turbo")
+_KREA = plain_pages("Comfy-Org/Krea-2")
+_QWEN = split_pages("Comfy-Org/Qwen-Image_ComfyUI")
+_QWEN_21 = plain_pages("Comfy-Org/Qwen-Image-2.1")
+_KLEIN = split_pages("Comfy-Org/flux2-klein")
+_FLUX_3 = plain_pages("black-forest-labs/flux-3-image-klein-comfy")
+_WAN = split_pages("Comfy-Org/Wan_2.2_ComfyUI_Repackaged")
 _SD15 = File("v1-5-pruned-emaonly-fp16.safetensors", "checkpoints", "Comfy-Org/stable-diffusion-v1-5-archive:")
 _SD15_COUNTED = ("SD1.5", "SD1.5: CLIP-L", "SD1.5, SDXL")
 _WATERMARK = "text, watermark"
@@ -154,7 +154,7 @@ FAMILIES = (
         "image_flux2_klein_text_to_image",
         encoder=_file(_KLEIN, "text_encoders", "qwen_3_4b"),
         encoder_type="flux2",
-        vae=_file(_split("Comfy-Org/flux2-dev"), "vae", "flux2-vae"),
+        vae=_file(split_pages("Comfy-Org/flux2-dev"), "vae", "flux2-vae"),
         latent="EmptyFlux2LatentImage",
         counted=("FLUX.2-klein 4B", "Z-Image, FLUX.2-klein: Qwen3 4B", "FLUX.2-klein"),
     ),
@@ -180,7 +180,9 @@ FAMILIES = (
         "euler",
         "simple",
         "video_wan2_2_14B_t2v",
-        encoder=_file(_split("Comfy-Org/Wan_2.1_ComfyUI_repackaged"), "text_encoders", "umt5_xxl_fp8_e4m3fn_scaled"),
+        encoder=_file(
+            split_pages("Comfy-Org/Wan_2.1_ComfyUI_repackaged"), "text_encoders", "umt5_xxl_fp8_e4m3fn_scaled"
+        ),
         encoder_type="wan",
         vae=_file(_WAN, "vae", "wan_2.1_vae"),
         lora=_file(_WAN, "loras", "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise"),

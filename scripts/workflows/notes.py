@@ -10,7 +10,8 @@ from typing import Any
 
 from ..evidence_page import CARDS, LEFT_FOR_THE_REST, RESULTS, gigabytes
 from .families import FAMILIES, Family
-from .graph import NOTES
+from .graph import NOTES, File
+from .restoration import MODEL, VAE
 
 PARTS = NOTES / "parts.json"
 ALL, ONE_BY_ONE, IN_PART = "●", "◐", "○"
@@ -56,36 +57,44 @@ def form_of(family: Family) -> str:
     return "int8" if "int8" in family.model.name else "fp8"
 
 
+def restoration_sizes(found: dict[str, Any]) -> tuple[Sizes, Sizes]:
+    """Of the upscaler, which reads no text: (as its files have it, as W4A8 with the VAE as it is)."""
+    model, vae = found["SeedVR2 3B"], found["VAEs"]["SeedVR2"]["GB at FP16"]
+    shares = (0.5, model["w4a8 compact"])  # of FP16: its file is int8
+    plain, packed = (Sizes((gigabytes(model["parameters"], share),), 0.0, vae) for share in shares)
+    return plain, packed
+
+
 def parts() -> dict[str, list[str]]:
     """Tables of files, sizes and cards, by the names that the notes have for them."""
     found = json.loads((RESULTS / "model_bytes.json").read_text("utf-8"))
-    tables = {}
+    tables = {"files_19": _files((MODEL, VAE)), "cards_19": _cards("int8", *restoration_sizes(found))}
     for family in FAMILIES:
-        tables[f"files_{family.number}"] = _files(family)
+        tables[f"files_{family.number}"] = _files(family.files)
         if (sizes := sizes_of(family, found)) is not None:
-            tables[f"cards_{family.number}"] = _cards(family, *sizes)
-    return tables
+            tables[f"cards_{family.number}"] = _cards(form_of(family), *sizes)
+    return dict(sorted(tables.items()))
 
 
-def _files(family: Family) -> list[str]:
-    return ["| `models/` | |", "|---|---|", *(f"| {f.folder} | [{f.name}]({f.url}) |" for f in family.files)]
+def _files(files: tuple[File, ...]) -> list[str]:
+    return ["| `models/` | |", "|---|---|", *(f"| {f.folder} | [{f.name}]({f.url}) |" for f in files)]
 
 
-def _cards(family: Family, plain: Sizes, packed: Sizes) -> list[str]:
+def _cards(name: str, plain: Sizes, packed: Sizes) -> list[str]:
     """Model + text encoder + VAE, and what each card does with them."""
     heads = " | ".join(f"{card} GB" for card in CARDS)
     return [
         f"| GB | | {heads} |",
         "|---|---|" + "---|" * len(CARDS),
         *(
-            f"| {name} | {_sum(form)} | " + " | ".join(form.on(card) for card in CARDS) + " |"
-            for name, form in ((form_of(family), plain), ("W4A8", packed))
+            f"| {form} | {_sum(sizes)} | " + " | ".join(sizes.on(card) for card in CARDS) + " |"
+            for form, sizes in ((name, plain), ("W4A8", packed))
         ),
     ]
 
 
 def _sum(sizes: Sizes) -> str:
-    several = [*sizes.models, sizes.encoder, sizes.vae]
+    several = [size for size in (*sizes.models, sizes.encoder, sizes.vae) if size]
     return f"{' + '.join(f'{size:.1f}' for size in several)} = {sizes.total:.1f}"
 
 

@@ -1,4 +1,4 @@
-"""The table of families against ComfyUI's own templates: the same files, nodes, inputs and settings."""
+"""Our templates against ComfyUI's own of the same models: the same files, nodes, inputs and settings."""
 
 from __future__ import annotations
 
@@ -6,35 +6,42 @@ import json
 
 import pytest
 
-from scripts.official_templates import GOLDEN, facts
+from scripts.official_templates import CHECKED, GOLDEN, facts
 from scripts.workflows import notes
 from scripts.workflows.families import FAMILIES
-from scripts.workflows.family import family_template
 
 OFFICIAL = json.loads(GOLDEN.read_text("utf-8"))["templates"]
-FREE = {"text", "prompt", "negative_prompt", "seed", "noise_seed", "filename_prefix", "strength", "if_preset_differs"}
+FREE = {
+    "text",
+    "image",
+    "prompt",
+    "negative_prompt",
+    "seed",
+    "noise_seed",
+    "filename_prefix",
+    "strength",
+    "if_preset_differs",
+}
 """What a user changes first, and what is ours."""
 
 SAME_AS = {"QSchedSampler": "KSampler"}
 OF_OURS = {"BasicScheduler", "SaveImage"}
 """Our templates read a sampler's sigmas from a node; some of ComfyUI's save with another."""
 
-per_family = pytest.mark.parametrize(
-    "family", [family for family in FAMILIES if family.official], ids=lambda family: family.name
-)
+per_template = pytest.mark.parametrize("official", CHECKED, ids=lambda official: CHECKED[official].name)
 
 
-@per_family
-def test_every_file_is_one_of_the_official_template(family):
-    files = OFFICIAL[family.official]["files"]
-    assert {file.name: file.url for file in family.files}.items() <= files.items()
+@per_template
+def test_every_file_is_one_of_the_official_template(official):
+    files = {file.name: file.url for node in CHECKED[official].nodes for file in node.files}
+    assert files.items() <= OFFICIAL[official]["files"].items()
 
 
-@per_family
-def test_nodes_inputs_and_settings_are_those_of_the_official_template(family):
-    known = OFFICIAL[family.official]["nodes"]
+@per_template
+def test_nodes_inputs_and_settings_are_those_of_the_official_template(official):
+    known = OFFICIAL[official]["nodes"]
     compared = 0
-    for node in family_template(family).nodes:
+    for node in CHECKED[official].nodes:
         kind = SAME_AS.get(node.kind, node.kind)
         if kind.startswith("QSched") or kind in OF_OURS:
             continue

@@ -12,6 +12,10 @@ from scripts.workflows.build import FILL
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "example_workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+ALIKE = {"10", "11", "13", "14", "16", "17", "18"}
+"""Numbers of templates that one builder makes of the same nodes as 09, 12 and 15."""
+
+LAID_OUT = [name for name in NAMES if name[:2] not in ALIKE]
 BLUEPRINT = "Q-Sched quick start"
 SEARCHES = json.loads((Path(__file__).resolve().parents[1] / "golden" / "searches.json").read_text("utf-8"))
 
@@ -79,7 +83,7 @@ def test_every_template_is_shown_with_its_picture_and_the_first_one_runs(open_pa
 def test_every_template_is_whole_before_a_run_and_with_all_that_a_run_shows(open_page, tmp_path, nodes_2):
     """Regression: after a run JAQ Calibrate hung 300 pixels out of its group."""
     page = open_page(nodes_2=nodes_2)
-    for name in NAMES:
+    for name in LAID_OUT:
         page.evaluate(LOAD, name)
         common.check_frames(page, name)
         page.evaluate(FILL)
