@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import ExitStack
+from math import prod
 from unittest.mock import patch
 
 import torch
@@ -31,6 +32,7 @@ from qsched_core.quant import (
     rotation,
     tokens,
 )
+from qsched_core.quant.layers import multiplies_integers
 from qsched_core.quant.packing import grouping, in_steps, row_bytes
 
 from .record import record
@@ -90,11 +92,11 @@ class Count(TorchDispatchMode):
         self.traffic += _bytes(packed) + _bytes(out)
         return out
 
-    def rounded_at_once(self, x: Tensor, bits: int, least: float) -> Tensor:
+    def rounded_at_once(self, x: Tensor, bits: int, least: float, in_place: bool = False) -> Tensor:
         """Stands in for ``fused.rounded``."""
         self.kernels["triton"] += 1
         self.traffic += 2 * _bytes(x)
-        return torch.empty_like(x)
+        return x if in_place else torch.empty_like(x)
 
 
 def _bytes(tensor: Tensor) -> int:
@@ -116,6 +118,20 @@ def cost(module: nn.Module, x: Tensor, with_triton: bool = False) -> dict[str, f
         "traffic_mb": round(count.traffic / 1e6, 1),
         "synchronisations": count.synchronisations,
     }
+
+
+def least_cost(packed: nn.Module, x: Tensor, out_bytes: int) -> tuple[int, int]:
+    """(traffic, temporaries) in bytes below which no chain of torch's operations can be that unpacks a weight: none of
+    them takes codes out of their bytes and scales them. So codes lie in memory between two, a byte each, and the
+    weight, two bytes, between the last of them and the product. Tokens that are rounded are rotated, their largest
+    found, rounded and multiplied, each in one operation; scales are read for nothing. What remains beside a weight are
+    the rotated tokens."""
+    weights = prod(packed.shape)
+    codes = 2 * weights if packed.format.storage_bits < 8 else 0
+    is_linear = isinstance(packed, QuantizedLinear)
+    reads_of_input = 1 if not is_linear else 6 if packed.format.activation_bits < 16 else 3
+    traffic = _bytes(packed.weight) + codes + 4 * weights + reads_of_input * _bytes(x) + out_bytes
+    return traffic, 2 * weights + (_bytes(x) if is_linear else 0)
 
 
 def linear(outputs: int, inputs: int, form: Format) -> QuantizedLinear:
@@ -152,12 +168,17 @@ def rows() -> list[dict]:
         x = torch.empty(size, dtype=torch.float16, device=META)
         plain = cost(Float(shape), x)
         for form, with_triton in [(form, False) for form in FORMS] + [(form, True) for form in FORMS if in_steps(form)]:
-            row = cost(make(shape[0], shape[1], form), x, with_triton)
+            layer = make(shape[0], shape[1], form)
+            row = cost(layer, x, with_triton)
+            out_bytes = 2 * shape[0] * (size[1] if make is linear else size[2] * size[3])
             if make is linear and form.activation_bits < 16:
                 # Rotated, their largest found, rounded, multiplied: each in one operation, and the weight for nothing.
-                out = 2 * shape[0] * size[1]
-                row["tokens_alone_ratio"] = round((6 * _bytes(x) + out) / 1e6 / plain["traffic_mb"], 2)
-            unpacked = 2 * torch.Size(shape).numel() / 1e6
+                row["tokens_alone_ratio"] = round((6 * _bytes(x) + out_bytes) / 1e6 / plain["traffic_mb"], 2)
+            if not with_triton and not (make is linear and multiplies_integers(form, torch.device("cuda"))):
+                traffic, temporaries = least_cost(layer, x, out_bytes)
+                row["least_ratio"] = round(traffic / 1e6 / plain["traffic_mb"], 2)
+                row["least_peak_mb"] = round(temporaries / 1e6, 1)
+            unpacked = 2 * prod(shape) / 1e6
             found.append(
                 {
                     "layer": name,

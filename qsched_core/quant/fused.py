@@ -44,12 +44,12 @@ def decode(packed: Tensor, columns: int, form: Format, dtype: torch.dtype, gain:
     return _else_plain(UNPACKS, packed.device, lambda: _decoded(packed, columns, form, dtype, gain))
 
 
-def rounded(x: Tensor, bits: int, least: float) -> Tensor | None:
+def rounded(x: Tensor, bits: int, least: float, in_place: bool = False) -> Tensor | None:
     """Tokens (..., K) as ``tokens.rounded_tokens`` gives them, scales not below ``least``; None where there is no
     kernel for them."""
     if x.dtype not in DTYPES or not 0 < x.shape[-1] <= MOST_COLUMNS or not x.numel():
         return None
-    return _else_plain(ROUNDS, x.device, lambda: _rounded(x, bits, least))
+    return _else_plain(ROUNDS, x.device, lambda: _rounded(x, bits, least, in_place))
 
 
 def _else_plain(what: str, device: torch.device, call: Callable[[], Tensor]) -> Tensor | None:
@@ -75,11 +75,11 @@ def _decoded(packed: Tensor, columns: int, form: Format, dtype: torch.dtype, gai
     return out
 
 
-def _rounded(x: Tensor, bits: int, least: float) -> Tensor:
+def _rounded(x: Tensor, bits: int, least: float, in_place: bool = False) -> Tensor:
     from . import triton_kernels
 
     x = x.contiguous()
-    out = torch.empty_like(x)
+    out = x if in_place else torch.empty_like(x)  # a program has read its token before it writes it
     with torch.cuda.device_of(x):
         triton_kernels.round_tokens(x, out, 2 ** (bits - 1) - 1, least)
     return out

@@ -219,7 +219,12 @@ class QuantizedLinear(QuantizedLayer):
 
     def _float_product(self, x: Tensor, weight: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x)
-        return F.linear(rounded_tokens(x, step_bits(self.activation_bits)), weight, bias)
+        return F.linear(rounded_tokens(x, step_bits(self.activation_bits), self._transforms), weight, bias)
+
+    @property
+    def _transforms(self) -> bool:
+        """Whether transformed inputs are a tensor of our own, which nobody else reads."""
+        return bool(self.rotation) or self.input_scale is not None
 
     def keep_first_token(self, token: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         """From now on inputs (B, T, K) whose first token is ``token`` (K,) get the float layer's output there.

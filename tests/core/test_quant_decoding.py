@@ -144,16 +144,44 @@ def test_a_token_of_zeros_is_multiplied_as_integers_to_the_bias(monkeypatch):
     assert torch.equal(twin(torch.zeros(3, 128))[1], twin.bias)
 
 
-def test_a_call_takes_no_more_kernels_than_it_must(monkeypatch):
-    """On a GPU each is a launch: it was 30 a Linear and 18 a convolution."""
+@pytest.fixture
+def counted(monkeypatch):
+    """The benchmark's way to count calls on the meta device."""
     for module, kept in ((decoding, "_constants"), (layers.tokens, "_middles"), (layers.rotation, "_matrices")):
         monkeypatch.setattr(module, kept, dict(getattr(module, kept)))
     monkeypatch.setattr(products, "_is_right", products._is_right)
     call_cost.as_on_a_card()
+
+
+def test_a_call_takes_no_more_kernels_than_it_must(counted):
+    """On a GPU each is a launch: it was 30 a Linear and 18 a convolution."""
     x, picture = (torch.empty(size, dtype=torch.float16, device="meta") for size in ((1, 64, 1280), (1, 320, 32, 32)))
     for form in call_cost.FORMS:
         assert call_cost.cost(call_cost.linear(640, 1280, form), x)["kernels"] <= 10, form
         assert call_cost.cost(call_cost.convolution(320, 320, form), picture)["kernels"] <= 6, form
+
+
+def test_beside_the_weight_lie_only_the_rotated_tokens(counted):
+    """Regression: rounded tokens lay beside the rotated ones, 27 MB of FLUX's widest layer."""
+    x = torch.empty(1, 2048, 1280, dtype=torch.float16, device="meta")
+    for name in ("w4a8", "w4a4", "w4a16"):
+        linear = call_cost.linear(2048, 1280, FORMATS[name])
+        _, least = call_cost.least_cost(linear, x, 0)
+        assert call_cost.cost(linear, x)["peak_mb"] == pytest.approx(least / 1e6, abs=0.1), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("size", [64, 0], ids=["rotated", "not rotated"])
+def test_tokens_are_rounded_in_place_only_where_they_are_our_own(dtype, size, monkeypatch):
+    x = random(2, 9, 128).to(dtype)
+    given = x.clone()
+    twin = QuantizedLinear.from_float(0.1 * random(48, 128), None, FORMATS["w4a8"])
+    twin.rotation = size
+    out = twin(x)
+    assert torch.equal(x, given)
+    monkeypatch.setattr(layers, "rounded_tokens", lambda x, bits, in_place: rounded_tokens(x, bits))
+    assert torch.equal(twin(x), out)
+    assert torch.equal(rounded_tokens(x.clone(), 8, in_place=True), rounded_tokens(x, 8))
 
 
 # --- the integer product in parts

@@ -45,6 +45,7 @@ for bits in (4, 8):
     between = ((x.double() / scale).frac().abs() - 0.5).abs() < 1e-4
     off = (rounded_tokens(x, bits).double() - codes * scale).abs()
     assert (between | (off <= 2**-11 * (codes * scale).abs() + 3e-8)).all()
+    assert torch.equal(rounded_tokens(x.clone(), bits, in_place=True), rounded_tokens(x, bits))
 assert not trial.failures()
 """
 
