@@ -3,12 +3,16 @@
 Trained layers: the demo model's (a toy that we trained), on inputs recorded while it draws. Random layers: normal and
 heavy-tailed weights, inputs with a few loud channels as transformers have them. Each figure is a relative L2 error,
 the mean over layers; *bits* count everything that is stored with a weight. ComfyUI's native layouts come from the
-comfy-kitchen of the ComfyUI at hand; optimum-quanto and torchao take part where they are installed.
+comfy-kitchen of the ComfyUI at hand; optimum-quanto, torchao and llm-compressor take part where they are installed.
+
+Fitted rounding, ours and llm-compressor's GPTQ, sees inputs of other captions than those that judge. Random inputs know
+nothing of each other: there it has nothing to fit to, and is left out.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -21,6 +25,7 @@ from .in_host import ROOT, import_host, import_pack
 from .record import record
 
 CAPTIONS, STEPS, TOKENS = 4, 4, 256
+FIT_CAPTIONS, FIT_TOKENS = 12, 4096
 CPU = torch.device("cpu")
 OURS = [
     ("w8a8", 0, True), ("w6a8", 32, True), ("w4a8", 16, True), ("w4a8", 32, True), ("w4a8", 32, False),
@@ -30,8 +35,11 @@ OURS = [
 ]  # fmt: skip
 KITCHEN = [("w8a8", None), ("w4a8", 16), ("w4a8", 32), ("w4a8", 64), ("w4a4", None)]
 QUANTO = [("w4a16", 32), ("w4a16", 64), ("w4a16", 128), ("w8a16", 0)]
+FITTED = [("w4a16", 32), ("w4a8", 32), ("w4a8", 0), ("w4a4", 32), ("w3a8", 32)]
+LLM_COMPRESSOR = [("w4a16", 32), ("w4a8", 32), ("w4a8", 0), ("w3a8", 32)]
 
-Layer = tuple[nn.Linear, Tensor]
+Layer = tuple[nn.Linear, Tensor, Tensor | None]
+"""(the layer, inputs that judge, inputs to fit to)"""
 Packed = tuple[Callable[[Tensor], Tensor], Tensor, float]
 """(the layer, the float weight it stands for, bits per weight)"""
 
@@ -45,7 +53,7 @@ def trained_layers() -> Iterator[Layer]:
         load("pack.nodes.sampling.ksampler"),
     )
     full, clip, _ = node.QSchedDemoModel.execute().args
-    texts = Path(ROOT, "demo", "prompts.txt").read_text("utf-8").splitlines()[:CAPTIONS]
+    texts = Path(ROOT, "demo", "prompts.txt").read_text("utf-8").splitlines()[: CAPTIONS + FIT_CAPTIONS]
     network, seen = full.model.diffusion_model, defaultdict(list)
     layers = {name: layer for name, layer in network.named_modules() if "blocks." in name and _wide(layer)}
     hooks = [
@@ -60,9 +68,13 @@ def trained_layers() -> Iterator[Layer]:
     for hook in hooks:
         hook.remove()
     for name, layer in layers.items():
-        inputs = torch.cat(seen[name])
-        picked = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))[:TOKENS]
-        yield layer, inputs[picked]
+        calls = CAPTIONS * len(seen[name]) // len(texts)
+        yield layer, _some(seen[name][:calls], TOKENS), _some(seen[name][calls:], FIT_TOKENS)
+
+
+def _some(inputs: list[Tensor], count: int) -> Tensor:
+    rows = torch.cat(inputs)
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:count]]
 
 
 def _wide(layer: nn.Module) -> bool:
@@ -80,16 +92,16 @@ def random_layers() -> Iterator[Layer]:
             layer.weight.data = 0.02 * weight
             x = torch.randn(TOKENS, columns, generator=generator)
             x[:, torch.randperm(columns, generator=generator)[: columns // 64]] *= 10
-            yield layer, x
+            yield layer, x, None
 
 
-def methods() -> Iterator[tuple[str, Callable[[nn.Linear], Packed]]]:
+def methods() -> Iterator[tuple[str, Callable[[nn.Linear, Tensor | None], Packed]]]:
     load = importlib.import_module
     quant, inside = load("pack.qsched_core.quant"), load("pack.qsched_core.quant.inspection")
     backends = load("pack.qsched_core.quant.backends").default_backends()
 
     def through(backend, form) -> Callable[[nn.Linear], Packed]:
-        def packed(layer: nn.Linear) -> Packed:
+        def packed(layer: nn.Linear, fit: Tensor | None) -> Packed:
             if reason := backend.missing(form, CPU) or backend.refusal(layer, form, CPU):
                 raise NotImplementedError(reason)
             twin = backend.twin(layer, layer.weight.data, layer.bias, form)
@@ -112,10 +124,71 @@ def methods() -> Iterator[tuple[str, Callable[[nn.Linear], Packed]]]:
     yield "torchao w8a8/channel", _torchao("w8a8", 0)
     for group in (32, 64, 128):
         yield f"torchao w4a8/g{group}", _torchao("w4a8", group)
+    for name, group in FITTED:
+        form = quant.resolve_format(name, group)
+        yield f"ours fitted {form}", _fitted(backends["torch"], form)
+    for name, group in LLM_COMPRESSOR:
+        yield f"llm-compressor GPTQ {quant.resolve_format(name, group)}", _llm_compressor(name, group)
 
 
-def _torchao(name: str, group: int) -> Callable[[nn.Linear], Packed]:
-    def packed(layer: nn.Linear) -> Packed:
+def _fitted(backend, form) -> Callable[[nn.Linear, Tensor | None], Packed]:
+    load = importlib.import_module
+    fitting, way = load("pack.qsched_core.quant.fitting"), load("pack.qsched_core.quant.backends").Way(backend, form)
+    inside = load("pack.qsched_core.quant.inspection")
+
+    def packed(layer: nn.Linear, fit: Tensor | None) -> Packed:
+        fit = _some_to_fit(fit)
+        cut = min(TOKENS, len(fit) // 4)  # by them our quantiser judges whether fitting was better
+        rows, judges = fit[cut:], fit[:cut]
+        twin, _ = fitting.fitted_twin(way, layer, layer.weight.data, layer.bias, rows, judges, rows.abs().amax(0))
+        bits = 8 * inside.stored_bytes(twin.weight) / layer.weight.numel()
+        return twin, inside.packed_weight(twin), bits
+
+    return packed
+
+
+def _some_to_fit(fit: Tensor | None) -> Tensor:
+    if fit is None:
+        raise NotImplementedError("random inputs know nothing of each other")
+    return fit
+
+
+def _llm_compressor(name: str, group: int) -> Callable[[nn.Linear, Tensor | None], Packed]:
+    """Its own modifier from start to end, with its own defaults, on a network of one layer."""
+    bits, activation_bits = (int(part) for part in name[1:].split("a"))
+
+    def packed(layer: nn.Linear, fit: Tensor | None) -> Packed:
+        fit = _some_to_fit(fit)
+        try:
+            from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+            from llmcompressor.core import State
+            from llmcompressor.modifiers.gptq import GPTQModifier
+        except ImportError as error:
+            raise NotImplementedError("llm-compressor is not installed") from error
+        net = nn.Sequential(nn.Linear(layer.in_features, layer.out_features)).requires_grad_(False)
+        net[0].load_state_dict(layer.state_dict())
+        where = {"strategy": "group", "group_size": group} if group else {"strategy": "channel"}
+        tokens = QuantizationArgs(num_bits=activation_bits, strategy="token", dynamic=True)
+        scheme = QuantizationScheme(
+            targets=["Linear"],
+            weights=QuantizationArgs(num_bits=bits, **where),
+            input_activations=tokens if activation_bits < 16 else None,
+        )
+        modifier, state = GPTQModifier(config_groups={"all": scheme}), State()
+        state.update(model=net)
+        modifier.on_initialize(state)
+        modifier.on_calibration_start(state, None)
+        net(fit)
+        modifier.on_sequential_epoch_end(state, None, modules=list(net.modules()))
+        modifier.on_calibration_end(state, None)
+        # Counted as packed, with float16 scales; three bits lie in four, as ours do.
+        return net, net[0].weight, max(4, bits) + 16 / (group or layer.in_features)
+
+    return packed
+
+
+def _torchao(name: str, group: int) -> Callable[[nn.Linear, Tensor | None], Packed]:
+    def packed(layer: nn.Linear, fit: Tensor | None) -> Packed:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -138,12 +211,12 @@ def _torchao(name: str, group: int) -> Callable[[nn.Linear], Packed]:
     return packed
 
 
-def measured(layers: list[Layer], make: Callable[[nn.Linear], Packed]) -> dict[str, float]:
+def measured(layers: list[Layer], make: Callable[[nn.Linear, Tensor | None], Packed]) -> dict[str, float]:
     """Means over the layers that the method takes."""
     bits, weights, outputs = [], [], []
-    for layer, x in layers:
+    for layer, x, fit in layers:
         try:
-            twin, weight, stored = make(layer)
+            twin, weight, stored = make(layer, fit)
         except NotImplementedError as reason:
             refused = str(reason)
             continue
@@ -174,7 +247,10 @@ def main() -> None:
             print(rows[-1], flush=True)
     version = importlib.import_module("importlib.metadata").version
     counts = {kind: len(found) for kind, found in sets.items()}
-    record("error", {"layers": counts, "comfy_kitchen": version("comfy-kitchen"), "rows": rows})
+    versions = {"comfy_kitchen": version("comfy-kitchen")}
+    if importlib.util.find_spec("llmcompressor"):
+        versions["llm_compressor"] = version("llmcompressor")
+    record("error", {"layers": counts, **versions, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ class QSchedObserve(io.ComfyNode):
         negative=None,
     ) -> io.NodeOutput:
         from .quantization.layer_observation import observed, summary
+        from .quantization.observation_store import found_or_made, is_kept, observation_key
         from .quantization.study import StudyPrompts
         from .sampling.ksampler import Recipe
 
@@ -94,8 +95,17 @@ class QSchedObserve(io.ComfyNode):
             progress.total = max(progress.total, number + 1)
             progress.update(number, f"recording, evaluation {number + 1}")
 
-        observation = observed(model, prompts.sampled(study_seed), int(memory_gb * 1e9), on_call)
+        budget = int(memory_gb * 1e9)
+        key = observation_key(prompts, study_seed, budget=budget)
+        observation, from_disk = found_or_made(
+            key, prompts, study_seed, lambda: observed(model, prompts.sampled(study_seed), budget, on_call)
+        )
+        observation.budget, observation.on_call = budget, on_call
         text = summary(observation)
+        if from_disk:
+            text += "\nRead from disk, where an earlier run kept it: nothing was sampled."
+        elif not is_kept(observation):
+            text += "\nNot kept on disk: after a restart the prompts are sampled again."
         return io.NodeOutput(observation, text, ui=keep_output(cls, {"text": [text]}))
 
 

@@ -117,6 +117,8 @@ class QSchedSensitivity(io.ComfyNode):
         observation=None,
     ) -> io.NodeOutput:
         from ..calibration.plots.sensitivity import sensitivity_plot
+        from .quantization.layer_observation import observed
+        from .quantization.observation_store import found_or_made, observation_key
         from .quantization.study import StudyPrompts, check_budget, read_formats, study
         from .sampling.ksampler import Recipe
 
@@ -129,9 +131,18 @@ class QSchedSensitivity(io.ComfyNode):
         prompts = StudyPrompts(model, positive, negative, latent_image, Recipe(steps, cfg, sampler_name, scheduler))
         forms = read_formats(formats)
         check_budget(model, forms, average_bits)
-        if observation is not None:
-            comfy.model_management.load_models_gpu([model])  # where its calls can be repeated
-        sensitivity = study(model, prompts.sampled(study_seed), forms, depth, show_progress, observation)
+        drive, recording = prompts.sampled(study_seed), None
+        if observation is None:
+            key = observation_key(prompts, study_seed, fit=False)
+
+            def on_call(number: int) -> None:
+                show_progress(0, 1, f"recording, evaluation {number + 1}")
+
+            recording, _ = found_or_made(
+                key, prompts, study_seed, lambda: observed(model, drive, on_call=on_call, fit=False)
+            )
+        comfy.model_management.load_models_gpu([model])  # where its calls can be repeated
+        sensitivity = study(model, drive, forms, depth, show_progress, observation, recording)
         plan = sensitivity.plan(average_bits=average_bits)
         text, plot = sensitivity.text(plan), sensitivity_plot(sensitivity, plan)
         if len(prompts) == 1:

@@ -20,7 +20,7 @@ from ...qsched_core.environment import OK, OPTIONAL, TO_DO, Line, Section
 from ...qsched_core.quant import Backend, KitchenBackend, QuantoBackend, TorchBackend
 from ...qsched_core.quant.backends.kitchen import W4A8
 from ..host.demo_model import load_model
-from ..host.folders import METRICS_FOLDER, MODELS_FOLDER, PRESETS_FOLDER, SUFFIX, journal_path
+from ..host.folders import METRICS_FOLDER, MODELS_FOLDER, PRESETS_FOLDER, SUFFIX, journal_path, observations_folder
 from ..quantization.layers import QUANTO_TWINS, TWINS
 from .quick_check import SECONDS, Deadline, model_lines, product_lines
 
@@ -111,6 +111,7 @@ def folders() -> Iterator[Line]:
         for number, path in enumerate(folder_paths.get_folder_paths(name)):
             yield environment.folder(title, Path(path), suffix, write=number == 0)  # others are only read
     yield environment.folder("unfinished studies", journal_path("any").parent, ".jsonl")
+    yield environment.folder("observations", observations_folder(), SUFFIX)
 
 
 def studies() -> Iterator[Line]:

@@ -49,7 +49,8 @@ def sweep_folders() -> None:
     """Deletes what processes of ours that were killed have left, see ``sweep``."""
     user = Path(folder_paths.get_system_user_directory("qsched"))
     presets = [Path(folder) for folder, _, _ in os.walk(home(PRESETS_FOLDER))]
-    for folder in (*presets, home(MODELS_FOLDER), home(STOCK_FOLDER), user / "votes", user / "studies"):
+    own = [user / name for name in ("votes", "studies", "observations")]
+    for folder in (*presets, home(MODELS_FOLDER), home(STOCK_FOLDER), *own):
         sweep(folder)
 
 
@@ -152,6 +153,11 @@ def is_shipped(path: Path) -> bool:
 def journal_path(key: str) -> Path:
     """Where a calibration keeps its trials; not reachable over HTTP."""
     return Path(folder_paths.get_system_user_directory("qsched")) / "studies" / f"{key}.jsonl"
+
+
+def observations_folder() -> Path:
+    """Where it is kept what models' layers see; not reachable over HTTP."""
+    return Path(folder_paths.get_system_user_directory("qsched")) / "observations"
 
 
 def _without_suffix(name: str) -> str:

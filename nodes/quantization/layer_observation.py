@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...qsched_core.quant import Observation, observe
+from ...qsched_core.quant.observation import BUDGET
 from .patcher import ROOT
 from .sources import is_source, require_readable
 from .twin_model import Originals
 
 
 def observed(
-    model, drive: Callable[[], None], budget: int, on_call: Callable[[int], None] = lambda number: None
+    model,
+    drive: Callable[[], None],
+    budget: int = BUDGET,
+    on_call: Callable[[int], None] = lambda number: None,
+    fit: bool = True,
 ) -> Observation:
-    """What the layers of a MODEL see, its LoRAs applied, while ``drive()`` samples it.
+    """What the layers of a MODEL see, its LoRAs applied, while ``drive()`` samples it. ``fit`` False: as much as a
+    study needs that rounds to nearest.
 
     Raises:
         QuantizationError: a model that was quantised here or by a pack of its own, or a run that reached no layer.
@@ -26,6 +32,7 @@ def observed(
         budget=budget,
         weight_of=lambda name, _: original.floats(f"{ROOT}.{name}"),
         on_call=on_call,
+        fit=fit,
         is_source=is_source,
     )
 

@@ -60,9 +60,11 @@ def study(
     depth: str,
     on_progress: Callable[[int, int, str], None],
     observation: Observation | None = None,
+    recording: Observation | None = None,
 ) -> Sensitivity:
     """The study of a MODEL. What a format loses is told from the weights as they were loaded; inputs are those of the
-    MODEL with its LoRAs, or those of an ``observation``: then it is not driven.
+    MODEL with its LoRAs. With an ``observation`` it is not driven, and rounding is fitted to it; nor with a
+    ``recording``, an observation without rows to fit to: then rounding is to nearest.
 
     Raises:
         QuantizationError: a model that was quantised here or by a pack of its own, or without a layer to study, or
@@ -79,6 +81,7 @@ def study(
         weight_of=lambda name, _: original.floats(f"{ROOT}.{name}"),
         is_source=is_source,
         observation=observation,
+        recording=recording,
         on_progress=on_progress,
     )
 

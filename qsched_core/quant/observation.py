@@ -20,6 +20,7 @@ from .files import write_checked
 from .input_recorder import FIT_ROWS, Calls, Observed, Usage, judging_rows, observing
 from .select import SMALLEST, candidates, kinds_of
 from .sources import is_layer
+from .stored_calls import read_calls, record_of
 
 BUDGET = 2_000_000_000
 """Bytes of input rows held at once; of a larger network's layers they are gathered in further runs."""
@@ -34,10 +35,14 @@ CALLS = 4
 CORRECTED_CALLS = 16
 """Calls by which the means of packed layers are corrected."""
 
-FORMAT, VERSION = "qsched-observation", "2"
+FORMAT, VERSION = "qsched-observation", "3"
+_VERSIONS = ("2", VERSION)
+"""Those that are read: files of version 2 hold no calls."""
 
 _PARTS = ("judged", "fitted", "largest", "first_token")
 _FINGERPRINT_VALUES = 16
+
+CPU = torch.device("cpu")
 
 WeightOf = Callable[[str, Tensor], Tensor]
 
@@ -73,7 +78,8 @@ class Unfinished:
 @dataclass
 class Observation:
     """What ``observe`` recorded. ``layers`` by name in the module's order; ``idle`` were never reached; ``calls`` are
-    whole calls of the network (none after loading from a file); ``fingerprint`` tells the network by its layers."""
+    whole calls of the network (None after loading a file that could not hold them); ``fingerprint`` tells the network
+    by its layers."""
 
     layers: dict[str, LayerInputs]
     fingerprint: str
@@ -147,16 +153,28 @@ class Observation:
 
     def check(self, module: nn.Module, weight_of: WeightOf = lambda name, weight: weight) -> None:
         """Raises QuantizationError for another network than the one that was observed."""
-        if fingerprint(module, [*self.layers, *self.idle], weight_of) != self.fingerprint:
+        same = fingerprint(module, [*self.layers, *self.idle], weight_of) == self.fingerprint != ""
+        if not same or not self._fits(module):
             raise QuantizationError("this observation is of another model.", "observe the model that you quantise")
 
+    def _fits(self, module: nn.Module) -> bool:
+        """Whether what was recorded is as wide as the layers: a file may say anything."""
+        means = [] if self.calls is None else [pair for call in self.calls.kept for pair in call.means.items()]
+        return all(_rows_fit(module.get_submodule(name), inputs) for name, inputs in self.layers.items()) and all(
+            name in self.layers
+            and all(getattr(module.get_submodule(name).bias, "shape", None) == value.shape for value in values)
+            for name, values in means
+        )
+
     def save(self, path: str | os.PathLike[str], about: Mapping[str, str] | None = None) -> None:
-        """Write the rows that are held, and the facts, to a ``.safetensors`` file; it is read back and compared.
+        """Write the rows that are held, the facts, and the calls, to a ``.safetensors`` file; it is read back and
+        compared. Calls are left out where they hold more than tensors, numbers, texts and containers.
 
         Raises:
             QuantizationError: it cannot be written.
         """
-        tensors, facts = {}, {}
+        calls, tensors = record_of(self.calls)
+        facts = {}
         for name, layer in self.layers.items():
             values = (layer.judged, layer.fitted, layer.usage.largest, layer.first_token)
             tensors |= {f"{part}/{name}": v for part, v in zip(_PARTS, values, strict=True) if v is not None}
@@ -165,6 +183,7 @@ class Observation:
             }  # fmt: skip
         record = {"layers": facts, "idle": list(self.idle), "fingerprint": self.fingerprint, "key": self.key}
         metadata = {**(about or {}), "format": FORMAT, "version": VERSION, "observation": json.dumps(record)}
+        metadata |= {"calls": calls} if calls else {}
         write_checked(tensors, path, metadata, lambda file: _read(file)[1])
 
 
@@ -226,6 +245,13 @@ def _fits(layer: nn.Module) -> bool:
     return layer.weight.numel() >= SMALLEST
 
 
+def _rows_fit(layer: nn.Module, inputs: LayerInputs) -> bool:
+    """Whether recorded rows are as wide as a layer's inputs."""
+    width = getattr(layer, "in_channels", getattr(layer, "in_features", inputs.judged.shape[1]))
+    shape = (width, *getattr(layer, "kernel_size", ()))
+    return tuple(inputs.judged.shape[1:]) == shape
+
+
 def _within(layers: Mapping[str, nn.Module], budget: int) -> list[str]:
     """The first layers whose rows the budget holds, at least one."""
     names: list[str] = []
@@ -254,8 +280,9 @@ def fingerprint(module: nn.Module, names: Iterable[str], weight_of: WeightOf = l
     return digest.hexdigest()
 
 
-def load_observation(path: str | os.PathLike[str]) -> Observation:
-    """Read and check a file of ``Observation.save``. Whole calls of the network are not in it, nor is ``run``.
+def load_observation(path: str | os.PathLike[str], device: torch.device = CPU) -> Observation:
+    """Read and check a file of ``Observation.save``. ``run`` is not in it. What calls were given on an accelerator is
+    brought to ``device``.
 
     Raises:
         QuantizationError: not such a file, another version, or contents that cannot be true.
@@ -267,13 +294,14 @@ def load_observation(path: str | os.PathLike[str]) -> Observation:
         raise QuantizationError(f"cannot read {path.name}: {error}", "check the file and its folder") from error
     except SafetensorError as error:
         raise QuantizationError(f"{path.name} is not a safetensors file.", "observe again") from error
-    if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+    if metadata.get("format") != FORMAT or metadata.get("version") not in _VERSIONS:
         raise QuantizationError(f"{path.name} is no observation of ours.", "observe again")
     try:
         record = json.loads(metadata["observation"])
         layers = {str(name): _layer(name, facts, tensors) for name, facts in record["layers"].items()}
         idle = tuple(str(name) for name in record["idle"])
-        return Observation(layers, str(record["fingerprint"]), idle, key=str(record["key"]))
+        calls = read_calls(metadata["calls"], tensors, device) if "calls" in metadata else None
+        return Observation(layers, str(record["fingerprint"]), idle, calls, key=str(record["key"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise QuantizationError(f"{path.name}: its contents are damaged.", "observe again") from error
 

@@ -40,10 +40,12 @@ def server(host: Host) -> Iterator[comfyui.Server]:
 
 
 @pytest.fixture(scope="session")
-def pack(host: Host) -> Iterator[Callable[[str], ModuleType]]:
-    """Modules of the pack inside this process: `pack("nodes.sampling.patch")`, and the host's own are imported."""
+def pack(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], ModuleType]]:
+    """Modules of the pack inside this process: `pack("nodes.sampling.patch")`, and the host's own are imported. Its
+    user's folder is a new one: what an earlier run kept there would decide what this one computes."""
     inside = _load_beside("inside")
     inside.import_host(host.path)
+    sys.modules["folder_paths"].set_user_directory(str(tmp_path_factory.mktemp("user")))
     with torch.inference_mode():  # as the host runs nodes
         yield inside.pack
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 
 import pytest
@@ -17,6 +18,14 @@ TEXTS = tuple(
     for colour, shape in (("red", "circle"), ("green", "star"), ("blue", "square"), ("yellow", "ring"))
 )
 UNSEEN = ("a small red square on a sand background", "a large blue circle on a white background")
+
+
+@pytest.fixture(autouse=True)
+def empty_store(pack, monkeypatch, tmp_path):
+    """No test reads what another one has observed."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +226,117 @@ def test_fitted_needs_an_observation(pack, quantise, refused):
 def test_a_quantised_model_is_not_observed(pack, node, inputs, quantise, refused):
     with refused(pack("qsched_core").QuantizationError, "quantised already"):
         node.execute(**{**inputs, "model": quantise()[0]})
+
+
+# --- kept on disk
+
+
+@pytest.fixture
+def few(inputs) -> dict:
+    return {**inputs, "positive": inputs["positive"][:3]}
+
+
+@pytest.fixture
+def evaluations(pack, monkeypatch):
+    """How often a network was called while it is asked."""
+    from comfy.ldm.flux.model import Flux
+
+    count, real = [0], Flux.forward
+
+    def forward(self, *args, **kwargs):
+        count[0] += 1
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(Flux, "forward", forward)
+    return count
+
+
+def test_the_next_server_reads_it_and_samples_nothing(pack, node, few, quantise, evaluations):
+    """The host's own cache ends with the server: two hours of observing FLUX were made again after each restart."""
+    first, text = node.execute(**few).args
+    assert evaluations[0] == 4 * 3
+    assert "disk" not in text
+    fresh = pack("nodes.demo_model").QSchedDemoModel.execute().args[0]
+    evaluations[0] = 0
+    second, text = node.execute(**{**few, "model": fresh}).args
+    assert evaluations[0] == 0
+    assert "Read from disk" in text
+    assert second is not first
+    one, other = (quantise(observation=seen)[0].model.diffusion_model.state_dict() for seen in (first, second))
+    assert one.keys() == other.keys()
+    assert all(same_bits(one[name], other[name]) for name in one)
+
+
+def test_a_study_alone_is_sampled_once_too(pack, few, evaluations):
+    execute = pack("nodes.sensitivity").QSchedSensitivity.execute
+    common = {**few, "average_bits": 5.0, "formats": "w4a8, w8a8", "depth": "layers"}
+    plans = []
+    for expected in (4 * 3, 0):
+        evaluations[0] = 0
+        plans.append(execute(**common).args[:2])
+        assert evaluations[0] == expected
+    assert plans[0] == plans[1]
+
+
+def test_whatever_decides_it_makes_another_key(pack, inputs, source, encoded):
+    store, study = pack("nodes.quantization.observation_store"), pack("nodes.quantization.study")
+    recipe = pack("nodes.sampling.ksampler").Recipe
+
+    def key(model=source, positive=inputs["positive"], size=8, seed=0, steps=4, cfg=1.0, budget=1, sampler="euler"):
+        latent = {"samples": torch.zeros(1, 16, size, size)}
+        prompts = study.StudyPrompts(model, positive, positive[:1], latent, recipe(steps, cfg, sampler, "simple"))
+        return store.observation_key(prompts, seed, budget=budget)
+
+    patched, other = source.clone(), source.clone()
+    weight = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
+    patched.add_patches({weight: ("diff", (torch.ones_like(source.model.state_dict()[weight]),))}, 0.5)
+    other.add_patches({weight: ("diff", (torch.ones_like(source.model.state_dict()[weight]),))}, 0.6)
+    keys = [
+        key(), key(model=patched), key(model=other), key(positive=encoded[UNSEEN[0]]), key(size=10), key(seed=1),
+        key(steps=3), key(cfg=2.0), key(budget=2), key(sampler="heun"),
+    ]  # fmt: skip
+    assert all(keys)
+    assert len(set(keys)) == len(keys)
+    assert key() == keys[0] == key(model=pack("nodes.demo_model").QSchedDemoModel.execute().args[0])
+    foreign = source.clone()
+    foreign.set_model_attn1_patch(lambda q, k, v, **more: {"q": q, "k": k, "v": v})
+    assert key(model=foreign) == ""
+    wrapped = source.clone()
+    wrapped.add_wrapper("diffusion_model", lambda executor, *args, **kwargs: executor(*args, **kwargs))
+    assert key(model=wrapped) == ""
+
+
+def test_what_no_key_tells_is_not_kept(node, few, source):
+    foreign = source.clone()
+    foreign.set_model_attn1_patch(lambda q, k, v, **more: {"q": q, "k": k, "v": v})
+    _, text = node.execute(**{**few, "model": foreign}).args
+    assert "Not kept on disk" in text
+
+
+def test_a_damaged_file_is_made_anew(pack, node, few, evaluations):
+    node.execute(**few)
+    (path,) = pack("nodes.host.folders").observations_folder().iterdir()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    evaluations[0] = 0
+    _, text = node.execute(**few).args
+    assert evaluations[0] == 4 * 3
+    assert "Read from disk" not in text
+    _, text = node.execute(**few).args
+    assert "Read from disk" in text
+
+
+def test_the_folder_is_bounded(pack, node, few, monkeypatch):
+    store, folder = pack("nodes.quantization.observation_store"), pack("nodes.host.folders").observations_folder()
+    for number, seed in enumerate((1, 2)):
+        node.execute(**{**few, "study_seed": seed})
+        newest = max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        os.utime(newest, (number, number))
+    monkeypatch.setattr(store, "MOST_BYTES", int(2.5 * newest.stat().st_size))
+    _, text = node.execute(**{**few, "study_seed": 1}).args  # used just now: it is the other that goes
+    assert "Read from disk" in text
+    node.execute(**{**few, "study_seed": 3})
+    assert len(list(folder.iterdir())) == 2
+    assert not newest.exists()
+    monkeypatch.setattr(store, "MOST_BYTES", 1000)
+    _, text = node.execute(**{**few, "study_seed": 4}).args
+    assert "Not kept on disk" in text

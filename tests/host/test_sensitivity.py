@@ -19,6 +19,14 @@ TEXTS = (
 UNSEEN = ("a small red square on a sand background", "a large blue circle on a white background")
 
 
+@pytest.fixture(autouse=True)
+def empty_store(pack, monkeypatch, tmp_path):
+    """No test reads what another one has observed."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
+
+
 @pytest.fixture(scope="module")
 def source(demo):
     return demo[0]

@@ -21,6 +21,8 @@ def test_each_host_is_run_with_its_own_pins_and_the_newest_two_with_the_newest_k
     own = ("comfy-kitchen==0.2.26", "comfy-aimdo==0.4.11")
     between = [("0.30.0", (kitchen, "comfy-aimdo==0.4.11")) for kitchen in hosts.BETWEEN]
     assert found == [("0.18.2", NEWEST), ("0.30.0", own), ("0.18.2", NEWEST), ("0.30.0", NEWEST), *between]
+    more = [one for one in combinations([old, new]) if hosts.files_for(one, [old, new]) != hosts.FILES]
+    assert [(one.host, one.packages) for one in more] == [(new, own)]
 
 
 def test_a_run_of_some_combinations_keeps_what_the_others_gave(tmp_path):
@@ -46,4 +48,5 @@ def test_a_failed_or_missing_part_is_not_fine():
 
 
 def test_files_that_are_named_exist():
-    assert [name for name in hosts.FILES if not (hosts.ROOT / "tests" / "host" / f"test_{name}.py").is_file()] == []
+    files = hosts.FILES + hosts.MORE_FILES
+    assert [name for name in files if not (hosts.ROOT / "tests" / "host" / f"test_{name}.py").is_file()] == []

@@ -51,6 +51,7 @@ def measure_sensitivity(
     exclude: Sequence[str] = (),
     calls: int = CALLS,
     observation: Observation | None = None,
+    recording: Observation | None = None,
     device: torch.device | None = None,
     weight_of: Callable[[str, Tensor], Tensor] = lambda name, weight: weight,
     is_source: Callable[[nn.Module], bool] = lambda layer: False,
@@ -61,7 +62,8 @@ def measure_sensitivity(
     ``drive()`` lets the network run on real inputs, a few prompts and steps, and leaves it where it can be called
     again. ``weight_of`` and ``is_source`` as for ``quantized_layers``; layers are packed on ``device`` (None: the CPU).
     With depth "network" that is ``calls`` evaluations of the network per layer and format. With an ``observation`` of
-    before nothing is driven, and rounding is fitted to it. ``on_progress(done, total, text)`` may raise to cancel.
+    before nothing is driven, and rounding is fitted to it; nor with a ``recording``, an observation with ``fit``
+    False: then rounding is to nearest. ``on_progress(done, total, text)`` may raise to cancel.
 
     Skip connections: where the two halves of a layer's input differ much in scale, one scale per channel rounds the
     smaller weights away, and groups keep the halves apart. Such layers are found by their error: a per-channel format
@@ -76,14 +78,14 @@ def measure_sensitivity(
     if not formats:
         raise QuantizationError("there is no format to study.", "name one or more, for example w4a8, w8a8")
     layers = studied_layers(root, recipe, include, exclude)
-    if observation is not None:
-        observation.check(root, weight_of)
-        if depth == NETWORK and (observation.calls is None or not observation.calls.kept):
+    if (recording := observation or recording) is not None:
+        recording.check(root, weight_of)
+        if depth == NETWORK and (recording.calls is None or not recording.calls.kept):
             raise QuantizationError("this observation holds no calls of the network.", "observe it again")
     meter = _Meter(root, tuple(dict.fromkeys(formats)), device or torch.device("cpu"), weight_of, observation)
     with torch.no_grad():
         on_call = lambda number: on_progress(0, len(layers), f"recording, evaluation {number + 1}")  # noqa: E731
-        if (recording := observation) is None:
+        if recording is None:
             recording = observe(
                 root, drive, recipe=recipe, calls=calls, fit=False, weight_of=weight_of, on_call=on_call,
                 is_source=is_source,
