@@ -38,7 +38,7 @@ def main() -> None:
         load("pack.qsched_core.quant"),
     )
     job_for = load("pack.nodes.quantization.backends").job_for
-    validate, study = load("pack.calibration.validate"), load("pack.calibration.study")
+    validate, study = load("pack.calibration.validate"), load("pack.calibration.verdict")
     identity = load("pack.qsched_core").Coefficients.identity(STEPS)
     texts = Path(ROOT, "demo", "prompts.txt").read_text("utf-8").splitlines()
     indices = range(NOISES * len(texts))

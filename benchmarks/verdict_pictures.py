@@ -28,8 +28,8 @@ from calibration import Evaluation, Interval, Result, Settings, calibrate, paire
 from calibration.metrics.reference import DISTANCE, distance
 from calibration.reference_pictures import ReferencePictures, guard_of
 from calibration.split import split
-from calibration.study import all_gains
 from calibration.validate import ANSWERS, REPAIR, answer, drifts, net_gain
+from calibration.verdict import all_gains
 from demo.judges import DemoJudge
 from qsched_core import Coefficients
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from .objective import Objective, jaq
+from .progress import Progress
+from .result import OnReference, Result
+from .search.search import Trial
 from .settings import Settings
-from .study import OnReference, Progress, Result, Trial, calibrate
+from .study import calibrate
 from .validate import Evaluation, Interval, evaluate, paired_gain

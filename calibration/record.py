@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from .votes import Votes
 
 if TYPE_CHECKING:  # cards read records at ComfyUI's start: the study is imported when one is written
+    from .result import Result
     from .settings import Settings
-    from .study import Result
 
 MAX_GAIN = 1e6
 """A stranger's file may hold any number: no JAQ is near this one, and longer numbers would not fit a card."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .numbers import decimals
-from .study import Result
+from .result import Result
 from .validate import NOTHING, REPAIR, RETUNING, STATISTICS, Evaluation, Interval, newly_broken
 
 METRIC_TITLES = {"tc": "TC", "iq": "IQ", "jaq": "JAQ"}

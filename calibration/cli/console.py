@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass
 
 from .. import report
-from ..study import Progress, Result
+from ..progress import Progress
+from ..result import Result
 
 
 @dataclass

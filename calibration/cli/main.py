@@ -29,14 +29,16 @@ from ..metrics.base import Pair, too_long
 from ..metrics.pixels import pixel_statistics
 from ..metrics.reference import DISTANCE
 from ..pipelines import PipelineGenerator, check_reference, network, take_turns
+from ..progress import Progress
 from ..prompt_syntax import plain_text
 from ..prompts import Prompts
 from ..record import study_record, unfinished_record
 from ..reference_pictures import ReferencePictures, guard_of
+from ..result import Result
 from ..search.storage import STUDY, close_storage, open_storage, open_study, storage_errors
 from ..settings import Settings
 from ..split import split
-from ..study import Progress, Result, calibrate
+from ..study import calibrate
 from .arguments import add_run_arguments
 from .console import Watch, result_table
 from .inputs import (

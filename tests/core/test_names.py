@@ -19,7 +19,7 @@ PARTICIPLES = set(
 )
 
 ALLOWED = {
-    ("calibration/study.py", "guarded"): "field of Result: the record's word for what no winner may worsen",
+    ("calibration/result.py", "guarded"): "field of Result: the record's word for what no winner may worsen",
     ("qsched_core/quant/observation.py", "judged"): "field of LayerInputs, and its name in files of observations",
     ("qsched_core/quant/input_recorder.py", "seen"): "field of Calls: how many went by",
     ("qsched_core/quant/input_recorder.py", "kept"): "field of Calls: those that can be repeated",
