@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .core import CalibrationError
-from .prompt_files import one_line, read_lines
+from .prompt_files import read_lines
+from .prompt_lines import one_line
 
 MIN_PROMPTS = 4
 """Two to search on and two for the verdict, see ``split``."""

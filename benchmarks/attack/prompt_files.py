@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import time
 
-from calibration.prompt_files import MAX_FILE_BYTES, MAX_VALUES, parse_sets
+from calibration.prompt_files import MAX_FILE_BYTES, parse_sets
+from calibration.prompt_lines import MAX_VALUES
 from qsched_core import QSchedError
 
 from .hostile_prompts import HOSTILE

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from benchmarks.attack.hostile_prompts import HOSTILE
-from calibration import prompt_files
+from calibration import prompt_lines
 from calibration.prompt_files import MAX_FILE_BYTES, PromptTexts, parse_file, parse_sets, read_lines
 from qsched_core import CalibrationError, DependencyError
 
@@ -232,7 +232,7 @@ def test_the_largest_hostile_file_is_read_or_refused(case):
     except CalibrationError as error:
         assert len(str(error).splitlines()[0]) <= 90
     else:
-        assert len(read.texts) <= prompt_files.MAX_VALUES
+        assert len(read.texts) <= prompt_lines.MAX_VALUES
 
 
 def test_the_text_of_a_node_is_read_like_a_file():
