@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from .core import CalibrationError
 
 CONFIDENCE = 0.95
+"""Of the interval, as the verdict's."""
+
 MIN_VOTES = 6
 """Decided votes from which a claim is possible at all: six of six happen by chance in 2 / 2^6 = 3.1 % of all cases,
 five of five in 6.3 %."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from .errors import CoefficientError
 
 MAX_STEPS = 1000
+"""Of a schedule: as many as diffusion models have timesteps in training."""
+
 SAME_SIGMA = 0.02
 """Relative difference of two first sigmas that still begin one schedule: samplers and nodes shave a little off."""
 

@@ -57,6 +57,7 @@ from .inputs import (
 from .show import INPUTS_KEY, show_study
 
 EXIT_ACCEPTED, EXIT_BAD_INPUT, EXIT_REFUSED, EXIT_CANCELLED = 0, 2, 3, 130
+"""As EXIT_CODES explains them; 2 is argparse's own, 130 a shell's for Ctrl-C."""
 
 EXIT_CODES = """exit codes:
   0    accepted: the preset holds the coefficients that were found (a repair; with --accept re-tuning that too)

@@ -15,6 +15,7 @@ from .phrases import Parser, best_parser
 from .surgery import check_surgery, surgery_tokens
 
 SHARPNESS = 10.0
+"""Of the sigmoid over differences of cosines: AQ-Map's own."""
 
 SCENES = (
     "there is a {} in the scene.",

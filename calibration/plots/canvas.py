@@ -18,6 +18,7 @@ LOSS, GAIN = (213, 94, 0), (0, 114, 178)
 """Colours of what lost and what gained, told apart by every kind of eye."""
 
 PAPER, BAND, GRID, FAINT, INK = (255, 255, 255), (246, 247, 249), (226, 229, 234), (128, 134, 145), (33, 37, 46)
+"""Greys, from the sheet to its writing."""
 
 COLOURS = ((213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
 """Okabe and Ito's: told apart by colour-blind people too."""

@@ -24,7 +24,7 @@ _END_LABELS best and worst have one."""
 
 
 @dataclass(frozen=True)
-class _Line:
+class _PromptRow:
     """One prompt: its number, its mean score without Q-Sched and its gain; NaN where nothing could be scored."""
 
     prompt: int
@@ -57,7 +57,7 @@ def paired_plot(
     ]
     heights = [_ROW_HEIGHT if name else _THIN_ROW_HEIGHT for name in has_label]
     top, body = 94, sum(heights)
-    sheet = _Pairs(Canvas(WIDTH, top + body + 206), metric, sign, top, top + body)
+    sheet = _Sheet(Canvas(WIDTH, top + body + 206), metric, sign, top, top + body)
     sheet.headings(total)
     sheet.axis([value for line in scored_lines for value in (line.before, line.before + line.gain)])
     digits, y = decimals([line.gain for line in scored_lines]), top
@@ -72,18 +72,18 @@ def paired_plot(
     return sheet.picture.image()
 
 
-def _line(identity: Evaluation, candidate: Evaluation, metric: str, n_prompts: int, prompt: int) -> _Line:
+def _line(identity: Evaluation, candidate: Evaluation, metric: str, n_prompts: int, prompt: int) -> _PromptRow:
     of_prompt = prompt_of(np.asarray(identity.indices), n_prompts) == prompt
     before, after = identity.scores[metric][of_prompt], candidate.scores[metric][of_prompt]
     is_scored = np.isfinite(before) & np.isfinite(after)
     if not is_scored.any():
-        return _Line(prompt, math.nan, math.nan)
+        return _PromptRow(prompt, math.nan, math.nan)
     # The verdict's own gain, which counts a broken picture as none: all lines together make the mean below them.
     rows = (Evaluation((prompt,) * len(before), {metric: scores}) for scores in (before, after))
-    return _Line(prompt, float(before[is_scored].mean()), paired_gain(*rows, metric, n_prompts, 0.5).gain)
+    return _PromptRow(prompt, float(before[is_scored].mean()), paired_gain(*rows, metric, n_prompts, 0.5).gain)
 
 
-class _Pairs:
+class _Sheet:
     """The parts of a paired plot: rows from ``top`` to ``bottom``, gains below."""
 
     LEFT, RIGHT = 352, 900
@@ -118,7 +118,7 @@ class _Pairs:
     def place(self, value: float) -> float:
         return self.LEFT + (value - self.low) / self.width * (self.RIGHT - self.LEFT)
 
-    def label(self, line: _Line, y: float, prompts: Sequence[str], digits: int) -> None:
+    def label(self, line: _PromptRow, y: float, prompts: Sequence[str], digits: int) -> None:
         """Number, text and gain."""
         picture = self.picture
         picture.text(44, y, str(line.prompt + 1), 13, FAINT, anchor="rm")
@@ -128,7 +128,7 @@ class _Pairs:
         gain = f"{line.gain:+.{digits}f}" if has_gain else "not scored"
         picture.text(WIDTH - 24, y, gain, 13, self.colour(line.gain) if has_gain else FAINT, anchor="rm")
 
-    def line(self, line: _Line, y: float, thin: bool) -> None:
+    def line(self, line: _PromptRow, y: float, thin: bool) -> None:
         if math.isnan(line.gain):
             return
         colour = self.colour(line.gain)

@@ -14,11 +14,13 @@ from torch import Tensor
 from .canvas import BAND, COLOURS, FAINT, GRID, INK, Canvas
 
 _WIDTH, _HEIGHT = 1200, 600
+"""Pixels: several hundred layers beside each other."""
 
 _LEFT, _RIGHT, _TOP, _MIDDLE, _LOW, _BOTTOM = 76, 1176, 104, 452, 474, 552
 """Edges of the two charts: errors from _TOP to _MIDDLE, kurtosis from _LOW to _BOTTOM."""
 
 _FLOAT_COLOUR = (90, 96, 108)
+"""Of a layer that stays as it is: a grey, which no format has."""
 
 
 def sensitivity_plot(study, plan) -> Tensor:

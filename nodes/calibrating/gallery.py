@@ -13,6 +13,7 @@ _PICTURE_SIDE, _GAP, _LABEL_HEIGHT = 160, 6, 22
 """Pixels."""
 
 _PAPER, _INK = (250, 250, 250), (30, 30, 30)
+"""Colours of the sheet and of its writing."""
 
 
 def gallery(rows: Sequence[tuple[str, Tensor]]) -> Tensor:

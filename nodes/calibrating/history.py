@@ -15,7 +15,7 @@ MAX_NODES, MAX_POINTS = 32, 2000
 
 
 @dataclass
-class _Study:
+class _StudyRecord:
     """One search: its latest event, and its last finished trials of ``count`` in all."""
 
     run: str
@@ -25,14 +25,14 @@ class _Study:
 
 
 @dataclass
-class _Node:
+class _NodeRecord:
     """One node of one workflow; ``prompt`` is the host's id of the run that told something last."""
 
     prompt: str | None = None
-    studies: dict[str, _Study] = field(default_factory=dict)
+    studies: dict[str, _StudyRecord] = field(default_factory=dict)
 
 
-_nodes: OrderedDict[tuple[str | None, str], _Node] = OrderedDict()
+_nodes: OrderedDict[tuple[str | None, str], _NodeRecord] = OrderedDict()
 _lock = threading.Lock()  # nodes run in one thread, the server answers in another
 
 
@@ -46,7 +46,7 @@ def keep(unique_id: str | None, run: str, event: dict, trials: Callable[[], list
     """
     prompt, workflow = running_prompt()
     with _lock:
-        node = _nodes.setdefault((workflow, str(unique_id)), _Node())
+        node = _nodes.setdefault((workflow, str(unique_id)), _NodeRecord())
         _nodes.move_to_end((workflow, str(unique_id)))
         while len(_nodes) > MAX_NODES:
             _nodes.popitem(last=False)
@@ -57,7 +57,7 @@ def keep(unique_id: str | None, run: str, event: dict, trials: Callable[[], list
             names = list(node.studies)
             for name in names[names.index(event["study"]) :] if study else ():
                 del node.studies[name]
-            study = node.studies[event["study"]] = _Study(run)
+            study = node.studies[event["study"]] = _StudyRecord(run)
         if event["trial"] is not None:
             study.points.append(event["trial"])
             study.count += 1

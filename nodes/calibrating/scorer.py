@@ -125,7 +125,7 @@ class NearScorer:
         """There is nothing to give back."""
 
 
-class Watched(nn.Module):
+class WatchMetrics(nn.Module):
     """Metrics that are shown beside those that are optimised."""
 
     def __init__(self, metrics: Sequence[Metric]):
@@ -199,7 +199,7 @@ def make_scorer(tc: str, iq: str, watch: str, clip=None, clip_vision=None) -> Sc
     text = _loaded("tc", tc) if clip is None else CosineScore(*host_encoders(clip, clip_vision))
     metrics = [text, image, *([] if watch == "none" else [_loaded("watch", watch)])]
     name = " + ".join(metric.name for metric in metrics[:2])
-    return Scorer(name, Pair(text, image), Watched(metrics[2:]) if metrics[2:] else None, _note(*metrics))
+    return Scorer(name, Pair(text, image), WatchMetrics(metrics[2:]) if metrics[2:] else None, _note(*metrics))
 
 
 def host_encoders(clip, clip_vision) -> tuple[Callable, Callable, Callable]:

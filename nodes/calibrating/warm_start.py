@@ -103,7 +103,13 @@ class _Tape:
                     run.append(_Opening(step, *(tensor.detach().to("cpu", copy=True) for tensor in place)))
 
             return function(
-                _Watched(model, record), x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **options
+                _RecordedModel(model, record),
+                x,
+                sigmas,
+                extra_args=extra_args,
+                callback=callback,
+                disable=disable,
+                **options,
             )
 
         sample.__name__ = getattr(function, "__name__", "sample")
@@ -124,7 +130,7 @@ class _Tape:
         return KSAMPLER(sample)
 
 
-class _Watched:
+class _RecordedModel:
     """The model as samplers know it, with a callback on_evaluation(x, sigma, denoised)."""
 
     def __init__(self, model: Any, on_evaluation: Callable[[Tensor, Tensor, Tensor], None]):

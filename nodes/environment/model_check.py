@@ -22,6 +22,8 @@ WAYS = (("w4a8", "torch"), ("w4a8", "kitchen"), ("w8a8", "kitchen"), ("w4a16", "
 """(format, backend), what most people use first."""
 
 LORA_RANK = 16
+"""As most LoRAs have."""
+
 _CALLS = 3
 """Of which the quickest is the time of a step."""
 

@@ -24,6 +24,8 @@ LORA_SIZE = 0.05
 """Beside the norm of the weights. The rounding of activations hides smaller ones in an output of one call."""
 
 _LEAST_EFFECT, _MOST_EFFECT = 0.95, 1.05
+"""Of a LoRA, as a share of its effect on the full model: what is outside is more than rounding."""
+
 _MOST_DIFFERENCE = 0.01
 """Of outputs fully and half loaded: in 16 bits other kernels may take part, which round otherwise."""
 

@@ -24,7 +24,7 @@ _ERROR_KEYS = ("node_id", "node_type", "exception_type", "exception_message")
 
 
 @dataclass
-class _Node:
+class _NodeReport:
     """``kind`` is the node's id in the host's list; ``note`` is said beside its output: a preset differs, a cancel.
     ``signature`` is that of the graph which the output belongs to."""
 
@@ -34,7 +34,7 @@ class _Node:
     signature: str | None = None
 
 
-_nodes: OrderedDict[tuple[str | None, str], _Node] = OrderedDict()
+_nodes: OrderedDict[tuple[str | None, str], _NodeReport] = OrderedDict()
 _lock = threading.Lock()  # nodes run in one thread, the server answers in another
 
 
@@ -151,11 +151,11 @@ def _set_output(unique_id: str, kind: str, output: dict | None) -> None:
         entry.output, entry.signature = output, key
 
 
-def _entry(workflow: str | None, unique_id: str, kind: str) -> _Node:
+def _entry(workflow: str | None, unique_id: str, kind: str) -> _NodeReport:
     key = (workflow, str(unique_id))
     entry = _nodes.get(key)
     if entry is None or entry.kind != kind:
-        entry = _nodes[key] = _Node(kind)
+        entry = _nodes[key] = _NodeReport(kind)
     _nodes.move_to_end(key)
     while len(_nodes) > MAX_NODES:
         _nodes.popitem(last=False)

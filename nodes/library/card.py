@@ -20,7 +20,11 @@ WORKFLOW_KEYS = ("workflow", "prompt")
 """What the host's page looks for in a file that is dropped on the canvas."""
 
 _THUMBNAIL_SIDE = 256
+"""Pixels: as the host's sidebar shows it, and some 20 KB."""
+
 _MAX_URI_LENGTH, _MAX_THUMBNAIL_SIDE = 400_000, 1024
+"""Characters and pixels of a stranger's: far more than ours have, and nothing that takes long to decode."""
+
 _URI = re.compile(r"data:image/(?:jpeg|png|webp);base64,([A-Za-z0-9+/]+={0,2})")
 
 

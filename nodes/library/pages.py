@@ -14,6 +14,7 @@ PAGE_SIZE, MAX_PAGE_SIZE = 60, 500
 
 _SEARCH_FIELDS = ("name", "title", "author", "description", "model", "quantization")
 _MAX_SEARCH_LENGTH = 200
+"""Characters: more than anybody types, and each word is looked for in every preset."""
 
 
 @dataclass(frozen=True)

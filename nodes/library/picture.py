@@ -12,6 +12,8 @@ from ...qsched_core import PresetError
 from .card import THUMBNAIL, WORKFLOW_KEYS, bound_text, clean, gain_of, notes_of, steps_text, thumbnail_picture
 
 WIDTH, HEIGHT = 1200, 630
+"""Pixels: what sites show of a link without cutting it."""
+
 _MARGIN, _THUMBNAIL_SIDE = 56, 256
 _LEFT, _RIGHT, _TOP, _BOTTOM = 120, 1070, 330, 540
 """Of the chart."""

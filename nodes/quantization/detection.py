@@ -9,7 +9,7 @@ from torch import Tensor, nn
 REASON = "ComfyUI tells the model by its shape"
 
 
-class _Watched(dict):
+class _ReadingDict(dict):
     """A state dict that remembers which entries were looked at."""
 
     def __init__(self, *args):
@@ -34,6 +34,6 @@ def layers_read(network: nn.Module) -> dict[str, str]:
     keys = network.state_dict().keys()
     tensors = [*network.named_parameters(), *network.named_buffers()]
     shapes = {name: torch.empty(tensor.shape, device="meta") for name, tensor in tensors if name in keys}
-    watched = _Watched(shapes)
-    comfy.model_detection.model_config_from_unet(watched, "")
-    return {name.removesuffix(".weight"): REASON for name in watched.read if name.endswith(".weight")}
+    state = _ReadingDict(shapes)
+    comfy.model_detection.model_config_from_unet(state, "")
+    return {name.removesuffix(".weight"): REASON for name in state.read if name.endswith(".weight")}

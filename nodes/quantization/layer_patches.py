@@ -23,6 +23,7 @@ _ADDING = ("lora", "loha", "lokr")
 """Adapters that add to the weight, where they have none."""
 
 _LORA_MID, _LORA_RESHAPE = 3, 5
+"""Places in the host's tuple of a LoRA's weights."""
 
 
 class LayerPatches:

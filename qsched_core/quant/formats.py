@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from ..errors import QuantizationError
 
 MAX_GROUP = 65536
+"""Columns: wider than any layer's input; a file that says more is damaged."""
 
 
 @dataclass(frozen=True)

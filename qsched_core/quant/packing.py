@@ -41,14 +41,14 @@ _AT_ONCE_ELSEWHERE = 2**22
 """Weights packed at once: the temporaries of a whole layer would neither fit a CPU's cache nor be welcome in memory.
 A GPU has no such cache and pays for each launch: sixteen times as many take 170 MB."""
 
-_SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 65504.0
+SMALLEST_SCALE, LARGEST_SCALE = 2.0**-24, 65504.0
 """What float16 holds: a scale of 0 or infinity would make NaN of a whole group."""
 
 LARGEST_STEP = 191
-"""The last below ``_LARGEST_SCALE``: the next is 65536."""
+"""The last below ``LARGEST_SCALE``: the next is 65536."""
 
 SMALLEST_STEP = -24 * STEPS - _CLIP_STEPS
-"""Below the step of ``_SMALLEST_SCALE`` by as many as are tried."""
+"""Below the step of ``SMALLEST_SCALE`` by as many as are tried."""
 
 _FINEST = 2.0**-10
 """The least scale of an asymmetric group, relative to its minimum: that is how finely float16 holds the minimum. A
@@ -173,7 +173,7 @@ def _half_scales(grouped: Tensor, least: int, top: int) -> tuple[Tensor, Tensor]
     """(float32 scales (N, groups), their bytes): of a few clipping factors, the one with the least squared error."""
     largest, sign = _largest(grouped)
     candidates = [
-        (largest * shrink / -least).clamp(_SMALLEST_SCALE, _LARGEST_SCALE).half() for shrink in _SHRINK.tolist()
+        (largest * shrink / -least).clamp(SMALLEST_SCALE, LARGEST_SCALE).half() for shrink in _SHRINK.tolist()
     ]
     best, _ = _best(grouped, [sign * scales.float() for scales in candidates], least, top)
     return best, _float_bytes(best.half())
@@ -183,7 +183,7 @@ def _scales_in_steps(grouped: Tensor, least: int, top: int) -> tuple[Tensor, Ten
     """As ``_half_scales``, on the grid of ``STEPS``. The first step tried holds the largest weight with the code
     ``least``, or is one above it by a rounding: packing again finds what was packed."""
     largest, sign = _largest(grouped)
-    exact_steps = (largest / -least).clamp(_SMALLEST_SCALE, _LARGEST_SCALE).log2().mul_(STEPS)
+    exact_steps = (largest / -least).clamp(SMALLEST_SCALE, LARGEST_SCALE).log2().mul_(STEPS)
     first = exact_steps.ceil().clamp(max=LARGEST_STEP)
     _, offset = _best(grouped, [sign * torch.exp2((first - i) / STEPS) for i in range(_CLIP_STEPS)], least, top)
     steps = first - offset
@@ -227,14 +227,14 @@ def _best_ranges(grouped: Tensor, form: Format, columns: int) -> tuple[Tensor, T
     low, high = grouped.amin(-1), grouped.amax(-1)
     rest = grouped.shape[1] * grouped.shape[2] - columns
     best = torch.full_like(low, float("inf"))
-    best_range = torch.full_like(low, _LARGEST_SCALE, dtype=torch.float16), _to_half(low)
+    best_range = torch.full_like(low, LARGEST_SCALE, dtype=torch.float16), _to_half(low)
     for shrink in _SHRINK.tolist():
         margin = (high - low) * ((1 - shrink) / 2)
         # Rounded first, and the scale fitted to what it became: code 0 is then a weight of the group.
         minimums = _to_half(low + margin)
         base = minimums.float()
         steps = torch.maximum((high - margin - base) / top, base.abs() * _FINEST)
-        scales = steps.clamp(_SMALLEST_SCALE, _LARGEST_SCALE).half()
+        scales = steps.clamp(SMALLEST_SCALE, LARGEST_SCALE).half()
         values = _codes_above(grouped, scales, minimums, form) * scales.float().unsqueeze(-1) + base.unsqueeze(-1)
         errors = (values - grouped).square()
         if rest:
@@ -247,7 +247,7 @@ def _best_ranges(grouped: Tensor, form: Format, columns: int) -> tuple[Tensor, T
 
 
 def _to_half(values: Tensor) -> Tensor:
-    return values.clamp(-_LARGEST_SCALE, _LARGEST_SCALE).half()
+    return values.clamp(-LARGEST_SCALE, LARGEST_SCALE).half()
 
 
 def _codes_above(grouped: Tensor, scales: Tensor, minimums: Tensor, form: Format) -> Tensor:

@@ -14,6 +14,7 @@ from .formats import FORMATS, Format
 from .trial import relative_error
 
 OUTPUTS = 256
+"""Of a layer that is tried: a multiple of what kernels work on at a time."""
 
 _MOST = {3: 0.25, 4: 0.15, 6: 0.05, 8: 0.03}
 """Errors by the bits of a weight, of normal numbers: half as much again as the formats have."""

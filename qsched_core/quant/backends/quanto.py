@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from ..formats import Format, resolve_format
 from ..layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
+from ..packing import LARGEST_SCALE, SMALLEST_SCALE
 from .torch import TorchBackend
 
 GROUP = 64
 """Divides what Stable Diffusion's layers sum over (320, 640, 1280), and takes with its minimums what symmetric groups
 of 32 do. quanto's own 128 does not fit 320."""
-
-_SMALLEST, _LARGEST = 2.0**-24, 65504.0
-"""What float16 holds: a scale of 0 or infinity would make NaN of a group."""
 
 
 def pack(weight: Tensor, form: Format) -> Tensor:
@@ -36,12 +34,12 @@ def pack(weight: Tensor, form: Format) -> Tensor:
     quantize, rows = torch.ops.quanto, weight.shape[0]
     wide = weight.float()
     if form.weight_bits == 8:
-        scale = _held(tensor.AbsmaxOptimizer()(wide, tensor.qint8, 0), _SMALLEST)
+        scale = _held(tensor.AbsmaxOptimizer()(wide, tensor.qint8, 0), SMALLEST_SCALE)
         codes = quantize.quantize_symmetric(wide, torch.int8, 0, scale).view(torch.uint8)
         return torch.cat([codes, _bytes(scale, rows)], dim=1)
     group = form.group_size or None
     scale, shift = tensor.MaxOptimizer()(wide, tensor.qint4, 0, group)
-    scale, shift = _held(scale, _SMALLEST), _held(shift, -_LARGEST)
+    scale, shift = _held(scale, SMALLEST_SCALE), _held(shift, -LARGEST_SCALE)
     codes = quantize.quantize_affine(wide, 4, 0, group, scale, shift).view(rows, -1)
     # Its nibbles pair the halves of the first axis, ours the halves of a row.
     return torch.cat([pack_weights(codes.t(), 4).t(), _bytes(scale, rows), _bytes(-shift, rows)], dim=1)
@@ -52,7 +50,7 @@ def _import_quanto() -> None:
 
 
 def _held(values: Tensor, least: float) -> Tensor:
-    return values.clamp(least, _LARGEST).half().float()
+    return values.clamp(least, LARGEST_SCALE).half().float()
 
 
 def _bytes(values: Tensor, rows: int) -> Tensor:
