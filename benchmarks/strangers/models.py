@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import qsched_core as qs
 
-from ..stranger import network as terrain_network
+from ..terrain_rounding import network as terrain_network
 from . import galaxies
 from .packages import fetch
 

@@ -1,4 +1,4 @@
-"""Fitted rounding on a real few-step U-Net that nobody here trained: ``python -m benchmarks.stranger``.
+"""Fitted rounding on a real few-step U-Net that nobody here trained: ``python -m benchmarks.terrain_rounding``.
 
 The consistency model of PyPI's adaptive-terrain-diffusion (MIT; 10.4 million weights, nine in ten in convolutions),
 exported with flat names, made a torch module by onnx2torch. Observed on three noises and on six, judged on others: the
@@ -104,7 +104,7 @@ def main() -> None:
         })  # fmt: skip
         print(rows[-1], flush=True)
     facts = {"model": f"{PACKAGE} {importlib.metadata.version(PACKAGE)}", "goal": GOAL, "observe_seconds": observing}
-    record("stranger", {**facts, "noises": len(TESTED) * PICTURES, "rows": rows})
+    record("terrain_rounding", {**facts, "noises": len(TESTED) * PICTURES, "rows": rows})
 
 
 if __name__ == "__main__":
