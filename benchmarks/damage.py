@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from calibration.prompt_files import read_lines
+
 from .in_host import ROOT, import_host, import_pack
 from .record import record
 
@@ -40,7 +42,7 @@ def main() -> None:
     job_for = load("pack.nodes.quantization.backends").job_for
     validate, study = load("pack.calibration.validate"), load("pack.calibration.verdict")
     identity = load("pack.qsched_core").Coefficients.identity(STEPS)
-    texts = Path(ROOT, "demo", "prompts.txt").read_text("utf-8").splitlines()
+    texts = read_lines(Path(ROOT, "demo", "prompts.txt").read_text("utf-8")).texts
     indices = range(NOISES * len(texts))
     rows = []
     with torch.inference_mode():

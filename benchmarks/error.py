@@ -21,6 +21,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from calibration.prompt_files import read_lines
+
 from .in_host import ROOT, import_host, import_pack
 from .record import record
 
@@ -53,7 +55,7 @@ def trained_layers() -> Iterator[Layer]:
         load("pack.nodes.sampling.ksampler"),
     )
     full, clip, _ = node.QSchedDemoModel.execute().args
-    texts = Path(ROOT, "demo", "prompts.txt").read_text("utf-8").splitlines()[: CAPTIONS + FIT_CAPTIONS]
+    texts = read_lines(Path(ROOT, "demo", "prompts.txt").read_text("utf-8")).texts[: CAPTIONS + FIT_CAPTIONS]
     network, seen = full.model.diffusion_model, defaultdict(list)
     layers = {name: layer for name, layer in network.named_modules() if "blocks." in name and _wide(layer)}
     hooks = [

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from calibration.prompt_files import read_lines
+
 from .in_host import ROOT, import_host, import_pack
 from .record import record
 
@@ -39,7 +41,7 @@ def main() -> None:
         load("pack.nodes.quantization.twin_model"),
     )
     job_for = load("pack.nodes.quantization.backends").job_for
-    texts = Path(ROOT, "demo", "prompts.txt").read_text("utf-8").splitlines()
+    texts = read_lines(Path(ROOT, "demo", "prompts.txt").read_text("utf-8")).texts
     result = {"studied_captions": STUDIED, "other_captions": TOLD, "depths": {}}
     with torch.inference_mode():
         full, clip, _ = node.QSchedDemoModel.execute().args

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -559,3 +560,13 @@ def test_a_group_size_that_does_not_fill_bytes_is_refused(refused, size):
 def test_bits_that_are_not_supported_are_refused(refused, weight_bits, activation_bits):
     with refused(QuantizationError, f"W{weight_bits}A{activation_bits}"):
         Format("f", weight_bits, activation_bits, 32)
+
+
+@pytest.mark.parametrize("language", ["", "/zh", "/ja", "/ko", "/fr"])
+def test_the_help_page_names_the_bits_of_both_kinds_of_scales(language):
+    """Regression: it said 4.9 bits for asymmetric scales of 32 columns, which take 5.0."""
+    page = (Path(__file__).parents[2] / "web" / "docs" / f"QSchedQuantizeModel{language}.md").read_text("utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith("|") and "*asymmetric*" in line]
+    for symmetric in (True, False):
+        bits = 8 * row_bytes(1280, resolve_format("w4a8", 32, symmetric=symmetric)) / 1280
+        assert f"{bits:.1f}" in row
