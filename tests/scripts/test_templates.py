@@ -181,6 +181,15 @@ def test_templates_are_numbered_in_their_order():
     assert [template.number for template in MADE.values()] == [f"{number:02}" for number in range(1, len(MADE) + 1)]
 
 
+def test_the_style_sheet_has_a_place_for_every_number():
+    """Regression: it named eight, and with the ninth the list fell back to the file system's order."""
+    sheet = (ROOT / "web" / "templates" / "templates.css").read_text("utf-8")
+    places = dict(re.findall(r'"template-workflow-(\d\d) "\] \{ order: (\d+); \}', sheet))
+    assert {number: int(place) for number, place in places.items()} == {t.number: int(t.number) for t in MADE.values()}
+    tens = {number[0] for number in places}
+    assert set(re.findall(r'\^="template-workflow-(\d)"\]', sheet)) == tens, "all of ours count as ours"
+
+
 @per_template
 def test_a_template_has_a_small_square_picture(name):
     path = WORKFLOWS / f"{name}.jpg"
