@@ -57,7 +57,7 @@ def main() -> int:
     found = {}
     for official, ours in CHECKED.items():
         (path,) = folder.rglob(f"{official}.json")
-        kinds = {node.kind for node in ours.nodes} | {"KSampler"}
+        kinds = {node.kind for node in ours.nodes} | {"KSampler", "KSamplerAdvanced"}
         known = facts(json.loads(path.read_text("utf-8")))
         found[official] = {**known, "nodes": {kind: one for kind, one in known["nodes"].items() if kind in kinds}}
     result = {"package": about.name.removesuffix(".dist-info"), "templates": found}

@@ -8,7 +8,7 @@ from .parts import PICTURE, PROMPT, W4A8, latent
 
 MODEL, LORA, ENCODER, VAE, QUANTIZED, QUANTIZED_TEXT, POSITIVE, NEGATIVE, LATENT, BEHIND, SIGMAS, PRESET = range(1, 13)
 SAMPLES, DECODED, PICTURE_NODE, WRAPPED, GUIDER, NOISE, CHOSEN = range(13, 20)
-LOW, LOW_LORA, LOW_QUANTIZED, LOW_BEHIND, DRIVEN, LOW_DRIVEN, LOW_SAMPLES, VIDEO = range(20, 28)
+LOW, LOW_LORA, LOW_QUANTIZED, LOW_BEHIND, JOINED, VIDEO = range(20, 26)
 """Node ids: the same part has the same one in every template."""
 
 TEXT_W4A8 = {"format": "w4a8", "group_size": "format's own", "exclude": "", "prompts": PROMPT}
@@ -100,6 +100,9 @@ def _conditionings(family: Family) -> dict[str, list]:
 
 
 def _model(family: Family) -> list:
+    """What is sampled: of two models the one that is both."""
+    if family.low:
+        return [JOINED, 0]
     return [BEHIND if family.behind else QUANTIZED, 0]
 
 
@@ -112,13 +115,14 @@ def _preset(family: Family) -> tuple[tuple[Node, ...], ...]:
         if family.low:
             low = {"model": [LOW_QUANTIZED, 0], **widgets}
             nodes.append(Node(LOW_BEHIND, kind, "What the model needs, low noise", low))
+            half = family.steps // 2
+            plan = ", ".join(["1"] * half + ["2"] * (family.steps - half))
+            both = {"model": [BEHIND, 0], "model_2": [LOW_BEHIND, 0], "plan": plan, "scheduler": family.scheduler}
+            uses.append(Node(JOINED, "QSchedPrecisionSchedule", "Both as one MODEL", both, size=(320, 200)))
     form = {"sigmas": [SIGMAS, 0], "form": "identity", "strength": 1.0}
     nodes += [_sigmas(family), Node(PRESET, "QSchedCoefficients", "The identity, until you have calibrated", form)]
     use = {"preset": [PRESET, 0], **AS_CALIBRATED}
-    if family.low:
-        uses.append(Node(DRIVEN, "QSchedApply", "Q-Sched at high noise", {"model": _model(family), **use}))
-        uses.append(Node(LOW_DRIVEN, "QSchedApply", "Q-Sched at low noise", {"model": [LOW_BEHIND, 0], **use}))
-    elif _own_sampler(family):
+    if _own_sampler(family):
         if family.sampler == "QSchedSamplerTCD":
             uses.append(Node(CHOSEN, "QSchedSamplerTCD", "TCD", {"eta": 0.3}))
         else:
@@ -144,8 +148,6 @@ def _sigmas(family: Family) -> Node:
 
 
 def _sampler(family: Family) -> tuple[Node, ...]:
-    if family.low:
-        return _two_samplers(family)
     both = _conditionings(family)
     if not _own_sampler(family):
         sockets = {"model": _model(family), **both, "latent_image": [LATENT, 0], "preset": [PRESET, 0]}
@@ -164,24 +166,9 @@ def _sampler(family: Family) -> tuple[Node, ...]:
     )
 
 
-def _two_samplers(family: Family) -> tuple[Node, ...]:
-    """The first half of the steps with one model, the second with the other."""
-    middle = family.steps // 2
-    values = {"steps": family.steps, "cfg": family.cfg, "sampler_name": family.sampler, "scheduler": family.scheduler}
-    first = {"add_noise": "enable", "noise_seed": 0, "start_at_step": 0, "end_at_step": middle}
-    second = {"add_noise": "disable", "noise_seed": 0, "start_at_step": middle, "end_at_step": family.steps}
-    sockets = {**_conditionings(family), **values}
-    high = {"model": [DRIVEN, 0], "latent_image": [LATENT, 0], **sockets, **first}
-    low = {"model": [LOW_DRIVEN, 0], "latent_image": [SAMPLES, 0], **sockets, **second}
-    return (
-        Node(SAMPLES, "KSamplerAdvanced", "High noise", {**high, "return_with_leftover_noise": "enable"}),
-        Node(LOW_SAMPLES, "KSamplerAdvanced", "Low noise", {**low, "return_with_leftover_noise": "disable"}),
-    )
-
-
 def _picture(family: Family) -> tuple[Node, ...]:
     vae = [MODEL, 2] if family.vae is None else [VAE, 0]
-    samples, title = [LOW_SAMPLES if family.low else SAMPLES, 0], f"{family.title} W4A8"
+    samples, title = [SAMPLES, 0], f"{family.title} W4A8"
     decode = Node(DECODED, "VAEDecode", "Decode", {"samples": samples, "vae": vae})
     if family.low:
         saved = {"video": [VIDEO, 0], "filename_prefix": f"video/{title}", "format": "auto", "codec": "auto"}

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
-from exactness import differ, near
+from exactness import differ, distance, near
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture
-def experts(tiny):
-    """(high noise, low noise): the same architecture and schedule, other weights."""
+def pair_of(tiny, gain: float = 1.0) -> tuple:
+    """(high noise, low noise): the same architecture and schedule, other weights; their outputs times ``gain``."""
     high, low = tiny.model("FLOW"), tiny.model("FLOW")
     for parameter in low.model.parameters():
         parameter.data = parameter.data * 0.9
-    for model in (high, low):  # loud enough to be seen beside the noise
-        model.model.diffusion_model.out[0].weight.data.fill_(1.0)
+    for model in (high, low):
+        last = model.model.diffusion_model.out
+        last[0].weight.data.fill_(1.0)  # loud enough to be seen beside the noise
+        for parameter in last[2].parameters():
+            parameter.data *= gain
     return high, low
+
+
+@pytest.fixture
+def experts(tiny):
+    return pair_of(tiny)
 
 
 def sampled(tiny, parts) -> torch.Tensor:
@@ -66,3 +76,57 @@ def test_each_model_takes_what_belongs_to_its_sigmas(pack, tiny, experts, c_eps,
     mixed[quiet] = experts[quiet]
     assert near(sampled(tiny, [(mixed[0], 0, 2), (mixed[1], 2, 4)]), both)
     assert differ(both, sampled(tiny, [(experts[0], 0, 2), (experts[1], 2, 4)]))
+
+
+class Pixels:
+    """Decodes latents (B, 4, h, w) as they are."""
+
+    first_stage_model = torch.nn.Linear(1, 1)
+
+    def decode(self, samples):
+        return samples[:, :3].sigmoid().movedim(1, -1)
+
+
+@pytest.fixture
+def calibrated(pack, tiny, tmp_path, monkeypatch):
+    """``calibrated(model, full)``: what JAQ Calibrate finds for a MODEL beside its reference."""
+    import folder_paths
+
+    for name in ("user", "temp", "input", "output"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
+    pack("nodes.host.folders").register_folders()
+    node = pack("nodes.calibrate").QSchedCalibrate
+    monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None, extra_pnginfo=None), raising=False)
+    generator = torch.Generator().manual_seed(2)
+    conditionings = [[[torch.randn(1, 7, 32, generator=generator), {}]] for _ in range(8)]
+    settings = pack("nodes.calibrating.options").CalibrationSettings(
+        prompt_set=pack("nodes.calibrating.prompt_list").conditioned([], [], conditionings), verdict_seeds=1
+    )
+
+    def calibrated(model, full):
+        return node.execute(
+            model=model, full_model=full, vae=Pixels(), latent_image={"samples": torch.zeros(1, 4, 8, 8)}, prompts="",
+            steps=4, cfg=1.0, sampler_name="euler", scheduler="simple", trials=8, metric="nearness to the reference",
+            batch_size=8, negative="", settings=settings,
+        ).args[0]  # fmt: skip
+
+    return calibrated
+
+
+def test_one_calibration_over_both_gives_one_preset_for_both(pack, tiny, experts, calibrated, monkeypatch):
+    """Both of the quantised pair say a tenth too little: the search finds that from the full pair's pictures."""
+    schedule = pack("nodes.precision_schedule").QSchedPrecisionSchedule
+    monkeypatch.setattr(schedule, "hidden", SimpleNamespace(unique_id=None), raising=False)
+    weak = pair_of(tiny, gain=0.9)
+    plan = "1, 1, 2, 2"
+    joined, full = (schedule.execute(high, plan, "simple", model_2=low).args[0] for high, low in (weak, experts))
+    preset = calibrated(joined, full)
+    assert min(preset.coefficients.c_eps) > 1.04
+    one = sampled(tiny, [(with_preset(pack, joined, preset), 0, 4)])
+    parts = [with_preset(pack, model, replace(preset, precision=None)) for model in weak]  # with a sampler for each
+    two = sampled(tiny, [(parts[0], 0, 2), (parts[1], 2, 4)])
+    assert near(two, one)
+    wanted = sampled(tiny, [(experts[0], 0, 2), (experts[1], 2, 4)])
+    before = sampled(tiny, [(weak[0], 0, 2), (weak[1], 2, 4)])
+    assert distance(one, wanted) < 0.5 * distance(before, wanted)
