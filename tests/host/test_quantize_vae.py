@@ -143,6 +143,11 @@ def test_what_cannot_be_quantised_is_refused(pack, refused):
     node = pack("nodes.quantize_vae").QSchedQuantizeVAE
     with refused(error, "no VAE", "Load VAE"):
         node.execute(None, "w8a16", "")
+    import comfy.sd
+
+    unknown = comfy.sd.VAE(sd={"of.no.family.weight": torch.zeros(8, 8)})  # the host warns and goes on
+    with refused(error, "no VAE", "Load VAE"):
+        node.execute(unknown, "w8a16", "")
     with refused(error, "nothing to quantise"):
         quantized(pack, tiny(), exclude=["*"])
     sound = tiny()
