@@ -13,3 +13,7 @@ STRATEGIES = ("guided", "grid", "random", "tpe", "greedy")
 
 ACCEPT = ("repair", "re-tuning")
 """Which verdict makes a candidate the result."""
+
+STEP_COSTS = ("bits", "time", "memory")
+"""What a plan of the steps' precision has a budget of: bit operations or seconds of the mean step, or the weights of
+all models that take part."""

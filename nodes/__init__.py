@@ -28,6 +28,7 @@ from . import (
     quantize_vae,
     sampler,
     sensitivity,
+    step_sensitivity,
     text_encoder,
 )
 from .calibrating.routes import add_history_route
@@ -53,6 +54,7 @@ class QSchedExtension(ComfyExtension):
             quantize_vae,
             observe_layers,
             sensitivity,
+            step_sensitivity,
             precision_schedule,
             sampler,
             apply,

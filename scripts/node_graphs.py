@@ -178,6 +178,14 @@ def precision_schedule() -> Picture:
     return Picture(graph, (("7",),), sizes={"7": (420, 0)})
 
 
+def step_sensitivity() -> Picture:
+    models = {"model": ["2", 0], "clip": ["1", 1], "vae": ["1", 2], "latent_image": ["4", 0]}
+    graph = _demo("w4a4")
+    graph["7"] = ("QSchedStepSensitivity", {**models, "prompts": "", "budget": 0.7, "steps": 4, "metric": "demo"})
+    graph["8"] = ("PreviewAny", {"source": ["7", 2]})
+    return Picture(graph, (("7",),), sizes={"7": (440, 0)})
+
+
 def observe() -> Picture:
     texts = {"30": ("CLIPTextEncode", {"clip": ["1", 1], "text": SCENE})}
     observed = {"model": ["1", 0], "positive": ["30", 0], "latent_image": ["4", 0], "steps": 4}
@@ -270,5 +278,6 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "QSchedSaveQuantized": save_quantized,
     "QSchedSensitivity": sensitivity,
     "QSchedPrecisionSchedule": precision_schedule,
+    "QSchedStepSensitivity": step_sensitivity,
 }
 """By node id, which is the picture's name."""

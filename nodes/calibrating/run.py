@@ -140,8 +140,8 @@ class Run:
                 self.scorer.note,
                 *sorted({plain_text(text) for text in self.prompts.texts} - set(self.prompts.texts)),
             ],
-            [] if full is None else [asdict(_binding(full)), _weights(full.model)],
-            _weights(generator.model),
+            [] if full is None else [asdict(_binding(full)), weights_of(full.model)],
+            weights_of(generator.model),
             sums(shared),
             [[start.c_x, start.c_eps] for start in starts],
             ["guarded", stay_near],
@@ -164,7 +164,7 @@ def _binding(generator: HostGenerator):
     return describe(generator.model, way.name, way.scheduler, way.cfg)
 
 
-def _weights(model) -> list:
+def weights_of(model) -> list:
     """What tells a MODEL from others with the same fingerprint: its size, and the LoRAs on it."""
     patches = sorted((key, [sums(part) for part in parts]) for key, parts in model.patches.items())
     return [model.model_size(), patches]
@@ -174,7 +174,7 @@ def _plan(generator: HostGenerator) -> list:
     """The precision of the steps, and the models that they are given to; nothing where the model has no plan."""
     plan = precision_on(generator.model, generator.sigmas)
     others = library_of(generator.model)[1:]
-    return [] if plan is None else [plan.text(), [[quantization(model), _weights(model)] for model in others]]
+    return [] if plan is None else [plan.text(), [[quantization(model), weights_of(model)] for model in others]]
 
 
 def _options(sampler) -> list:

@@ -18,11 +18,12 @@ class NodeProgress:
         self.unique_id, self.total = unique_id, max(1, total)
         self._bar = comfy.utils.ProgressBar(self.total, node_id=unique_id)
 
-    def update(self, done: int, text: str = "", total: int | None = None) -> None:
-        """``total`` where it is known better now."""
+    def update(self, done: int, text: str = "", total: int | None = None, picture=None) -> None:
+        """``total`` where it is known better now; ``picture`` (H, W, 3) in [0, 1] is shown on the node."""
         self.total = max(1, total or self.total)
         comfy.model_management.throw_exception_if_processing_interrupted()
-        self._bar.update_absolute(done, self.total)
+        preview = None if picture is None else ("JPEG", to_pil(picture), None)
+        self._bar.update_absolute(done, self.total, preview)
         if text:
             say(self.unique_id, text)
 

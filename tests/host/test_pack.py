@@ -37,6 +37,7 @@ NODES = (
     "QSchedSavePreset",
     "QSchedSaveQuantized",
     "QSchedSensitivity",
+    "QSchedStepSensitivity",
 )
 
 

@@ -1,0 +1,115 @@
+"""Step Sensitivity through the host: a plan from pictures, resumed after a cancel, with and without prompts."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+PROMPTS = "\n".join(
+    f"a large {colour} {shape} on a white background"
+    for colour in ("red", "blue")
+    for shape in ("circle", "star", "ring")
+)
+
+
+@pytest.fixture(scope="module")
+def packed(demo, pack):
+    def packed(form: str):
+        job = pack("nodes.quantization.backends").job_for(demo[0], form, backend="torch", last_steps=0)
+        return pack("nodes.quantization.twin_model").quantized_twin(demo[0], job)[0]
+
+    return packed
+
+
+@pytest.fixture
+def study(pack, demo, monkeypatch, tmp_path):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_system_user_directory", lambda name: str(tmp_path / name))
+    node = pack("nodes.step_sensitivity").QSchedStepSensitivity
+    monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None), raising=False)
+    latent = {"samples": torch.zeros(1, demo[0].get_model_object("latent_format").latent_channels, 8, 8)}
+
+    def study(model, prompts: str = "", budget: float = 0.6, steps: int = 2, **more):
+        return node.execute(
+            model, demo[1], demo[2], latent, prompts, budget, "bits", steps, 1.0, "euler", "simple", "demo", **more
+        ).args
+
+    return study
+
+
+@pytest.fixture
+def pictures(pack, monkeypatch):
+    """The indices of every picture that is sampled."""
+    sampled, generator = [], pack("nodes.calibrating.generator").HostGenerator
+    sample = generator.sample
+
+    def counted(self, model, indices, *args):
+        sampled.extend(indices)
+        return sample(self, model, indices, *args)
+
+    monkeypatch.setattr(generator, "sample", counted)
+    return sampled
+
+
+def test_a_study_gives_a_plan_a_model_and_a_report(pack, packed, study, pictures):
+    pytest.importorskip("open_clip")
+    precision, model, report, plot = study(packed("w4a4"), PROMPTS, model_2=packed("w8a8"))
+    assert len(precision.activation_bits) == 2
+    assert pack("nodes.sampling.step_precision").precision_of(model) == precision
+    assert plot.shape == (1, 460, 1200, 3)
+    assert "Distance when one step alone is coarser, and JAQ lost:" in report
+    assert len(pictures) <= 3 * 2 * 3 * 6
+    cost = pack("qsched_core.quant").bit_cost
+    networks = [m.model.diffusion_model for m in pack("nodes.sampling.model_library").library_of(model)]
+    numbers = precision.models or (0, 0)
+    mean = sum(cost(networks[n], bits) for n, bits in zip(numbers, precision.activation_bits, strict=True)) / 2
+    assert mean <= 0.6 * cost(networks[1])
+
+
+def test_no_prompts_are_noises_of_an_empty_one(packed, study, pictures):
+    narrow = packed("w4a4")
+    precision, _, report, _ = study(narrow, budget=0.8)
+    assert precision.models == ()
+    assert "JAQ -" not in report.partition("Distance when")[0]
+    made = len(pictures)
+    assert 0 < made <= 3 * 2 * 2 * 12
+    assert study(narrow, budget=0.8)[2].splitlines()[-1] == "0 pictures were made."  # all of it was kept
+    assert len(pictures) == made
+
+
+def test_a_cancel_keeps_what_was_measured(pack, packed, study, pictures, monkeypatch):
+    import comfy.model_management
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupted():
+        if len(pictures) >= 24:
+            raise Interrupted
+
+    narrow = packed("w4a4")
+    with monkeypatch.context() as patch:
+        patch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", interrupted)
+        with pytest.raises(Interrupted):
+            study(narrow, budget=0.8)
+    assert len(pictures) < 24 + 16  # no further batch was begun
+    first = len(pictures)
+    whole = study(narrow, budget=0.8)
+    resumed = len(pictures) - first
+    pictures.clear()
+    assert study(narrow, budget=0.8, study_seed=1)[0] is not None
+    assert resumed < len(pictures)
+    assert whole[0] is not None
+
+
+def test_what_leaves_nothing_to_choose_is_refused(pack, demo, packed, study, refused):
+    core = pack("qsched_core")
+    with refused(core.CalibrationError, "one precision to choose from"):
+        study(packed("w4a16"))
+    with refused(core.QuantizationError, "the plan names model 2 of 1"):
+        study(packed("w4a4"), formats="1, 2")
+    with refused(core.CalibrationError, "no plan of the steps costs so little"):
+        study(packed("w4a4"), budget=0.01)
