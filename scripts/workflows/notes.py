@@ -14,7 +14,7 @@ from .graph import NOTES, File
 from .restoration import MODEL, VAE
 
 PARTS = NOTES / "parts.json"
-ALL, ONE_BY_ONE, IN_PART = "●", "◐", "○"
+ALL, ONE_BY_ONE, IN_PART = "\N{BLACK CIRCLE}", "\N{CIRCLE WITH LEFT HALF BLACK}", "\N{WHITE CIRCLE}"
 """What a card holds beside what the rest takes: everything, the largest part, or not even that."""
 
 

@@ -92,11 +92,20 @@ def test_what_nobody_has_counted_says_no_size():
     assert not any(f"cards_{number}" in notes.parts() for number in uncounted)
 
 
+ALL, ONE_BY_ONE, IN_PART = notes.ALL, notes.ONE_BY_ONE, notes.IN_PART
+
+
 @pytest.mark.parametrize(
     ("models", "marks"),
-    [((3.0,), "●●●"), ((5.0,), "◐●●"), ((9.0,), "○◐●"), ((10.0, 10.0), "○◐◐"), ((30.0,), "○○○")],
-    ids=str,
+    [
+        ((3.0,), [ALL, ALL, ALL]),
+        ((5.0,), [ONE_BY_ONE, ALL, ALL]),
+        ((9.0,), [IN_PART, ONE_BY_ONE, ALL]),
+        ((10.0, 10.0), [IN_PART, ONE_BY_ONE, ONE_BY_ONE]),
+        ((30.0,), [IN_PART, IN_PART, IN_PART]),
+    ],
+    ids=["on 8 GB", "on 12 GB", "on 24 GB", "two models", "on none"],
 )
 def test_a_card_holds_all_or_one_after_the_other_or_a_part(models, marks):
     sizes = notes.Sizes(models, 2.0, 0.2)
-    assert "".join(sizes.on(card) for card in (8, 12, 24)) == marks
+    assert [sizes.on(card) for card in (8, 12, 24)] == marks
