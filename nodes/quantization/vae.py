@@ -19,6 +19,9 @@ from .twin_model import quantized_twin
 MIN_PSNR = 40.0
 """dB between two pictures; above it nobody sees a difference, side by side or not."""
 
+MIN_SIDE = 64
+"""Pixels of a picture's side: what two VAEs are compared on has to be larger than what their convolutions see."""
+
 END_REASON = "it reads or writes pixels or the latent"
 
 
@@ -33,11 +36,15 @@ def quantized_vae(
     in 0 … 1 is what the two are compared on.
 
     Raises:
-        QuantizationError: no VAE, one that was quantised already, or without a layer to quantise.
+        QuantizationError: no VAE, one that was quantised already, or without a layer to quantise; a picture too small.
     """
     if getattr(vae, "first_stage_model", None) is None:
         fix = "load one with Load VAE, and plug that in"
         raise QuantizationError("this checkpoint has no VAE.", fix)
+    if image is not None and min(image.shape[1:3]) < MIN_SIDE:
+        height, width = image.shape[1:3]
+        what = f"the picture has {height} x {width} pixels."
+        raise QuantizationError(what, f"plug in one of {MIN_SIDE} x {MIN_SIDE} or more", height=height, width=width)
     job = vae_job(vae, format, exclude)
     full = None if image is None else round_trip(vae, image)
     patcher, report = quantized_twin(vae.patcher, job, on_layer)

@@ -156,6 +156,13 @@ def test_what_cannot_be_quantised_is_refused(pack, refused):
         quantized(pack, sound)
 
 
+def test_a_picture_too_small_to_compare_on_is_refused(pack, refused):
+    """Regression: 4 x 4 pixels ended in torch's own error, out of the middle of the VAE."""
+    error = pack("qsched_core").QuantizationError
+    with refused(error, "the picture has 4 x 64 pixels", "plug in one of 64 x 64 or more"):
+        quantized(pack, tiny(), image=picture()[:, :4])
+
+
 def test_a_cancel_leaves_the_vae_as_it_was(pack):
     vae = tiny()
     before = values_of(vae)
