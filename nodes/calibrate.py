@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 
-import comfy.samplers
 from comfy_api.latest import io
 
 from ..calibration.choices import ACCEPT
 from ..qsched_core import CalibrationError
 from .calibrating.metric_menu import metric_names
 from .host.reports import forget, keep_output
-from .sampling.sampler_menu import sampler_names
+from .sampling.sampling_inputs import sampling_inputs
 from .sockets import CATEGORY, CalibrationSettingsSocket, PresetSocket
 
 
@@ -58,12 +57,7 @@ class QSchedCalibrate(io.ComfyNode):
                     multiline=True,
                     tooltip="One per line; 12 or more. Half is searched on, half is kept for the verdict.",
                 ),
-                io.Int.Input("steps", default=4, min=1, max=1000, tooltip="As you will sample."),
-                io.Float.Input(
-                    "cfg", default=1.0, min=0.0, max=100.0, step=0.1, advanced=True, tooltip="As you will sample."
-                ),
-                io.Combo.Input("sampler_name", options=sampler_names(), tooltip="As you will sample."),
-                io.Combo.Input("scheduler", options=comfy.samplers.SCHEDULER_NAMES, tooltip="As you will sample."),
+                *sampling_inputs(folded=False),
                 io.Int.Input(
                     "trials", default=40, min=1, max=10_000, advanced=True, tooltip="Candidates besides the identity."
                 ),

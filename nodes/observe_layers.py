@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import comfy.samplers
 from comfy_api.latest import io
 
 from .host.progress import NodeProgress, node_id
 from .host.reports import keep_output
-from .sampling.sampler_menu import sampler_names
+from .sampling.sampling_inputs import sampling_inputs, study_seed_input
 from .sockets import CATEGORY, ObservationSocket
 
 
@@ -30,23 +29,8 @@ class QSchedObserve(io.ComfyNode):
                     "sixteen are enough.",
                 ),
                 io.Latent.Input("latent_image", tooltip="An empty latent of the picture size you use."),
-                io.Int.Input("steps", default=4, min=1, max=1000, tooltip="As you will sample."),
-                io.Float.Input(
-                    "cfg", default=1.0, min=0.0, max=100.0, step=0.1, advanced=True, tooltip="As you will sample."
-                ),
-                io.Combo.Input("sampler_name", options=sampler_names(), advanced=True, tooltip="As you will sample."),
-                io.Combo.Input(
-                    "scheduler", options=comfy.samplers.SCHEDULER_NAMES, advanced=True, tooltip="As you will sample."
-                ),
-                io.Int.Input(
-                    # Not "seed": the front end would make a new one for every run, and a new observation of it.
-                    "study_seed",
-                    default=0,
-                    min=0,
-                    max=2**53,
-                    advanced=True,
-                    tooltip="Of the noises, one for each prompt.",
-                ),
+                *sampling_inputs(),
+                study_seed_input("Of the noises, one for each prompt."),
                 io.Float.Input(
                     "memory_gb",
                     default=2.0,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import comfy.model_management
-import comfy.samplers
 from comfy_api.latest import io, ui
 
 from ..qsched_core.choices import DEPTHS
 from .host.progress import NodeProgress, node_id
 from .host.reports import keep_output
-from .sampling.sampler_menu import sampler_names
+from .sampling.sampling_inputs import sampling_inputs, study_seed_input
 from .sockets import CATEGORY, ObservationSocket, PlanSocket
 
 
@@ -54,26 +53,8 @@ class QSchedSensitivity(io.ComfyNode):
                     "does to the network's output, content and quality apart; better, and layers x formats x 4 "
                     "evaluations.",
                 ),
-                io.Int.Input("steps", default=4, min=1, max=1000, tooltip="As you will sample."),
-                io.Float.Input(
-                    "cfg", default=1.0, min=0.0, max=100.0, step=0.1, advanced=True, tooltip="As you will sample."
-                ),
-                io.Combo.Input("sampler_name", options=sampler_names(), advanced=True, tooltip="As you will sample."),
-                io.Combo.Input(
-                    "scheduler",
-                    options=comfy.samplers.SCHEDULER_NAMES,
-                    advanced=True,
-                    tooltip="As you will sample.",
-                ),
-                io.Int.Input(
-                    # Not "seed": the front end would make a new one for every run, and a new plan of it.
-                    "study_seed",
-                    default=0,
-                    min=0,
-                    max=2**53,
-                    advanced=True,
-                    tooltip="Of the noises, one for each prompt.",
-                ),
+                *sampling_inputs(),
+                study_seed_input("Of the noises, one for each prompt."),
                 io.String.Input(
                     "formats",
                     default="w4a8, w8a8",

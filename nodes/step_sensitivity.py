@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import comfy.samplers
 from comfy_api.latest import io
 
 from ..calibration.choices import STEP_COSTS
@@ -10,7 +9,7 @@ from .calibrating.metric_menu import NEAR, metric_names
 from .host.progress import node_id
 from .host.reports import keep_output
 from .precision_schedule import MORE_MODELS, more_model_inputs
-from .sampling.sampler_menu import sampler_names
+from .sampling.sampling_inputs import sampling_inputs, study_seed_input
 from .sockets import CATEGORY, PrecisionSocket
 
 
@@ -59,17 +58,7 @@ class QSchedStepSensitivity(io.ComfyNode):
                     tooltip="bits: bit operations of the mean step. time: seconds, measured here. memory: weights of "
                     "all models that the plan uses.",
                 ),
-                io.Int.Input("steps", default=4, min=1, max=64, tooltip="As you will sample."),
-                io.Float.Input(
-                    "cfg", default=1.0, min=0.0, max=100.0, step=0.1, advanced=True, tooltip="As you will sample."
-                ),
-                io.Combo.Input("sampler_name", options=sampler_names(), advanced=True, tooltip="As you will sample."),
-                io.Combo.Input(
-                    "scheduler",
-                    options=comfy.samplers.SCHEDULER_NAMES,
-                    advanced=True,
-                    tooltip="As you will sample.",
-                ),
+                *sampling_inputs(most_steps=64),
                 io.Combo.Input(
                     "metric",
                     options=[name for name in metric_names() if name != NEAR],
@@ -83,14 +72,7 @@ class QSchedStepSensitivity(io.ComfyNode):
                     tooltip="What a step may get, comma separated: 1, 1a8, 2. Empty: each model as it is, and with "
                     "8-bit activations where that changes something.",
                 ),
-                io.Int.Input(
-                    "study_seed",
-                    default=0,
-                    min=0,
-                    max=2**53,
-                    advanced=True,
-                    tooltip="Of the noises, and of which prompts are kept for the verdict.",
-                ),
+                study_seed_input("Of the noises, and of which prompts are kept for the verdict."),
                 io.Int.Input(
                     "batch_size", default=16, min=1, max=256, advanced=True, tooltip="Lower it if memory is short."
                 ),

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -60,6 +60,20 @@ def tiny() -> ModuleType:
 def demo(pack: Callable[[str], ModuleType]) -> tuple:
     """(MODEL, CLIP, VAE) of the demo, as its node loads them."""
     return pack("nodes.demo_model").QSchedDemoModel.execute().args
+
+
+@pytest.fixture
+def calibrate_node(pack: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type:
+    """JAQ Calibrate as the host calls it, with the host's folders of its own in ``tmp_path``."""
+    import folder_paths
+
+    for name in ("user", "temp", "input", "output"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
+    pack("nodes.host.folders").register_folders()
+    node = pack("nodes.calibrate").QSchedCalibrate
+    monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None, extra_pnginfo=None), raising=False)
+    return node
 
 
 def _load_beside(name: str) -> ModuleType:

@@ -36,16 +36,8 @@ def twin(demo, pack):
 
 
 @pytest.fixture
-def node(pack, tmp_path, monkeypatch):
-    import folder_paths
-
-    for name in ("user", "temp", "input", "output"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
-    pack("nodes.host.folders").register_folders()
-    node = pack("nodes.calibrate").QSchedCalibrate
-    monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None, extra_pnginfo=None), raising=False)
-    return node
+def node(calibrate_node):
+    return calibrate_node
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -49,16 +47,9 @@ class ClipOfFrames:
 
 
 @pytest.fixture
-def run(pack, tmp_path, monkeypatch, restorer):
-    import folder_paths
+def run(pack, calibrate_node, restorer):
     from comfy_extras.nodes_seedvr import SeedVR2Conditioning
 
-    for name in ("user", "temp", "input", "output"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
-    pack("nodes.host.folders").register_folders()
-    node = pack("nodes.calibrate").QSchedCalibrate
-    monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None, extra_pnginfo=None), raising=False)
     generator = torch.Generator().manual_seed(1)
     latents = [torch.randn(1, 16, 1, 8, 8, generator=generator) for _ in range(PICTURES)]
     conditionings = [SeedVR2Conditioning.execute(restorer, {"samples": latent}).args[0] for latent in latents]
@@ -73,7 +64,7 @@ def run(pack, tmp_path, monkeypatch, restorer):
             "prompts": "", "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "trials": 6,
             "metric": "nearness to the reference", "batch_size": 4, "negative": "", "settings": settings,
         }  # fmt: skip
-        return node.execute(**{**inputs, **changed}).args
+        return calibrate_node.execute(**{**inputs, **changed}).args
 
     return run
 

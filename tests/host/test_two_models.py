@@ -88,16 +88,9 @@ class Pixels:
 
 
 @pytest.fixture
-def calibrated(pack, tiny, tmp_path, monkeypatch):
+def calibrated(pack, calibrate_node):
     """``calibrated(model, full)``: what JAQ Calibrate finds for a MODEL beside its reference."""
-    import folder_paths
 
-    for name in ("user", "temp", "input", "output"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
-    pack("nodes.host.folders").register_folders()
-    node = pack("nodes.calibrate").QSchedCalibrate
-    monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None, extra_pnginfo=None), raising=False)
     generator = torch.Generator().manual_seed(2)
     conditionings = [[[torch.randn(1, 7, 32, generator=generator), {}]] for _ in range(8)]
     settings = pack("nodes.calibrating.options").CalibrationSettings(
@@ -105,7 +98,7 @@ def calibrated(pack, tiny, tmp_path, monkeypatch):
     )
 
     def calibrated(model, full):
-        return node.execute(
+        return calibrate_node.execute(
             model=model, full_model=full, vae=Pixels(), latent_image={"samples": torch.zeros(1, 4, 8, 8)}, prompts="",
             steps=4, cfg=1.0, sampler_name="euler", scheduler="simple", trials=8, metric="nearness to the reference",
             batch_size=8, negative="", settings=settings,

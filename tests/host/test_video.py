@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from exactness import near, same_bits
@@ -51,15 +49,7 @@ def prompts(pack):
 
 
 @pytest.fixture
-def run(pack, tmp_path, monkeypatch, video_model, prompts):
-    import folder_paths
-
-    for name in ("user", "temp", "input", "output"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
-    pack("nodes.host.folders").register_folders()
-    node = pack("nodes.calibrate").QSchedCalibrate
-    monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None, extra_pnginfo=None), raising=False)
+def run(pack, calibrate_node, video_model, prompts):
 
     settings = pack("nodes.calibrating.options").CalibrationSettings
 
@@ -72,7 +62,7 @@ def run(pack, tmp_path, monkeypatch, video_model, prompts):
                 prompt_set=prompts, space="constant", radius=0.2, verdict_seeds=1, strategy="random"
             ),
         }  # fmt: skip
-        return node.execute(**{**inputs, **changed}).args
+        return calibrate_node.execute(**{**inputs, **changed}).args
 
     return run
 
