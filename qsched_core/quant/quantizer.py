@@ -21,7 +21,7 @@ from .layers import NORM_SHIFT, norm_shift
 from .observation import Observation
 from .plan import Plan
 from .report import LayerReport, QuantReport, module_bytes
-from .select import OUTSIDE_BLOCKS, candidates, reason_to_keep, shared_names
+from .select import EXCLUDED, OUTSIDE_BLOCKS, candidates, reason_to_keep, shared_names
 from .sources import weight_bits
 
 CPU = torch.device("cpu")
@@ -248,6 +248,8 @@ def require_some(report: QuantReport, job: Job) -> None:
         return
     reasons = [layer.reason for layer in report.layers]
     why = max(set(reasons), key=reasons.count) if reasons else "it has no layer of the kind"
+    if why == EXCLUDED:
+        raise QuantizationError(f"nothing to quantise: {why}.", "exclude fewer layers")
     fix = "plug in the FP16 model, or set include patterns"
     if why == OUTSIDE_BLOCKS and job.observation is None:
         # A network of flat names, as exported graphs have them: only what its layers see tells its edges.

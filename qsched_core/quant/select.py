@@ -23,6 +23,7 @@ LATENT = 16
 """Channels; a convolution from or to so few reads the latent or writes it."""
 
 OUTSIDE_BLOCKS = "outside the repeated blocks"
+EXCLUDED = "excluded by the user"
 
 
 def kinds_of(recipe: str) -> tuple[type[nn.Module], ...]:
@@ -63,7 +64,7 @@ def reason_to_keep(
     ``edges`` are the layers that an observation found there, with why: then a network without blocks is told by them.
     """
     if any(fnmatchcase(name, pattern) for pattern in exclude):
-        return "excluded by the user"
+        return EXCLUDED
     if include and not any(fnmatchcase(name, pattern) for pattern in include):
         return "not among the included"
     convolution = isinstance(layer, nn.Conv2d)
