@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .core import Coefficients
-from .search.search import Search, Trial
+from .search.search import Search
+from .search.trials import Trial
 
 REFERENCE_PHASE = "reference"
 """Of a Progress: pictures of the reference model, before the search and at the end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .objective import Objective, jaq
 from .progress import Progress
 from .result import OnReference, Result
-from .search.search import Trial
+from .search.trials import Trial
 from .settings import Settings
 from .study import calibrate
 from .validate import Evaluation, Interval, evaluate, paired_gain

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from .core import Coefficients
 from .objective import Objective
-from .search.search import Trial
+from .search.trials import Trial
 from .validate import Evaluation, Interval
 
 

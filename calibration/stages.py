@@ -11,8 +11,9 @@ import numpy as np
 from .core import CalibrationError, Coefficients
 from .indices import index_of
 from .objective import Objective
-from .search.search import Search, Trial
+from .search.search import Search
 from .search.space import Space
+from .search.trials import Trial
 from .task import Task
 from .validate import evaluate
 
@@ -70,7 +71,7 @@ def objective_of(task: Task, search: Search) -> Objective:
     """
     if not task.settings.normalised:
         return Objective(task.settings.k)
-    if search.kept("units") is None:
+    if search.note("units") is None:
         unused = 1 + task.settings.seeds  # a noise that neither the search nor the verdict sees
         rows = []
         for noise in (0, unused):
@@ -79,8 +80,8 @@ def objective_of(task: Task, search: Search) -> Objective:
         if not any(np.isfinite(row.scores["jaq"]).any() for row in rows):
             raise unscored()  # and nothing is kept of it: the cause may be gone the next time
         objective = Objective.normalised(task.settings.k, *(row.scores for row in rows))
-        search.keep("units", [objective.tc_unit, objective.iq_unit])
-    return Objective(task.settings.k, *search.kept("units"))  # perhaps another worker's, kept a moment later
+        search.write_note("units", [objective.tc_unit, objective.iq_unit])
+    return Objective(task.settings.k, *search.note("units"))  # perhaps another worker's, kept a moment later
 
 
 def unscored() -> CalibrationError:

@@ -13,8 +13,9 @@ from .objective import Objective
 from .progress import Progress, ProgressReport
 from .result import OnReference, Result
 from .search.guard import Guard, can_guard
-from .search.search import Search, Trial
+from .search.search import Search
 from .search.storage import STUDY, storage_errors
+from .search.trials import Trial
 from .settings import Settings
 from .stages import Stages, in_whole_space, objective_of, unscored
 from .task import Task

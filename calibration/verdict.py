@@ -71,7 +71,7 @@ def judged(
     """
     row_key = [coefficients.c_x, coefficients.c_eps, list(indices), *([model] if model else [])]
     name = hashlib.sha256(json.dumps(row_key).encode()).hexdigest()[:32]
-    if search is not None and (row_scores := search.kept(name)) is not None:
+    if search is not None and (row_scores := search.note(name)) is not None:
         return Evaluation(tuple(indices), {metric: np.array(values) for metric, values in row_scores.items()}), None
 
     def both(pictures: object, batch: Sequence[int]):
@@ -80,7 +80,7 @@ def judged(
     row, pictures = evaluate(generate, both, coefficients, indices, objective)
     # A row in which nothing could be scored is made again the next time: the cause may be gone.
     if search is not None and np.isfinite(row.scores["jaq"]).any():
-        search.keep(name, {metric: values.tolist() for metric, values in row.scores.items()})
+        search.write_note(name, {metric: values.tolist() for metric, values in row.scores.items()})
     return row, pictures
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ..core import CalibrationError
 from ..search.journal import CheckedJournal
-from ..search.search import ORDER, SECONDS, WORKER
 from ..search.storage import close_storage, import_optuna, open_storage, storage_errors
+from ..search.trials import ORDER, SECONDS, WORKER
 from ..search.workers import enlisted
 
 INPUTS_KEY = "inputs of the command"

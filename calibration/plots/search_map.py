@@ -11,8 +11,8 @@ import numpy as np
 
 from ..core import Coefficients
 from ..numbers import decimals
-from ..search.search import Trial
 from ..search.space import Space
+from ..search.trials import Trial
 from .canvas import BAND, FAINT, GRID, INK, PAPER, Canvas, labels, ticks
 from .gains import gains_of, share_of, unit_of
 

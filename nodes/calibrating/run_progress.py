@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ...calibration import Progress
 from ...calibration.frames import stills
 from ...calibration.progress import REFERENCE_PHASE
-from ...calibration.search.search import Trial
+from ...calibration.search.trials import Trial
 from ...calibration.time_left import TimeLeft, rounded
 from ..host.progress import NodeProgress, tell
 from .history import keep
