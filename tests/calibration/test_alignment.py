@@ -15,7 +15,7 @@ from calibration.core import CalibrationError
 from calibration.metrics.alignment import SCENES, AQMap
 from calibration.metrics.open_clip_network import OpenClip
 from calibration.metrics.phrases import Splitter, best_parser
-from calibration.metrics.surgery import SURGERY_BLOCKS, surgery_tokens
+from calibration.metrics.surgery import surgery_tokens
 
 CONFIG = {
     "embed_dim": 16,
@@ -50,10 +50,10 @@ def test_patch_tokens_add_up_attention_of_values_to_values():
     visual, seen = net.clip.visual, net.prepared(PICTURES)
     with torch.no_grad():
         tokens = visual._embeds(seen)
-        for block in visual.transformer.resblocks[: 8 - SURGERY_BLOCKS]:
+        for block in visual.transformer.resblocks[:2]:  # of 8: CLIP Surgery begins 6 blocks before the end
             tokens = block(tokens)
         patches = tokens
-        for block in visual.transformer.resblocks[8 - SURGERY_BLOCKS :]:
+        for block in visual.transformer.resblocks[2:]:
             # torch's own attention, with the weights of the values in all three places
             width, attention = 32, block.attn
             value, bias = attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :]

@@ -147,6 +147,22 @@ def test_greedy_steps_build_on_each_other():
     assert result.coefficients.c_eps == pytest.approx([1.1] * 3, abs=0.03)
 
 
+def test_greedy_steps_share_their_units_and_the_first_tries_the_starts():
+    """Units are measured once, with a noise of their own; a start says something of the first step's pair alone once
+    the later steps build on what was found."""
+    world = World()
+    settings = quick(space="table", strategy="greedy", trials=8, normalised=True)
+    result = world.calibrate(settings, starts=[Coefficients.constant(N_STEPS, c_x=0.95, c_eps=1.1)])
+    assert result.objective.tc_unit == pytest.approx(2 * result.objective.iq_unit) != 1.0
+    assert sum({index // N_PROMPTS for index in indices} == {2} for _, indices in world.asked) == 1
+    points = [trial.point for trial in result.finished]
+    assert len(points) == 1 + N_STEPS * (2 + 1)
+    first = {"c_x_1": 0.95, "c_eps_1": 1.1}
+    # 1e-12: the nearest point is computed by least squares.
+    assert points[1] == pytest.approx({**dict.fromkeys(points[0], 1.0), **first}, abs=1e-12)
+    assert all(trial.point["c_x_2"] == 1.0 for trial in result.finished[:4])
+
+
 def test_greedy_on_several_machines_is_refused(refused):
     with refused(CalibrationError, "the greedy strategy is for one machine."):
         World().calibrate(Settings(space="table", strategy="greedy"), journal="postgresql://nowhere/none")

@@ -155,6 +155,18 @@ def test_what_no_layout_holds(arguments, reason):
     assert reason in backend.missing(backend.form(*arguments), CPU)
 
 
+@pytest.mark.parametrize(
+    ("group", "reason"), [(0, "takes groups of 16, 32, 64 or 128"), (8, "takes groups of 16, 32, 64 or 128"), (16, "")]
+)
+def test_the_groups_of_the_w4a8_layout(monkeypatch, group, reason):
+    """With a comfy-kitchen that has no such layout, too."""
+    from comfy_kitchen.tensor.base import LAYOUTS
+
+    monkeypatch.setitem(LAYOUTS, W4A8.kind, object())
+    backend = KitchenBackend()
+    assert backend.missing(backend.form("w4a8", group), CPU).removeprefix(f"{W4A8.algo} ") == reason
+
+
 def test_widths_that_no_rotation_divides_are_refused_by_name():
     backend = KitchenBackend()
 
@@ -165,6 +177,8 @@ def test_widths_that_no_rotation_divides_are_refused_by_name():
     assert refusal(nn.Linear(48, 8), "w4a4") == "48 inputs are no multiple of 64"
     assert refusal(nn.Linear(640, 8), "w4a8") == "640 inputs are no multiple of 256, as asym_w4a8_int8 needs"
     assert "Linear layers only" in refusal(nn.Conv2d(8, 8, 3), "w8a8")
+    grouped = backend.form("w4a8", 48)
+    assert backend.refusal(nn.Linear(512, 8), grouped, CPU) == "512 inputs are no multiple of the group, 48"
 
 
 def test_a_missing_kitchen_is_a_reason_and_no_crash(monkeypatch):

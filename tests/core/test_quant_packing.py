@@ -12,7 +12,7 @@ from exactness import same_bits
 from torch import Tensor
 
 from qsched_core import QuantizationError
-from qsched_core.quant import FORMATS, Format, resolve_format
+from qsched_core.quant import FORMATS, Format, packing, resolve_format
 from qsched_core.quant.packing import codes, pack, row_bytes, scales, unpack
 
 BITS = (3, 4, 6, 8)
@@ -472,6 +472,22 @@ def test_padding_draws_no_minimum_to_zero():
     made = unpack(pack(weight, form), 33, form)
     # 2^-11: the minimum is a float16.
     torch.testing.assert_close(made[:, 32], weight[:, 32], rtol=2**-11, atol=0)
+
+
+def test_padding_has_no_part_in_the_choice_of_a_range():
+    """37 columns, groups of 32: of the last group five weights count. Regression: no test noticed when the copies of
+    the last weight, which fill it up, were counted as well."""
+    form, weight = Format("f", 4, 8, 32, False), weights(256, 37, seed=3)
+    group = weight[:, 32:]
+    errors = []
+    for shrink in packing._SHRINK.tolist():
+        margin = (group.amax(1, keepdim=True) - group.amin(1, keepdim=True)) * (1 - shrink) / 2
+        low = (group.amin(1, keepdim=True) + margin).half().float()
+        scale = ((group.amax(1, keepdim=True) - margin - low) / 15).half().float()
+        errors.append((((group - low) / scale).round().clamp(0, 15) * scale + low - group).square().sum(1))
+    error = (unpack(pack(weight, form), 37, form)[:, 32:] - group).square().sum(1)
+    # 1e-4: sums of float32 squares, and minimums that are limited a little.
+    assert (error <= torch.stack(errors).amin(0) * (1 + 1e-4)).all()
 
 
 @pytest.mark.parametrize("bits", BITS)
