@@ -107,10 +107,13 @@ def test_the_legend_counts_the_signs_that_are_there(texts):
     more = [tried(0.6, False, c_x=0.95, c_eps=1.05), tried(math.nan, c_x=1.05, c_eps=0.95)]
     with_more = jaq_map([*FEW, *more], space(), Coefficients.identity(4))
     assert texts[-5:] == ["best", "identity", "3 tried on all prompts", "1 dropped early", "1 not scored"]
-    # The signs stand left of their texts, in the line of the legend or the one below.
-    legend = pixels(with_more)[92 + 560 + 68 + 54 - 14 :]
-    assert count(legend, (33, 37, 46)) > 100, "the ring and the cross"
-    assert count(legend, GREY) > 10, "the x of a candidate that was not scored"
+    # A sign stands 20 pixels left of its text, which begins 22 after the one before.
+    y, best = 92 + 560 + 68 + 54, 74 + 13
+    identity = best + 20 + round(Canvas(1, 1).width("best", 14)) + 22 + 13
+    legend = pixels(with_more)
+    assert legend[y, best + 11].max() < 80 and legend[y, best].min() > 200, "a ring"
+    assert legend[y, identity].max() < 80 and legend[y, identity + 7].max() < 80, "a cross"
+    assert count(legend[y - 14 :], GREY) > 10, "the x of a candidate that was not scored"
 
 
 def test_without_a_score_of_the_identity_gains_are_over_the_median(texts):
