@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +51,34 @@ def test_one_byte_decides():
 def test_a_budget_below_the_cheapest_choice_says_what_that_takes(refused):
     with refused(QuantizationError, "1 bytes too small", least=14):
         solve([[4, 8], [10, 20]], [[1.0, 0.0], [1.0, 0.0]], 13)
+
+
+MIXDQ = json.loads((Path(__file__).parents[1] / "golden" / "mixdq.json").read_text("utf-8"))["groups"]
+
+
+@pytest.mark.parametrize("budget", ["3.66", "4.00", "4.08", "5.02", "8.00"])
+@pytest.mark.parametrize("group", MIXDQ)
+def test_as_good_as_a_published_plan_given_its_own_measurements(group, budget):
+    """MixDQ's SDXL-Turbo (arXiv 2405.17873): 794 layers, what each loses at each width, and the plans that its own
+    solver found. Scores add there, and the widths of the two groups of layers are planned apart."""
+    widths, found = MIXDQ[group]["bits"], MIXDQ[group]
+    published = [widths.index(int(bits)) for bits in found["plans"][budget]]
+    costs = [[size * bits for bits in widths] for size in found["sizes"]]
+    best = max(map(max, found["scores"]))
+    damages = [[best - score for score in scores] for scores in found["scores"]]
+    chosen = solve(costs, damages, total(costs, published))
+    assert total(costs, chosen) <= total(costs, published)
+    assert total(damages, chosen) <= total(damages, published) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("budget", ["3.66", "4.00", "4.08", "5.02", "8.00"])
+def test_the_published_plans_were_read_right(budget):
+    """Each is called by its average bits."""
+    pairs = [
+        (size, int(bits)) for group in MIXDQ.values()
+        for size, bits in zip(group["sizes"], group["plans"][budget], strict=True)
+    ]  # fmt: skip
+    assert len(pairs) == 794
+    assert sum(size * bits for size, bits in pairs) / sum(size for size, _ in pairs) == pytest.approx(
+        float(budget), abs=0.03
+    )
