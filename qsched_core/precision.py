@@ -214,6 +214,8 @@ def read_steps(text: str, models: int) -> tuple[tuple[int, int], ...]:
         number = int(match[1])
         if number > models:
             fix = "plug it in, or write a lower number"
-            raise QuantizationError(f"the plan names model {number} of {models}.", fix)
+            if models == 1:
+                raise QuantizationError(f"the plan names model {number}, and one model is plugged in.", fix)
+            raise QuantizationError(f"the plan names model {number}, and {models} models are plugged in.", fix)
         steps.append((number - 1, int(match[2] or ACTIVATION_BITS[0])))
     return tuple(steps)

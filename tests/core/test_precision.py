@@ -92,7 +92,8 @@ def test_a_plan_as_a_person_writes_it(refused):
     models, bits = zip(*steps, strict=True)
     assert qs.Precision(bits, SIGMAS, models).text() == "1, 1, 1a8, 2a16"
     for text, message in (
-        ("", "the plan has 0 steps"), ("1, 3", "names model 3 of 2"), ("1, two", "'two' of the plan"),
+        ("", "the plan has 0 steps"), ("1, 3", "names model 3, and 2 models are plugged in"),
+        ("1, two", "'two' of the plan"),
         ("1a5", "'1a5' of the plan"), ("0", "'0' of the plan"), ("1 " * 1001, "1001 steps"), ("\u0661", "of the plan"),
     ):  # fmt: skip
         with refused(qs.QuantizationError, message):

@@ -109,7 +109,7 @@ def test_what_leaves_nothing_to_choose_is_refused(pack, demo, packed, study, ref
     core = pack("qsched_core")
     with refused(core.CalibrationError, "one precision to choose from"):
         study(packed("w4a16"))
-    with refused(core.QuantizationError, "the plan names model 2 of 1"):
+    with refused(core.QuantizationError, "the plan names model 2, and one model is plugged in"):
         study(packed("w4a4"), formats="1, 2")
     with refused(core.CalibrationError, "no plan of the steps costs so little"):
         study(packed("w4a4"), budget=0.01)
