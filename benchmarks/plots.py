@@ -1,4 +1,4 @@
-"""The three results about calibration as pictures in ``docs/``: ``python -m benchmarks.plots`` (needs matplotlib)."""
+"""Results of benchmarks as pictures in ``docs/``: ``python -m benchmarks.plots`` (needs matplotlib)."""
 
 from __future__ import annotations
 
@@ -103,6 +103,28 @@ def verdict() -> plt.Figure:
     return figure
 
 
+def precision() -> plt.Figure:
+    """What plans of the steps bring back against what they cost."""
+    models = earlier("precision")["models"]
+    figure, axes = plt.subplots(1, len(models), figsize=(4 * len(models), 3.6), squeeze=False)
+    key = "distance to full recovered"
+    for axis, (name, model) in zip(axes[0], models.items(), strict=True):
+        for form, row in model["uniforms"].items():
+            if row[key] is not None:
+                axis.plot(row["cost"], 100 * row[key][0], "o", color=GREY, ms=9, mfc="none")
+                axis.annotate(form, (row["cost"], 100 * row[key][0]), (0, -16), textcoords="offset points", fontsize=8)
+        for kind, label, colour in (("planned", "planned", GREEN), ("worst", "worst placement", ORANGE)):
+            rows = [row[kind] for row in model["budgets"] if row[kind][key] is not None]
+            places, values = [row["cost"] for row in rows], [[100 * v for v in row[key]] for row in rows]
+            bars = [[v - low for v, low, _ in values], [high - v for v, _, high in values]]
+            axis.errorbar(places, [v for v, _, _ in values], yerr=bars, fmt="o", color=colour, capsize=3, label=label)
+        axis.set(title=name, xlabel="mean cost of a step, the best is 1", ylim=(-25, 115))
+        axis.axhline(0, color="black", lw=0.8)
+    axes[0][0].set_ylabel("% of the narrowest precision's\nsquared distance recovered")
+    axes[0][0].legend(loc="lower right", frameon=False, fontsize=9)
+    return figure
+
+
 def _line(axis, counts: list[int], rates: list[dict], label: str, colour: str) -> None:
     middle = [100 * rate["rate"] for rate in rates]
     low = [m - 100 * rate["low"] for m, rate in zip(middle, rates, strict=True)]
@@ -111,7 +133,7 @@ def _line(axis, counts: list[int], rates: list[dict], label: str, colour: str) -
 
 
 def main() -> None:
-    for draw in (search_cost, recovery, verdict):
+    for draw in (search_cost, recovery, verdict, precision):
         if not earlier(draw.__name__):
             print(f"{draw.__name__}: not run yet")
             continue
