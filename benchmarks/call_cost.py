@@ -1,9 +1,9 @@
 """Kernels, temporaries and memory traffic of one call of packed layers: ``python -m benchmarks.call_cost``.
 
-Counted on torch's meta device, in float16, at shapes of SDXL and FLUX at 1024², beside the float layer of the same
-shape. An operation that makes or changes a tensor is a kernel; it reads its inputs and writes its output once, also
-where they are one tensor. "Triton": where the machine has it, and our two kernels pass their trials. ``peak`` is
-the most that lies in memory beside inputs, packed weight and output.
+Counted on torch's meta device at shapes of SDXL and FLUX at 1024², in the types that they run in, float16 and bfloat16,
+beside the float layer of the same shape. An operation that makes or changes a tensor is a kernel; it reads its inputs
+and writes its output once, also where they are one tensor. "Triton": where the machine has it, and our two kernels pass
+their trials. ``peak`` is the most that lies in memory beside inputs, packed weight and output.
 """
 
 from __future__ import annotations
@@ -120,17 +120,27 @@ def cost(module: nn.Module, x: Tensor, with_triton: bool = False) -> dict[str, f
     }
 
 
-def least_cost(packed: nn.Module, x: Tensor, out_bytes: int) -> tuple[int, int]:
+def least_cost(packed: nn.Module, x: Tensor, out_bytes: int, integers: bool = False) -> tuple[int, int]:
     """(traffic, temporaries) in bytes below which no chain of torch's operations can be that unpacks a weight: none of
     them takes codes out of their bytes and scales them. So codes lie in memory between two, a byte each, and the
-    weight, two bytes, between the last of them and the product. Tokens that are rounded are rotated, their largest
-    found, rounded and multiplied, each in one operation; scales are read for nothing. What remains beside a weight are
-    the rotated tokens."""
+    weight, two bytes, between the last of them and the product. A scale that is a byte and its row's number becomes a
+    number of four bytes first; others are read for nothing. Tokens that are rounded are rotated, their largest
+    found, rounded and multiplied, each in one operation. What remains beside a weight are the rotated tokens.
+
+    ``integers``: below which none can be that multiplies codes. Rows of codes with a scale at their end are copied to
+    be multiplied, and so are codes of tokens. A sum has four bytes; two scales and a bias take two operations, between
+    which lies what an output takes. Beside that lie the tokens, rotated and as codes, and a part of the sums."""
     weights = prod(packed.shape)
+    if integers:
+        tokens_bytes = 5 * _bytes(x) + out_bytes // 2 * 14
+        return _bytes(packed.weight) + 2 * weights + tokens_bytes, _bytes(x) + _bytes(x) // 2
     codes = 2 * weights if packed.format.storage_bits < 8 else 0
+    scales = 0
+    if in_steps(packed.format):
+        scales = 8 * len(packed.weight) * grouping(prod(packed.shape[1:]), packed.format)[0]
     is_linear = isinstance(packed, QuantizedLinear)
     reads_of_input = 1 if not is_linear else 6 if packed.format.activation_bits < 16 else 3
-    traffic = _bytes(packed.weight) + codes + 4 * weights + reads_of_input * _bytes(x) + out_bytes
+    traffic = _bytes(packed.weight) + codes + scales + 4 * weights + reads_of_input * _bytes(x) + out_bytes
     return traffic, 2 * weights + (_bytes(x) if is_linear else 0)
 
 
@@ -146,12 +156,12 @@ def convolution(outputs: int, inputs: int, form: Format) -> QuantizedConv2d:
 
 
 class Float(nn.Module):
-    """The layer in float16."""
+    """The layer in a type of 16 bits."""
 
-    def __init__(self, shape: tuple[int, ...]):
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype):
         super().__init__()
-        self.weight = torch.empty(shape, dtype=torch.float16, device=META)
-        self.bias = torch.empty(shape[0], dtype=torch.float16, device=META)
+        self.weight = torch.empty(shape, dtype=dtype, device=META)
+        self.bias = torch.empty(shape[0], dtype=dtype, device=META)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.ndim == 2:
@@ -165,17 +175,18 @@ def rows() -> list[dict]:
     shapes = [(name, linear, (n, k), (1, tokens, k)) for name, (n, k, tokens) in LINEARS.items()]
     shapes += [(name, convolution, (n, c, 3, 3), (1, c, side, side)) for name, (n, c, side) in CONVOLUTIONS.items()]
     for name, make, shape, size in shapes:
-        x = torch.empty(size, dtype=torch.float16, device=META)
-        plain = cost(Float(shape), x)
+        x = torch.empty(size, dtype=torch.bfloat16 if name.startswith("FLUX") else torch.float16, device=META)
+        plain = cost(Float(shape, x.dtype), x)
         for form, with_triton in [(form, False) for form in FORMS] + [(form, True) for form in FORMS if in_steps(form)]:
-            layer = make(shape[0], shape[1], form)
+            layer = make(shape[0], shape[1], form).to(x.dtype)
             row = cost(layer, x, with_triton)
             out_bytes = 2 * shape[0] * (size[1] if make is linear else size[2] * size[3])
             if make is linear and form.activation_bits < 16:
                 # Rotated, their largest found, rounded, multiplied: each in one operation, and the weight for nothing.
                 row["tokens_alone_ratio"] = round((6 * _bytes(x) + out_bytes) / 1e6 / plain["traffic_mb"], 2)
-            if not with_triton and not (make is linear and multiplies_integers(form, torch.device("cuda"))):
-                traffic, temporaries = least_cost(layer, x, out_bytes)
+            if not with_triton:
+                integers = make is linear and multiplies_integers(form, torch.device("cuda"))
+                traffic, temporaries = least_cost(layer, x, out_bytes, integers)
                 row["least_ratio"] = round(traffic / 1e6 / plain["traffic_mb"], 2)
                 row["least_peak_mb"] = round(temporaries / 1e6, 1)
             unpacked = 2 * prod(shape) / 1e6

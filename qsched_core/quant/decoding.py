@@ -38,8 +38,16 @@ _constants: dict[tuple, Tensor] = {}
 """By device, and what it is: made before a call, see ``prepare``."""
 
 
-def decode(packed: Tensor, columns: int, form: Format, dtype: torch.dtype, gain: float = 1.0) -> Tensor:
-    """uint8 (N, ``row_bytes``) -> float weight (N, K) times ``gain``, a power of two."""
+def decode(
+    packed: Tensor,
+    columns: int,
+    form: Format,
+    dtype: torch.dtype,
+    gain: float = 1.0,
+    in_little_memory: bool = False,
+) -> Tensor:
+    """uint8 (N, ``row_bytes``) -> float weight (N, K) times ``gain``, a power of two. ``in_little_memory``: four bits
+    take one operation more, and a third of a byte for each weight beside it, in place of a whole one."""
     groups, padded = grouping(columns, form)
     halves = 1 if form.storage_bits == 8 else 2
     one_group_in_two_halves = groups > 1 and groups % halves
@@ -51,25 +59,43 @@ def decode(packed: Tensor, columns: int, form: Format, dtype: torch.dtype, gain:
         return weight if gain == 1 else weight * gain
     # First the scales: what they are looked up by is gone when the large ones are made.
     scale, offset = _scale_and_offset(packed, groups, padded, form, gain)
-    out = torch.empty(packed.shape[0], padded, dtype=dtype, device=packed.device)
-    codes = _codes(packed, padded, form, out)
+    if in_little_memory and form.storage_bits == 4:
+        out, room, parts = _weight_and_room(packed.shape[0], padded, dtype, packed.device)
+    else:
+        out, room, parts = torch.empty(packed.shape[0], padded, dtype=dtype, device=packed.device), None, (slice(None),)
+    codes = _codes(packed, padded, form, out, room)
     target = out.view(*scale.shape[:1], halves, scale.shape[2], -1)
     grouped = codes.unflatten(1, target.shape[1:])
-    if offset is None:
-        torch.mul(grouped, scale.unsqueeze(-1), out=target)
-    else:
-        torch.addcmul(offset.unsqueeze(-1), grouped, scale.unsqueeze(-1), out=target)
+    for part in parts:
+        if offset is None:
+            torch.mul(grouped[part], scale[part].unsqueeze(-1), out=target[part])
+        else:
+            torch.addcmul(offset[part].unsqueeze(-1), grouped[part], scale[part].unsqueeze(-1), out=target[part])
     return out[:, :columns]
 
 
-def _codes(packed: Tensor, padded: int, form: Format, out: Tensor) -> Tensor:
+def _weight_and_room(
+    rows: int, padded: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, tuple[slice, slice]]:
+    """(weight (N, padded K) of a 16-bit type, room for its codes (N, padded K), the two ranges of rows to be scaled one
+    after the other). The room begins inside the weight and ends a third of its codes behind it: the first range ends
+    where the codes begin, and what is left of them when the second is written lies behind the weight."""
+    behind = -(-rows // 3)
+    memory = torch.empty(2 * rows + behind, padded, dtype=torch.uint8, device=device)
+    weight = memory[: 2 * rows].flatten().view(dtype).view(rows, padded)
+    first = (rows + behind) // 2
+    return weight, memory[rows + behind :], (slice(first), slice(first, None))
+
+
+def _codes(packed: Tensor, padded: int, form: Format, out: Tensor, room: Tensor | None) -> Tensor:
     """(N, padded K) of the stored codes, those of the second half times ``_HIGH`` where two lie in a byte. ``out`` is
-    what the weight will be written to: six bits are put together there."""
+    what the weight will be written to: six bits are put together there. ``room``: where four bits are to lie."""
     if form.storage_bits == 8:
         data = packed[:, :padded]
         return data.view(torch.int8) if form.symmetric else data
     if form.storage_bits == 4:
-        return torch.bitwise_and(packed[:, None, : padded // 2], _masks(packed.device, _NIBBLES)).flatten(1)
+        there = None if room is None else room.unflatten(1, (2, -1))
+        return torch.bitwise_and(packed[:, None, : padded // 2], _masks(packed.device, _NIBBLES), out=there).flatten(1)
     thirds = packed[:, : padded // 4 * 3].unflatten(1, (3, 1, -1))
     parts = torch.bitwise_and(thirds, _masks(packed.device, _NIBBLES_AND_UPPER))
     lower, upper = parts[:, :2, :2].transpose(1, 2), parts[:, 2].unflatten(1, (2, 2))

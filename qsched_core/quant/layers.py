@@ -18,8 +18,9 @@ from .products import int8_product, pays
 from .rotation import input_gain, rotate, rotate_input, rotate_weight, rotation_of
 from .tokens import rounded_tokens, token_codes
 
-_OUTPUTS_AT_ONCE = 2**24
-"""Outputs of the integer product at once: its sums take 64 MB then, in place of 370 for FLUX's widest layer."""
+_OUTPUTS_AT_ONCE = 5 * 2**22
+"""Outputs of the integer product at once: its sums take 84 MB then, in place of 370 for FLUX's widest layer, whose
+unpacked weight would take 132."""
 
 _LEAST_PART = 64
 """Output channels at once however many tokens there are."""
@@ -200,7 +201,6 @@ class QuantizedLinear(QuantizedLayer):
         packed = self.weight.to(x.device)
         codes_of_tokens, largest = token_codes(x)
         out = x.new_empty(len(largest), self.out_features)
-        # float16 holds neither the sums nor, of a small weight and a small token, the product of the scales.
         gain = input_gain(self.rotation, x.dtype) / 127
         bias = largest.new_zeros(self.out_features) if self.bias is None else self.bias.to(x.device)
         channels = scales(packed, self.in_features, self.format).to(largest).t()
@@ -210,8 +210,9 @@ class QuantizedLinear(QuantizedLayer):
             sums = int8_product(codes_of_tokens, codes(packed[part], self.in_features, self.format))
             if sums is None:
                 return None
-            # Where the sums lie: they are not needed any more, and wide floats beside them take as much again.
-            there = sums.view(largest.dtype) if largest.dtype.itemsize == sums.dtype.itemsize else None
+            # Where the output will lie. float16 holds neither the sums nor, of a small weight and a small token, the
+            # product of the scales: there it is where the sums lie, which are not needed any more.
+            there = sums.view(largest.dtype) if out.dtype == torch.float16 else out[:, part]
             scaled = torch.mul(sums, channels[:, part], out=there)
             torch.addcmul(bias[part], scaled, largest, value=gain, out=out[:, part])
             del there, sums, scaled  # else they lie beside those of the next part
@@ -287,7 +288,10 @@ class QuantizedConv2d(QuantizedLayer):
 
     def product(self, inputs: Tensor) -> Tensor:
         packed = self.weight.to(inputs.device)
-        weight = decode(packed, prod(self.shape[1:]), self.format, inputs.dtype)
+        columns = prod(self.shape[1:])
+        # A large output takes the memory that the weight's codes had, and has no use for less of it.
+        small_output = 2 * inputs[:, 0].numel() < columns
+        weight = decode(packed, columns, self.format, inputs.dtype, in_little_memory=small_output)
         return self._convolved(inputs, weight.reshape(self.shape))
 
     def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:

@@ -45,10 +45,21 @@ def test_it_is_the_unpacked_weight(form, dtype, columns):
         fast = decode(packed, columns, form, dtype, gain)
         assert fast.shape == (7, columns)
         assert fast.dtype == dtype
+        assert torch.equal(decode(packed, columns, form, dtype, gain, in_little_memory=True), fast)
         # One rounding to the type, of a group's largest value; float16's subnormals are 6e-8 apart.
         eps = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
         atol = 6e-8 + eps * slow.abs().amax(1, keepdim=True) * gain
         assert ((fast.double() - slow * gain).abs() <= atol + 4 * eps * slow.abs() * gain).all()
+
+
+@pytest.mark.parametrize("rows", range(1, 12))
+def test_codes_that_lie_in_the_weights_own_memory_are_read_before_they_are_written_over(rows):
+    weight = random(rows, 96)
+    for form in (FORMATS["w4a8"], resolve_format("w4a8", symmetric=False), resolve_format("w4a8", 0)):
+        packed = pack(weight, form)
+        for dtype in (torch.float16, torch.bfloat16):
+            fast = decode(packed, 96, form, dtype, in_little_memory=True)
+            assert torch.equal(fast, decode(packed, 96, form, dtype))
 
 
 @pytest.mark.parametrize("rows", [1, 5])
@@ -182,6 +193,14 @@ def test_tokens_are_rounded_in_place_only_where_they_are_our_own(dtype, size, mo
     monkeypatch.setattr(layers, "rounded_tokens", lambda x, bits, in_place: rounded_tokens(x, bits))
     assert torch.equal(twin(x), out)
     assert torch.equal(rounded_tokens(x.clone(), 8, in_place=True), rounded_tokens(x, 8))
+
+
+def test_a_convolutions_codes_take_a_third_of_a_byte_beside_its_weight(counted):
+    """Regression: they took a byte, half as much as the weight itself."""
+    x, weights = torch.empty(1, 640, 8, 8, dtype=torch.float16, device="meta"), 640 * 640 * 9
+    for form, scales in ((FORMATS["w4a8"], 8 / 32), (resolve_format("w4a8", symmetric=False), 16 / 32)):
+        most = call_cost.cost(call_cost.convolution(640, 640, form), x)["peak_mb"]
+        assert most <= weights * (2 + 1 / 3 + scales) / 1e6 + 0.1, form
 
 
 # --- the integer product in parts
