@@ -52,7 +52,7 @@ def room_of(path: Path) -> str | None:
 
 def arrows(root: Path = ROOT) -> set[tuple[str, str]]:
     """(Room that imports, room that is imported). A room inside another may use that one's files: that is no arrow."""
-    found = set()
+    pairs = set()
     for room in ROOMS:
         for path in (root / room).rglob("*.py"):
             here = path.relative_to(root)
@@ -61,22 +61,22 @@ def arrows(root: Path = ROOT) -> set[tuple[str, str]]:
             for name in imports(here, ast.parse(path.read_text("utf-8"))):
                 there = _room_of_module(root, name)
                 if there and there != room and not room.startswith(f"{there}/"):
-                    found.add((room, there))
-    return found
+                    pairs.add((room, there))
+    return pairs
 
 
 def picture(root: Path = ROOT) -> str:
     """The arrows as Mermaid draws them, without those that a longer way makes plain."""
-    found = arrows(root)
+    pairs = arrows(root)
     lines = ["flowchart TD"]
     lines += [f'  {_short(room)}["{room}/"]' for room in ROOMS]
-    lines += [f"  {_short(one)} --> {_short(other)}" for one, other in sorted(found) if not _follows(found, one, other)]
+    lines += [f"  {_short(one)} --> {_short(other)}" for one, other in sorted(pairs) if not _follows(pairs, one, other)]
     return "\n".join(lines) + "\n"
 
 
-def _follows(found: set[tuple[str, str]], one: str, other: str) -> bool:
+def _follows(pairs: set[tuple[str, str]], one: str, other: str) -> bool:
     """Whether there is a way from one room to the other over a third."""
-    return any((one, room) in found and (room, other) in found for room in ROOMS)
+    return any((one, room) in pairs and (room, other) in pairs for room in ROOMS)
 
 
 def _short(room: str) -> str:
@@ -121,14 +121,14 @@ def _imported_modules(root: Path, here: Path, modules: dict[str, Path]) -> set[s
     tree = ast.parse((root / here).read_text("utf-8"))
     tree.body = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     names = (Path(name) for name in imports(here, tree))
-    found = (next((str(n.as_posix()) for n in (name, name.parent) if n.as_posix() in modules), None) for name in names)
-    return {name for name in found if name}
+    files = (next((str(n.as_posix()) for n in (name, name.parent) if n.as_posix() in modules), None) for name in names)
+    return {name for name in files if name}
 
 
-def with_picture(page: str, drawn: str) -> str:
+def with_picture(page: str, mermaid: str) -> str:
     """The page with the picture in the place of the one that is in it."""
     begin = page.index(BEGIN) + len(BEGIN)
-    return page[:begin] + drawn + page[page.index(END, begin) :]
+    return page[:begin] + mermaid + page[page.index(END, begin) :]
 
 
 def main() -> None:

@@ -92,12 +92,12 @@ def _scene(
     cell, fine = (right - left) / cells, max(1, 48 // cells)
     for row in range(cells):
         for column in range(round(columns[0] * cells), round(columns[1] * cells)):
-            seen = [
+            samples = [
                 _landscape((column + (i + 0.5) / fine) / cells, (row + (j + 0.5) / fine) / cells)
                 for i in range(fine)
                 for j in range(fine)
             ]
-            fill = tuple(round(dim * sum(colour[part] for colour in seen) / len(seen)) for part in range(3))
+            fill = tuple(round(dim * sum(colour[part] for colour in samples) / len(samples)) for part in range(3))
             x, y = left + column * cell, top + row * cell
             draw.rectangle((x, y, x + cell, y + cell), fill=fill)
 

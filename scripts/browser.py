@@ -63,8 +63,8 @@ def open_page(
     page.set_default_timeout(SECONDS)
     watch(page)
     for name, value in {**QUIET, **settings}.items():
-        written = f'"{value}"' if isinstance(value, str) else str(value).lower()
-        if not page.request.post(f"{comfy.client.base_url}/api/settings/{name}", data=written).ok:
+        text = f'"{value}"' if isinstance(value, str) else str(value).lower()
+        if not page.request.post(f"{comfy.client.base_url}/api/settings/{name}", data=text).ok:
             raise DevError(f"ComfyUI does not take the setting {name}.")
     page.goto(comfy.client.base_url)
     page.wait_for_function(READY)

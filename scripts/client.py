@@ -215,7 +215,7 @@ def _refusals(problem: dict[str, Any] | str, node_errors: dict[str, Any]) -> lis
     lines = [problem if isinstance(problem, str) else problem.get("message", "")]
     if not node_errors and not isinstance(problem, str):  # else the details repeat what is said node by node
         lines[0] += f": {problem.get('details', '')}"
-    for node_id, found in node_errors.items():
-        where = f"node {node_id} ({found.get('class_type', '?')})"
-        lines += [f"{where}: {item['message']}: {item.get('details', '')}" for item in found.get("errors", [])]
+    for node_id, refusal in node_errors.items():
+        where = f"node {node_id} ({refusal.get('class_type', '?')})"
+        lines += [f"{where}: {item['message']}: {item.get('details', '')}" for item in refusal.get("errors", [])]
     return [line.strip().rstrip(":") for line in lines]

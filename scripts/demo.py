@@ -57,10 +57,10 @@ def find_reports(outputs: dict[str, dict[str, Any]], titles: dict[str, str]) -> 
 
     Each is given its node's "title"; the first is the demo's main one.
     """
-    shown = {node: output[REPORT_KEY] for node, output in outputs.items() if REPORT_KEY in output}
-    if not shown:
+    reports = {node: output[REPORT_KEY] for node, output in outputs.items() if REPORT_KEY in output}
+    if not reports:
         raise DemoError(f"A node of the demo must show a {REPORT_KEY}, but none did. Nodes: {list(outputs)}")
-    return [{"title": titles[node], **json.loads(shown[node][0])} for node in sorted(shown, key=int)]
+    return [{"title": titles[node], **json.loads(reports[node][0])} for node in sorted(reports, key=int)]
 
 
 def collect(base: Path, into: Path) -> None:

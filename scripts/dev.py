@@ -104,7 +104,7 @@ def clean(args: argparse.Namespace) -> int:
     """remove what the tools and the demo left; with --all also .venv and the downloaded ComfyUI"""
     places = [DEMO_OUTPUT, DIST, *(ROOT / name for name in CACHES)]
     own = [entry for entry in ROOT.iterdir() if entry.is_dir() and entry not in (VENV, CACHE)]
-    places += [found for entry in own for found in entry.rglob("__pycache__")]
+    places += [folder for entry in own for folder in entry.rglob("__pycache__")]
     places += [VENV, CACHE] if args.all else []
     for place in places:
         shutil.rmtree(place, ignore_errors=True)
@@ -119,14 +119,14 @@ def parser() -> argparse.ArgumentParser:
     """The command line: one subcommand for each function above, described by its docstring."""
     top = argparse.ArgumentParser(prog="dev.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     subparsers = top.add_subparsers(required=True, metavar="COMMAND")
-    made = {}
+    commands = {}
     for command in COMMANDS:
-        made[command] = subparsers.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
-        made[command].set_defaults(run=command)
-    made[serve].add_argument("--port", type=int, help="default: any free port")
-    made[serve].add_argument("--base", type=Path, default=SERVE_BASE, help="where models and pictures are kept")
-    made[serve].add_argument("--gpu", action="store_true", help="use the GPU if ComfyUI finds one")
-    made[clean].add_argument("--all", action="store_true", help="also .venv and the downloaded ComfyUI")
+        commands[command] = subparsers.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
+        commands[command].set_defaults(run=command)
+    commands[serve].add_argument("--port", type=int, help="default: any free port")
+    commands[serve].add_argument("--base", type=Path, default=SERVE_BASE, help="where models and pictures are kept")
+    commands[serve].add_argument("--gpu", action="store_true", help="use the GPU if ComfyUI finds one")
+    commands[clean].add_argument("--all", action="store_true", help="also .venv and the downloaded ComfyUI")
     return top
 
 

@@ -41,11 +41,11 @@ class Workbench:
 
 def prepare() -> Workbench:
     """Find or make the environment and the ComfyUI. Instant when both are there."""
-    named = named_interpreter()
-    host = local_host() or fetch_host(named or _interpreter_with_pip())
+    python = named_interpreter()
+    host = local_host() or fetch_host(python or _interpreter_with_pip())
     # A repackaged ComfyUI may come without its own list.
     files = [file for file in (host.requirements, *REQUIREMENTS) if file.is_file()]
-    bench = Workbench(named or _stamped(VENV, files) or _running_if_complete(files) or _complete(VENV, files), host)
+    bench = Workbench(python or _stamped(VENV, files) or _running_if_complete(files) or _complete(VENV, files), host)
     print(f"Python: {bench.python}\nHost:   {bench.host}", flush=True)
     return bench
 
@@ -58,11 +58,11 @@ def bare(host: Host) -> Path:
 
 def tools() -> Path:
     """The interpreter of an environment with the programs that the registry and its clients run on a pack."""
-    wanted = digest([TOOL_REQUIREMENTS], torch=())
-    if not is_stamped(TOOLS_VENV, wanted):
+    stamp = digest([TOOL_REQUIREMENTS], torch=())
+    if not is_stamped(TOOLS_VENV, stamp):
         python = _made(TOOLS_VENV)
         _pip_install(python, ["-r", TOOL_REQUIREMENTS], "--quiet")
-        write_stamp(TOOLS_VENV, wanted)
+        write_stamp(TOOLS_VENV, stamp)
     return interpreter_of(TOOLS_VENV)
 
 
@@ -71,13 +71,13 @@ def named_interpreter(environ: Mapping[str, str] = os.environ) -> Path | None:
     name = environ.get("QSCHED_PYTHON")
     if not name:
         return None
-    found = shutil.which(os.path.expanduser(name))
-    if found is None:
+    program = shutil.which(os.path.expanduser(name))
+    if program is None:
         raise EnvironmentSetupError(
             f"QSCHED_PYTHON={name} is not a program that can be run. "
             "Set it to the Python of your ComfyUI, or unset it to have an environment made in .venv."
         )
-    return Path(found).absolute()  # not resolved: a venv's python is a link whose place makes it what it is
+    return Path(program).absolute()  # not resolved: a venv's python is a link whose place makes it what it is
 
 
 def digest(files: Sequence[Path], torch: Sequence[str] = TORCH) -> str:
@@ -86,16 +86,16 @@ def digest(files: Sequence[Path], torch: Sequence[str] = TORCH) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def is_stamped(venv: Path, wanted: str) -> bool:
-    """Whether `venv` was completed for the digest `wanted` and its interpreter is still there."""
+def is_stamped(venv: Path, text: str) -> bool:
+    """Whether `venv` was completed for the digest `text` and its interpreter is still there."""
     stamp = venv / STAMP_NAME
-    return interpreter_of(venv).exists() and stamp.is_file() and stamp.read_text("utf-8").strip() == wanted
+    return interpreter_of(venv).exists() and stamp.is_file() and stamp.read_text("utf-8").strip() == text
 
 
-def write_stamp(venv: Path, wanted: str) -> None:
+def write_stamp(venv: Path, text: str) -> None:
     """Mark `venv` as complete, in one step."""
     fresh = venv / f"{STAMP_NAME}.new"
-    fresh.write_text(wanted + "\n", "utf-8")
+    fresh.write_text(text + "\n", "utf-8")
     fresh.replace(venv / STAMP_NAME)
 
 
@@ -110,8 +110,8 @@ def _stamped(venv: Path, files: Sequence[Path]) -> Path | None:
 
 def _running_if_complete(files: Sequence[Path]) -> Path | None:
     """The running interpreter, if it has everything; any torch will do that its owner's ComfyUI runs on."""
-    wanted = [line for file in files for line in requirements.lines(file.read_text("utf-8"))]
-    complete = not requirements.missing(wanted, requirements.installed_version)
+    lines = [line for file in files for line in requirements.lines(file.read_text("utf-8"))]
+    complete = not requirements.missing(lines, requirements.installed_version)
     return Path(sys.executable) if complete else None
 
 

@@ -42,14 +42,14 @@ def _wheel(name: str, python: Path, cache: Path) -> Path:
     """pip takes a file that is in its folder already for downloaded: asking for the newest is cheap."""
     wheels = cache / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
-    asked = PACKAGE if name == NEWEST else f"{PACKAGE}=={name}"
-    command = [python, "-m", "pip", "download", "--no-deps", "--dest", wheels, "--disable-pip-version-check", asked]
+    wheel = PACKAGE if name == NEWEST else f"{PACKAGE}=={name}"
+    command = [python, "-m", "pip", "download", "--no-deps", "--dest", wheels, "--disable-pip-version-check", wheel]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     version = "*" if name == NEWEST else name
-    stored = sorted(wheels.glob(f"{PACKAGE.replace('-', '_')}-{version}-*.whl"), key=_version)
-    if not stored:
-        raise FrontEndError(f"pip could not download {asked}:\n{done.stderr.strip()}")
-    return stored[-1]  # without a network, the newest that was downloaded before
+    files = sorted(wheels.glob(f"{PACKAGE.replace('-', '_')}-{version}-*.whl"), key=_version)
+    if not files:
+        raise FrontEndError(f"pip could not download {wheel}:\n{done.stderr.strip()}")
+    return files[-1]  # without a network, the newest that was downloaded before
 
 
 def _version(wheel: Path) -> tuple[int, ...]:

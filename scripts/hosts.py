@@ -174,8 +174,8 @@ def keep(rows: Sequence[Row], files: Sequence[str], result: Path = RESULT) -> No
     result.parent.mkdir(parents=True, exist_ok=True)
     old = json.loads(result.read_text("utf-8"))["rows"] if result.is_file() else []
     table = {(row["comfyui"], *row["packages"]): row for row in [*old, *map(vars, rows)]}
-    kept = {"python": sys.version.split()[0], "test_files": list(files), "rows": list(table.values())}
-    result.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
+    content = {"python": sys.version.split()[0], "test_files": list(files), "rows": list(table.values())}
+    result.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
 def _version(host: Host) -> list[int]:

@@ -135,13 +135,13 @@ def _indexed(image: Image.Image, colours: int) -> bytes:
     # Each colour counts once: socket dots are few pixels of a colour of their own. Pillow's own mapping to a palette is
     # a rough one, which flat grounds show.
     pixels = np.asarray(image).reshape(-1, 3)
-    seen, places = np.unique(pixels, axis=0, return_inverse=True)
-    chosen = Image.fromarray(seen[None]).quantize(colours, Image.Quantize.MAXCOVERAGE, kmeans=3)
-    palette = np.array(chosen.getpalette(), dtype=np.int64).reshape(-1, 3)
-    nearest = ((seen[:, None].astype(np.int64) - palette) ** 2).sum(-1).argmin(1).astype(np.uint8)
-    found, file = Image.fromarray(nearest[places].reshape(image.height, image.width)), io.BytesIO()
-    found.putpalette(palette.astype(np.uint8).tobytes())
-    found.save(file, "PNG", optimize=True)
+    shades, places = np.unique(pixels, axis=0, return_inverse=True)
+    reduced = Image.fromarray(shades[None]).quantize(colours, Image.Quantize.MAXCOVERAGE, kmeans=3)
+    palette = np.array(reduced.getpalette(), dtype=np.int64).reshape(-1, 3)
+    nearest = ((shades[:, None].astype(np.int64) - palette) ** 2).sum(-1).argmin(1).astype(np.uint8)
+    picture, file = Image.fromarray(nearest[places].reshape(image.height, image.width)), io.BytesIO()
+    picture.putpalette(palette.astype(np.uint8).tobytes())
+    picture.save(file, "PNG", optimize=True)
     return file.getvalue()
 
 

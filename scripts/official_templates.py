@@ -54,13 +54,13 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where the wheel comfyui-workflow-templates-json was unpacked")
     folder = parser.parse_args().folder
     (about,) = folder.glob("*.dist-info")
-    found = {}
+    templates = {}
     for official, ours in CHECKED.items():
         (path,) = folder.rglob(f"{official}.json")
         kinds = {node.kind for node in ours.nodes} | {"KSampler", "KSamplerAdvanced"}
-        known = facts(json.loads(path.read_text("utf-8")))
-        found[official] = {**known, "nodes": {kind: one for kind, one in known["nodes"].items() if kind in kinds}}
-    result = {"package": about.name.removesuffix(".dist-info"), "templates": found}
+        fact = facts(json.loads(path.read_text("utf-8")))
+        templates[official] = {**fact, "nodes": {kind: one for kind, one in fact["nodes"].items() if kind in kinds}}
+    result = {"package": about.name.removesuffix(".dist-info"), "templates": templates}
     GOLDEN.write_text(json.dumps(result, ensure_ascii=False, indent=1, sort_keys=True) + "\n", "utf-8")
     return 0
 

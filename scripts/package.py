@@ -119,9 +119,9 @@ def make(host: Host, python: Path, into: Path = DIST) -> Package:
 
 def require(faults: Iterable[str]) -> None:
     """Raises PackageError if there are any."""
-    found = list(faults)
-    if found:
-        raise PackageError("The package is not fit to be published:\n  " + "\n  ".join(found))
+    lines = list(faults)
+    if lines:
+        raise PackageError("The package is not fit to be published:\n  " + "\n  ".join(lines))
 
 
 def read_metadata(path: Path = ROOT / "pyproject.toml") -> dict[str, Any]:
@@ -160,13 +160,15 @@ def metadata_faults(metadata: Mapping[str, Any], files: Iterable[str], root: Pat
     check(20 <= len(project["description"]) <= 300, "description of 20 to 300 characters")
     check(project["license"].get("file") in set(files), "the licence's file is in the package")
     check(project["requires-python"] == ">=3.10", "requires-python")
-    wanted = requirements.lines((root / "requirements.txt").read_text("utf-8"))
-    check(project["dependencies"] == wanted, "dependencies differ from requirements.txt, which is what is installed")
-    check(not [name for name in wanted if name.startswith("torch")], "torch is ComfyUI's")
-    for kind, known in REGISTRY_CLASSIFIERS.items():
-        named = [text.removeprefix(f"{kind} :: ") for text in project["classifiers"] if text.startswith(f"{kind} :: ")]
-        check(named, f"a classifier {kind} :: …")
-        check(set(named) <= known, f"classifiers {kind} :: {', '.join(set(named) - known)}")
+    dependencies = requirements.lines((root / "requirements.txt").read_text("utf-8"))
+    are_equal = project["dependencies"] == dependencies
+    check(are_equal, "dependencies differ from requirements.txt, which is what is installed")
+    check(not [name for name in dependencies if name.startswith("torch")], "torch is ComfyUI's")
+    for kind, names in REGISTRY_CLASSIFIERS.items():
+        start = f"{kind} :: "
+        own = {text.removeprefix(start) for text in project["classifiers"] if text.startswith(start)}
+        check(own, f"a classifier {kind} :: …")
+        check(own <= names, f"classifiers {kind} :: {', '.join(own - names)}")
     for name in ("Homepage", "Documentation", "Repository", "Issues", "Changelog"):
         check(str(project["urls"].get(name)).startswith("https://github.com/"), f"url {name}")
     check(re.fullmatch(r"[a-z][a-z0-9-]*", comfy["PublisherId"]), "PublisherId")
@@ -177,9 +179,9 @@ def metadata_faults(metadata: Mapping[str, Any], files: Iterable[str], root: Pat
     for name, fits in (("Icon", _is_icon), ("Banner", _is_banner)):
         address = comfy.get(name, "")
         picture = root / address.partition("/main/")[2]
-        known = address.startswith(f"https://raw.githubusercontent.com/{PACK_NAME}/") and picture.is_file()
-        check(known, f"{name} is not a picture of the repository")
-        check(known and picture.stat().st_size < 200_000 and fits(_size_of(picture)), f"{name} has another size")
+        is_ours = address.startswith(f"https://raw.githubusercontent.com/{PACK_NAME}/") and picture.is_file()
+        check(is_ours, f"{name} is not a picture of the repository")
+        check(is_ours and picture.stat().st_size < 200_000 and fits(_size_of(picture)), f"{name} has another size")
     return faults
 
 
@@ -187,10 +189,10 @@ def package_faults(package: Package, root: Path = ROOT) -> list[str]:
     """What is wrong with the files themselves."""
     faults = [f"{package.size / 2**20:.1f} MB are more than 20"] if package.size > MOST_BYTES else []
     faults += [f"{name} does not belong in it" for name in package.files if name.startswith(UNWANTED)]
-    known = _git(root, "--cached") | _git(root, "--others", "--exclude-standard")
-    there = {name for name in known if name.startswith(LOADED) and (root / name).is_file()}
-    lost = sorted(name for name in there - set(package.files) if not name.startswith(LEFT_OUT))
-    faults += [f"{name} is missing" for name in lost]
+    names = _git(root, "--cached") | _git(root, "--others", "--exclude-standard")
+    there = {name for name in names if name.startswith(LOADED) and (root / name).is_file()}
+    missing = sorted(name for name in there - set(package.files) if not name.startswith(LEFT_OUT))
+    faults += [f"{name} is missing" for name in missing]
     return faults + [str(finding) for finding in findings(package.path) if not _is_allowed(finding)]
 
 
@@ -233,21 +235,21 @@ def complaints(log: str) -> list[str]:
 
 def definitions(client: Client) -> dict[str, Any]:
     """Our part of /object_info, without what this machine puts into lists."""
-    found = {name: info for name, info in client.object_info().items() if name.startswith("QSched")}
-    for info in found.values():
+    nodes = {name: info for name, info in client.object_info().items() if name.startswith("QSched")}
+    for info in nodes.values():
         for group in info["input"].values():
             for key, value in group.items():
                 if key in OURS_TO_LIST:
                     value[1]["options"] = ["the host's own list"]
-    return dict(sorted(found.items()))
+    return dict(sorted(nodes.items()))
 
 
-def differences(golden: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def differences(golden: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[str]:
     """Nodes that are not as promised, or not promised."""
-    faults = [f"node {name} is missing" for name in golden if name not in found]
-    faults += [f"node {name} is not in {GOLDEN.name}" for name in found if name not in golden]
-    for name in golden.keys() & found.keys():
-        keys = [key for key in golden[name] if golden[name][key] != found[name].get(key)]
+    faults = [f"node {name} is missing" for name in golden if name not in nodes]
+    faults += [f"node {name} is not in {GOLDEN.name}" for name in nodes if name not in golden]
+    for name in golden.keys() & nodes.keys():
+        keys = [key for key in golden[name] if golden[name][key] != nodes[name].get(key)]
         if keys:
             faults.append(f"node {name} differs from {GOLDEN.name} in {', '.join(keys)}")
     return sorted(faults)

@@ -100,10 +100,10 @@ def _card(title: str, file: str, setting: str) -> dict[str, str]:
 def _trailing_sigmas(steps: int) -> tuple[float, ...]:
     """Of a Stable Diffusion schedule (1000 betas, scaled linear), spaced from its end, and 0."""
     first, last = math.sqrt(0.00085), math.sqrt(0.012)
-    kept, sigmas = 1.0, []
+    product, sigmas = 1.0, []
     for i in range(1000):
-        kept *= 1 - (first + (last - first) * i / 999) ** 2
-        sigmas.append(math.sqrt((1 - kept) / kept))
+        product *= 1 - (first + (last - first) * i / 999) ** 2
+        sigmas.append(math.sqrt((1 - product) / product))
     # Seven digits: what float32 holds, whatever the machine's last bit is.
     return (*(float(f"{sigmas[1000 - 1000 * step // steps - 1]:.7g}") for step in range(steps)), 0.0)
 

@@ -50,18 +50,18 @@ def _clause_is_met(clause: str, have: Version) -> bool:
     match = _CLAUSE.match(clause)
     if match is None:
         return False
-    operator, wanted = match[1], _release(match[2])
+    operator, bound = match[1], _release(match[2])
     if operator == "~=":
-        return have >= wanted and have[: len(wanted) - 1] == wanted[:-1]
-    width = max(len(have), len(wanted))
-    have, wanted = _padded(have, width), _padded(wanted, width)
+        return have >= bound and have[: len(bound) - 1] == bound[:-1]
+    width = max(len(have), len(bound))
+    have, bound = _padded(have, width), _padded(bound, width)
     return {
-        "==": have == wanted,
-        "!=": have != wanted,
-        ">=": have >= wanted,
-        "<=": have <= wanted,
-        ">": have > wanted,
-        "<": have < wanted,
+        "==": have == bound,
+        "!=": have != bound,
+        ">=": have >= bound,
+        "<=": have <= bound,
+        ">": have > bound,
+        "<": have < bound,
     }[operator]
 
 

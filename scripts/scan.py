@@ -73,23 +73,23 @@ def _python(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
             for alias in node.names:
                 yield from _module(node.lineno, alias.name)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found = list(_module(node.lineno, node.module))
+            findings = list(_module(node.lineno, node.module))
             for alias in node.names:
-                found = found or list(_module(node.lineno, f"{node.module}.{alias.name}"))
-            yield from found
+                findings = findings or list(_module(node.lineno, f"{node.module}.{alias.name}"))
+            yield from findings
         elif isinstance(node, ast.Call):
             yield from _call(node, names)
 
 
 def _imported_names(tree: ast.Module) -> dict[str, str]:
     """What a name in this file stands for: {"b64": "base64.b64decode"}."""
-    found = {}
+    names = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.asname: alias.name for alias in node.names if alias.asname}
+            names |= {alias.asname: alias.name for alias in node.names if alias.asname}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def _module(line: int, name: str) -> Iterator[tuple[int, str, str]]:
@@ -136,7 +136,7 @@ def _script(text: str) -> Iterator[tuple[int, str, str]]:
     if len(longest[1]) > LONGEST_LINE:
         yield longest[0], "minified", f"a line of {len(longest[1])} characters"
     # Comments go, their line breaks stay: findings keep their lines.
-    code = _COMMENT.sub(lambda found: "\n" * found[0].count("\n"), text)
+    code = _COMMENT.sub(lambda match: "\n" * match[0].count("\n"), text)
     for what, pattern in _SCRIPT.items():
-        for found in pattern.finditer(code):
-            yield code.count("\n", 0, found.start()) + 1, what, found[0].strip()
+        for match in pattern.finditer(code):
+            yield code.count("\n", 0, match.start()) + 1, what, match[0].strip()

@@ -78,9 +78,9 @@ def lines() -> tuple[Said, ...]:
 
 def untranslated_errors(language: str) -> list[Said]:
     """What an error can say and the catalogue has not. Commands are typed as they are, in every language."""
-    known = catalogue(language)["sentences"]
-    found = {said.text: said for said in errors() if said.text not in known}
-    return [said for text, said in sorted(found.items()) if not _COMMAND.fullmatch(text)]
+    sentences = catalogue(language)["sentences"]
+    by_text = {source_text.text: source_text for source_text in errors() if source_text.text not in sentences}
+    return [source_text for text, source_text in sorted(by_text.items()) if not _COMMAND.fullmatch(text)]
 
 
 def untranslated_lines(language: str) -> list[Said]:
@@ -88,11 +88,11 @@ def untranslated_lines(language: str) -> list[Said]:
     keys = "\n".join(key for section in catalogue(language).values() for key in section)
     reasoned = set().union(*STAYS_ENGLISH.values())
     return [
-        said
-        for said in lines()
-        if said.text.strip(_ENDS) not in keys
-        and said.text not in reasoned
-        and not (_COMMAND.search(said.text) or _PROMPTS.match(said.text))
+        source_text
+        for source_text in lines()
+        if source_text.text.strip(_ENDS) not in keys
+        and source_text.text not in reasoned
+        and not (_COMMAND.search(source_text.text) or _PROMPTS.match(source_text.text))
     ]
 
 
@@ -105,8 +105,8 @@ def unused(language: str) -> list[str]:
 
 if __name__ == "__main__":
     for name in LANGUAGES:
-        for said in [*untranslated_errors(name), *untranslated_lines(name)]:
-            print(f"{name}: {said.place}: {said.text}")
+        for source_text in [*untranslated_errors(name), *untranslated_lines(name)]:
+            print(f"{name}: {source_text.place}: {source_text.text}")
         for key in unused(name):
             print(f"{name}: unused: {key}")
     sys.exit(any([*untranslated_errors(name), *untranslated_lines(name), *unused(name)] for name in LANGUAGES))

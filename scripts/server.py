@@ -80,11 +80,11 @@ def running(
         for extra in extra_packs:
             _put_in(extra, folder / "custom_nodes" / extra.name)
         log = log_path or folder / "server.log"
-        chosen = port or _free_port()
+        own_port = port or _free_port()
         with log.open("wb") as sink:
-            process = _start(host, [python, *_arguments(host, folder, chosen), *flags], sink, env)
+            process = _start(host, [python, *_arguments(host, folder, own_port), *flags], sink, env)
             try:
-                server = Server(host, folder, log, chosen, process, Client(f"http://127.0.0.1:{chosen}"))
+                server = Server(host, folder, log, own_port, process, Client(f"http://127.0.0.1:{own_port}"))
                 _wait_until_ready(server)
                 _require_loaded_packs(server)
                 yield server
@@ -93,9 +93,9 @@ def running(
 
 
 @contextmanager
-def _base_directory(given: Path | None) -> Iterator[Path]:
-    if given is not None:
-        yield _furnished(given)
+def _base_directory(folder_path: Path | None) -> Iterator[Path]:
+    if folder_path is not None:
+        yield _furnished(folder_path)
         return
     with tempfile.TemporaryDirectory(prefix="q-sched-server-") as folder:
         yield _furnished(Path(folder).resolve())

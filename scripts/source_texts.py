@@ -35,7 +35,7 @@ _UNSEEN_CALLS = frozenset(
     {"warning", "info", "debug", "error", "exception", "print", "compile", "fullmatch", "search", "Input", "Output"}
 )
 _UNSEEN_FUNCTIONS = frozenset({"define_schema", "extra_repr"})
-_DRAWN = frozenset({"Canvas", "ImageDraw"})
+_CANVAS_CLASSES = frozenset({"Canvas", "ImageDraw"})
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Said:
 
 def page_files(root: Path = ROOT) -> list[Path]:
     """The Python files that the host's entry imports, one from the other, sorted."""
-    found: set[Path] = set()
+    files: set[Path] = set()
     waiting = [root / ENTRY]
     while waiting:
         path = waiting.pop()
-        if path not in found:
-            found.add(path)
+        if path not in files:
+            files.add(path)
             waiting += _imported(path)
-    return sorted(found)
+    return sorted(files)
 
 
 def error_kinds(root: Path = ROOT) -> frozenset[str]:
@@ -97,21 +97,21 @@ class Module:
 
     @cached_property
     def calls(self) -> dict[str, list[ast.Call]]:
-        found: dict[str, list[ast.Call]] = {}
+        calls_by_name: dict[str, list[ast.Call]] = {}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Call):
-                found.setdefault(_called(node), []).append(node)
-        return found
+                calls_by_name.setdefault(_called(node), []).append(node)
+        return calls_by_name
 
     @cached_property
     def constants(self) -> dict[str, ast.expr]:
-        found = {}
+        values = {}
         for node in self.tree.body:
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                found[node.targets[0].id] = node.value
+                values[node.targets[0].id] = node.value
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-                found[node.target.id] = node.value
-        return found
+                values[node.target.id] = node.value
+        return values
 
     @cached_property
     def words(self) -> frozenset[str]:
@@ -122,7 +122,7 @@ class Module:
     @property
     def is_drawn(self) -> bool:
         """Whether its texts are drawn into pictures, which are the same for all readers."""
-        return any(getattr(node, "id", getattr(node, "name", "")) in _DRAWN for node in ast.walk(self.tree))
+        return any(getattr(node, "id", getattr(node, "name", "")) in _CANVAS_CLASSES for node in ast.walk(self.tree))
 
 
 class Sources:
@@ -155,8 +155,8 @@ class Sources:
     def _whole_messages(self, node: ast.expr, module: Module) -> Iterator[str]:
         """Errors of other kinds that are worded as ours."""
         for text in map(numbered, self.texts(node, module) or ()):
-            found = re.fullmatch(r"Q-Sched: (.*[a-z].*) Fix: (.*[a-z].*)", text)
-            for part in found.groups() if found else ():
+            match = re.fullmatch(r"Q-Sched: (.*[a-z].*) Fix: (.*[a-z].*)", text)
+            for part in match.groups() if match else ():
                 yield numbered(PLACE.sub(_HOLE, part))
 
     def lines(self) -> Iterator[Said]:
@@ -203,9 +203,9 @@ class Sources:
         if isinstance(inner, ast.BinOp) and isinstance(inner.op, ast.Mult) and _is_text(inner.left):
             return {"", *(self.texts(inner.left, module, depth + 1) or ())}
         if isinstance(inner, (ast.IfExp, ast.Name)):
-            found = self.texts(inner, module, depth + 1) or set()
-            if any(" " in text.strip() for text in found):
-                return found
+            texts = self.texts(inner, module, depth + 1) or set()
+            if any(" " in text.strip() for text in texts):
+                return texts
         return {_HOLE}
 
     def _named(self, node: ast.Name, module: Module, depth: int) -> set[str] | None:
@@ -215,10 +215,10 @@ class Sources:
             if node.id in (names := _parameters(function)):
                 values += [one for call in module.calls.get(function.name, ()) for one in _handed(call, names, node.id)]
             if values or node.id in names:
-                found = _union([None if _holds(one, node.id) else self.texts(one, module, depth + 1) for one in values])
-                for value in added if found else ():
-                    found = found | _product([found, self.texts(value, module, depth + 1) or {_HOLE}])
-                return found
+                texts = _union([None if _holds(one, node.id) else self.texts(one, module, depth + 1) for one in values])
+                for value in added if texts else ():
+                    texts = texts | _product([texts, self.texts(value, module, depth + 1) or {_HOLE}])
+                return texts
         value = module.constants.get(node.id, self._constants.get(node.id))
         return None if value is None else self.texts(value, module, depth + 1)
 
@@ -240,10 +240,10 @@ def _imported(path: Path) -> Iterator[Path]:
 
 def _pieces(node: ast.Constant) -> Iterator[str]:
     """Of a text, or of one between two holes: what may be words for a person."""
-    wanted = _WORD_OF_A_SENTENCE if isinstance(node.parent, ast.JoinedStr) else _WORDS
+    words = _WORD_OF_A_SENTENCE if isinstance(node.parent, ast.JoinedStr) else _WORDS
     if not node.value.startswith("Q-Sched: ") and not _is_unseen(node):
-        found = (piece for piece in _FIELD.split(node.value) if wanted.search(piece.replace("\n", " ")))
-        yield from (" ".join(piece.split()) for piece in found)
+        pieces = (piece for piece in _FIELD.split(node.value) if words.search(piece.replace("\n", " ")))
+        yield from (" ".join(piece.split()) for piece in pieces)
 
 
 def _is_text(node: ast.AST) -> bool:
@@ -319,6 +319,6 @@ def _product(parts: list[set[str]]) -> set[str]:
     return {"".join(words) for words in itertools.islice(itertools.product(*map(sorted, parts)), _MOST_VARIANTS)}
 
 
-def _union(found: list[set[str] | None]) -> set[str] | None:
+def _union(parts: list[set[str] | None]) -> set[str] | None:
     """Where one of several cannot be told, it is a hole."""
-    return set().union(*(texts or {_HOLE} for texts in found)) if any(found) else None
+    return set().union(*(texts or {_HOLE} for texts in parts)) if any(parts) else None

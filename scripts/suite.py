@@ -86,16 +86,16 @@ def run(bench: Workbench, arguments: Sequence[str] = ()) -> int:
 
 def jobs(hosts: Sequence[Host], parts: int = PARTS, root: Path = ROOT) -> list[Job]:
     """The runs, those that take longest first, so that the short ones fill what is left."""
-    found = []
+    runs = []
     for host in hosts:
         for name, folder in (("browser", WEB), ("host", HOST)):
             files = sorted(path.relative_to(root).as_posix() for path in (root / folder).glob("test_*.py"))
             # Neighbours of the alphabet are of one kind, and take as long: they are dealt like cards.
             dealt = [files[part::parts] for part in range(parts)]
             numbers = [f", part {part} of {parts}" if parts > 1 else "" for part in range(1, parts + 1)]
-            found += [Job(f"{name} tests on {host}{n}", some, host) for n, some in zip(numbers, dealt, strict=True)]
-    found.append(Job("pure tests", [place for place in PURE if (root / place).is_dir()]))
-    return [job for job in found if job.places]
+            runs += [Job(f"{name} tests on {host}{n}", some, host) for n, some in zip(numbers, dealt, strict=True)]
+    runs.append(Job("pure tests", [place for place in PURE if (root / place).is_dir()]))
+    return [job for job in runs if job.places]
 
 
 def side_by_side(python: Path, waiting: Sequence[Job], most: int | None = None) -> Iterator[Outcome]:

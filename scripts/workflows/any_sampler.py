@@ -22,7 +22,7 @@ def any_sampler() -> Template:
     use = {"preset": [5, 0], "strength": 1.0, "if_preset_differs": "resample"}
     parts = {"noise": [15, 0], "guider": [16, 0], "sampler": [18, 0], "sigmas": [4, 0], "latent_image": [3, 0]}
     guided = {"model": [2, 0], "positive": [6, 0], "negative": [6, 0], "cfg": 1.0}
-    driven = {"sampler": [17, 0], **use}
+    inputs = {"sampler": [17, 0], **use}
     return Template(
         "05 Use a preset with any sampler node",
         (420, 460),
@@ -54,7 +54,7 @@ def any_sampler() -> Template:
                             Node(16, "CFGGuider", "Guider", guided),
                             Node(17, "KSamplerSelect", "Sampler", {"sampler_name": "euler"}),
                             Node(4, "BasicScheduler", "The schedule", schedule),
-                            Node(18, "QSchedSamplerSelect", "Q-Sched Sampler Select", driven),
+                            Node(18, "QSchedSamplerSelect", "Q-Sched Sampler Select", inputs),
                         ),
                         (
                             Node(19, "SamplerCustomAdvanced", "SamplerCustomAdvanced", parts),

@@ -176,7 +176,7 @@ def _node_spec(node: Node) -> dict[str, Any]:
     return {
         "id": node.id,
         "kind": node.kind,
-        "title": node.shown,
+        "title": node.label,
         "links": links,
         "values": {name: value for name, value in node.inputs.items() if name not in links},
         "files": [{"name": file.name, "url": file.url, "directory": file.folder} for file in node.files],
@@ -224,8 +224,8 @@ def page_of(browser: Any, comfy: server.Server, nodes_2: bool) -> Iterator[Any]:
 
 def write(names: list[str], comfy: server.Server, browser: Any) -> Iterator[Path]:
     """Build the templates (and the blueprint) whose names begin with one of `names`, and write them."""
-    chosen = [t for t in (make() for make in TEMPLATES) if t.name.startswith(tuple(names))]
-    specs = {template.name: page_spec(template) for template in chosen}
+    templates = [t for t in (make() for make in TEMPLATES) if t.name.startswith(tuple(names))]
+    specs = {template.name: page_spec(template) for template in templates}
     tall = {}
     with page_of(browser, comfy, nodes_2=True) as page:  # its nodes are the taller ones
         for name, spec in specs.items():
@@ -237,7 +237,7 @@ def write(names: list[str], comfy: server.Server, browser: Any) -> Iterator[Path
             page.wait_for_timeout(2500)
             tall[name] = page.evaluate(TALL)
     with page_of(browser, comfy, nodes_2=False) as page:
-        for template in chosen:
+        for template in templates:
             page.evaluate(BUILD, specs[template.name])
             page.wait_for_timeout(500)
             workflow = page.evaluate(LAY_OUT, {**specs[template.name], "tall": tall[template.name]})

@@ -59,7 +59,7 @@ def calibrate() -> Template:
                         (
                             Node(7, "QSchedSavePreset", "Save the preset", save, size=(320, 160)),
                             *(
-                                Node(8 + i, "PreviewImage", title, {"images": [4, slot]}, size=(420, 340), shown=title)
+                                Node(8 + i, "PreviewImage", title, {"images": [4, slot]}, size=(420, 340), label=title)
                                 for i, (title, slot) in enumerate(pictures)
                             ),
                         ),

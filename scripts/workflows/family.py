@@ -7,7 +7,7 @@ from .graph import Group, Node, Template
 from .parts import PICTURE, PROMPT, W4A8, latent
 
 MODEL, LORA, ENCODER, VAE, QUANTIZED, QUANTIZED_TEXT, POSITIVE, NEGATIVE, LATENT, BEHIND, SIGMAS, PRESET = range(1, 13)
-SAMPLES, DECODED, PICTURE_NODE, WRAPPED, GUIDER, NOISE, CHOSEN = range(13, 20)
+SAMPLES, PICTURES, PICTURE_NODE, WRAPPED, GUIDER, NOISE, SAMPLER = range(13, 20)
 LOW, LOW_LORA, LOW_QUANTIZED, LOW_BEHIND, JOINED, VIDEO = range(20, 26)
 """Node ids: the same part has the same one in every template."""
 
@@ -124,10 +124,10 @@ def _preset(family: Family) -> tuple[tuple[Node, ...], ...]:
     use = {"preset": [PRESET, 0], **AS_CALIBRATED}
     if _own_sampler(family):
         if family.sampler == "QSchedSamplerTCD":
-            uses.append(Node(CHOSEN, "QSchedSamplerTCD", "TCD", {"eta": 0.3}))
+            uses.append(Node(SAMPLER, "QSchedSamplerTCD", "TCD", {"eta": 0.3}))
         else:
-            uses.append(Node(CHOSEN, "KSamplerSelect", "The sampler", {"sampler_name": family.sampler}))
-        uses.append(Node(WRAPPED, "QSchedSamplerSelect", "Q-Sched on the sampler", {"sampler": [CHOSEN, 0], **use}))
+            uses.append(Node(SAMPLER, "KSamplerSelect", "The sampler", {"sampler_name": family.sampler}))
+        uses.append(Node(WRAPPED, "QSchedSamplerSelect", "Q-Sched on the sampler", {"sampler": [SAMPLER, 0], **use}))
     return tuple(nodes), *([tuple(uses)] if uses else [])
 
 
@@ -151,8 +151,8 @@ def _sampler(family: Family) -> tuple[Node, ...]:
     both = _conditionings(family)
     if not _own_sampler(family):
         sockets = {"model": _model(family), **both, "latent_image": [LATENT, 0], "preset": [PRESET, 0]}
-        named = {"steps": family.steps, "cfg": family.cfg, "sampler_name": family.sampler}
-        values = {"seed": 0, **named, "scheduler": family.scheduler, "denoise": 1.0, **AS_CALIBRATED}
+        settings = {"steps": family.steps, "cfg": family.cfg, "sampler_name": family.sampler}
+        values = {"seed": 0, **settings, "scheduler": family.scheduler, "denoise": 1.0, **AS_CALIBRATED}
         return (Node(SAMPLES, "QSchedSampler", "Sample", {**sockets, **values}),)
     if not family.scheduler[0].isupper():
         sockets = {"model": _model(family), **both, "sampler": [WRAPPED, 0], "sigmas": [SIGMAS, 0]}
@@ -169,10 +169,10 @@ def _sampler(family: Family) -> tuple[Node, ...]:
 def _picture(family: Family) -> tuple[Node, ...]:
     vae = [MODEL, 2] if family.vae is None else [VAE, 0]
     samples, title = [SAMPLES, 0], f"{family.title} W4A8"
-    decode = Node(DECODED, "VAEDecode", "Decode", {"samples": samples, "vae": vae})
+    decode = Node(PICTURES, "VAEDecode", "Decode", {"samples": samples, "vae": vae})
     if family.low:
         saved = {"video": [VIDEO, 0], "filename_prefix": f"video/{title}", "format": "auto", "codec": "auto"}
-        video = Node(VIDEO, "CreateVideo", "16 frames a second", {"images": [DECODED, 0], "fps": 16.0})
-        return decode, video, Node(PICTURE_NODE, "SaveVideo", title, saved, size=PICTURE, shown=title)
-    saved = {"images": [DECODED, 0], "filename_prefix": title}
-    return decode, Node(PICTURE_NODE, "SaveImage", title, saved, size=PICTURE, shown=title)
+        video = Node(VIDEO, "CreateVideo", "16 frames a second", {"images": [PICTURES, 0], "fps": 16.0})
+        return decode, video, Node(PICTURE_NODE, "SaveVideo", title, saved, size=PICTURE, label=title)
+    saved = {"images": [PICTURES, 0], "filename_prefix": title}
+    return decode, Node(PICTURE_NODE, "SaveImage", title, saved, size=PICTURE, label=title)

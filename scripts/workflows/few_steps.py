@@ -59,8 +59,8 @@ def _few_step_schedules() -> tuple[Group, Group]:
             "3 sigmas",
             (
                 (
-                    Node(5, "SDTurboScheduler", "SD Turbo", turbo, shown="SDTurboScheduler: Turbo"),
-                    Node(6, "BasicScheduler", "The others", plain, shown="BasicScheduler: Lightning, LCM, PCM"),
+                    Node(5, "SDTurboScheduler", "SD Turbo", turbo, label="SDTurboScheduler: Turbo"),
+                    Node(6, "BasicScheduler", "The others", plain, label="BasicScheduler: Lightning, LCM, PCM"),
                 ),
             ),
         ),
@@ -76,7 +76,7 @@ def few_steps() -> Template:
         "form.c_eps_last": 1.099,
         "strength": 1.0,
     }
-    driven = {"sampler": [8, 0], "preset": [7, 0], "strength": 1.0, "if_preset_differs": "resample"}
+    inputs = {"sampler": [8, 0], "preset": [7, 0], "strength": 1.0, "if_preset_differs": "resample"}
     preset = Node(7, "QSchedCoefficients", "Published, 4 steps", {"sigmas": [5, 0], **published})
     return Template(
         "03 SDXL-Turbo, Lightning, LCM, PCM",
@@ -90,9 +90,9 @@ def few_steps() -> Template:
                     (
                         (
                             Node(8, "KSamplerSelect", "The sampler", {"sampler_name": "euler_ancestral"}),
-                            Node(9, "QSchedSamplerTCD", "Sampler TCD: PCM", {"eta": 0.3}, shown="Sampler TCD: PCM"),
+                            Node(9, "QSchedSamplerTCD", "Sampler TCD: PCM", {"eta": 0.3}, label="Sampler TCD: PCM"),
                             preset,
-                            Node(10, "QSchedSamplerSelect", "Q-Sched on the sampler", driven),
+                            Node(10, "QSchedSamplerSelect", "Q-Sched on the sampler", inputs),
                         ),
                     ),
                 ),

@@ -53,7 +53,7 @@ class Node:
     mode: int = LIVE
     size: tuple[int, int] = (0, 0)
     """At least, in pixels."""
-    shown: str = ""
+    label: str = ""
     """Its title on the page, a name that needs no translation; without one the host's own for its kind."""
 
 
@@ -97,5 +97,5 @@ def note_text(key: str, language: str = "en") -> str:
     have in common, or a shared text of this language."""
     texts, parts = (json.loads((NOTES / f"{name}.json").read_text("utf-8")) for name in (language, "parts"))
     lines = "\n".join(texts.get(key, []))
-    known = {**texts, **parts}
-    return re.sub(r"\{(\w+)\}", lambda found: "\n".join(known[found[1]]), lines)
+    words = {**texts, **parts}
+    return re.sub(r"\{(\w+)\}", lambda match: "\n".join(words[match[1]]), lines)

@@ -37,16 +37,16 @@ class Sizes:
         return ONE_BY_ONE if max(*self.models, self.encoder) <= room else IN_PART
 
 
-def sizes_of(family: Family, found: dict[str, Any]) -> tuple[Sizes, Sizes] | None:
+def sizes_of(family: Family, counts: dict[str, Any]) -> tuple[Sizes, Sizes] | None:
     """(as its files have it, as W4A8 with the VAE as it is), or None where nobody has counted it."""
     if family.counted is None:
         return None
     model, encoder, vae = family.counted
-    parameters, texts = found[model]["parameters"], found["text encoders"][encoder]
+    parameters, texts = counts[model]["parameters"], counts["text encoders"][encoder]
     count = 2 if family.low else 1
     plain = gigabytes(parameters, family.source_bits / 16), texts["GB at FP16"] * family.encoder_bits / 16
-    packed = gigabytes(parameters, found[model]["w4a8 compact"]), texts["GB in w4a8"]
-    half = found["VAEs"][vae]["GB at FP16"]
+    packed = gigabytes(parameters, counts[model]["w4a8 compact"]), texts["GB in w4a8"]
+    half = counts["VAEs"][vae]["GB at FP16"]
     return Sizes((plain[0],) * count, plain[1], half), Sizes((packed[0],) * count, packed[1], half)
 
 
@@ -57,9 +57,9 @@ def form_of(family: Family) -> str:
     return "int8" if "int8" in family.model.name else "fp8"
 
 
-def restoration_sizes(found: dict[str, Any]) -> tuple[Sizes, Sizes]:
+def restoration_sizes(counts: dict[str, Any]) -> tuple[Sizes, Sizes]:
     """Of the upscaler, which reads no text: (as its files have it, as W4A8 with the VAE as it is)."""
-    model, vae = found["SeedVR2 3B"], found["VAEs"]["SeedVR2"]["GB at FP16"]
+    model, vae = counts["SeedVR2 3B"], counts["VAEs"]["SeedVR2"]["GB at FP16"]
     shares = (0.5, model["w4a8 compact"])  # of FP16: its file is int8
     plain, packed = (Sizes((gigabytes(model["parameters"], share),), 0.0, vae) for share in shares)
     return plain, packed
@@ -67,11 +67,11 @@ def restoration_sizes(found: dict[str, Any]) -> tuple[Sizes, Sizes]:
 
 def parts() -> dict[str, list[str]]:
     """Tables of files, sizes and cards, by the names that the notes have for them."""
-    found = json.loads((RESULTS / "model_bytes.json").read_text("utf-8"))
-    tables = {"files_19": _files((MODEL, VAE)), "cards_19": _cards("int8", *restoration_sizes(found))}
+    counts = json.loads((RESULTS / "model_bytes.json").read_text("utf-8"))
+    tables = {"files_19": _files((MODEL, VAE)), "cards_19": _cards("int8", *restoration_sizes(counts))}
     for family in FAMILIES:
         tables[f"files_{family.number}"] = _files(family.files)
-        if (sizes := sizes_of(family, found)) is not None:
+        if (sizes := sizes_of(family, counts)) is not None:
             tables[f"cards_{family.number}"] = _cards(form_of(family), *sizes)
     return dict(sorted(tables.items()))
 
@@ -99,8 +99,8 @@ def _sum(sizes: Sizes) -> str:
 
 
 def main() -> None:
-    kept = {name: lines for name, lines in json.loads(PARTS.read_text("utf-8")).items() if "_" not in name}
-    PARTS.write_text(json.dumps({**kept, **parts()}, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    notes = {name: lines for name, lines in json.loads(PARTS.read_text("utf-8")).items() if "_" not in name}
+    PARTS.write_text(json.dumps({**notes, **parts()}, ensure_ascii=False, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def latent(id: int, title: str, side: int, count: int = 1, kind: str = "EmptySD3
 def decoded(id: int, title: str, samples: list, vae: list, prefix: str = "") -> tuple[Node, Node]:
     """A decoder and, below it, the picture; saved under `prefix`."""
     kind, saved = ("SaveImage", {"filename_prefix": prefix}) if prefix else ("PreviewImage", {})
-    picture = Node(id + 1, kind, title, {"images": [id, 0], **saved}, size=PICTURE, shown=title)
+    picture = Node(id + 1, kind, title, {"images": [id, 0], **saved}, size=PICTURE, label=title)
     return Node(id, "VAEDecode", "Decode", {"samples": samples, "vae": vae}), picture
 
 

@@ -93,7 +93,7 @@ def restoration() -> Template:
                                 name,
                                 {"images": [13, 0], "filename_prefix": name},
                                 size=PICTURE,
-                                shown=name,
+                                label=name,
                             ),
                         ),
                     ),

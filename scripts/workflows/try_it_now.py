@@ -28,7 +28,7 @@ def try_it_now() -> Template:
         "Full, quantised, repaired",
         {"images": [4, 2]},
         size=(580, 380),
-        shown="FP16 | W4A4 | W4A4 + Q-Sched",
+        label="FP16 | W4A4 | W4A4 + Q-Sched",
     )
     return Template(
         "01 Try it now",

@@ -72,8 +72,8 @@ def test_the_page_has_the_nodes_values_and_links_of_the_description(name):
     for node in MADE[name].nodes:
         found = saved[node.id]
         assert (found["type"], found["mode"]) == (node.kind, node.mode)
-        if node.shown:  # else the host writes, and translates, the kind's own
-            assert found["title"] == node.shown
+        if node.label:  # else the host writes, and translates, the kind's own
+            assert found["title"] == node.label
         links = {key: tuple(value) for key, value in node.inputs.items() if isinstance(value, list)}
         assert links_of(flow, found) == links, node.title
         values = values_of(found)
@@ -144,7 +144,7 @@ def test_notes_are_there_for_templates_and_nothing_else():
 @per_template
 def test_what_stands_in_the_graph_needs_no_translation(name):
     """Group titles and titles of our own: numbers, names of models and formats, and the nodes' own names."""
-    titles = [group["title"] for group in workflow(name)["groups"]] + [node.shown for node in MADE[name].nodes]
+    titles = [group["title"] for group in workflow(name)["groups"]] + [node.label for node in MADE[name].nodes]
     names = {"Q-Sched", "Sampler", "Apply", "Select", "KSampler", "SamplerCustomAdvanced", "SDTurboScheduler", "TCD"}
     names |= {
         "BasicScheduler",
