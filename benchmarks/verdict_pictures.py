@@ -34,6 +34,7 @@ from demo.judges import DemoJudge
 from qsched_core import Coefficients
 
 from . import toys
+from .code_digest import code_digest
 from .record import record
 from .verdict import rate
 
@@ -291,9 +292,13 @@ def by_prompts(rows: dict[str, list[dict]], studies: dict[str, list[dict]]) -> d
     }
 
 
-def kept_rows(path: Path) -> dict[tuple[str, str, int], dict]:
+def kept_rows(path: Path, code: str) -> dict[tuple[str, str, int], dict]:
+    """Rows that this ``code`` has made: those of other code would be mixed with it."""
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-    return {(line["kind"], line["setting"], line["seed"]): line["row"] for line in lines}
+    own = [line for line in lines if line.get("code") == code]
+    if len(own) < len(lines):
+        print(f"{len(lines) - len(own)} rows of other code are left out", file=sys.stderr)
+    return {(line["kind"], line["setting"], line["seed"]): line["row"] for line in own}
 
 
 def main() -> None:
@@ -302,8 +307,8 @@ def main() -> None:
     parser.add_argument("--kept", action="store_true", help="make none, only judge those that are there")
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / "verdict_rows.jsonl"
-    known, rows = kept_rows(path), {}
+    path, code = FOLDER / "verdict_rows.jsonl", code_digest()
+    known, rows = kept_rows(path, code), {}
     for seed, name, kind in product(range(arguments.studies), SETTINGS, toys.KINDS):
         key = (kind, name, seed)
         if key not in known and arguments.kept:
@@ -311,7 +316,8 @@ def main() -> None:
         if key not in known:
             known[key] = rows_of(kind, name, seed)
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"kind": kind, "setting": name, "seed": seed, "row": known[key]}) + "\n")
+                line = {"kind": kind, "setting": name, "seed": seed, "code": code, "row": known[key]}
+                file.write(json.dumps(line) + "\n")
             print(*key, file=sys.stderr, flush=True)
         rows.setdefault(f"{kind}: {name}", []).append(known[key])
     rows = dict(sorted(rows.items()))

@@ -19,9 +19,10 @@ import qsched_core as qs
 from calibration import Settings
 from calibration.reference_pictures import ReferencePictures, guard_of
 from calibration.split import split
-from calibration.warmstart import Pairs, closed_forms
+from calibration.warm_start import Pairs, closed_forms
 
 from . import toys, verdict_pictures
+from .code_digest import code_digest
 from .record import record
 
 NAMES = ("W4A4", "W4A8", "W3A8")
@@ -88,7 +89,7 @@ def judged(kind: str, name: str, seed: int, found: qs.Coefficients) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3, help="studies of each setting (%(default)s)")
-    known = verdict_pictures.kept_rows(verdict_pictures.FOLDER / "verdict_rows.jsonl")
+    known = verdict_pictures.kept_rows(verdict_pictures.FOLDER / "verdict_rows.jsonl", code_digest())
     seeds, rows = parser.parse_args().seeds, {}
     for (kind, name, seed), row in sorted(known.items()):
         if name in NAMES and seed < seeds:
