@@ -117,7 +117,7 @@ def studied_layers(
     pairs = list(candidates(root, recipe))
     layers = {name: layer for name, layer in pairs if not reason_to_keep(root, name, layer, include, exclude)}
     if not layers:
-        raise QuantizationError("there is no layer to study.", "plug in the FP16 model, or set include patterns")
+        raise QuantizationError("there is no layer to study.", "plug in the FP16 model (in Python: set include)")
     return layers
 
 
