@@ -120,23 +120,23 @@ class QSchedCalibrate(io.ComfyNode):
         from .calibrating.options import CalibrationSettings
         from .calibrating.reference_model import check_reference
         from .calibrating.run import Run
-        from .calibrating.sampling_setup import way_of
+        from .calibrating.sampling_setup import setup_of
         from .calibrating.scorer import load_scorer
         from .calibrating.slider_pairs import picture_rows
         from .sampling.ksampler import Recipe, empty_latent
 
         more = CalibrationSettings() if settings is None else settings
         prompt_set = read_prompts(prompts, more.search_seed) if more.prompt_set is None else more.prompt_set
-        way = way_of(model, Recipe(steps, cfg, sampler_name, scheduler), more.sampler, more.sigmas, more.guider)
+        setup = setup_of(model, Recipe(steps, cfg, sampler_name, scheduler), more.sampler, more.sigmas, more.guider)
         if full_model is not None:
             check_reference(model, full_model)
         latent = empty_latent(model, latent_image)
         scorer = load_scorer(metric) if more.jaq_metric is None else more.jaq_metric
-        positives, negatives = conditionings(clip, prompt_set, negative, way)
+        positives, negatives = conditionings(clip, prompt_set, negative, setup)
         forget(cls)
         run = Run(cls.hidden.unique_id, prompt_set, more.of_search(trials, accept), scorer, full_model is not None)
         generator = HostGenerator(
-            model, vae, positives, negatives, latent, way, more.search_seed, batch_size, run.progress.generated
+            model, vae, positives, negatives, latent, setup, more.search_seed, batch_size, run.progress.generated
         )  # fmt: skip
         outcome = run(generator, full_model, more.warm_start, more.stay_near and full_model is not None)
         # No "images": the host would draw them under the node once more, and out of it in Nodes 2.0.
@@ -149,7 +149,7 @@ class QSchedCalibrate(io.ComfyNode):
         return io.NodeOutput(outcome.preset, outcome.text, *pictures, ui=keep_output(cls, shown))
 
 
-def conditionings(clip, prompt_set, negative: str, way) -> tuple[list, list]:
+def conditionings(clip, prompt_set, negative: str, setup) -> tuple[list, list]:
     """(One conditioning per prompt, the negative one): as the user prepared them, else encoded.
 
     Raises:
@@ -163,9 +163,9 @@ def conditionings(clip, prompt_set, negative: str, way) -> tuple[list, list]:
     positives = list(prepared) if prepared is not None else [encode(clip, text) for text in prompt_set.texts]
     if clip is not None:
         return positives, encode(clip, negative)
-    if way.guider is None and way.cfg != 1.0:
+    if setup.guider is None and setup.cfg != 1.0:
         raise CalibrationError(
-            f"cfg {way.cfg:g} needs a negative prompt.", "plug in a CLIP or a GUIDER, or set cfg to 1"
+            f"cfg {setup.cfg:g} needs a negative prompt.", "plug in a CLIP or a GUIDER, or set cfg to 1"
         )
     return positives, positives[0]
 

@@ -112,7 +112,7 @@ class QSchedStepSensitivity(io.ComfyNode):
         from ..calibration.plots.step_losses import step_losses
         from .calibrating.gallery import picture_tensor
         from .calibrating.generator import HostGenerator
-        from .calibrating.sampling_setup import way_of
+        from .calibrating.sampling_setup import setup_of
         from .calibrating.scorer import load_scorer
         from .calibrating.step_run import StepRun, options_of, prompts_of, result_text
         from .host.conditioning import encode
@@ -123,11 +123,11 @@ class QSchedStepSensitivity(io.ComfyNode):
         check_one_source(models)
         options = options_of(models, formats)
         prompt_set, has_texts = prompts_of(prompts)
-        way = way_of(model, Recipe(steps, cfg, sampler_name, scheduler))
+        setup = setup_of(model, Recipe(steps, cfg, sampler_name, scheduler))
         encoded = {text: encode(clip, text) for text in dict.fromkeys(prompt_set.texts)}
         generator = HostGenerator(
             model, vae, [encoded[text] for text in prompt_set.texts], encode(clip, negative),
-            empty_latent(model, latent_image), way, study_seed, batch_size,
+            empty_latent(model, latent_image), setup, study_seed, batch_size,
         )  # fmt: skip
         scorer = load_scorer(metric) if has_texts else None
         run = StepRun(node_id(cls), generator, models, options, prompt_set, scorer, study_seed)

@@ -116,7 +116,7 @@ def pip_command() -> str:
     return f'"{sys.executable}" -m pip install'
 
 
-def quantiser(backend: Backend, device: torch.device) -> list[Line]:
+def quantizer(backend: Backend, device: torch.device) -> list[Line]:
     """The formats that a backend packs here, each tried with a small product, and why not the others."""
     able, unable = [], {}
     for format in FORMATS:

@@ -16,13 +16,13 @@ TC, IQ, WATCH = "tc", "iq", "watch"
 class Metric(nn.Module):
     """One score per picture. Higher is better, nothing is downloaded, and the work is done where the parameters are.
 
-    ``role`` is "tc", "iq" or "watch"; ``licence`` is that of the weights, "unknown" where they are the user's own.
+    ``role`` is "tc", "iq" or "watch"; ``license`` is that of the weights, "unknown" where they are the user's own.
     A subclass implements ``measure``.
     """
 
     name: str = ""
     role: str = WATCH
-    licence: str = "unknown"
+    license: str = "unknown"
 
     @property
     def bytes(self) -> int:

@@ -38,8 +38,8 @@ class Entry:
         return (self.metric.role, WATCH)
 
     @property
-    def licence(self) -> str:
-        return self.metric.licence
+    def license(self) -> str:
+        return self.metric.license
 
 
 def catalog(roots: Iterable[Path]) -> dict[str, Entry]:

@@ -27,7 +27,7 @@ class HPSv21(FeatureMetric):
 
     name = "HPSv2.1"
     role = IQ
-    licence = "Apache-2.0"
+    license = "Apache-2.0"
     fit = LONGEST
     files = ("HPS_v2.1_compressed.safetensors", "HPS_v2.1_compressed.pt")
 
@@ -51,7 +51,7 @@ class PickScore(FeatureMetric):
 
     name = "PickScore"
     role = IQ
-    licence = "unstated"
+    license = "unstated"
     fit = SHORTEST
     files = ("model.safetensors", "pytorch_model.bin")
 

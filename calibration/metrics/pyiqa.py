@@ -36,7 +36,7 @@ class PyIQA(Metric):
     """
 
     role = IQ
-    licence = "PolyForm-Noncommercial"
+    license = "PolyForm-Noncommercial"
 
     def __init__(self, metric: str):
         super().__init__()

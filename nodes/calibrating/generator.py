@@ -34,13 +34,13 @@ class HostGenerator:
         prompts: Sequence[Conditioning],
         negative: Conditioning,
         latent: Tensor,
-        way: SamplingSetup,
+        setup: SamplingSetup,
         seed: int,
         batch_size: int,
         on_batch: Callable[[int], None] = lambda count: None,
     ):
         self.model, self.vae, self.prompts, self.negative = model, vae, prompts, negative
-        self.latent, self.way, self.seed, self.batch_size = latent, way, seed, batch_size
+        self.latent, self.setup, self.seed, self.batch_size = latent, setup, seed, batch_size
         self.on_batch = on_batch
         self._decode_batches = Batches(batch_size)
         self._seconds, self._picture_count = 0.0, 0
@@ -56,7 +56,7 @@ class HostGenerator:
 
     @property
     def sigmas(self) -> tuple[float, ...]:
-        return self.way.sigmas
+        return self.setup.sigmas
 
     @property
     def seconds_per_picture(self) -> float:
@@ -97,9 +97,9 @@ class HostGenerator:
         latent = self.latent[:1].repeat(len(indices), *[1] * (self.latent.ndim - 1))
         noise = torch.cat([comfy.sample.prepare_noise(self.latent[:1], self._seed(i)) for i in indices])
         positive = _stack([self._prompt(i) for i in indices])
-        guider = self.way.guide(model, positive, self.negative)
+        guider = self.setup.guide(model, positive, self.negative)
         samples = guider.sample(
-            noise, latent, sampler or self.way.sampler, torch.tensor(self.sigmas),
+            noise, latent, sampler or self.setup.sampler, torch.tensor(self.sigmas),
             disable_pbar=True, seed=self._seed(indices[0]),
         )  # fmt: skip
         return samples.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())

@@ -78,7 +78,7 @@ class FinishedStudy:
             result.recommended, sigmas, binding, preset_verdict(result), record, precision=precision_on(model, sigmas)
         )
         sentences = [*lines, *remarks(result)]
-        space = Space(self.settings, self.generator.way.steps)
+        space = Space(self.settings, self.generator.setup.steps)
         indices = result.identity.indices[:GALLERY_PROMPTS]
         rows = self._pictures(indices)
         pictures = (
@@ -147,7 +147,7 @@ class FinishedStudy:
         ]
 
     def _pictures(self, indices: Sequence[int]) -> tuple[tuple[str, torch.Tensor], ...]:
-        identity = Coefficients.identity(self.generator.way.steps)
+        identity = Coefficients.identity(self.generator.setup.steps)
         rows = [
             ("quantised", stills(self.generator(identity, indices))),
             ("quantised + Q-Sched", stills(self.generator(self.result.coefficients, indices))),

@@ -64,7 +64,7 @@ class Run:
             full = None if full_model is None else generator.with_model(full_model)
             starts = self._warm_starts(generator, full) if full is not None and warm_start else {}
             indices = [*self.parts.held_out, *self.parts.search]
-            reference = None if full is None else ReferencePictures(full, indices, generator.way.steps)
+            reference = None if full is None else ReferencePictures(full, indices, generator.setup.steps)
             key = self._key(generator, full, tuple(starts.values()), stay_near)
             result = self._study(generator, key, tuple(starts.values()), reference, stay_near)
             finished = FinishedStudy(
@@ -79,14 +79,14 @@ class Run:
             self.scorer.release()
 
     def _warm_starts(self, generator: HostGenerator, full: HostGenerator) -> dict[str, Coefficients]:
-        way = generator.way
+        setup = generator.setup
         return warm_starts(
             generator.sampled,
             generator.model,
             full.model,
             self.parts.search[:WARM_START_PICTURES],
-            way.sampler,
-            way.sigmas,
+            setup.sampler,
+            setup.sigmas,
             generator.batch_size,
             self.progress.show_text,
         )
@@ -106,7 +106,7 @@ class Run:
             generator,
             score,
             len(self.prompts.texts),
-            generator.way.steps,
+            generator.setup.steps,
             self.settings,
             judge=judge,
             reference=None if reference is None else reference.generate,
@@ -123,12 +123,13 @@ class Run:
     ) -> str:
         """sha256 of everything that decides the figures: equal inputs find their journal again."""
         shared = [generator.prompts[0], generator.negative, list(generator.vae.first_stage_model.parameters())]
-        way = generator.way
+        setup = generator.setup
+        options = sorted(map(str, _options(setup.sampler)))
         inputs = [
             asdict(_binding(generator)),
             self.settings.lasting(),
-            [way.name, way.scheduler, way.cfg, type(way.guider).__name__, sorted(map(str, _options(way.sampler)))],
-            way.sigmas,
+            [setup.name, setup.scheduler, setup.cfg, type(setup.guider).__name__, options],
+            setup.sigmas,
             generator.seed,
             generator.batch_size,
             list(generator.latent.shape),
@@ -160,8 +161,8 @@ class Run:
 
 
 def _binding(generator: HostGenerator):
-    way = generator.way
-    return describe(generator.model, way.name, way.scheduler, way.cfg)
+    setup = generator.setup
+    return describe(generator.model, setup.name, setup.scheduler, setup.cfg)
 
 
 def weights_of(model) -> list:

@@ -47,7 +47,7 @@ class SamplingSetup:
         return guider
 
 
-def way_of(model, recipe: Recipe, sampler=None, sigmas=None, guider=None) -> SamplingSetup:
+def setup_of(model, recipe: Recipe, sampler=None, sigmas=None, guider=None) -> SamplingSetup:
     """What is plugged in counts; what is not comes from the names.
 
     Raises:

@@ -229,7 +229,7 @@ def _loaded(role: str, name: str) -> Metric:
 
 
 def _note(*metrics: Metric) -> str:
-    return "; ".join(f"{m.name}: licence {m.licence}, {m.bytes / 1e6:.0f} MB" for m in metrics)
+    return "; ".join(f"{m.name}: licence {m.license}, {m.bytes / 1e6:.0f} MB" for m in metrics)
 
 
 def _demo() -> tuple[nn.Module, nn.Module]:

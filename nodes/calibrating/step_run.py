@@ -108,13 +108,13 @@ class StepRun:
 
     def _key(self, prompts: Prompts) -> str:
         """sha256 of everything that decides the figures: equal inputs find their rows again."""
-        generator, way = self.generator, self.generator.way
+        generator, setup = self.generator, self.generator.setup
         shared = [generator.prompts[0], generator.negative, list(generator.vae.first_stage_model.parameters())]
         inputs = [
             "steps",
-            [[asdict(describe(m, way.name, way.scheduler, way.cfg)), weights_of(m)] for m in self.models],
+            [[asdict(describe(m, setup.name, setup.scheduler, setup.cfg)), weights_of(m)] for m in self.models],
             [[option.name, option.cost] for option in self.options],
-            [way.name, way.scheduler, way.cfg, way.sigmas],
+            [setup.name, setup.scheduler, setup.cfg, setup.sigmas],
             [generator.seed, generator.batch_size, list(generator.latent.shape)],
             [prompts.digest, prompts.texts, list(self.parts.search), list(self.parts.held_out)],
             None if self.scorer is None else [self.scorer.name, self.scorer.note],

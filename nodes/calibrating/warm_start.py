@@ -12,7 +12,7 @@ import torch
 from comfy.samplers import KSAMPLER
 from torch import Tensor
 
-from ...calibration.warmstart import Pairs, closed_forms
+from ...calibration.warm_start import Pairs, closed_forms
 from ...qsched_core import Coefficients
 from ..sampling.driver import drive
 from ..sampling.dry_run import rehearse
@@ -25,7 +25,7 @@ its own. The same indices are run in the same batches, in the same order, whatev
 
 def warm_starts(
     sample: Sample,
-    quantised,
+    quantized,
     full,
     indices: Sequence[int],
     sampler,
@@ -42,13 +42,13 @@ def warm_starts(
         SamplingError: a sampler that cannot be driven, so it has no use for coefficients either.
         CalibrationError: fewer than two pictures, or the full model is not the one that was quantised.
     """
-    pairs = paired_outputs(sample, quantised, full, indices, sampler, sigmas, batch_size, on_progress)
+    pairs = paired_outputs(sample, quantized, full, indices, sampler, sigmas, batch_size, on_progress)
     return closed_forms(pairs, sigmas)
 
 
 def paired_outputs(
     sample: Sample,
-    quantised,
+    quantized,
     full,
     indices: Sequence[int],
     sampler,
@@ -59,13 +59,13 @@ def paired_outputs(
     """Outputs of both MODELs wherever the quantised one, without coefficients, opens a step; as ``warm_starts``."""
     identity = Coefficients.identity(len(sigmas) - 1)
     # Without what a preset on the MODELs or on the SAMPLER would do to the run.
-    quantised, full = (apply_coefficients(model, identity, sigmas) for model in (quantised, full))
+    quantized, full = (apply_coefficients(model, identity, sigmas) for model in (quantized, full))
     plain = drive(sampler, lambda *_: identity).qsched_inner
     pairs, total = Pairs(len(identity)), 2 * len(indices)
     for start in range(0, len(indices), batch_size):
         batch, tape = indices[start : start + batch_size], _Tape(pairs)
         on_progress(2 * start, total, "warm start: the quantised model's run")
-        sample(quantised, batch, tape.recorder(plain))
+        sample(quantized, batch, tape.recorder(plain))
         on_progress(2 * start + len(batch), total, "warm start: the full model at the same places")
         sample(full, batch, tape.player())
     on_progress(total, total, "warm start: done")

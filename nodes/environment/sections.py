@@ -37,7 +37,7 @@ def sections(on_progress: Callable[[float], None] = lambda share: None) -> Itera
     yield "the native layout", native_layout
     backends = (KitchenBackend(algorithms=QUANT_ALGOS.keys()), TorchBackend(TWINS), QuantoBackend(QUANTO_TWINS))
     for backend in backends:
-        yield f"backend {backend.name}", partial(quantiser, backend)
+        yield f"backend {backend.name}", partial(quantizer, backend)
     deadline = Deadline(SECONDS, on_progress)
     yield "products", partial(product_lines, backends, deadline)
     yield "a small model", partial(model_lines, load_model, deadline)
@@ -69,8 +69,8 @@ def compute_device() -> Iterator[Line]:
     yield Line(OK, f"device {management.get_torch_device_name(device)}, {memory}")
 
 
-def quantiser(backend: Backend) -> list[Line]:
-    return environment.quantiser(backend, comfy.model_management.get_torch_device())
+def quantizer(backend: Backend) -> list[Line]:
+    return environment.quantizer(backend, comfy.model_management.get_torch_device())
 
 
 def native_layout() -> Iterator[Line]:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...demo import files as demo_files
 from ...qsched_core import Mismatch
-from ...qsched_core.quant import FORMATS, UNQUANTISED, may_be, resolve_format, same_quantization
+from ...qsched_core.quant import FORMATS, UNQUANTIZED, may_be, resolve_format, same_quantization
 from ..host.folders import MODELS_FOLDER
 from ..quantization.group_sizes import GROUPS
 from .card import clean
@@ -150,7 +150,7 @@ def _read(path: Path, _mtime_ns: int, stock: bool) -> Known:
         name: torch.empty(shape, dtype=_FLOAT_TYPES[kind], device="meta") for name, (kind, shape) in network.items()
     }
     family = _family(shapes)
-    return Known(family, quantization=UNQUANTISED if family else "")
+    return Known(family, quantization=UNQUANTIZED if family else "")
 
 
 def _network(kinds: dict[str, tuple]) -> dict[str, tuple]:

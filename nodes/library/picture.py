@@ -133,8 +133,8 @@ def _chart(canvas: Canvas, preset) -> None:
         ends.append((points[-1][1], name, colour))
     (above, *_), (below, *_) = ends = sorted(ends)
     push = max(0.0, (20 - (below - above)) / 2)
-    for (height, name, colour), way in zip(ends, (-1, 1), strict=True):
-        canvas.text(_RIGHT + 30, height + way * push, name, 17, colour)
+    for (height, name, colour), sign in zip(ends, (-1, 1), strict=True):
+        canvas.text(_RIGHT + 30, height + sign * push, name, 17, colour)
     every_nth = -(-count // _MAX_SIGMA_LABELS)
     for step in range(0, count, every_nth):
         canvas.text(x(step), _BOTTOM + 28, f"{preset.sigmas[step]:.3g}", 14, FAINT, anchor="mm")

@@ -32,7 +32,7 @@ __all__ = [
     "Sensitivity",
     "Stored",
     "TorchBackend",
-    "UNQUANTISED",
+    "UNQUANTIZED",
     "Way",
     "add_to_biases",
     "bit_cost",

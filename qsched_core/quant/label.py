@@ -18,7 +18,7 @@ from .backends import NATIVE, QuantoLayer
 from .formats import FORMATS
 from .layers import QuantizedConv2d, QuantizedLayer
 
-UNQUANTISED = "none"
+UNQUANTIZED = "none"
 MOST = 200
 """Letters; a label of more is cut."""
 
@@ -35,7 +35,7 @@ def label_of(network: nn.Module) -> str:
                 parts.add("quanto")
         elif (weight := module._parameters.get("weight")) is not None:
             parts.update(_part_of(module, weight))
-    return "+".join(sorted(parts))[:MOST] or UNQUANTISED
+    return "+".join(sorted(parts))[:MOST] or UNQUANTIZED
 
 
 def same_quantization(one: str, other: str) -> bool:

@@ -20,7 +20,7 @@ from .files import Stored, load_quantized, restore, save_quantized, write_checke
 from .fitting import Fit
 from .formats import FORMATS, Format, read_format, resolve_format
 from .inspection import is_packed
-from .label import UNQUANTISED, has_few_bits, label_of, may_be, same_quantization
+from .label import UNQUANTIZED, has_few_bits, label_of, may_be, same_quantization
 from .layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
 from .leftover import unpackable
 from .observation import LayerInputs, Observation, load_observation, observe

@@ -102,7 +102,7 @@ def test_the_catalogue_lists_what_is_on_the_disk(roots):
     (roots[0] / "HPS" / "HPS_v2.1_compressed.pt").write_bytes(b"123")
     assert catalog(roots)["HPSv2.1"].bytes == 3  # of the first folder
     assert entries["CLIPScore (ViT)"].bytes == (roots[0] / "ViT" / "open_clip_model.safetensors").stat().st_size
-    assert (entries["HPSv2.1"].licence, entries["AQ-Map (ViT)"].licence) == ("Apache-2.0", "unknown")
+    assert (entries["HPSv2.1"].license, entries["AQ-Map (ViT)"].license) == ("Apache-2.0", "unknown")
 
 
 def test_entries_of_a_folder_load_one_network(roots):

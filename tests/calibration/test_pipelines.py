@@ -155,7 +155,7 @@ def test_a_preset_is_bound_to_what_was_run(diffusers, kind, scale, expected):
     assert generate.sigmas[-1] == 0
 
 
-def test_a_quantised_network_is_named(diffusers):
+def test_a_quantized_network_is_named(diffusers):
     pipe = stable_diffusion(diffusers, "EulerDiscreteScheduler")
     quantize(network(pipe), "w4a8", backend="torch")
     bound = PipelineGenerator(pipe, PROMPTS, steps=2, guidance_scale=1.0, size=(16, 16)).binding

@@ -77,7 +77,7 @@ def test_pick_score_is_the_published_logit(theirs, tmp_path, name):
         tokens = open_clip.get_tokenizer("ViT-H-14")(PROMPTS)
         expected = theirs(input_ids=tokens, pixel_values=normalised(PICTURES)).logits_per_image.diagonal()
     torch.testing.assert_close(metric.score(PICTURES, PROMPTS), expected, rtol=1e-5, atol=1e-5)
-    assert (metric.name, metric.role, metric.licence) == ("PickScore", "iq", "unstated")
+    assert (metric.name, metric.role, metric.license) == ("PickScore", "iq", "unstated")
 
 
 def test_hps_is_the_cosine_of_the_padded_picture(hps_file):
@@ -90,7 +90,7 @@ def test_hps_is_the_cosine_of_the_padded_picture(hps_file):
         image = model.encode_image(normalised(padded), normalize=True)
         text = model.encode_text(open_clip.get_tokenizer("ViT-H-14")(PROMPTS), normalize=True)
     torch.testing.assert_close(metric.score(wide, PROMPTS), (image * text).sum(-1), rtol=1e-5, atol=1e-6)
-    assert (metric.name, metric.role, metric.licence) == ("HPSv2.1", "iq", "Apache-2.0")
+    assert (metric.name, metric.role, metric.license) == ("HPSv2.1", "iq", "Apache-2.0")
 
 
 def test_a_picture_that_says_what_the_text_says_scores_one(hps_file):

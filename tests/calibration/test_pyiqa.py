@@ -55,7 +55,7 @@ def test_more_is_better_whatever_the_metric_says(pyiqa):
     assert same_bits(entropy.score(PICTURES, ["a", "b"]), torch.tensor([0.25, 0.75]))
     assert (piqe.name, entropy.name) == ("piqe (negated)", "entropy")
     assert piqe.role == "iq"
-    assert "Noncommercial" in piqe.licence
+    assert "Noncommercial" in piqe.license
     assert pyiqa.made == [("piqe", False, "cpu"), ("entropy", False, "cpu")]
 
 

@@ -63,7 +63,7 @@ def test_the_required_packages_are_those_of_requirements():
 
 
 def test_a_backend_tells_what_it_packs_and_why_not_the_rest():
-    found = {name: environment.quantiser(backend, torch.device("cpu")) for name, backend in default_backends().items()}
+    found = {name: environment.quantizer(backend, torch.device("cpu")) for name, backend in default_backends().items()}
     assert found["torch"] == [Line(OK, "backend torch on cpu: w4a8, w4a16, w4a4, w8a8, w8a16, w6a8, w3a8")]
     (kitchen,) = found["kitchen"]
     assert "not w4a16, w8a16, w6a8, w3a8: ComfyUI has no native layout for them" in kitchen.text
@@ -109,7 +109,7 @@ def test_what_is_no_address_is_not_repeated():
 
 def test_a_kernel_that_fails_its_trial_is_told_with_its_reason(monkeypatch):
     monkeypatch.setattr(TorchBackend, "trial", lambda *_: "it fails here (no such kernel image)")
-    (line,) = environment.quantiser(TorchBackend(), torch.device("cpu"))
+    (line,) = environment.quantizer(TorchBackend(), torch.device("cpu"))
     assert line.state == OPTIONAL
     assert line.text.startswith("backend torch on cpu: no format; not w4a8, ")
     assert line.text.endswith(": it fails here (no such kernel image)")

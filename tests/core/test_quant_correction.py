@@ -77,7 +77,7 @@ def test_a_deep_network_comes_nearer_on_inputs_that_it_has_not_seen(net, seen, f
     assert error(net, corrected) < 0.8 * error(net, packed)
 
 
-def test_the_quantiser_corrects_what_it_has_fitted_and_says_so(net, seen, monkeypatch):
+def test_the_quantizer_corrects_what_it_has_fitted_and_says_so(net, seen, monkeypatch):
     def first(*args) -> Correction:
         return Correction({"conv_1": torch.full((CHANNELS,), 0.5)}, 0.25, 0.125)
 

@@ -92,7 +92,7 @@ def test_two_labels_say_the_same_or_not(one, other, same):
         ("none", "w4a8", "g32", False),
     ],
 )
-def test_a_quantiser_that_has_not_run_can_give_a_label_or_not_or_only_its_network_can_tell(label, name, scope, answer):
+def test_a_quantizer_that_has_not_run_can_give_a_label_or_not_or_only_its_network_can_tell(label, name, scope, answer):
     assert may_be(label, name, scope) is answer
 
 

@@ -203,7 +203,7 @@ def test_a_cancel_leaves_no_hooks(net):
 # --- what the quantiser makes of it
 
 
-def test_a_network_of_flat_names_is_quantised_but_for_its_edges(net, seen, refused):
+def test_a_network_of_flat_names_is_quantized_but_for_its_edges(net, seen, refused):
     with refused(QuantizationError, "outside the repeated blocks", "Fix: plug in Observe Layers"):
         qs.quantize(copy.deepcopy(net))
     packed = copy.deepcopy(net)

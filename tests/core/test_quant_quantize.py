@@ -67,7 +67,7 @@ def reasons(report: QuantReport) -> dict[str, str]:
     return {layer.name: layer.reason for layer in report.layers}
 
 
-def quantised_names(module: nn.Module) -> list[str]:
+def quantized_names(module: nn.Module) -> list[str]:
     return [name for name, child in module.named_modules() if isinstance(child, QuantizedLinear)]
 
 
@@ -80,7 +80,7 @@ def test_the_module_is_changed_in_place_and_still_runs(name):
     before, block = net(x), net.blocks[0]
     report = qs.quantize(net, name)
     assert net.blocks[0] is block
-    assert quantised_names(net) == INSIDE
+    assert quantized_names(net) == INSIDE
     assert report.format == str(FORMATS[name])
     assert {(layer.backend, layer.kernel) for layer in report.quantized} == {("torch", "unpacks, float product")}
     error = ((net(x) - before).norm() / before.norm()).item()
@@ -145,7 +145,7 @@ def test_half_precision_models_keep_their_type():
     assert net(torch.randn(2, WIDTH).bfloat16()).dtype == torch.bfloat16
 
 
-def test_an_fp8_checkpoint_is_quantised():
+def test_an_fp8_checkpoint_is_quantized():
     """Regression: torch has no isfinite for float8."""
     net = Net()
     exact = net.blocks[0].ff[0].weight.detach().to(torch.float8_e4m3fn)
@@ -179,20 +179,20 @@ def test_excluded_layers_are_kept():
         "blocks.1.ff.2",
         "blocks.2.ff.2",
     ]
-    assert quantised_names(net) == ["blocks.1.ff.0", "blocks.2.ff.0"]
+    assert quantized_names(net) == ["blocks.1.ff.0", "blocks.2.ff.0"]
 
 
 def test_include_reaches_outside_the_blocks_and_leaves_the_rest():
     net = Net()
     found = reasons(qs.quantize(net, include=["proj_*", "blocks.1.ff.[0]"]))
-    assert quantised_names(net) == ["proj_in", "blocks.1.ff.0", "proj_out"]
+    assert quantized_names(net) == ["proj_in", "blocks.1.ff.0", "proj_out"]
     assert found["blocks.0.ff.0"] == "not among the included"
 
 
 def test_exclude_wins_over_include():
     net = Net()
     qs.quantize(net, include=["proj_*"], exclude=["*_out"])
-    assert quantised_names(net) == ["proj_in"]
+    assert quantized_names(net) == ["proj_in"]
 
 
 def test_patterns_know_upper_and_lower_case(refused):
@@ -206,7 +206,7 @@ def test_patterns_given_as_one_text_are_refused(refused, patterns):
     net = Net()
     with refused(QuantizationError, "lists of patterns"):
         qs.quantize(net, **patterns)
-    assert quantised_names(net) == []
+    assert quantized_names(net) == []
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
@@ -214,7 +214,7 @@ def test_a_weight_that_is_not_finite_is_kept_with_its_reason(bad):
     net = Net()
     net.blocks[1].ff[0].weight.data[3, 4] = bad
     assert reasons(qs.quantize(net))["blocks.1.ff.0"] == "its weight holds NaN or infinity"
-    assert quantised_names(net) == [name for name in INSIDE if name != "blocks.1.ff.0"]
+    assert quantized_names(net) == [name for name in INSIDE if name != "blocks.1.ff.0"]
 
 
 def test_a_weight_of_another_kind_is_kept_with_its_reason():
@@ -244,7 +244,7 @@ def test_blocks_at_any_depth_count_as_repeated():
 # --- what is refused
 
 
-def test_a_module_is_not_quantised_twice(refused):
+def test_a_module_is_not_quantized_twice(refused):
     net = Net()
     qs.quantize(net)
     before = copy.deepcopy(net.state_dict())
@@ -253,7 +253,7 @@ def test_a_module_is_not_quantised_twice(refused):
     assert all(same_bits(before[name], value) for name, value in net.state_dict().items())
 
 
-def test_one_quantised_layer_is_enough_to_refuse(refused):
+def test_one_quantized_layer_is_enough_to_refuse(refused):
     net = Net()
     qs.quantize(net, include=["proj_in"])
     with refused(QuantizationError, "quantised already"):
@@ -279,7 +279,7 @@ def test_a_module_whose_layers_are_all_kept_is_refused_with_the_most_common_reas
     net = Net()
     with refused(QuantizationError, "nothing to quantise: not among the included.", "include patterns"):
         qs.quantize(net, include=["no.such.layer"])
-    assert quantised_names(net) == []
+    assert quantized_names(net) == []
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_unknown_formats_and_backends_are_refused_before_anything_changes(refuse
     net = Net()
     with refused(QuantizationError, text):
         qs.quantize(net, **arguments)
-    assert quantised_names(net) == []
+    assert quantized_names(net) == []
 
 
 # --- the report
@@ -373,7 +373,7 @@ def test_sizes_are_told_in_the_unit_that_fits(count, shown):
     assert f"Model {shown} at FP16 -> {shown}" in QuantReport((), count, count).text()
 
 
-def test_a_report_without_quantised_layers_can_be_told_too():
+def test_a_report_without_quantized_layers_can_be_told_too():
     assert QuantReport((), 1000, 500).text() == (
         "0 of 0 Linear layers quantised.\nModel 1.0 kB at FP16 -> 0.5 kB (0.50x). Mean relative weight error 0.000."
     )
@@ -399,7 +399,7 @@ def test_quantized_layers_only_reads_and_asks_for_the_values():
         return parameter * 2
 
     pairs = list(quantized_layers(net, Job.of("w8a8"), weight_of))
-    assert quantised_names(net) == []
+    assert quantized_names(net) == []
     twins = {report.name: twin for twin, report in pairs if twin is not None}
     assert list(twins) == INSIDE
     assert asked[:2] == ["blocks.0.ff.0.weight", "blocks.0.ff.0.bias"]

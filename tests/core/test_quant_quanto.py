@@ -107,7 +107,7 @@ def test_copies_state_dicts_and_casts_keep_the_numbers():
 
 
 @pytest.mark.parametrize(("name", "text"), [("w4a16", "w4a16/g64/asym"), ("w8a16", "w8a16/channel")])
-def test_a_module_is_quantised_and_its_report_says_what_was_done(name, text):
+def test_a_module_is_quantized_and_its_report_says_what_was_done(name, text):
     net, original = Net(), Net()
     report = qs.quantize(net, name, backend="quanto")
     assert {(layer.format, layer.backend, layer.kernel) for layer in report.quantized} == {

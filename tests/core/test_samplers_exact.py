@@ -88,13 +88,13 @@ def test_the_inverse_gain_undoes_a_model_that_overshoots(steps):
     sigmas = falling_sigmas(10.0, steps)
     gains = [1 + 0.2 * math.sin(1 + i) for i in range(steps)]
 
-    def quantised(x: Tensor, sigma: Tensor) -> Tensor:
+    def quantized(x: Tensor, sigma: Tensor) -> Tensor:
         return x - gains[(sigmas - sigma[0]).abs().argmin()] * (x - gaussian(x, sigma))
 
     x = torch.tensor([[10.0], [-3.0]], dtype=torch.float64)
     clean = qs.sample("euler", gaussian, x, sigmas, Coefficients.identity(steps))
-    broken = qs.sample("euler", quantised, x, sigmas, Coefficients.identity(steps))
-    repaired = qs.sample("euler", quantised, x, sigmas, Coefficients((1.0,) * steps, tuple(1 / gain for gain in gains)))
+    broken = qs.sample("euler", quantized, x, sigmas, Coefficients.identity(steps))
+    repaired = qs.sample("euler", quantized, x, sigmas, Coefficients((1.0,) * steps, tuple(1 / gain for gain in gains)))
     assert not torch.allclose(broken, clean, rtol=1e-3)
     torch.testing.assert_close(repaired, clean, rtol=1e-12, atol=0)  # as above
 

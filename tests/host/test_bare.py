@@ -132,18 +132,18 @@ def test_an_open_clip_folder_scores(bare):
     assert len(report["trace"]) == 1 + 4 + 2  # the identity, warm starts from the full model, and two trials
 
 
-def test_a_quantised_model_is_saved_and_loaded(bare):
-    quantised = {
+def test_a_quantized_model_is_saved_and_loaded(bare):
+    quantized = {
         "1": node("QSchedDemoModel"),
         "2": node("QSchedQuantizeModel", model=["1", 0], format="w4a8", group_size="64", include="*", exclude=""),
     }
-    bare.client.run({**quantised, "3": node("QSchedSaveQuantized", model=["2", 0], name="bare")}, timeout=300)
+    bare.client.run({**quantized, "3": node("QSchedSaveQuantized", model=["2", 0], name="bare")}, timeout=300)
     bare.client.object_info("QSchedLoadQuantized")
     sampling = {"seed": 1, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
     texts = {"positive": ["t", 0], "negative": ["t", 0]}
     outputs = bare.client.run(
         {
-            "1": quantised["1"],
+            "1": quantized["1"],
             "l": node("QSchedLoadQuantized", model_name="bare.safetensors"),
             "t": node("CLIPTextEncode", clip=["1", 1], text="a large red circle"),
             "e": node("EmptySD3LatentImage", width=64, height=64, batch_size=1),

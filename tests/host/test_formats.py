@@ -33,16 +33,16 @@ def layers(model) -> dict[str, torch.nn.Linear]:
     return {name: module for name, module in found if isinstance(module, torch.nn.Linear) and module.in_features == 64}
 
 
-def rebuilt(tiny, source, weights: dict[str, torch.Tensor], operations=None, quantised: bool = False):
+def rebuilt(tiny, source, weights: dict[str, torch.Tensor], operations=None, quantized: bool = False):
     """A MODEL like the source over other weights, as the host's loader makes it."""
     import comfy.model_base
     import comfy.model_patcher
     import comfy.supported_models
 
     config = comfy.supported_models.SD15(dict(tiny.UNET))
-    config.quant_config = {"mixed_ops": True} if quantised else None
+    config.quant_config = {"mixed_ops": True} if quantized else None
     config.custom_operations = operations
-    config.set_inference_dtype(torch.float32, torch.float32 if quantised else None)
+    config.set_inference_dtype(torch.float32, torch.float32 if quantized else None)
     base = comfy.model_base.BaseModel(config, source.model.model_type)
     missing, unexpected = base.diffusion_model.load_state_dict(weights, strict=False)
     assert not missing, missing
@@ -66,7 +66,7 @@ def in_layout(tiny, source, name: str):
         weights.update(packed.state_dict(f"{layer}.weight"))
         note = json.dumps({"format": name, **noted}).encode()
         weights[f"{layer}.comfy_quant"] = torch.tensor(list(note), dtype=torch.uint8)
-    return rebuilt(tiny, source, weights, quantised=True)
+    return rebuilt(tiny, source, weights, quantized=True)
 
 
 def as_plain_fp8(tiny, source):
@@ -145,7 +145,7 @@ def test_operations_of_another_pack(pack, tiny, source):
     check(pack, tiny, source, as_gguf_would(tiny, source), "Packed")
 
 
-def test_our_own_quantisation(pack, tiny, source):
+def test_our_own_quantization(pack, tiny, source):
     model, _ = pack("nodes.quantization.twin_model").quantized_twin(
         source, pack("nodes.quantization.backends").job_for(source, "w4a8")
     )

@@ -63,9 +63,9 @@ def test_the_demo_workflow_runs_through(server):
     assert report["gains"]["jaq"]["low"] <= report["gains"]["jaq"]["gain"] <= report["gains"]["jaq"]["high"]
     # The identity, the closed forms of the warm start, and the trials.
     assert len(report["trace"]) == 1 + 4 + 4
-    full, quantised = report["table"]["rows"][0], report["table"]["rows"][1]
-    assert quantised["weights MB"] < 0.4 * full["weights MB"]
-    assert quantised["IQ"] < full["IQ"], "W4A4 per channel must do visible damage"
+    full, quantized = report["table"]["rows"][0], report["table"]["rows"][1]
+    assert quantized["weights MB"] < 0.4 * full["weights MB"]
+    assert quantized["IQ"] < full["IQ"], "W4A4 per channel must do visible damage"
     assert list(preset_folder(server).glob("demo*.safetensors"))
 
 
@@ -219,12 +219,12 @@ BAD_QUANTIZATIONS = {
 
 
 @pytest.mark.parametrize("case", BAD_QUANTIZATIONS, ids=str)
-def test_a_wrong_quantisation_is_told_what_is_wrong(server, case):
+def test_a_wrong_quantization_is_told_what_is_wrong(server, case):
     changes, told = BAD_QUANTIZATIONS[case]
     assert told in error_of(server, graphs.quantizing(**changes))
 
 
-def test_quantising_twice_in_a_graph_is_refused_and_the_graph_stays_usable(server):
+def test_quantizing_twice_in_a_graph_is_refused_and_the_graph_stays_usable(server):
     graph = graphs.quantizing()
     graph["9"] = graphs.node(
         "QSchedQuantizeModel", model=["2", 0], format="w8a8", group_size="32", include="", exclude=""

@@ -661,7 +661,7 @@ def test_the_family_in_a_file_is_what_its_loader_gives(pack, family, monkeypatch
     assert (known.family, known.quantization) == (bound.model, bound.quantization)
 
 
-def test_a_quantised_file_says_itself_what_it_is(pack, demo, tmp_path, monkeypatch):
+def test_a_quantized_file_says_itself_what_it_is(pack, demo, tmp_path, monkeypatch):
     import folder_paths
 
     model = pack("nodes.quantization.twin_model").quantized_twin(

@@ -64,14 +64,14 @@ def observation(node, inputs):
 
 
 @pytest.fixture(scope="module")
-def quantise(pack, source):
+def quantize(pack, source):
     execute = pack("nodes.quantize_model").QSchedQuantizeModel.execute
 
-    def quantised(format: str = "w4a8", group: str = "per channel", **changes) -> tuple:
+    def quantized(format: str = "w4a8", group: str = "per channel", **changes) -> tuple:
         options = {"group_size": group, "include": "", "exclude": "", "backend": "torch", **changes}
         return execute(model=source, format=format, **options).args[:2]
 
-    return quantised
+    return quantized
 
 
 def drawn(model, conditioning, seed: int) -> torch.Tensor:
@@ -106,20 +106,20 @@ def test_what_was_observed_is_said(observation, source):
 
 
 @pytest.mark.parametrize("format", ["w4a8", "w3a8", "w4a4"])
-def test_pictures_of_a_fitted_model_are_nearer(quantise, observation, source, encoded, format):
-    nearest, _ = quantise(format)
-    fitted, report = quantise(format, observation=observation[0])
+def test_pictures_of_a_fitted_model_are_nearer(quantize, observation, source, encoded, format):
+    nearest, _ = quantize(format)
+    fitted, report = quantize(format, observation=observation[0])
     assert error_of(fitted, source, encoded) < 0.95 * error_of(nearest, source, encoded)
     assert "Rounding fitted to what the layers see in" in report
     assert "sees one row per picture: float activations" in report
 
 
-def test_the_best_is_kept_in_a_file(pack, quantise, observation, source, encoded, tmp_path):
+def test_the_best_is_kept_in_a_file(pack, quantize, observation, source, encoded, tmp_path):
     files = pack("nodes.quantization.files")
-    best, report = quantise("w4a4", observation=observation[0], quality="best")
-    fitted, _ = quantise("w4a4", observation=observation[0])
+    best, report = quantize("w4a4", observation=observation[0], quality="best")
+    fitted, _ = quantize("w4a4", observation=observation[0])
     assert error_of(best, source, encoded) < error_of(fitted, source, encoded)
-    ranked, _ = quantise("w4a4", observation=observation[0], rank=24)
+    ranked, _ = quantize("w4a4", observation=observation[0], rank=24)
     layer = "double_blocks.0.img_mlp.0"
     ranks = [model.model.diffusion_model.get_submodule(layer).low_rank.up.shape[1] for model in (best, ranked)]
     assert ranks == [16, 24]
@@ -129,13 +129,13 @@ def test_the_best_is_kept_in_a_file(pack, quantise, observation, source, encoded
     assert same_bits(one, other)
 
 
-def test_means_are_corrected_on_the_loaded_model_under_its_patches(pack, quantise, observation, source, monkeypatch):
+def test_means_are_corrected_on_the_loaded_model_under_its_patches(pack, quantize, observation, source, monkeypatch):
     """What a patch put in place of a bias is taken back when the model is unloaded: the correction has to stay."""
     import comfy.model_management
 
     module = pack("nodes.quantization.mean_correction")
     layer = "double_blocks.0.img_mlp.0"
-    plain, report = quantise("w4a8", observation=observation[0])
+    plain, report = quantize("w4a8", observation=observation[0])
     assert "Means of outputs" in report
     before = plain.model.diffusion_model.get_submodule(layer).bias.clone()
     patched = plain.clone()
@@ -154,15 +154,15 @@ def test_means_are_corrected_on_the_loaded_model_under_its_patches(pack, quantis
     assert torch.allclose(patched.model.diffusion_model.get_submodule(layer).bias, before + 0.25)
 
 
-def test_the_observation_is_used_but_for_the_rounding(quantise, observation):
-    _, fast = quantise(observation=observation[0], quality="fast")
+def test_the_observation_is_used_but_for_the_rounding(quantize, observation):
+    _, fast = quantize(observation=observation[0], quality="fast")
     assert "sees one row per picture" in fast
     assert "Rounding fitted" not in fast
 
 
-def test_native_layers_are_fitted_in_the_hosts_own_formats(quantise, observation, source, encoded):
-    nearest, _ = quantise("w8a8", recipe="stock", backend="kitchen")
-    fitted, report = quantise("w8a8", recipe="stock", backend="kitchen", observation=observation[0])
+def test_native_layers_are_fitted_in_the_hosts_own_formats(quantize, observation, source, encoded):
+    nearest, _ = quantize("w8a8", recipe="stock", backend="kitchen")
+    fitted, report = quantize("w8a8", recipe="stock", backend="kitchen", observation=observation[0])
     assert "Rounding fitted" in report
     before, after = (model.model.diffusion_model.state_dict() for model in (nearest, fitted))
     assert {k: (v.shape, v.dtype) for k, v in before.items()} == {k: (v.shape, v.dtype) for k, v in after.items()}
@@ -186,46 +186,46 @@ def test_the_plan_is_studied_on_the_same_observation(pack, inputs, observation, 
         assert len(plan.forms) == 32
 
 
-def test_a_small_memory_samples_again_and_is_as_near(node, inputs, quantise, source, encoded):
+def test_a_small_memory_samples_again_and_is_as_near(node, inputs, quantize, source, encoded):
     seen, text = node.execute(**inputs, memory_gb=0.001).args
     assert "do not fit the memory" in text
-    fitted, _ = quantise(observation=seen)
-    nearest, _ = quantise()
+    fitted, _ = quantize(observation=seen)
+    nearest, _ = quantize()
     assert error_of(fitted, source, encoded) < 0.95 * error_of(nearest, source, encoded)
 
 
-def test_the_model_is_left_as_it_is(quantise, observation, source, encoded):
+def test_the_model_is_left_as_it_is(quantize, observation, source, encoded):
     before = drawn(source, encoded[UNSEEN[0]], 1)
-    quantise(observation=observation[0])
+    quantize(observation=observation[0])
     assert same_bits(drawn(source, encoded[UNSEEN[0]], 1), before)
 
 
-def test_a_twin_does_not_keep_what_was_observed(node, inputs, quantise):
+def test_a_twin_does_not_keep_what_was_observed(node, inputs, quantize):
     seen, _ = node.execute(**inputs).args
     reference = weakref.ref(seen)
-    model, _ = quantise(observation=seen)
+    model, _ = quantize(observation=seen)
     del seen
     gc.collect()
     assert reference() is None
     assert model is not None
 
 
-def test_an_observation_of_another_model_is_refused(pack, quantise, observation, refused):
+def test_an_observation_of_another_model_is_refused(pack, quantize, observation, refused):
     from dataclasses import replace
 
     other = replace(observation[0], fingerprint="0")
     with refused(pack("qsched_core").QuantizationError, "observation is of another model"):
-        quantise(observation=other)
+        quantize(observation=other)
 
 
-def test_fitted_needs_an_observation(pack, quantise, refused):
+def test_fitted_needs_an_observation(pack, quantize, refused):
     with refused(pack("qsched_core").QuantizationError, "fitted needs an observation"):
-        quantise(quality="fitted")
+        quantize(quality="fitted")
 
 
-def test_a_quantised_model_is_not_observed(pack, node, inputs, quantise, refused):
+def test_a_quantized_model_is_not_observed(pack, node, inputs, quantize, refused):
     with refused(pack("qsched_core").QuantizationError, "quantised already"):
-        node.execute(**{**inputs, "model": quantise()[0]})
+        node.execute(**{**inputs, "model": quantize()[0]})
 
 
 # --- kept on disk
@@ -251,7 +251,7 @@ def evaluations(pack, monkeypatch):
     return count
 
 
-def test_the_next_server_reads_it_and_samples_nothing(pack, node, few, quantise, evaluations):
+def test_the_next_server_reads_it_and_samples_nothing(pack, node, few, quantize, evaluations):
     """The host's own cache ends with the server: two hours of observing FLUX were made again after each restart."""
     first, text = node.execute(**few).args
     assert evaluations[0] == 4 * 3
@@ -262,7 +262,7 @@ def test_the_next_server_reads_it_and_samples_nothing(pack, node, few, quantise,
     assert evaluations[0] == 0
     assert "Read from disk" in text
     assert second is not first
-    one, other = (quantise(observation=seen)[0].model.diffusion_model.state_dict() for seen in (first, second))
+    one, other = (quantize(observation=seen)[0].model.diffusion_model.state_dict() for seen in (first, second))
     assert one.keys() == other.keys()
     assert all(same_bits(one[name], other[name]) for name in one)
 

@@ -135,7 +135,7 @@ def test_a_video_vae_says_what_is_not_packed(pack):
     assert "CausalConv3d with 5-D weights" in report
 
 
-def test_what_cannot_be_quantised_is_refused(pack, refused):
+def test_what_cannot_be_quantized_is_refused(pack, refused):
     error = pack("qsched_core").QuantizationError
     twin, _ = quantized(pack, tiny())
     with refused(error, "quantised already"):

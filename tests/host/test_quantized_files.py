@@ -46,7 +46,7 @@ def picture(model, texts, channels: int) -> torch.Tensor:
     )
 
 
-def quantised(pack, model, name: str = "w4a8"):
+def quantized(pack, model, name: str = "w4a8"):
     return pack("nodes.quantization.twin_model").quantized_twin(
         model, pack("nodes.quantization.backends").job_for(model, name)
     )[0]
@@ -56,7 +56,7 @@ def quantised(pack, model, name: str = "w4a8"):
 def test_there_and_back_bit_for_bit(pack, tmp_path, name):
     files, describe = pack("nodes.quantization.files"), pack("nodes.host.model_info")
     source, *how = family(name)
-    twin = quantised(pack, source)
+    twin = quantized(pack, source)
     path = tmp_path / f"{name}.safetensors"
     files.save_model(twin, path)
     loaded = files.load_model(path)
@@ -75,7 +75,7 @@ def test_a_file_whose_few_tensors_claim_a_giant_is_refused_before_memory_is_take
     """Regression: the host made a network of 100 GB for a file of 30 MB that said so in two tensors."""
     files, core = pack("nodes.quantization.files"), pack("qsched_core")
     path = tmp_path / "giant.safetensors"
-    files.save_model(quantised(pack, demo[0]), path)
+    files.save_model(quantized(pack, demo[0]), path)
     assert files.load_model(path).model_size() > 0
     with safe_open(path, framework="pt") as file:
         about, tensors = dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}
@@ -93,7 +93,7 @@ def test_a_lora_is_kept_and_another_can_follow(pack, tmp_path):
 
     files = pack("nodes.quantization.files")
     source, *how = family("sd15")
-    twin = quantised(pack, source, "w8a8")
+    twin = quantized(pack, source, "w8a8")
     key = next(name for name in twin.model.state_dict() if name.endswith("attn1.to_q.weight"))[: -len(".weight")]
     wide = twin.model.get_submodule(key).in_features
     weights = {
@@ -124,7 +124,7 @@ def test_the_parameterisation_is_kept(pack, tmp_path):
 
     files = pack("nodes.quantization.files")
     source, *how = family("sd15")
-    twin = quantised(pack, source)
+    twin = quantized(pack, source)
     twin.model.model_type = comfy.model_base.ModelType.V_PREDICTION
     twin.model.model_sampling = comfy.model_base.model_sampling(twin.model.model_config, twin.model.model_type)
     files.save_model(twin, tmp_path / "v.safetensors")
@@ -135,7 +135,7 @@ def test_the_parameterisation_is_kept(pack, tmp_path):
 def test_presets_drive_a_loaded_model(pack, tmp_path):
     files, patch, core = pack("nodes.quantization.files"), pack("nodes.sampling.patch"), pack("qsched_core")
     source, *how = family("flux1-schnell")
-    files.save_model(quantised(pack, source), tmp_path / "a.safetensors")
+    files.save_model(quantized(pack, source), tmp_path / "a.safetensors")
     loaded = files.load_model(tmp_path / "a.safetensors")
     driven = patch.apply_coefficients(loaded, core.Coefficients.ramp(2, c_eps=(0.9, 1.1)), (1.0, 0.5, 0.0))
     assert differ(picture(driven, *how), picture(loaded, *how))
@@ -157,7 +157,7 @@ def test_a_float_model_and_an_unknown_network_are_refused(pack, tmp_path):
 def test_every_adapter_is_kept_beside_the_packed_weight(pack, demo, tmp_path, kind):
     files, key = pack("nodes.quantization.files"), "diffusion_model.double_blocks.0.img_attn.qkv"
     weight = demo[0].model.get_submodule(key).weight
-    twin = quantised(pack, demo[0]).clone()
+    twin = quantized(pack, demo[0]).clone()
     twin.add_patches({f"{key}.weight": patch_of(kind, weight, 0.5 if kind == "diff" else 0.02)}, 0.7)
     files.save_model(twin, tmp_path / "model.safetensors")
     loaded = files.load_model(tmp_path / "model.safetensors")
@@ -178,7 +178,7 @@ def test_what_another_clone_has_merged_is_not_saved(pack, demo, tmp_path):
     import comfy.model_management
 
     files, key = pack("nodes.quantization.files"), "diffusion_model.img_in.weight"
-    twin = quantised(pack, demo[0])
+    twin = quantized(pack, demo[0])
     files.save_model(twin, tmp_path / "clean.safetensors")
     other = twin.clone()
     other.add_patches({key: ("diff", (torch.ones(twin.model.diffusion_model.img_in.weight.shape),))})
@@ -233,14 +233,14 @@ def test_a_damaged_list_of_loras_is_refused(pack, demo, tmp_path, refused, chang
 # --- as graphs on the server
 
 
-def saving(name: str, quantise: bool = True) -> dict:
+def saving(name: str, quantize: bool = True) -> dict:
     return {
         "1": {"class_type": "QSchedDemoModel", "inputs": {}},
         "2": {
             "class_type": "QSchedQuantizeModel",
             "inputs": {"model": ["1", 0], "format": "w4a8", "group_size": "64", "include": "*", "exclude": ""},
         },
-        "3": {"class_type": "QSchedSaveQuantized", "inputs": {"model": ["2" if quantise else "1", 0], "name": name}},
+        "3": {"class_type": "QSchedSaveQuantized", "inputs": {"model": ["2" if quantize else "1", 0], "name": name}},
     }
 
 
@@ -273,10 +273,10 @@ def test_a_graph_saves_and_another_loads(server):
     folder = server.folder("models") / "qsched_models"
     assert {path.name for path in folder.iterdir()} >= {"demo w4.safetensors"}
     server.client.object_info("QSchedLoadQuantized")  # the host looks for new files, as the R key does
-    quantise = {"2": saving("")["2"]}
+    quantize = {"2": saving("")["2"]}
     assert near(
         latent(server, sampling(["l", 0], loading("demo w4.safetensors"))),
-        latent(server, sampling(["2", 0], quantise)),
+        latent(server, sampling(["2", 0], quantize)),
         ROUNDED_ACTIVATIONS,
     )
 
@@ -299,7 +299,7 @@ def test_native_formats_are_saved_for_the_stock_loader(server, pack):
     assert near(latent(server, sampling(["l", 0], stock)), ours, ROUNDED_ACTIVATIONS)
 
 
-def test_what_cannot_be_quantised_so_is_told_with_a_way_out(server):
+def test_what_cannot_be_quantized_so_is_told_with_a_way_out(server):
     for changes, told in (
         ({"format": "w3a8", "recipe": "stock"}, "no native layout for w3a8"),
         ({"format": "w4a8", "backend": "quanto"}, "use w4a16 or w8a16"),
@@ -323,7 +323,7 @@ def error_of(server, graph: dict) -> str:
 
 
 def test_wrong_files_and_names_are_told_what_is_wrong(server):
-    assert "is not quantised" in error_of(server, saving("float", quantise=False))
+    assert "is not quantised" in error_of(server, saving("float", quantize=False))
     for name in ("", "../up", "a/b", ".hidden"):
         assert "no file name" in error_of(server, saving(name))
     folder = server.folder("models") / "qsched_models"

@@ -117,10 +117,10 @@ def error_of(pack, source, encoded, plan) -> float:
     return total**0.5
 
 
-def test_the_quantiser_follows_the_plan(pack, source, made):
+def test_the_quantizer_follows_the_plan(pack, source, made):
     plan, report, plot = made
-    twin, quantised = planned(pack, source, plan)
-    followed = {layer.name: layer.format for layer in quantised.layers if layer.name in plan.forms}
+    twin, quantized = planned(pack, source, plan)
+    followed = {layer.name: layer.format for layer in quantized.layers if layer.name in plan.forms}
     assert followed == {name: "" if form is None else str(form) for name, form in plan.forms.items()}
     assert len(followed) == 32
     assert len(set(followed.values())) > 1

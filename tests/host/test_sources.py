@@ -120,13 +120,13 @@ def test_every_format_is_packed_or_passed_through_and_the_source_stays(pack, alg
     # Eight bits before and four now: as far from its source as four bits are from floats.
     of_floats = float_weight(twin_of(pack, loaded(floats))[0])
     weight = floats[f"{LAYER}.weight"]
-    dequantised = source.model.diffusion_model.get_submodule(LAYER).weight.dequantize()
+    dequantized = source.model.diffusion_model.get_submodule(LAYER).weight.dequantize()
     alone = relative(of_floats, weight)
-    assert relative(float_weight(twin), dequantised) <= 1.02 * alone
+    assert relative(float_weight(twin), dequantized) <= 1.02 * alone
     if settings_of(algo)[0] == "int8_tensorwise":
         assert relative(float_weight(twin), weight) <= 1.02 * alone
     else:  # what 8-bit floats lost is lost: the two errors add up as squares
-        lost = relative(dequantised, weight)
+        lost = relative(dequantized, weight)
         assert relative(float_weight(twin), weight) <= 1.02 * (alone**2 + lost**2) ** 0.5
     assert 0 < relative(picture(twin), drawn) < 0.6
 
@@ -286,7 +286,7 @@ def test_what_only_its_own_pack_can_read_is_refused_with_the_way_that_works(pack
                 attempt()
 
 
-def test_a_model_that_was_quantised_here_is_refused(pack, refused):
+def test_a_model_that_was_quantized_here_is_refused(pack, refused):
     need("int8_tensorwise")
     twin, _ = twin_of(pack, loaded(checkpoint("int8_tensorwise")[0]))
     with refused(pack("qsched_core").QuantizationError, "quantised already", "as it was loaded"):

@@ -87,7 +87,7 @@ def test_the_calibration_shows_its_pictures_and_saves_its_preset(server):
     assert (server.base / "models" / "qsched_presets" / "my demo preset.safetensors").exists()
 
 
-def test_try_it_now_shows_full_quantised_and_repaired(server):
+def test_try_it_now_shows_full_quantized_and_repaired(server):
     graph = written("01")
     graph["4"]["inputs"].update(trials=8)
     (picture,) = (found for title, found in pictures(server, graph).items() if title.startswith("Full"))
@@ -103,7 +103,7 @@ def test_a_vote_is_offered_on_the_preset_that_comes_with_the_pack(server):
     assert len(outputs[node]["qsched_arena"]) == 1
 
 
-def test_the_plan_of_the_layers_is_quantised_and_sampled(server):
+def test_the_plan_of_the_layers_is_quantized_and_sampled(server):
     found = pictures(server, written("08"))
     assert set(found) == {"Sensitivity", "5 bit"}
     assert found["5 bit"].float().std() > 0

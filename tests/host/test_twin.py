@@ -92,7 +92,7 @@ def test_the_size_the_host_sees_is_the_packed_one(pack, source):
     assert packed.shape == (384, 128 // 2 + 128 // 32 + 2)  # two codes a byte, a byte for each 32, two for the row
 
 
-def test_a_lora_after_quantising_moves_the_picture_as_it_does_before(pack, source, conditioning):
+def test_a_lora_after_quantizing_moves_the_picture_as_it_does_before(pack, source, conditioning):
     twin, _ = twin_of(pack, source, "w8a8")
     plain, full = picture(twin, conditioning), picture(with_lora(source), conditioning)
     after = picture(with_lora(twin), conditioning)
@@ -111,7 +111,7 @@ def test_a_twin_made_while_a_lora_clone_is_loaded_does_not_inherit_it(pack, sour
     assert same_bits(picture(twin_of(pack, source, "w8a8")[0], conditioning), expected)
 
 
-def test_quantising_twice_is_refused(pack, source):
+def test_quantizing_twice_is_refused(pack, source):
     twin, _ = twin_of(pack, source)
     with pytest.raises(pack("qsched_core").QuantizationError, match="quantised already"):
         twin_of(pack, twin)
@@ -125,7 +125,7 @@ def test_clones_and_two_twins_live_side_by_side(pack, source, conditioning):
     assert same_bits(picture(four.clone(), conditioning), second)
 
 
-def test_model_and_twin_share_a_fingerprint_but_not_a_quantisation(pack, source):
+def test_model_and_twin_share_a_fingerprint_but_not_a_quantization(pack, source):
     describe = pack("nodes.host.model_info")
     twin, _ = twin_of(pack, source)
     ours, theirs = (describe.describe(m, "euler", "simple", 1.0) for m in (source, twin))

@@ -425,7 +425,7 @@ def test_a_layer_with_a_low_rank_part_is_loaded_and_patched(pack, source):
     assert not any(name.startswith(f"{LINEAR}.") for name in names)
 
 
-def test_a_merge_after_quantising_acts_on_the_unpacked_weight(pack, source):
+def test_a_merge_after_quantizing_acts_on_the_unpacked_weight(pack, source):
     import comfy.lora
 
     twin = twin_of(pack, source)
@@ -446,7 +446,7 @@ def test_a_merge_after_quantising_acts_on_the_unpacked_weight(pack, source):
     assert same_bits(convert(weight.float()), layer.dequantized())
 
 
-def test_a_merge_before_quantising_is_packed_once(pack, source):
+def test_a_merge_before_quantizing_is_packed_once(pack, source):
     """Its weights were once packed, unpacked, merged and packed again: error 0.112 in place of 0.083."""
     key, weight = f"{LINEAR}.weight", source.model.get_submodule(LINEAR).weight
     merged = clone_with(source, {key: patch_of("diff", weight, 0.5)})
@@ -537,7 +537,7 @@ PROTOCOL = {
     "layer.comfy_cast_weights": ("PatchedAtOutput", ADAPTER),
     "layer.weight_function": ("PatchedAtOutput", ADAPTER),
     "layer.bias_function": ("PatchedAtOutput", "test_a_bias_patch_acts_in_every_state"),
-    "layer.convert_weight": ("HostLayer", "test_a_merge_after_quantising_acts_on_the_unpacked_weight"),
+    "layer.convert_weight": ("HostLayer", "test_a_merge_after_quantizing_acts_on_the_unpacked_weight"),
     "layer.set_weight": ("HostLayer", "test_set_weight_packs_in_place_and_beside"),
     "patcher.patch_weight_to_device": ("PackedPatcher", ADAPTER),
     "patcher.load": ("PackedPatcher", "test_a_lora_outlives_a_partial_unload_once"),

@@ -102,7 +102,7 @@ def test_the_size_the_host_sees_is_the_packed_one(pack, case, name, most):
     assert report.bytes_after < most * report.bytes_before
 
 
-def test_a_lora_moves_the_picture_after_quantising_as_before(pack, case):
+def test_a_lora_moves_the_picture_after_quantizing_as_before(pack, case):
     source, key, picture = case
     twin = twin_of(pack, source)[0]
     plain, full = picture(twin), picture(with_lora(source, key))

@@ -68,11 +68,11 @@ def run(pack, calibrate_node, video_model, prompts):
 
 
 def generator_of(pack, model, vae, latent, prompts):
-    way = pack("nodes.calibrating.sampling_setup").way_of(
+    setup = pack("nodes.calibrating.sampling_setup").setup_of(
         model, pack("nodes.sampling.ksampler").Recipe(2, 1.0, "euler", "simple")
     )
     positives = prompts.conditionings
-    return pack("nodes.calibrating.generator").HostGenerator(model, vae, positives, positives[0], latent, way, 0, 2)
+    return pack("nodes.calibrating.generator").HostGenerator(model, vae, positives, positives[0], latent, setup, 0, 2)
 
 
 def test_a_video_latent_is_calibrated_and_the_report_says_how(run):
@@ -83,7 +83,7 @@ def test_a_video_latent_is_calibrated_and_the_report_says_how(run):
     assert before_after.ndim == 4
 
 
-def test_a_quantised_video_model_is_held_to_the_full_ones_videos(pack, run, video_model):
+def test_a_quantized_video_model_is_held_to_the_full_ones_videos(pack, run, video_model):
     """Warm start, control and distances, all of them of videos."""
     job = pack("nodes.quantization.backends").job_for(video_model, "w4a8", backend="torch")
     twin, _ = pack("nodes.quantization.twin_model").quantized_twin(video_model, job)

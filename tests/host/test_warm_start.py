@@ -56,15 +56,15 @@ class Studio:
             model, sampler, self.tiny.schedule(model), self.cfg, noise=noise, latent_image=torch.zeros_like(noise)
         )
 
-    def inputs(self, quantised, full) -> tuple:
+    def inputs(self, quantized, full) -> tuple:
         sigmas = self.tiny.schedule(full).tolist()
-        return self.sample, quantised, full, (0, 1, 2), self.sampler, sigmas, 2, lambda *told: self.told.append(told)
+        return self.sample, quantized, full, (0, 1, 2), self.sampler, sigmas, 2, lambda *told: self.told.append(told)
 
-    def starts(self, quantised, full):
-        return self.warm.warm_starts(*self.inputs(quantised, full))
+    def starts(self, quantized, full):
+        return self.warm.warm_starts(*self.inputs(quantized, full))
 
-    def pairs(self, quantised, full):
-        return self.warm.paired_outputs(*self.inputs(quantised, full))
+    def pairs(self, quantized, full):
+        return self.warm.paired_outputs(*self.inputs(quantized, full))
 
 
 # What samplers do differently: one look, noise, D alone, a run that is re-noised, two looks, history, other sigmas.
@@ -81,8 +81,8 @@ def test_every_step_has_a_gain_of_its_own_with_guidance_too(pack, tiny, full):
     """At cfg 1 one evaluation of the network is one of the sampler; with guidance both predictions are one batch."""
     gains = (1.02, 1.06, 0.97, 1.11)
     for cfg in (1.0, 3.0):
-        quantised = faulty(full, lambda output, number: gains[number] * output)
-        found = Studio(pack, tiny, "euler", cfg).starts(quantised, full)
+        quantized = faulty(full, lambda output, number: gains[number] * output)
+        found = Studio(pack, tiny, "euler", cfg).starts(quantized, full)
         assert found["PTQD slope"].c_eps == pytest.approx([1 / gain for gain in gains], rel=2e-5)
 
 
@@ -103,8 +103,8 @@ def test_outputs_are_in_units_of_the_derivative(pack, tiny, full):
 
 def test_only_the_first_look_of_a_step_counts(pack, tiny, flow):
     """heun looks twice at every step but the last."""
-    quantised = faulty(flow, lambda output, number: output * (GAIN if number % 2 == 0 else 1.5))
-    found = Studio(pack, tiny, "heun").starts(quantised, flow)
+    quantized = faulty(flow, lambda output, number: output * (GAIN if number % 2 == 0 else 1.5))
+    found = Studio(pack, tiny, "heun").starts(quantized, flow)
     assert found["PTQD slope"].c_eps == pytest.approx([1 / GAIN] * tiny.STEPS, rel=2e-5)
 
 
@@ -116,7 +116,7 @@ def test_equal_models_give_the_identity_exactly(pack, tiny, full, name):
 
 
 @pytest.mark.parametrize("name", ["euler_ancestral", "dpmpp_2m_sde"])
-def test_the_full_model_looks_where_the_quantised_one_looked(pack, tiny, flow, name):
+def test_the_full_model_looks_where_the_quantized_one_looked(pack, tiny, flow, name):
     """Not along a run of its own; also at a sigma that a sampler shaved."""
     places = []
 
@@ -147,12 +147,12 @@ def test_models_are_left_as_they_were(pack, tiny, flow):
     weights = {key: value.clone() for key, value in full.model.state_dict().items()}
     before = {name: str(getattr(full, name)) for name in ("wrappers", "object_patches", "model_options", "callbacks")}
     picture = tiny.run(full, studio.sampler, sigmas)
-    quantised = patch.model_with(faulty(flow, lambda output, _: GAIN * output), patch.PresetUse(preset))
+    quantized = patch.model_with(faulty(flow, lambda output, _: GAIN * output), patch.PresetUse(preset))
     studio.sampler = patch.sampler_with(studio.sampler, patch.PresetUse(preset))
-    found = studio.starts(quantised, full)
+    found = studio.starts(quantized, full)
     assert found["PTQD slope"].c_eps == pytest.approx([1 / GAIN] * tiny.STEPS, rel=2e-5)
     plain = Studio(pack, tiny, "euler").pairs(faulty(flow, lambda output, _: GAIN * output), flow)
-    assert plain.moments().ff.tolist() == studio.pairs(quantised, full).moments().ff.tolist()
+    assert plain.moments().ff.tolist() == studio.pairs(quantized, full).moments().ff.tolist()
     assert {name: str(getattr(full, name)) for name in before} == before
     assert all(same_bits(weights[key], value) for key, value in full.model.state_dict().items())
     assert same_bits(tiny.run(full, patch.sampler_with(studio.sampler, patch.PresetUse(preset, 0)), sigmas), picture)

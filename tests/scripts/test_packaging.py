@@ -42,7 +42,7 @@ def test_addresses_that_nobody_has_registered_stand_in_one_place():
     assert found == ["pyproject.toml"]
 
 
-def test_the_licence_is_there_in_full(metadata):
+def test_the_license_is_there_in_full(metadata):
     text = (ROOT / metadata["project"]["license"]["file"]).read_text("utf-8")
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text

@@ -142,7 +142,7 @@ def test_every_line_of_a_verdict_is_known():
     assert {line: left_in_english(line) for line in lines if left_in_english(line)} == {}
 
 
-def test_every_line_about_a_quantised_module_is_known():
+def test_every_line_about_a_quantized_module_is_known():
     module = torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.Conv2d(64, 64, 3), torch.nn.Linear(3, 3))
     lines = qs.quantize(module, include=("*",), last_steps=1).text().splitlines()
     assert len(lines) > 4
@@ -163,7 +163,7 @@ def test_every_line_of_the_environment_check_is_known(tmp_path):
         ("Python and torch", environment.versions),
         ("packages", environment.packages),
         ("packages", lambda: environment.packages(version_of=unknown)),
-        ("backend torch", lambda: environment.quantiser(TorchBackend(), torch.device("cpu"))),
+        ("backend torch", lambda: environment.quantizer(TorchBackend(), torch.device("cpu"))),
         ("comfy-kitchen", environment.kitchen),
         ("folders", lambda: [environment.folder("presets", tmp_path), environment.folder("metrics", tmp_path / "new")]),
         ("folders", lambda: [environment.folder("quantised models", tmp_path / "file" / "below")]),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from calibration.core import CalibrationError
-from calibration.warmstart import Pairs, closed_forms, least_squares, ptqd, qdrift, variance_match
+from calibration.warm_start import Pairs, closed_forms, least_squares, ptqd, qdrift, variance_match
 from qsched_core import Coefficients
 
 SIGMAS = (1.0, 0.75, 0.5, 0.0)
@@ -20,9 +20,9 @@ def outputs(steps: int = 3, seed: int = 0) -> list[torch.Tensor]:
     return [torch.randn(SHAPE, dtype=torch.float64, generator=generator) for _ in range(steps)]
 
 
-def pairs_of(full: list[torch.Tensor], quantised: list[torch.Tensor]) -> Pairs:
+def pairs_of(full: list[torch.Tensor], quantized: list[torch.Tensor]) -> Pairs:
     pairs = Pairs(len(full))
-    for step, pair in enumerate(zip(full, quantised, strict=True)):
+    for step, pair in enumerate(zip(full, quantized, strict=True)):
         pairs.add(step, *pair)
     return pairs
 
@@ -67,13 +67,13 @@ def test_equal_networks_give_the_identity_exactly():
 
 def test_one_picture_after_the_other_is_as_good_as_all_at_once():
     full = [2 * f + 5 for f in outputs()]
-    quantised = [1.05 * f + 0.3 * noise for f, noise in zip(full, outputs(seed=1), strict=True)]
+    quantized = [1.05 * f + 0.3 * noise for f, noise in zip(full, outputs(seed=1), strict=True)]
     streamed = Pairs(3)
     for row in range(SHAPE[0]):
         for step in (2, 0, 1):
-            streamed.add(step, full[step][row : row + 1], quantised[step][row : row + 1])
+            streamed.add(step, full[step][row : row + 1], quantized[step][row : row + 1])
     for one, other in zip(
-        closed_forms(streamed, SIGMAS).values(), closed_forms(pairs_of(full, quantised), SIGMAS).values(), strict=True
+        closed_forms(streamed, SIGMAS).values(), closed_forms(pairs_of(full, quantized), SIGMAS).values(), strict=True
     ):
         assert one.c_eps == pytest.approx(other.c_eps, rel=1e-10)
 

@@ -34,19 +34,19 @@ class Pairs:
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def add(self, step: int, full: Tensor, quantised: Tensor) -> None:
+    def add(self, step: int, full: Tensor, quantized: Tensor) -> None:
         """Outputs (N, …) of both networks at the same N inputs of one step, counted from 0.
 
         Raises:
             CalibrationError: the shapes differ, or a value is not finite.
         """
-        if full.shape != quantised.shape:
+        if full.shape != quantized.shape:
             raise CalibrationError(
-                f"the full model's output is {tuple(full.shape)}, the other's {tuple(quantised.shape)}.",
+                f"the full model's output is {tuple(full.shape)}, the other's {tuple(quantized.shape)}.",
                 "plug in the model that was quantised",
             )
         # On the CPU, because not every accelerator has float64.
-        f, q = (output.detach().to("cpu", torch.float64) for output in (full, quantised))
+        f, q = (output.detach().to("cpu", torch.float64) for output in (full, quantized))
         sums = [float(part.sum()) for part in (f, q, f * f, q * q, q * f)]
         if not np.isfinite(sums).all():
             raise CalibrationError(f"an output of step {step + 1} is not finite.", "sample both models by themselves")
@@ -68,9 +68,9 @@ class Pairs:
             raise CalibrationError(f"step {step + 1} has {count} pairs of outputs.", "give two pictures or more")
         f, q, ff, qq, qf = self._sums / self._values
         moments = Moments(ff, qq, qf, ff - f * f, qq - q * q, qf - q * f)
-        flat = (moments.var_full <= 0) | (moments.var_quantised <= 0)
+        flat = (moments.var_full <= 0) | (moments.var_quantized <= 0)
         strange = flat | (
-            moments.covariance <= MIN_CORRELATION * np.sqrt(np.abs(moments.var_full * moments.var_quantised))
+            moments.covariance <= MIN_CORRELATION * np.sqrt(np.abs(moments.var_full * moments.var_quantized))
         )
         if strange.any():
             raise CalibrationError(
@@ -88,7 +88,7 @@ class Moments:
     qq: np.ndarray
     qf: np.ndarray
     var_full: np.ndarray
-    var_quantised: np.ndarray
+    var_quantized: np.ndarray
     covariance: np.ndarray
 
 
@@ -108,7 +108,7 @@ def variance_match(pairs: Pairs) -> Coefficients:
     For an error independent of f and of variance s² that is 1/sqrt(1 + s²/var f); for a pure gain it is PTQD's.
     """
     moments = pairs.moments()
-    return _with_c_eps(np.sqrt(moments.var_full / moments.var_quantised))
+    return _with_c_eps(np.sqrt(moments.var_full / moments.var_quantized))
 
 
 def least_squares(pairs: Pairs) -> Coefficients:
@@ -131,7 +131,7 @@ def qdrift(pairs: Pairs, sigmas: Sequence[float]) -> Coefficients:
     if len(sigmas) != len(pairs) + 1:
         raise CalibrationError(f"{len(sigmas)} sigmas for {len(pairs)} steps.", "give one more than steps")
     moments, levels = pairs.moments(), np.asarray(sigmas, float)
-    correlation = (moments.covariance / moments.var_full) * (moments.covariance / moments.var_quantised)
+    correlation = (moments.covariance / moments.var_full) * (moments.covariance / moments.var_quantized)
     residual = moments.var_full * np.maximum(0, 1 - correlation)
     return _with_c_eps(1 + residual * np.abs(np.diff(levels)) / (2 * levels[:-1]))
 
