@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import QuantizationError
-from .files import write_checked
+from .checked_write import write_checked
 from .input_recorder import FIT_ROWS, Calls, Observed, Usage, judging_rows, observing
 from .select import SMALLEST, candidates, kinds_of
 from .sources import is_layer

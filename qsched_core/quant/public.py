@@ -15,8 +15,9 @@ from .backends import (
     Way,
     ways,
 )
+from .checked_write import write_checked
 from .correction import Correction, add_to_biases, mean_correction
-from .files import Stored, load_quantized, restore, save_quantized, write_checked
+from .files import Stored, load_quantized, restore, save_quantized
 from .fitting import Fit
 from .formats import FORMATS, Format, read_format, resolve_format
 from .inspection import is_packed

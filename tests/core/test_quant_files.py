@@ -12,7 +12,7 @@ from torch import nn
 
 import qsched_core as qs
 from qsched_core import QuantizationError
-from qsched_core.quant import QuantizedConv2d, QuantizedLinear, load_quantized, restore, save_quantized
+from qsched_core.quant import QuantizedConv2d, QuantizedLinear, checked_write, load_quantized, restore, save_quantized
 from qsched_core.quant import files as files_module
 
 
@@ -92,8 +92,8 @@ def test_a_float_module_is_refused(tmp_path, refused):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("failing", ["save_file", "load_quantized"])
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, refused, monkeypatch, failing):
+@pytest.mark.parametrize(("module", "failing"), [(checked_write, "save_file"), (files_module, "load_quantized")])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, refused, monkeypatch, module, failing):
     path = tmp_path / "a.safetensors"
     save_quantized(made(), path)
     before = path.read_bytes()
@@ -101,7 +101,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, refused, 
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files_module, failing, full)
+    monkeypatch.setattr(module, failing, full)
     with refused(QuantizationError, "No space left on device"):
         save_quantized(made("w8a8"), path)
     assert path.read_bytes() == before
@@ -109,14 +109,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, refused, 
 
 
 def test_what_is_read_back_must_be_what_was_written(tmp_path, refused, monkeypatch):
-    real = files_module.save_file
+    real = checked_write.save_file
 
     def rotten(tensors, path, metadata):
         tensors = dict(tensors)
         tensors["proj_in.bias"] = tensors["proj_in.bias"] + 1e-6
         real(tensors, path, metadata)
 
-    monkeypatch.setattr(files_module, "save_file", rotten)
+    monkeypatch.setattr(checked_write, "save_file", rotten)
     with refused(QuantizationError, "what was read back differs"):
         save_quantized(made(), tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
