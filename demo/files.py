@@ -16,6 +16,8 @@ QUALITY = WEIGHTS / "qsched_demo_quality.safetensors"
 ATTRIBUTES = WEIGHTS / "qsched_demo_attributes.safetensors"
 DUAL_ENCODER = WEIGHTS / "dual_encoder"
 FIGURES = WEIGHTS / "figures.json"
+DRAWINGS = WEIGHTS / "drawings.png"
+DRAWINGS_LIST = WEIGHTS / "drawings.json"
 LOG = WEIGHTS / "training_log.jsonl"
 PROMPTS = Path(__file__).parent / "prompts.txt"
 

@@ -38,7 +38,7 @@ LOADED = ("calibration/", "demo/", "example_workflows/", "locales/", "nodes/", "
 LOADED += ("web/", "__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md")
 """What the host, the registry or a user reads."""
 
-LEFT_OUT = ("demo/train.py", "demo/training/")
+LEFT_OUT = ("demo/drawings.py", "demo/train.py", "demo/training/")
 UNWANTED = ("tests/", "benchmarks/", "scripts/", ".ci/", ".github/", "docs/", "output/", "dist/")
 
 ALLOWED = {
@@ -262,7 +262,7 @@ def small_graph() -> Prompt:
     nodes = {
         "1": ("QSchedDemoModel", {}),
         "2": ("QSchedQuantizeModel", {"model": ["1", 0], "format": "w4a8", "group_size": "format's own"}),
-        "3": ("CLIPTextEncode", {"clip": ["1", 1], "text": "a large red circle on a white background"}),
+        "3": ("CLIPTextEncode", {"clip": ["1", 1], "text": "a large apple on a white background"}),
         "4": ("EmptySD3LatentImage", {"width": 64, "height": 64, "batch_size": 1}),
         "5": ("QSchedSampler", {**sampling, **links, "strength": 1.0, "if_preset_differs": "resample"}),
         "6": ("VAEDecode", {"samples": ["5", 0], "vae": ["1", 2]}),
