@@ -50,7 +50,7 @@ def main() -> None:
         encode = load("pack.nodes.host.conditioning").encode
         encoded = [encode(clip, text) for text in texts]
         recipe = sampling.Recipe(STEPS, 1.0, "euler", "simple")
-        latent = sampling.check_latent(full, {"samples": torch.zeros(1, 4, 8, 8)})
+        latent = sampling.check_latent(full, {"samples": torch.zeros(1, 4, 16, 16)})
         generator = generate.HostGenerator(full, vae, encoded, encode(clip, ""), latent, recipe, 0, 16)
         score, judge = metrics.load_scorer(metrics.DEMO).bind(texts)
         base, _ = study.judged(generator, score, judge, identity, indices, 2.0)
@@ -76,7 +76,7 @@ def main() -> None:
                 }
             )
             print(rows[-1], flush=True)
-    record("damage", {"captions": len(texts), "noises": NOISES, "confidence": CONFIDENCE, "rows": rows})
+    record("damage", {"captions": len(texts), "noises": NOISES, "confidence": CONFIDENCE, "rows": rows}, on_demo=True)
 
 
 def _rounded(means: dict[str, float]) -> dict[str, float]:

@@ -15,7 +15,7 @@ SHOWN = ("title", "table", "verdict", "answer", "accepted")
 def main() -> None:
     report = json.loads((DEMO_OUTPUT / "report.json").read_text("utf-8"))
     also = [{key: part[key] for key in SHOWN} for part in report["also"]]
-    record("demo", {**{key: report[key] for key in SHOWN}, "also": also})
+    record("demo", {**{key: report[key] for key in SHOWN}, "also": also}, on_demo=True)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def main() -> None:
             "first picture to promised": round(first / FIRST_PICTURE, 3),
             "verdict to promised": round(verdict / VERDICT, 3),
         },
+        on_demo=True,
     )
 
 

@@ -34,10 +34,10 @@ CALLS, BATCH = 4, 8
 class Network:
     """A MODEL and the inputs that it is called with."""
 
-    def __init__(self, model, context: Tensor, vector: Tensor | None, channels: int):
+    def __init__(self, model, context: Tensor, vector: Tensor | None, channels: int, side: int):
         generator = torch.Generator().manual_seed(0)
         self.model = model
-        self.x = torch.randn(CALLS, BATCH, channels, 8, 8, generator=generator)
+        self.x = torch.randn(CALLS, BATCH, channels, side, side, generator=generator)
         self.more = {"c_crossattn": context.expand(BATCH, -1, -1)}
         if vector is not None:
             self.more["y"] = vector.expand(BATCH, -1)
@@ -84,15 +84,15 @@ class Network:
 
 def demo_network() -> Network:
     model, clip, _ = importlib.import_module("pack.nodes.demo_model").QSchedDemoModel.execute().args
-    tokens, more = clip.encode_from_tokens_scheduled(clip.tokenize("a red circle"))[0]
-    vector = model.model.encode_adm(pooled_output=more["pooled_output"], width=64, height=64, device="cpu")
-    return Network(model, tokens, vector, 16)
+    tokens, more = clip.encode_from_tokens_scheduled(clip.tokenize("an apple"))[0]
+    vector = model.model.encode_adm(pooled_output=more["pooled_output"], width=128, height=128, device="cpu")
+    return Network(model, tokens, vector, 16, 16)
 
 
 def unet_network() -> Network:
     from .sampling_overhead import unet
 
-    return Network(unet(64), torch.randn(1, 77, 768, generator=torch.Generator().manual_seed(1)), None, 4)
+    return Network(unet(64), torch.randn(1, 77, 768, generator=torch.Generator().manual_seed(1)), None, 4, 8)
 
 
 def quantized(model, backend: str, format: str):
@@ -171,7 +171,7 @@ def main() -> None:
         found = {"demo model, a LoRA on every layer": lora_table(demo)}
         found["demo model, every adapter at 2 %"] = adapter_table(demo)
         found["U-Net with convolutions, every adapter at 2 %"] = adapter_table(unet_network())
-        record("lora_effect", found)
+        record("lora_effect", found, on_demo=True)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def main() -> None:
         made = results(kind, options.captions, options.presets, end)
         held_out = f"{options.captions} captions x {NOISES} noises"
         models = earlier("rounding").get("models", {}) | {kind: {"held_out": held_out, **made}}
-        record("rounding", {"models": models})
+        record("rounding", {"models": models}, on_demo=True)
 
 
 if __name__ == "__main__":

@@ -46,11 +46,11 @@ def main() -> None:
     with torch.inference_mode():
         full, clip, _ = node.QSchedDemoModel.execute().args
         recipe = sampling.Recipe(STEPS, 1.0, "euler", "simple")
-        empty = {"samples": torch.zeros(1, 4, 8, 8)}
+        empty = {"samples": torch.zeros(1, 4, 16, 16)}
         others = [conditioning.encode(clip, text) for text in texts[STUDIED : STUDIED + TOLD]]
         exact = [_latent(full, prompt, i, recipe, empty, sampling) for i, prompt in enumerate(others)]
         positive = [entry for text in texts[:STUDIED] for entry in conditioning.encode(clip, text)]
-        prompts = sensitivity.Prompts(full, positive, None, empty, recipe)
+        prompts = sensitivity.StudyPrompts(full, positive, None, empty, recipe)
         for depth in ("layers", "network"):
             forms = [sensitivity.read_format(name) for name in TRIED]
             found = sensitivity.study(full, prompts.sampled(0), forms, depth, lambda *told: None)
@@ -77,7 +77,7 @@ def main() -> None:
             result["depths"][depth] = rows
         picture = plot.sensitivity_plot(found, found.plan(average_bits=SHOWN))
     load("pack.nodes.host.progress").to_pil(picture[0]).save(Path(ROOT, "docs", "sensitivity.png"), optimize=True)
-    record("sensitivity", result)
+    record("sensitivity", result, on_demo=True)
 
 
 def _alike(found, form):

@@ -1,7 +1,7 @@
 """Seconds per step, float against each backend, in one run: ``python -m benchmarks.step_time``.
 
 On a GPU: SDXL at 512² and 1024² and FLUX.1-schnell at 1024², the host's own networks at the published sizes, BF16,
-random weights, one evaluation per step. Without a GPU these are "not run". On the CPU the demo model (4.6 MB, 64²) is
+random weights, one evaluation per step. Without a GPU these are "not run". On the CPU the demo model (11.5 MB, 64²) is
 timed, and single layers of real widths in the torch backend's W4A8. Ratios are to the float one of the same run; runs
 alternate, medians are told.
 """
@@ -99,7 +99,7 @@ def on_cpu() -> dict[str, float | str]:
             )
         except Exception as error:  # noqa: BLE001 - the pack's errors are of a module that was loaded under its name
             result[f"{name} {backend}"] = f"not run: {error}"
-    x, context = torch.randn(4, 16, 8, 8), torch.randn(4, 32, full.model.diffusion_model.params.context_in_dim)
+    x, context = torch.randn(4, 16, 16, 16), torch.randn(4, 32, full.model.diffusion_model.params.context_in_dim)
     y = torch.randn(4, full.model.diffusion_model.params.vec_in_dim)
     calls = {
         key: lambda network=network: network(x, torch.full((4,), 0.5), context, y=y)
@@ -147,7 +147,9 @@ def main() -> None:
         cpu, layers = on_cpu(), layers_on_cpu()
     ratios = {key: round(value / cpu["float"], 2) for key, value in cpu.items() if isinstance(value, float)}
     record(
-        "step_time", {"gpu": gpu, "demo_on_cpu_seconds": cpu, "demo_on_cpu_to_float": ratios, "layers_on_cpu": layers}
+        "step_time",
+        {"gpu": gpu, "demo_on_cpu_seconds": cpu, "demo_on_cpu_to_float": ratios, "layers_on_cpu": layers},
+        on_demo=True,
     )
 
 

@@ -44,8 +44,8 @@ class DemoScorer(nn.Module):
 
 
 class DemoJudge(nn.Module):
-    """Reads shape, colour, size, place and background off a picture, and compares them with the prompt; and tells how
-    far a set of pictures is from drawn ones."""
+    """Reads things, sizes, places and background off a picture, and compares them with the prompt; and tells how far a
+    set of pictures is from drawn ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ def energy_distance(points: Tensor, reference: Tensor) -> Tensor:
 
 
 def _prepared(pictures: Tensor, device: torch.device) -> Tensor:
-    """(B, H, W, 3) -> (B, 3, 64, 64) on the net's device."""
+    """(B, H, W, 3) -> (B, 3, 128, 128) on the net's device."""
     pictures = pictures.to(device).movedim(-1, 1)
     if pictures.shape[-2:] == (PICTURE_SIZE, PICTURE_SIZE):
         return pictures

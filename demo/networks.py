@@ -12,12 +12,12 @@ from torch.nn import Conv2d, Linear
 from .scenes import ATTRIBUTES, CARDINALITY
 from .vocabulary import CONTEXT_LENGTH, VOCABULARY_SIZE
 
-TEXT_WIDTH = 64
+TEXT_WIDTH = 128
 TEXT_CONFIG = {
     "hidden_size": TEXT_WIDTH,
-    "intermediate_size": 256,
+    "intermediate_size": 512,
     "num_hidden_layers": 2,
-    "num_attention_heads": 1,
+    "num_attention_heads": 2,
     "max_position_embeddings": CONTEXT_LENGTH,
     "hidden_act": "quick_gelu",
     "projection_dim": TEXT_WIDTH,
@@ -26,10 +26,10 @@ TEXT_CONFIG = {
 FLUX_CONFIG = {
     "patch_size": 1,
     "in_channels": 64,
-    "num_layers": 2,
-    "num_single_layers": 4,
+    "num_layers": 1,
+    "num_single_layers": 3,
     "attention_head_dim": 128,
-    "num_attention_heads": 1,
+    "num_attention_heads": 2,
     "joint_attention_dim": TEXT_WIDTH,
     "pooled_projection_dim": TEXT_WIDTH,
     "guidance_embeds": False,
@@ -38,7 +38,7 @@ FLUX_CONFIG = {
 
 DUAL_ENCODER_CONFIG = {
     "embed_dim": 64,
-    "vision_cfg": {"image_size": 64, "patch_size": 8, "width": 96, "layers": 3, "head_width": 32, "mlp_ratio": 4.0},
+    "vision_cfg": {"image_size": 128, "patch_size": 16, "width": 96, "layers": 3, "head_width": 32, "mlp_ratio": 3.0},
     "text_cfg": {
         "context_length": CONTEXT_LENGTH,
         "vocab_size": VOCABULARY_SIZE,
@@ -50,7 +50,7 @@ DUAL_ENCODER_CONFIG = {
 
 
 class _Trunk(nn.Sequential):
-    """Pictures (B, 3, 64, 64) in [0, 1] -> features (B, 128)."""
+    """Pictures (B, 3, 128, 128) in [0, 1] -> features (B, 128)."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -58,9 +58,9 @@ class _Trunk(nn.Sequential):
             nn.GELU(),
             Conv2d(32, 64, 3, stride=2, padding=1),
             nn.GELU(),
-            Conv2d(64, 64, 3, padding=1),
+            Conv2d(64, 96, 3, stride=2, padding=1),
             nn.GELU(),
-            Conv2d(64, 128, 3, stride=2, padding=1),
+            Conv2d(96, 128, 3, stride=2, padding=1),
             nn.GELU(),
             Conv2d(128, 128, 3, stride=2, padding=1),
             nn.GELU(),
@@ -76,7 +76,7 @@ def _convolution(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...
 
 
 class QualityNet(nn.Module):
-    """Pictures (B, 3, 64, 64) in [0, 1] -> quality (B,): 1 is as drawn, 0 is as damaged as training went.
+    """Pictures (B, 3, 128, 128) in [0, 1] -> quality (B,): 1 is as drawn, 0 is as damaged as training went.
 
     Damage is local and may be anywhere, so it looks at fine texture and pools: mean and spread of every feature.
     """
@@ -95,7 +95,7 @@ class QualityNet(nn.Module):
 
 
 class AttributeNet(nn.Module):
-    """Pictures (B, 3, 64, 64) in [0, 1] -> logits per attribute; kept from every search, for honest judgement."""
+    """Pictures (B, 3, 128, 128) in [0, 1] -> logits per attribute; kept from every search, for honest judgement."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,5 +114,5 @@ class AttributeNet(nn.Module):
         return torch.cat([part for m in maps for part in (m.mean((2, 3)), m.std((2, 3)))], dim=1)
 
     def read(self, pictures: Tensor) -> Tensor:
-        """Attributes (B, 8) int64 as seen in the pictures."""
+        """Attributes (B, 6) int64 as seen in the pictures."""
         return torch.stack([logits.argmax(1) for logits in self(pictures)], dim=1)

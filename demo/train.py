@@ -1,6 +1,6 @@
 """Train the whole demo from nothing on two CPU cores: ``python -m demo.train --help``.
 
-Two lanes, one core each: the painter and the picture–text encoder; the decoder and the judges. Every stage
+Two lanes, one core each: the painter; the decoder and the judges. Every stage
 resumes from its own checkpoint; the same seeds give the same weights on one machine. At the end the nets are
 written to ``demo/weights`` with their held-out figures.
 """
@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 
 from .training.autoencoder import Codec, train_decoder
-from .training.bank import make_damaged, make_latents
+from .training.bank import make_damaged
+from .training.channels import spread_channels
 from .training.evaluate import codec_figures, held_out_figures, judge_figures
 from .training.export import export
 from .training.flow import Painter, train_flow
@@ -25,19 +26,17 @@ from .training.scorers import train_attribute_net, train_dual_encoder, train_qua
 DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / ".cache" / "demo-training"
 
 
-def painter_lane(shop: Workshop) -> tuple[Painter, torch.nn.Module]:
-    """The painter, then the picture–text encoder, which needs what the other lane has damaged by then."""
-    rows, latents = make_latents()
-    painter = train_flow(shop, rows, latents, Schedule(7500, 1.2e-3, warm_up=200))
-    return painter, train_dual_encoder(shop, shop.wait_for("damaged"), Schedule(1200, 1.5e-3))
+def painter_lane(shop: Workshop) -> Painter:
+    return train_flow(shop, Schedule(5500, 2e-3, warm_up=200))
 
 
-def judges_lane(shop: Workshop) -> tuple[Codec, torch.nn.Module, torch.nn.Module]:
-    """The decoder, then the two nets that look at pictures alone."""
-    codec = train_decoder(shop, Schedule(1700, 1e-3))
+def judges_lane(shop: Workshop) -> tuple[Codec, torch.nn.Module, torch.nn.Module, torch.nn.Module]:
+    """The decoder, then the nets that look at pictures, which need pictures that it has damaged."""
+    codec = train_decoder(shop, Schedule(8000, 1e-3))
     bank = make_damaged(shop, codec)
-    attributes = train_attribute_net(shop, bank, Schedule(2500, 1e-3))
-    return codec, attributes, train_quality_net(shop, bank, Schedule(1600, 3e-3))
+    attributes = train_attribute_net(shop, bank, Schedule(2000, 1e-3))
+    quality = train_quality_net(shop, bank, Schedule(1400, 3e-3))
+    return codec, attributes, quality, train_dual_encoder(shop, bank, Schedule(2500, 1.5e-3))
 
 
 def _run_lane(lane, shop: Workshop) -> None:
@@ -62,8 +61,9 @@ def main() -> None:
         process.join()
     if any(process.exitcode for process in lanes):
         raise SystemExit("A lane failed; its error is above. The same command goes on from the last checkpoint.")
-    painter, dual = painter_lane(shop)
-    codec, attributes, quality = judges_lane(shop)
+    painter = painter_lane(shop)
+    spread_channels(painter.flux)
+    codec, attributes, quality, dual = judges_lane(shop)
     figures = [
         codec_figures(codec),
         judge_figures(attributes, quality, dual),

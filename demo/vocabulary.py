@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 import torch
 from torch import Tensor
 
-from .scenes import BACKGROUNDS, COLOURS, SHAPES, SIZES
+from .scenes import BACKGROUNDS, SIZES
+from .things import THINGS
 
 CONTEXT_LENGTH = 16
-"""The longest caption ("… left of …") is 14 words, begin and end not counted."""
+"""The longest caption ("… left of …") is 12 words, begin and end not counted."""
 
 WORDS = (
     "a",
@@ -23,10 +22,11 @@ WORDS = (
     "below",
     "background",
     *SIZES,
-    *COLOURS,
-    *SHAPES,
+    *THINGS,
     *BACKGROUNDS,
 )
+"""Each is one token of CLIP's tokenizer; ``demo.training.export`` checks it."""
+
 UNKNOWN = len(WORDS)
 BEGIN = UNKNOWN + 1
 END = UNKNOWN + 2
@@ -35,9 +35,6 @@ END = UNKNOWN + 2
 VOCABULARY_SIZE = END + 1
 
 CLIP_BEGIN, CLIP_END, CLIP_VOCABULARY_SIZE = 49406, 49407, 49408
-
-_RESPELT = {"cyan": "teal"}
-"""CLIP's tokenizer cuts "cyan" in two; on its side of the door the colour goes by a word that it knows whole."""
 
 _INDEX = {word: index for index, word in enumerate(WORDS)}
 
@@ -53,13 +50,6 @@ def compact_ids(captions: list[str]) -> Tensor:
 
 def caption_words(caption: str) -> list[str]:
     return caption.lower().replace(",", " ").replace(".", " ").split()
-
-
-def clip_spelling(text: str) -> str:
-    """A prompt in words that CLIP's tokenizer knows whole."""
-    for word, whole in _RESPELT.items():
-        text = re.sub(rf"\b{word}\b", whole, text)
-    return text
 
 
 def expand_embedding(table: Tensor, clip_ids: Tensor) -> Tensor:

@@ -14,13 +14,13 @@ class QSchedDemoModel(io.ComfyNode):
             node_id="QSchedDemoModel",
             display_name="Q-Sched Demo Model",
             category=CATEGORY,
-            description="A toy FLUX-schnell, trained by us on drawn shapes: 64 x 64 pixels, 4 steps, cfg 1, "
-            "euler / simple. Ask for things like: a large red circle left of a small blue star on a sand background.",
+            description="A toy FLUX-schnell, trained by us on flat drawings of 48 things: 128 x 128 pixels, 4 steps, "
+            "cfg 1, euler / simple. Ask for things like: a large house left of a small boat on a sky background.",
             search_aliases=["demo", "try", "example", "toy model"],
             inputs=[],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="2.3 M parameters, loaded like any FLUX-schnell."),
-                io.Clip.Output(display_name="clip", tooltip="Knows some thirty words; others are all the same to it."),
+                io.Model.Output(display_name="model", tooltip="5.8 M parameters, loaded like any FLUX-schnell."),
+                io.Clip.Output(display_name="clip", tooltip="Knows some seventy words; others are all the same to it."),
                 io.Vae.Output(display_name="vae", tooltip="A TAESD with 16 channels."),
             ],
         )

@@ -23,6 +23,8 @@ from .ticker import Ticker, titles_of
 
 REPORT_KEY = "qsched_report"
 PROMPTS_NAME = "qsched_demo_prompts.txt"
+FULL, QUANTISED = "full precision", "quantised"
+"""How JAQ Calibrate calls its rows."""
 PRESET_FOLDER = "models/qsched_presets"
 
 
@@ -75,14 +77,29 @@ def collect(base: Path, into: Path) -> None:
 
 def summary(report: dict[str, Any], into: Path) -> Iterator[str]:
     """What the demo prints at the end: tables and verdicts, and where everything lies."""
-    for part in [report, *report["also"]]:
+    parts = [report, *report["also"]]
+    yield format_table(report["table"]["columns"], rows_of(parts))
+    yield ""
+    for part in parts:
         yield part["title"]
-        yield format_table(part["table"]["columns"], part["table"]["rows"])
-        yield ""
         yield from part["verdict"]
         yield ""
     for label, files in _results(into):
         yield f"{label:9} {_shown(files)}"
+
+
+def rows_of(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of several calibrations on the same prompts as one table: the full model once, each quantised model
+    under its node's title, and the controls last: what the same coefficients do to the full model."""
+    quantised, controls = [], []
+    for part in parts:
+        for row in part["table"]["rows"]:
+            name = row["name"]
+            if name.startswith(QUANTISED):
+                quantised.append({**row, "name": part["title"] + name.removeprefix(QUANTISED)})
+            elif name != FULL:
+                controls.append({**row, "name": f"{name} of {part['title']}"})
+    return [parts[0]["table"]["rows"][0], *quantised, *controls]
 
 
 def _write_report(report: dict[str, Any], into: Path) -> None:

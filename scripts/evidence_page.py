@@ -11,6 +11,8 @@ from typing import Any
 
 import jinja2
 
+from benchmarks.record import demo_hash
+
 from .layout import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -42,7 +44,15 @@ def render(template: str, found: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     room.filters |= {"percent": _percent, "range": _range, "figure": _figure, "count": lambda value: f"{value:,}"}
-    return room.get_template(template).render(**found, gigabytes=gigabytes, smallest_card=smallest_card)
+    room.tests["on_earlier_demo"] = on_earlier_demo
+    earlier = [name for name, result in found.items() if on_earlier_demo(result)]
+    facts = {"demo_hash": demo_hash(), "earlier": earlier, "gigabytes": gigabytes, "smallest_card": smallest_card}
+    return room.get_template(template).render(**found, **facts)
+
+
+def on_earlier_demo(result: Mapping[str, Any]) -> bool:
+    """Whether a result was measured on another demo model than the one that lies in demo/weights."""
+    return result.get("ran_on", {}).get("demo", demo_hash()) != demo_hash()
 
 
 def gigabytes(parameters: int, share: float = 1.0) -> float:

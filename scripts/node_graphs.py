@@ -8,7 +8,7 @@ from typing import Any
 
 from .layout import DEMO_PROMPTS
 
-SCENE = "a large red circle left of a small blue star on a sand background"
+SCENE = "a large house left of a small boat on a sky background"
 ENCODER = '{"model_cfg": {"vision_cfg": {"layers": 12}}}'
 FILES = {
     "qsched_models/FLUX.1-schnell w4a8.safetensors": "",
@@ -43,7 +43,7 @@ def _demo(format: str = "w4a8") -> dict[str, Entry]:
         "1": ("QSchedDemoModel", {}),
         "2": ("QSchedQuantizeModel", {"model": ["1", 0], "format": format, "group_size": "format's own"}),
         "3": ("CLIPTextEncode", {"clip": ["1", 1], "text": SCENE}),
-        "4": ("EmptySD3LatentImage", {"width": 64, "height": 64, "batch_size": 4}),
+        "4": ("EmptySD3LatentImage", {"width": 128, "height": 128, "batch_size": 4}),
         "5": ("BasicScheduler", {"model": ["2", 0], "scheduler": "simple", "steps": 4, "denoise": 1.0}),
         "6": ("QSchedCoefficients", {"sigmas": ["5", 0], **_ramp()}),
     }
@@ -156,7 +156,7 @@ def quantize_vae() -> Picture:
 
 
 def sensitivity() -> Picture:
-    scenes = ("a small green cross above a large yellow ring on a gray background", SCENE)
+    scenes = ("a large rocket below a small star on a night background", SCENE)
     texts = {str(30 + i): ("CLIPTextEncode", {"clip": ["1", 1], "text": text}) for i, text in enumerate(scenes)}
     studied = {"model": ["1", 0], "positive": ["40", 0], "latent_image": ["4", 0], "average_bits": 5.0}
     graph = _demo() | texts
@@ -205,7 +205,7 @@ def calibrate() -> Picture:
     }
     chosen = {"steps": 4, "sampler_name": "euler", "scheduler": "simple", "metric": "demo", "trials": 24}
     graph = _demo() | {"2": ("QSchedQuantizeModel", damaged)}
-    graph["4"] = ("EmptySD3LatentImage", {"width": 64, "height": 64, "batch_size": 1})
+    graph["4"] = ("EmptySD3LatentImage", {"width": 128, "height": 128, "batch_size": 1})
     graph["7"] = ("QSchedCalibrate", {**inputs, **chosen})
     return Picture(graph, (("7",),), sizes={"7": (400, 0)}, cut=".qsched-panel")
 
@@ -240,7 +240,7 @@ def demo_model() -> Picture:
 
 def arena() -> Picture:
     graph = _demo("w3a8") | {
-        "4": ("EmptySD3LatentImage", {"width": 64, "height": 64, "batch_size": 6}),
+        "4": ("EmptySD3LatentImage", {"width": 128, "height": 128, "batch_size": 6}),
         "7": ("QSchedSampler", _sampling(model=["2", 0])),
         "8": ("QSchedSampler", _sampling(model=["2", 0], preset=["6", 0])),
         "9": ("VAEDecode", {"samples": ["7", 0], "vae": ["1", 2]}),

@@ -1,9 +1,9 @@
 """The pictures of the example workflows: ``python -m scripts.thumbnails``. Every one shows what a run or a count gave.
 
 01, 04, 05, 07 and 08 are run as they are in a real ComfyUI; the others need models of many gigabytes. For 02, 03 and
-06 the pictures are of a toy of the same family (``benchmarks/toys``), with what ``benchmarks/recovery.py`` found for
-it, and say so. Those from 09 on show what was counted: the bytes of model, text encoder and VAE. The host's badge
-covers the top left of a thumbnail: no words stand there.
+06 the pictures are of a toy of the same family (``benchmarks/toys``), with what a search on it finds, and say so. Those
+from 09 on show what was counted: the bytes of model, text encoder and VAE. The host's badge covers the top left of a
+thumbnail: no words stand there.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import qsched_core as qs
 from benchmarks import toys
+from benchmarks.before_after import found
 from benchmarks.recovery import HARD
 
 from . import server
@@ -33,17 +34,17 @@ from .workflows.families import FAMILIES
 from .workflows.notes import Sizes, form_of, restoration_sizes, sizes_of
 
 WORKFLOWS = ROOT / "example_workflows"
-RECOVERY = ROOT / "benchmarks" / "results" / "recovery.json"
 BYTES = ROOT / "benchmarks" / "results" / "model_bytes.json"
 PART_COLOURS = ("#00bfa5", "#7aa2f7", "#e0af68")
 """Of model, text encoder and VAE."""
 SIDE, FOOT, LABEL, PAD = 512, 74, 26, 12
 INK, PAPER, ACCENT, FAINT = "#f2f2f2", "#17191d", "#00bfa5", "#9aa0a6"
 SCENES = (
-    "a large purple circle above a small cyan square on a white background",
-    "a small red triangle right of a small cyan ring on a white background",
-    "a large red circle left of a small blue star on a sand background",
+    "a large rocket below a small star on a night background",
+    "a large cat below a small moon on a sky background",
+    "a large house left of a small boat on a sky background",
 )
+SEED = 3
 RUN = ("01", "04", "05", "07", "08")
 FP8 = torch.float8_e4m3fn
 
@@ -78,27 +79,23 @@ def _fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
 def of_toys() -> Iterator[tuple[str, Image.Image]]:
     flow, noise = toys.load("flow"), toys.load("noise")
     foot = "a toy FLUX of ours, not the real one"
-    rows = _repaired(flow, flow.quantized("w4a4", **HARD["flow"]), "flow", "w4a4", 3)
+    rows = _repaired(flow, flow.quantized("w4a4", **HARD["flow"]), "W4A4")
     yield "02", card("FLUX-schnell in 4 bits", rows, foot)
-    rows = _repaired(noise, noise.quantized("w4a4", **HARD["noise"]), "noise", "w4a4", 3)
+    rows = _repaired(noise, noise.quantized("w4a4", **HARD["noise"]), "W4A4")
     yield "03", card("Turbo, Lightning, LCM, PCM", rows, "a toy U-Net of ours, 4 LCM steps")
-    rows = _repaired(flow, _in_fp8(flow), "flow", "w4a8", 3, "fp8")
+    rows = _repaired(flow, _in_fp8(flow), "fp8")
     yield "06", card("Over GGUF, fp8, int8", rows, "a toy FLUX of ours; fp8 loses little, so this is re-tuning")
 
 
-def _repaired(full: toys.Toy, quantised: toys.Toy, kind: str, form: str, seed: int, called: str | None = None) -> Rows:
-    steps = len(full.sigmas) - 1
-    spaces = json.loads(RECOVERY.read_text("utf-8"))["models"][kind]["formats"][form]["spaces"]
-    found = qs.Coefficients(tuple(spaces["both ends"]["c_x"]), tuple(spaces["both ends"]["c_eps"]))
-    called = called or form.upper()
+def _repaired(full: toys.Toy, quantised: toys.Toy, called: str) -> Rows:
     return [
-        (called, _painted(quantised, qs.Coefficients.identity(steps), seed)),
-        (f"{called} + Q-Sched", _painted(quantised, found, seed)),
+        (called, _painted(quantised, qs.Coefficients.identity(len(full.sigmas) - 1))),
+        (f"{called} + Q-Sched", _painted(quantised, found(quantised, full))),
     ]
 
 
-def _painted(toy: toys.Toy, coefficients: qs.Coefficients, seed: int) -> list[Image.Image]:
-    pictures = toy.generator(SCENES, seed)(coefficients, range(len(SCENES)))
+def _painted(toy: toys.Toy, coefficients: qs.Coefficients) -> list[Image.Image]:
+    pictures = toy.generator(SCENES, SEED)(coefficients, range(len(SCENES)))
     return [Image.fromarray((picture.numpy() * 255).round().astype(np.uint8)) for picture in pictures]
 
 
@@ -112,14 +109,14 @@ def _in_fp8(toy: toys.Toy) -> toys.Toy:
 
 
 def of_counts() -> Iterator[tuple[str, Image.Image]]:
-    found = json.loads(BYTES.read_text("utf-8"))
+    counted = json.loads(BYTES.read_text("utf-8"))
     for family in FAMILIES:
-        sizes = sizes_of(family, found)
+        sizes = sizes_of(family, counted)
         sampler = "TCD" if family.sampler == "QSchedSamplerTCD" else family.sampler
         lines = (f"{family.steps} steps, {sampler}", f"{family.scheduler}, cfg {family.cfg:g}")
         foot = "model + text encoder + VAE" if sizes else "files and settings of ComfyUI's own template"
         yield family.number, card(family.title, [("", [_bars(form_of(family), sizes, lines)])], foot)
-    bars = _bars("int8", restoration_sizes(found), ("1 step, euler", "4 times larger"))
+    bars = _bars("int8", restoration_sizes(counted), ("1 step, euler", "4 times larger"))
     yield "19", card("SeedVR2 restoration", [("", [bars])], "model + VAE")
 
 
@@ -164,7 +161,7 @@ def of_run(comfy: server.Server, number: str) -> Image.Image:
 
 def _gallery_rows(sheet: Image.Image, names: Sequence[str], count: int) -> Rows:
     """The first `count` pictures of each row of a sheet that ``nodes/calibrating/gallery.py`` has drawn."""
-    side, gap, label = 160, 6, 22
+    side, gap, label = 256, 6, 22
     rows = []
     for row, name in enumerate(names):
         top = gap + row * (side + label + gap) + label

@@ -84,7 +84,7 @@ def _graph(number: int, steps: int) -> dict:
     texts = {"name": f"soak {number % 20}", "author": "", "license": "", "notes": ""}
     return {
         "1": node("QSchedDemoModel"),
-        "2": node("CLIPTextEncode", clip=["1", 1], text=f"a red circle {number}"),
+        "2": node("CLIPTextEncode", clip=["1", 1], text=f"a large apple {number}"),
         "3": node("EmptySD3LatentImage", width=64, height=64, batch_size=1),
         "4": node(
             "QSchedQuantizeModel", model=["1", 0], format="w4a8", group_size="format's own", include="", exclude=""

@@ -22,7 +22,7 @@ import qsched_core as qs
 from calibration.metrics.pixels import pixel_statistics
 from demo import files
 from demo.networks import FLUX_CONFIG, TEXT_CONFIG
-from demo.scenes import caption_of, sample_scenes
+from demo.scenes import PICTURE_SIZE, caption_of, sample_scenes
 from demo.vocabulary import BEGIN, CONTEXT_LENGTH, END, VOCABULARY_SIZE, compact_ids
 
 from .unet import STUDENT_TIMESTEPS, make_unet, predict_noise, sigma_table
@@ -30,7 +30,7 @@ from .unet import STUDENT_TIMESTEPS, make_unet, predict_noise, sigma_table
 KINDS = ("flow", "noise")
 NOISE_WEIGHTS = Path(__file__).parent / "noise.safetensors"
 LOG = Path(__file__).parent / "training_log.jsonl"
-LATENT = (16, 8, 8)
+LATENT = (16, 16, 16)
 
 DECODED_AT_ONCE = 8
 """Pictures; more do not stay in a core's cache."""
@@ -65,7 +65,7 @@ class Toy:
         return replace(self, network=network, precision=report.precision(self.sigmas))
 
     def generator(self, captions: Sequence[str], seed: int = 0, batch: int = 64) -> Generate:
-        """generate(coefficients, indices) -> pictures (B, 64, 64, 3) in [0, 1].
+        """generate(coefficients, indices) -> pictures (B, 128, 128, 3) in [0, 1].
 
         Index i is caption i mod n; its noise, fresh noise too, is a function of (seed, i) alone.
         """
@@ -75,7 +75,7 @@ class Toy:
 
         @torch.inference_mode()
         def generate(coefficients: qs.Coefficients, indices: Sequence[int]) -> Tensor:
-            pictures = torch.empty(len(indices), 64, 64, 3)
+            pictures = torch.empty(len(indices), PICTURE_SIZE, PICTURE_SIZE, 3)
             for start in range(0, len(indices), batch):
                 chunk = indices[start : start + batch]
                 rows = torch.tensor([i % len(captions) for i in chunk])
@@ -101,7 +101,7 @@ class Toy:
         return qs.observe(self.network, run)
 
     def noises(self, seed: int, indices: Sequence[int]) -> Tensor:
-        """(steps, B, 16, 8, 8): what a run starts from, and its fresh noises."""
+        """(steps, B, 16, 16, 16): what a run starts from, and its fresh noises."""
         steps = 1 if self.sampler == "euler" else len(self.sigmas) - 1
         drawn = [np.random.default_rng((seed, i)).standard_normal((steps, *LATENT), np.float32) for i in indices]
         return torch.from_numpy(np.stack(drawn, axis=1))
@@ -109,7 +109,7 @@ class Toy:
     def sample(
         self, noise: Tensor, text: tuple[Tensor, Tensor], coefficients: qs.Coefficients, fresh: Iterator[Tensor]
     ) -> Tensor:
-        """Latents (B, 16, 8, 8) from unit noise; ``fresh`` iterates over the noises of the steps."""
+        """Latents (B, 16, 16, 16) from unit noise; ``fresh`` iterates over the noises of the steps."""
         flow = self.kind == "flow"
         model = flow_model(self.network, text) if flow else noise_model(self.network, text)
         sigmas = torch.tensor(self.sigmas)
@@ -168,7 +168,7 @@ def load_decoder() -> nn.Module:
 
 
 def decode(decoder: nn.Module, latents: Tensor) -> Tensor:
-    """Pictures (B, 64, 64, 3) in [0, 1] of latents (B, 16, 8, 8)."""
+    """Pictures (B, 128, 128, 3) in [0, 1] of latents (B, 16, 16, 16)."""
     parts = (torch.tanh(latents / 3) * 3).split(DECODED_AT_ONCE)
     return torch.cat([decoder(part).movedim(1, -1) for part in parts]).clamp_(0, 1)
 
@@ -176,8 +176,8 @@ def decode(decoder: nn.Module, latents: Tensor) -> Tensor:
 def flow_model(network: nn.Module, text: tuple[Tensor, Tensor]) -> qs.samplers.Model:
     """The velocity's denoised prediction x - sigma·v, latents packed in patches of 2×2 as FLUX has them."""
     states, pooled = text
-    grid = torch.meshgrid(torch.zeros(1), torch.arange(4.0), torch.arange(4.0), indexing="ij")
-    image_ids, text_ids = torch.stack(grid, dim=-1).view(16, 3), torch.zeros(CONTEXT_LENGTH, 3)
+    grid = torch.meshgrid(torch.zeros(1), torch.arange(8.0), torch.arange(8.0), indexing="ij")
+    image_ids, text_ids = torch.stack(grid, dim=-1).view(64, 3), torch.zeros(CONTEXT_LENGTH, 3)
 
     def model(x: Tensor, sigma: Tensor) -> Tensor:
         tokens = F.pixel_unshuffle(x, 2).flatten(2).transpose(1, 2)
@@ -190,7 +190,7 @@ def flow_model(network: nn.Module, text: tuple[Tensor, Tensor]) -> qs.samplers.M
             txt_ids=text_ids,
             return_dict=False,
         )[0]
-        return x - sigma.view(-1, 1, 1, 1) * F.pixel_shuffle(out.transpose(1, 2).unflatten(2, (4, 4)), 2)
+        return x - sigma.view(-1, 1, 1, 1) * F.pixel_shuffle(out.transpose(1, 2).unflatten(2, (8, 8)), 2)
 
     return model
 

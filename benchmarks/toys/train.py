@@ -1,9 +1,7 @@
 """Train the noise-predicting toy on one CPU core: ``python -m benchmarks.toys.train``.
 
 A teacher first, then a student for four steps of the LCM sampler that has the teacher's guidance in it. Both stages
-resume from their checkpoints; the same seeds give the same weights on one machine. The shipped weights differ in one
-thing: time was short, so their teacher's schedule began as one of 3600 steps and was cut to 3000 at step 600, to 2400
-at step 1800 and ended at step 2100 (``training_log.jsonl``; its minutes start again there).
+resume from their checkpoints; the same seeds give the same weights on one machine.
 """
 
 from __future__ import annotations
@@ -18,16 +16,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from demo.scenes import caption_of
-from demo.training.bank import make_latents
-from demo.training.loop import Schedule, Workshop, train
+from demo.scenes import caption_of, draw, sample_scenes
+from demo.training.autoencoder import Codec
+from demo.training.loop import Schedule, Workshop, half_precision, train
 from demo.vocabulary import compact_ids
 
 from . import LOG, NOISE_WEIGHTS, load_text_encoder
 from .unet import STUDENT_TIMESTEPS, TIMESTEPS, make_unet, predict_noise, sigma_table
 
 DEFAULT_FOLDER = Path(__file__).resolve().parents[2] / ".cache" / "toys-training"
-TEACHER, STUDENT = Schedule(2100, 2e-3, warm_up=100), Schedule(400, 6e-4, warm_up=30)
+TEACHER, STUDENT = Schedule(1700, 2e-3), Schedule(220, 6e-4, warm_up=30)
 BATCH = 32
 WITHOUT_CAPTION = 0.08
 HEAVIEST = 25.0
@@ -36,23 +34,19 @@ GUIDANCE = 2.0
 
 
 class Material:
-    """Latents and token ids to draw batches from, and what the frozen text encoder says of them."""
+    """Latents and token ids to learn from, and what the frozen text encoder says of them."""
 
-    def __init__(self, shop: Workshop) -> None:
-        if (kept := shop.load("latents")) is None:
-            rows, latents = make_latents()
-            kept = {"tokens": compact_ids([caption_of(row) for row in rows]), "latents": latents}
-            shop.save("latents", kept)
-        self.tokens, self.latents = kept["tokens"], kept["latents"]
+    def __init__(self) -> None:
+        self.codec = Codec()
         self.empty = compact_ids([""])
         self.encoder = load_text_encoder()
         self.sigmas = sigma_table()
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Clean latents and noise (B, 16, 8, 8), token ids (B, 16)."""
-        chosen = torch.randint(len(self.tokens), (BATCH,), generator=generator)
-        clean = self.latents[chosen]
-        return clean, torch.randn(clean.shape, generator=generator), self.tokens[chosen].clone()
+        """Clean latents and noise (B, 16, 16, 16), token ids (B, 16)."""
+        rows = sample_scenes(BATCH, generator)
+        clean = self.codec.encode(draw(rows, generator))
+        return clean, torch.randn(clean.shape, generator=generator), compact_ids([caption_of(row) for row in rows])
 
     @torch.no_grad()
     def read(self, tokens: Tensor) -> Tensor:
@@ -72,11 +66,12 @@ def train_teacher(shop: Workshop, material: Material) -> nn.Module:
         tokens[torch.rand(BATCH, generator=generator) < WITHOUT_CAPTION] = material.empty
         timesteps = _even_timesteps(generator)
         sigma = material.sigma(timesteps)
-        predicted = predict_noise(unet, clean + sigma * noise, timesteps, sigma, material.read(tokens))
-        error = (predicted - noise).square().mean(dim=(1, 2, 3))
+        with half_precision():
+            predicted = predict_noise(unet, clean + sigma * noise, timesteps, sigma, material.read(tokens))
+        error = (predicted.float() - noise).square().mean(dim=(1, 2, 3))
         return (_weight(sigma) * error).mean(), {"noise_error": error.detach().mean().item()}
 
-    train(shop, "teacher", unet, TEACHER, loss, average=0.998, log_every=100)
+    train(shop, "teacher", unet, TEACHER, loss, average=0.998, orthogonal=True, log_every=100)
     return unet
 
 
@@ -102,11 +97,12 @@ def train_student(shop: Workshop, material: Material, teacher: nn.Module) -> nn.
         with torch.no_grad():
             twice = (torch.cat([value, value]) for value in (x, timesteps, sigma))
             said, unsaid = predict_noise(teacher, *twice, torch.cat([states, no_words])).chunk(2)
-        predicted = predict_noise(unet, x, timesteps, sigma, states)
+        with half_precision():
+            predicted = predict_noise(unet, x, timesteps, sigma, states).float()
         error = (predicted - torch.lerp(unsaid, said, GUIDANCE)).square().mean(dim=(1, 2, 3))
         return (_weight(sigma) * error).mean(), {"noise_error": (predicted - noise).detach().square().mean().item()}
 
-    train(shop, "student", unet, STUDENT, loss, average=0.98, checkpoint_every=50, log_every=25)
+    train(shop, "student", unet, STUDENT, loss, average=0.98, log_every=25)
     return unet
 
 
@@ -138,7 +134,7 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     shop = Workshop(options.folder, time.monotonic())
-    material = Material(shop)
+    material = Material()
     export(shop, train_student(shop, material, train_teacher(shop, material)))
 
 

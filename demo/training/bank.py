@@ -1,4 +1,4 @@
-"""Pictures drawn once: latents to learn from, and damaged pictures to judge."""
+"""Damaged pictures for the judges to learn from."""
 
 from __future__ import annotations
 
@@ -8,24 +8,15 @@ from torch.nn import functional as F
 
 from ..scenes import draw, sample_scenes
 from .autoencoder import Codec
-from .loop import Workshop
+from .loop import Workshop, half_precision
 
-LATENT_COUNT = 30_000
 DAMAGED_COUNT = 3_000
 CHUNK_SIZE = 20
 
 
 @torch.no_grad()
-def make_latents() -> tuple[Tensor, Tensor]:
-    """Scene rows (LATENT_COUNT, 9) and their latents (LATENT_COUNT, 16, 8, 8). The encoder is computed, not trained."""
-    codec, generator = Codec(), torch.Generator().manual_seed(23)
-    rows = sample_scenes(LATENT_COUNT, generator)
-    return rows, torch.cat([codec.encode(draw(chunk, generator)) for chunk in rows.split(CHUNK_SIZE)])
-
-
-@torch.no_grad()
 def make_damaged(shop: Workshop, codec: Codec) -> dict[str, Tensor]:
-    """Rows (DAMAGED_COUNT, 9), decoded pictures (DAMAGED_COUNT, 3, 64, 64) and their damage in [0, 1]."""
+    """Rows (DAMAGED_COUNT, 7), decoded pictures (DAMAGED_COUNT, 3, 128, 128) and their damage in [0, 1]."""
     if (bank := shop.load("damaged")) is not None:
         return bank
     generator = torch.Generator().manual_seed(29)
@@ -35,7 +26,9 @@ def make_damaged(shop: Workshop, codec: Codec) -> dict[str, Tensor]:
     pictures = []
     for chunk, amount in zip(rows.split(CHUNK_SIZE), severity.split(CHUNK_SIZE), strict=True):
         latents = codec.encode(draw(chunk, generator))
-        pictures.append(codec.decode(_damage(latents, amount, generator)).clamp(0, 1))
+        with half_precision():
+            output = codec.decode(_damage(latents, amount, generator))
+        pictures.append(output.float().clamp(0, 1))
     bank = {"rows": rows, "pictures": torch.cat(pictures), "severity": severity}
     shop.save("damaged", bank)
     shop.log("damaged", pictures=DAMAGED_COUNT)

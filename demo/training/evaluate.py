@@ -16,8 +16,8 @@ from .scorers import attribute_scores
 
 @torch.no_grad()
 def paint(painter: Painter, codec: Codec, rows: Tensor, steps: int, seed: int) -> Tensor:
-    """Pictures (B, 3, 64, 64) in [0, 1] for scene rows (B, 9)."""
-    noise = torch.randn(len(rows), 16, 8, 8, generator=torch.Generator().manual_seed(seed))
+    """Pictures (B, 3, 128, 128) in [0, 1] for scene rows (B, 7)."""
+    noise = torch.randn(len(rows), 16, 16, 16, generator=torch.Generator().manual_seed(seed))
     text = painter.read(compact_ids([caption_of(row) for row in rows]))
     return codec.decode(painter.walk(noise, text, 1.0, 0.0, steps)).clamp(0, 1)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .. import files
 from ..networks import DUAL_ENCODER_CONFIG
 from ..scenes import caption_of, sample_scenes
-from ..vocabulary import WORDS, clip_spelling
+from ..vocabulary import WORDS
 from .autoencoder import Codec
 from .flow import Painter
 from .loop import Workshop
@@ -29,7 +29,7 @@ def export(shop: Workshop, painter: Painter, codec: Codec, judges: dict[str, nn.
     _save(_host_autoencoder(codec), files.VAE, "TAESD shape, 16 latent channels, ComfyUI keys")
     text = {name.removeprefix("text_model."): value for name, value in painter.text.state_dict().items()}
     text["clip_ids"] = _clip_ids()
-    _save(text, files.TEXT, "CLIP text model, 64 wide, 2 layers; clip_ids are the words' ids in CLIP's tokenizer")
+    _save(text, files.TEXT, "CLIP text model, 128 wide, 2 layers; clip_ids are the words' ids in CLIP's tokenizer")
     _save(judges["quality"].state_dict(), files.QUALITY, "picture quality")
     _save(judges["attributes"].state_dict(), files.ATTRIBUTES, "attributes of a picture; no search sees it")
     _save(judges["dual"].state_dict(), files.DUAL_ENCODER / "open_clip_model.safetensors", "open_clip dual encoder")
@@ -71,7 +71,7 @@ def _host_autoencoder(codec: Codec) -> dict[str, Tensor]:
 def _clip_ids() -> Tensor:
     ids = []
     for word in WORDS:
-        tokens = open_clip.tokenizer.SimpleTokenizer().encode(clip_spelling(word))
+        tokens = open_clip.tokenizer.SimpleTokenizer().encode(word)
         if len(tokens) != 1:
             raise ValueError(f"{word!r} is {len(tokens)} tokens in CLIP's tokenizer; the demo's words must be one each")
         ids += tokens

@@ -13,13 +13,18 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from ..networks import FLUX_CONFIG, TEXT_CONFIG
-from ..scenes import caption_of
+from ..scenes import PICTURE_SIZE, caption_of, draw, places, sample_scenes
 from ..vocabulary import BEGIN, CONTEXT_LENGTH, END, UNKNOWN, VOCABULARY_SIZE, compact_ids
-from .loop import Schedule, Workshop, train
+from .autoencoder import PATCH_SIZE, Codec
+from .loop import Schedule, Workshop, half_precision, train
+
+GRID_SIZE = PICTURE_SIZE // PATCH_SIZE
+GROUND_WEIGHT = 0.3
+"""A cell of plain ground in the loss, beside 1 for a cell of a thing."""
 
 
 class Painter(nn.Module):
-    """Velocity (B, 16, 8, 8) of latents at time t in [0, 1] (1 = noise), given token ids (B, 16)."""
+    """Velocity (B, 16, 16, 16) of latents at time t in [0, 1] (1 = noise), given token ids (B, 16)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,8 +33,8 @@ class Painter(nn.Module):
         )
         self.text = CLIPTextModel(config)
         self.flux = FluxTransformer2DModel(**FLUX_CONFIG)
-        grid = torch.stack(torch.meshgrid(torch.zeros(1), torch.arange(4.0), torch.arange(4.0), indexing="ij"), dim=-1)
-        self.register_buffer("image_ids", grid.view(16, 3), persistent=False)
+        grid = torch.stack(torch.meshgrid(torch.zeros(1), torch.arange(8.0), torch.arange(8.0), indexing="ij"), dim=-1)
+        self.register_buffer("image_ids", grid.view(64, 3), persistent=False)
         self.register_buffer("text_ids", torch.zeros(CONTEXT_LENGTH, 3), persistent=False)
 
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +51,7 @@ class Painter(nn.Module):
             img_ids=self.image_ids,
             txt_ids=self.text_ids,
         ).sample
-        return F.pixel_shuffle(out.transpose(1, 2).unflatten(2, (4, 4)), 2)
+        return F.pixel_shuffle(out.transpose(1, 2).unflatten(2, (8, 8)), 2)
 
     def walk(self, latents: Tensor, text: tuple[Tensor, Tensor], start: float, end: float, steps: int) -> Tensor:
         """Euler from time ``start`` down to ``end``."""
@@ -57,25 +62,36 @@ class Painter(nn.Module):
         return latents
 
 
-def train_flow(shop: Workshop, rows: Tensor, latents: Tensor, schedule: Schedule, batch: int = 32) -> Painter:
+def train_flow(shop: Workshop, schedule: Schedule, batch: int = 32) -> Painter:
     torch.manual_seed(43)
-    painter = Painter()
-    tokens = compact_ids([caption_of(row) for row in rows])
+    painter, codec = Painter(), Codec()
     empty = compact_ids([""])[0]
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        indices = torch.randint(len(tokens), (batch,), generator=generator)
-        words = tokens[indices].clone()
-        words[(torch.rand(words.shape, generator=generator) < 0.005) & (words < UNKNOWN)] = UNKNOWN
-        words[torch.rand(batch, generator=generator) < 0.04] = empty
-        clean = latents[indices]
+        rows = sample_scenes(batch, generator)
+        clean = codec.encode(draw(rows, generator))
+        words = compact_ids([caption_of(row) for row in rows])
+        words[(torch.rand(words.shape, generator=generator) < 0.003) & (words < UNKNOWN)] = UNKNOWN
+        words[torch.rand(batch, generator=generator) < 0.02] = empty
         noise = torch.randn(clean.shape, generator=generator)
-        # Half of the times are uniform, half near pure noise: the first of few steps decides what is where.
-        uniform = torch.rand(batch, generator=generator)
-        time = torch.where(torch.arange(batch) % 2 == 0, uniform, uniform.sqrt())
+        # Most times are near pure noise: the first of few steps decides what is where.
+        time = 1 - torch.rand(batch, generator=generator).square()
         blend = torch.lerp(clean, noise, time.view(-1, 1, 1, 1))
-        error = painter(blend, time, painter.read(words)) - (noise - clean)
-        return error.square().mean(), {}
+        with half_precision():
+            velocity = painter(blend, time, painter.read(words))
+        error = (velocity.float() - (noise - clean)).square().mean(1)
+        weight = thing_weights(rows)
+        return (error * weight).sum() / weight.sum(), {}
 
-    train(shop, "flow", painter, schedule, loss, average=0.998, log_every=200)
+    train(shop, "flow", painter, schedule, loss, average=0.998, orthogonal=True, log_every=50)
     return painter
+
+
+def thing_weights(rows: Tensor) -> Tensor:
+    """(B, 16, 16): 1 where a thing is, GROUND_WEIGHT elsewhere: plain ground is most of a picture and soon learned."""
+    weights = torch.full((len(rows), GRID_SIZE, GRID_SIZE), GROUND_WEIGHT)
+    for weight, row in zip(weights, rows.tolist(), strict=True):
+        for _, x, y, width in places(row):
+            left, top, right, bottom = x // PATCH_SIZE, y // PATCH_SIZE, x + width - 1, y + width - 1
+            weight[top : bottom // PATCH_SIZE + 1, left : right // PATCH_SIZE + 1] = 1
+    return weights

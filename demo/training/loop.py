@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,21 +11,31 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+CHECKPOINT_SECONDS = 120
+"""A stopped run loses at most this much."""
+
+
+def half_precision():
+    """Products in bfloat16 where the processor has units for it, in float32 elsewhere."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=bool(torch.cpu.get_capabilities().get("avx512_bf16")))
+
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps, AdamW learning rate and its shape: linear warm-up, then cosine to a fiftieth."""
+    """Steps, learning rate and its shape: linear warm-up, level, then straight down to a fiftieth.
+
+    Until the descent begins, ``steps`` may be raised between two runs and nothing is lost.
+    """
 
     steps: int
     learning_rate: float
     warm_up: int = 100
-    weight_decay: float = 0.0
+    descent: float = 0.4
+    """Share of the steps on the way down."""
 
     def factor(self, step: int) -> float:
-        if step < self.warm_up:
-            return (step + 1) / self.warm_up
-        progress = (step - self.warm_up) / max(1, self.steps - self.warm_up)
-        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        rest = (self.steps - step) / (self.descent * self.steps)
+        return max(0.02, min(1.0, (step + 1) / self.warm_up, rest))
 
 
 @dataclass
@@ -51,14 +60,6 @@ class Workshop:
         path = self.folder / f"{name}.pt"
         return torch.load(path, weights_only=True) if path.exists() else None
 
-    def wait_for(self, name: str) -> dict:
-        """What another lane saves; gives up after an hour, when that lane must have failed."""
-        for _ in range(3600):
-            if (state := self.load(name)) is not None:
-                return state
-            time.sleep(1)
-        raise TimeoutError(f"{name} did not appear in {self.folder}")
-
 
 class Average:
     """Exponential moving average of a module's parameters: what is shipped in place of the last iterate."""
@@ -77,6 +78,21 @@ class Average:
                 self.shadow[name].copy_(value)
 
 
+def optimisers(module: nn.Module, orthogonal: bool) -> list[torch.optim.Optimizer]:
+    """AdamW for all parameters; or, with ``orthogonal``, Muon for the blocks' matrices and AdamW for the rest.
+
+    Muon (Jordan et al. 2024) needs half the steps on transformers that learn by heart, at a third more time a step.
+    """
+    matrices, others = [], []
+    for name, parameter in module.named_parameters():
+        is_matrix = parameter.ndim == 2 and (".layers." in name or "blocks." in name and ".norm" not in name)
+        (matrices if orthogonal and is_matrix else others).append(parameter)
+    out: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0)]
+    if matrices:
+        out.append(torch.optim.Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
+    return out
+
+
 def train(
     shop: Workshop,
     stage: str,
@@ -85,7 +101,7 @@ def train(
     loss: Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]],
     *,
     average: float = 0.995,
-    checkpoint_every: int = 300,
+    orthogonal: bool = False,
     log_every: int = 100,
 ) -> None:
     """Train ``module`` in place and leave its averaged weights in it; a finished stage is only loaded.
@@ -93,29 +109,36 @@ def train(
     ``loss(step, generator)`` draws its own data; the generator is seeded by the step, so a resumed run
     draws the same data as an uninterrupted one.
     """
-    optimiser = torch.optim.AdamW(
-        module.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=schedule.weight_decay
-    )
+    workers = optimisers(module, orthogonal)
     mean = Average(module, average)
     first = 0
     if (state := shop.load(stage)) is not None:
         module.load_state_dict(state["module"])
-        optimiser.load_state_dict(state["optimiser"])
+        for worker, content in zip(workers, state["optimisers"], strict=True):
+            worker.load_state_dict(content)
         mean.shadow, first = state["average"], state["step"]
     module.train()
+    last_save = time.monotonic()
     for step in range(first, schedule.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.learning_rate * schedule.factor(step)
         value, details = loss(step, torch.Generator().manual_seed(step * 7919 + len(stage)))
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimiser.step()
+        _step(module, workers, value, schedule.learning_rate * schedule.factor(step))
         mean.update(module, step)
-        if step % log_every == 0 or step == schedule.steps - 1:
+        is_last = step == schedule.steps - 1
+        if step % log_every == 0 or is_last:
             shop.log(stage, step=step, loss=value.item(), **details)
-        if (step + 1) % checkpoint_every == 0 or step == schedule.steps - 1:
-            state = {"module": module.state_dict(), "optimiser": optimiser.state_dict()}
+        if time.monotonic() - last_save > CHECKPOINT_SECONDS or is_last:
+            state = {"module": module.state_dict(), "optimisers": [worker.state_dict() for worker in workers]}
             shop.save(stage, {**state, "average": mean.shadow, "step": step + 1})
+            last_save = time.monotonic()
     module.load_state_dict(mean.shadow)
     module.eval()
+
+
+def _step(module: nn.Module, workers: list[torch.optim.Optimizer], loss: Tensor, learning_rate: float) -> None:
+    module.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    for worker in workers:
+        for group in worker.param_groups:
+            group["lr"] = learning_rate
+        worker.step()

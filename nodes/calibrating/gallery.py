@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-_PICTURE_SIDE, _GAP, _LABEL_HEIGHT = 160, 6, 22
+_PICTURE_SIDE, _GAP, _LABEL_HEIGHT = 256, 6, 22
 """Pixels."""
 
 _PAPER, _INK = (250, 250, 250), (30, 30, 30)
@@ -41,6 +42,7 @@ def picture_tensor(image: Image.Image) -> Tensor:
 def _thumbnail(picture: Tensor) -> Image.Image:
     image = Image.fromarray((picture.clamp(0, 1) * 255).round().byte().numpy())
     scale = _PICTURE_SIDE / max(image.size)
+    # Whole pixels, all of one size, when enlarging: damage must neither be smoothed away nor be added.
+    scale = math.floor(scale) if scale > 1 else scale
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    # Whole pixels when enlarging: damage must not be smoothed away.
     return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)

@@ -8,30 +8,23 @@ from comfy import sd1_clip
 
 from ...demo import files
 from ...demo.networks import TEXT_CONFIG
-from ...demo.vocabulary import CLIP_END, CONTEXT_LENGTH, clip_spelling, expand_embedding
+from ...demo.vocabulary import CLIP_END, CONTEXT_LENGTH, expand_embedding
 
 
 def load_model():
-    """The demo's MODEL, 2.3 M parameters."""
+    """The demo's MODEL, 5.8 M parameters."""
     return comfy.sd.load_diffusion_model_state_dict(files.read(files.MODEL))
 
 
-class _Tokenizer(sd1_clip.SD1Tokenizer):
-    """CLIP's own tokenizer, cut to the demo's length, with the one word respelt that it would split."""
-
-    def tokenize_with_weights(self, text: str, return_word_ids=False, **kwargs):
-        return super().tokenize_with_weights(clip_spelling(text), return_word_ids, **kwargs)
-
-
 def load_text_encoder() -> comfy.sd.CLIP:
-    """The demo's text encoder in the host's CLIP class: stock tokenizer, 16 tokens, 64 wide."""
+    """The demo's text encoder in the host's CLIP class: stock tokenizer, 16 tokens, 128 wide."""
     weights = files.read(files.TEXT)
     clip_ids = weights.pop("clip_ids")
     table = weights.pop("embeddings.token_embedding.weight")
     weights["embeddings.token_embedding.weight"] = expand_embedding(table, clip_ids)
     state = {f"text_model.{name}": value for name, value in weights.items()}
     config = {**TEXT_CONFIG, "eos_token_id": CLIP_END}
-    target = comfy.supported_models_base.ClipTarget(_Tokenizer, sd1_clip.SD1ClipModel)
+    target = comfy.supported_models_base.ClipTarget(sd1_clip.SD1Tokenizer, sd1_clip.SD1ClipModel)
     return comfy.sd.CLIP(
         target,
         tokenizer_data={"clip_l_max_length": CONTEXT_LENGTH},

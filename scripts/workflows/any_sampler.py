@@ -27,7 +27,7 @@ def any_sampler() -> Template:
         "05 Use a preset with any sampler node",
         (420, 460),
         (
-            (Group("1 W4A4", ((demo_model(), damaged_model()),)), scene(latent(3, "Four pictures", 64, 4))),
+            (Group("1 W4A4", ((demo_model(), damaged_model()),)), scene(latent(3, "Four pictures", 128, 4))),
             (Group("2 Q-Sched", ((load_preset(5),),)),),
             (
                 Group(

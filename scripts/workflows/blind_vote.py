@@ -20,7 +20,7 @@ def blind_vote() -> Template:
         "07 Blind vote",
         (400, 400),
         (
-            (Group("1 W4A4", ((demo_model(), damaged_model()),)), scene(latent(3, "Twelve pictures", 64, 12))),
+            (Group("1 W4A4", ((demo_model(), damaged_model()),)), scene(latent(3, "Twelve pictures", 128, 12))),
             (
                 Group("2 Q-Sched", ((load_preset(5),),)),
                 Group(

@@ -38,7 +38,7 @@ def calibrate() -> Template:
         "04 Calibrate on your prompts",
         (460, 560),
         (
-            (Group("1", ((demo_model(), latent(3, "Picture size", 64)),)), Group("2 W4A4", ((damaged_model(),),))),
+            (Group("1", ((demo_model(), latent(3, "Picture size", 128)),)), Group("2 W4A4", ((damaged_model(),),))),
             (
                 Group(
                     "3",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..layout import DEMO_PROMPTS
 from .graph import File, Group, Node
 
-SCENE = "a large red circle left of a small blue star on a sand background"
+SCENE = "a large house left of a small boat on a sky background"
 PROMPT = "a red fox asleep on a stone wall, autumn leaves, soft morning light"
 
 
@@ -99,4 +99,4 @@ def stock_sampler(id: int, title: str, model: list) -> Node:
 
 def scene(latent: Node) -> Group:
     prompt = Node(6, "CLIPTextEncode", "Prompt", {"clip": [1, 1], "text": SCENE}, size=(320, 140))
-    return Group("64 px", ((prompt, latent),))
+    return Group("128 px", ((prompt, latent),))

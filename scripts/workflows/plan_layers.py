@@ -14,7 +14,7 @@ from .parts import (
 
 
 def plan_layers() -> Template:
-    second = "a small green square above a large yellow triangle on a white background"
+    second = "a large rocket below a small star on a night background"
     texts = [
         Node(id, "CLIPTextEncode", "Prompt", {"clip": [1, 1], "text": text}, size=(320, 110))
         for id, text in ((6, SCENE), (7, second))
@@ -36,7 +36,7 @@ def plan_layers() -> Template:
         "08 Plan the bits of each layer",
         (400, 400),
         (
-            (Group("1", ((demo_model(),),)), Group("2 × 64 px", ((*texts, both, latent(3, "Picture size", 64)),))),
+            (Group("1", ((demo_model(),),)), Group("2 × 128 px", ((*texts, both, latent(3, "Picture size", 128)),))),
             (Group("2", ((Node(4, "QSchedSensitivity", "Sensitivity", study, size=(420, 560)),),)),),
             (
                 Group("3", ((quantize,),)),

@@ -34,7 +34,7 @@ def try_it_now() -> Template:
         "01 Try it now",
         (580, 230),
         (
-            (Group("1", ((demo_model(), latent(3, "Picture size", 64), damaged_model()),)),),
+            (Group("1", ((demo_model(), latent(3, "Picture size", 128), damaged_model()),)),),
             (Group("2", ((calibrate,),)),),
             (Group("3", ((pictures,),)),),
         ),

@@ -28,7 +28,7 @@ def weights() -> None:
 
 @pytest.fixture(scope="module")
 def scene() -> tuple[Tensor, list[str]]:
-    """(pictures (B, 64, 64, 3), captions) that no net was trained on."""
+    """(pictures (B, 128, 128, 3), captions) that no net was trained on."""
     generator = torch.Generator().manual_seed(11)
     rows = sample_scenes(COUNT, generator, held_out=True)
     return draw(rows, generator).movedim(1, -1), [caption_of(row) for row in rows]
@@ -51,7 +51,7 @@ def share(found: Tensor) -> float:
 
 def damages(pictures: Tensor) -> dict[str, Tensor]:
     noise = 0.15 * torch.randn(pictures.shape, generator=torch.Generator().manual_seed(12))
-    blurred = F.avg_pool2d(pictures.movedim(-1, 1), 5, stride=1, padding=2, count_include_pad=False)
+    blurred = F.avg_pool2d(pictures.movedim(-1, 1), 9, stride=1, padding=4, count_include_pad=False)
     return {"noise": (pictures + noise).clamp(0, 1), "blur": blurred.movedim(1, -1)}
 
 
@@ -141,7 +141,13 @@ def test_weights_are_finite_half_precision_and_say_what_they_are(path):
     assert floats
     assert all(torch.isfinite(tensor).all() for tensor in floats)
     assert {tensor.dtype for tensor in floats if tensor.ndim} == {torch.float16}
-    assert path.stat().st_size < 8e6
+    assert path.stat().st_size < 12e6
+
+
+def test_all_files_together_are_small():
+    """They are downloaded with the pack."""
+    sizes = [path.stat().st_size for path in files.WEIGHTS.rglob("*") if path.is_file()]
+    assert sum(sizes) < 20e6
 
 
 def test_the_words_clip_ids_are_distinct():
@@ -182,7 +188,7 @@ def test_the_values_of_a_set_have_its_distance_as_their_mean(judge):
 
 def test_a_broken_picture_leaves_the_others_their_distance(judge):
     pictures = drawn(4, 8)
-    broken = torch.cat([pictures, torch.full((1, 64, 64, 3), torch.nan)])
+    broken = torch.cat([pictures, torch.full((1, *pictures.shape[1:]), torch.nan)])
     values = judge.score_set(broken)["distance to drawn set"]
     assert values.isnan().tolist() == [False] * 8 + [True]
     torch.testing.assert_close(values[:8], judge.score_set(pictures)["distance to drawn set"], rtol=0, atol=1e-5)

@@ -17,7 +17,6 @@ from demo.vocabulary import (
     UNKNOWN,
     VOCABULARY_SIZE,
     WORDS,
-    clip_spelling,
     compact_ids,
     expand_embedding,
 )
@@ -34,8 +33,8 @@ def test_clips_own_ids():
 
 
 def test_known_ids():
-    a, large, red, circle = (WORDS.index(word) for word in ("a", "large", "red", "circle"))
-    assert compact_ids(["A large, red circle."]).tolist() == [[BEGIN, a, large, red, circle, *[END] * 11]]
+    a, large, apple = (WORDS.index(word) for word in ("a", "large", "apple"))
+    assert compact_ids(["A large, apple."]).tolist() == [[BEGIN, a, large, apple, *[END] * 12]]
     assert compact_ids(["", "a zebra"]).tolist() == [
         [BEGIN, *[END] * 15],
         [BEGIN, a, UNKNOWN, *[END] * 13],
@@ -51,7 +50,7 @@ def test_every_caption_fits_and_is_known():
     assert (ids[:, 0] == BEGIN).all()
     words = [len(caption.split()) for caption in captions]
     assert (ids == END).sum(1).tolist() == [CONTEXT_LENGTH - 1 - count for count in words]
-    assert max(words) == CONTEXT_LENGTH - 2
+    assert max(words) == 12 <= CONTEXT_LENGTH - 2
 
 
 def test_different_captions_have_different_ids():
@@ -60,16 +59,8 @@ def test_different_captions_have_different_ids():
 
 
 def test_a_longer_prompt_is_cut_and_still_ends():
-    ids = compact_ids(["red " * 40])[0]
-    assert ids.tolist() == [BEGIN, *[WORDS.index("red")] * 14, END]
-
-
-@pytest.mark.parametrize(
-    ("text", "spelt"),
-    [("a cyan star", "a teal star"), ("cyan", "teal"), ("cyanide", "cyanide"), ("a red star", "a red star")],
-)
-def test_clip_reads_a_word_that_it_knows_whole(text, spelt):
-    assert clip_spelling(text) == spelt
+    ids = compact_ids(["apple " * 40])[0]
+    assert ids.tolist() == [BEGIN, *[WORDS.index("apple")] * 14, END]
 
 
 def test_the_expanded_table_has_each_row_at_its_clip_id():
@@ -90,3 +81,9 @@ def test_the_table_itself_is_left_alone():
     before = table.clone()
     expand_embedding(table, torch.arange(len(WORDS)))
     assert same_bits(table, before)
+
+
+def test_clips_tokenizer_knows_every_word_whole():
+    open_clip = pytest.importorskip("open_clip")
+    tokenizer = open_clip.tokenizer.SimpleTokenizer()
+    assert [word for word in WORDS if len(tokenizer.encode(word)) != 1] == []

@@ -7,10 +7,10 @@ from typing import Any
 Graph = dict[str, dict[str, Any]]
 
 PROMPTS = "\n".join(
-    f"a {size} {colour} {shape} on a white background"
+    f"a {size} {thing} on a {ground} background"
     for size in ("small", "large")
-    for colour in ("red", "blue")
-    for shape in ("circle", "star")
+    for ground in ("white", "sky")
+    for thing in ("apple", "star")
 )
 
 
@@ -56,7 +56,7 @@ def sampling(preset: list | None = None, **changes: Any) -> Graph:
     }
     return {
         "1": node("QSchedDemoModel"),
-        "2": node("CLIPTextEncode", clip=["1", 1], text="a large red circle on a white background"),
+        "2": node("CLIPTextEncode", clip=["1", 1], text="a large apple on a white background"),
         "3": node("EmptySD3LatentImage", width=64, height=64, batch_size=1),
         "4": node("QSchedSampler", **inputs),
         "5": node("VAEDecode", samples=["4", 0], vae=["1", 2]),

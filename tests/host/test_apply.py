@@ -30,7 +30,7 @@ def base(**more: dict) -> dict:
     """Demo model, schedule, a preset made by hand for it; ``s`` is what samples."""
     return {
         "m": node("QSchedDemoModel"),
-        "t": node("CLIPTextEncode", clip=["m", 1], text="a large red circle on a white background"),
+        "t": node("CLIPTextEncode", clip=["m", 1], text="a large apple on a white background"),
         "e": node("EmptySD3LatentImage", width=64, height=64, batch_size=2),
         "sigmas": node("BasicScheduler", model=["m", 0], scheduler="simple", steps=4, denoise=1.0),
         "p": node("QSchedCoefficients", sigmas=["sigmas", 0], strength=1.0, **RAMP),

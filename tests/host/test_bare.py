@@ -48,8 +48,8 @@ importlib.metadata.version = lambda name: visible(name).version
 """
 """A sitecustomize, which Python imports before anything else."""
 
-PROMPTS = "\n".join(f"a large {colour} circle on a white background" for colour in "red blue green cyan".split())
-PROMPTS += "\n" + PROMPTS.replace("circle", "square")
+PROMPTS = "\n".join(f"a large {thing} on a white background" for thing in "apple frog whale star".split())
+PROMPTS += "\n" + PROMPTS.replace("large", "small")
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_a_quantized_model_is_saved_and_loaded(bare):
         {
             "1": quantized["1"],
             "l": node("QSchedLoadQuantized", model_name="bare.safetensors"),
-            "t": node("CLIPTextEncode", clip=["1", 1], text="a large red circle"),
+            "t": node("CLIPTextEncode", clip=["1", 1], text="a large apple"),
             "e": node("EmptySD3LatentImage", width=64, height=64, batch_size=1),
             "s": node("KSampler", model=["l", 0], latent_image=["e", 0], **sampling, **texts),
             "d": node("VAEDecode", samples=["s", 0], vae=["1", 2]),

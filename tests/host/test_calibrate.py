@@ -16,10 +16,10 @@ from tiny_clip import write_folder
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 PROMPTS = [
-    f"a {size} {colour} {shape} on a white background"
+    f"a {size} {thing} on a {ground} background"
     for size in ("small", "large")
-    for colour in ("red", "blue")
-    for shape in ("circle", "star")
+    for ground in ("white", "sky")
+    for thing in ("apple", "star")
 ]
 
 
@@ -185,7 +185,7 @@ def test_the_metric_is_given_the_words_of_a_prompt(pack, errors, demo):
 
 
 def test_prompts_that_the_metric_cuts_are_said_once_in_the_report(run):
-    long = [f"{text} and {'a red circle ' * 5}" for text in PROMPTS[:2]]
+    long = [f"{text} and {'a large apple ' * 5}" for text in PROMPTS[:2]]
     _, _, outputs = run(prompts="\n".join([*long, *PROMPTS]))
     assert outputs[1].count("2 of 10 prompts are longer than the metric reads: it scored their beginnings.") == 1
 

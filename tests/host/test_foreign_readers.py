@@ -34,7 +34,7 @@ def outputs(model, name: str = LINEAR) -> torch.Tensor:
     import comfy.model_management
 
     comfy.model_management.load_models_gpu([model])
-    return model.model.get_submodule(name)(torch.ones(1, 128)).clone()
+    return model.model.get_submodule(name)(torch.ones(1, 256)).clone()
 
 
 @pytest.mark.parametrize("memory", [0, 1])

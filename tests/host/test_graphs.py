@@ -134,7 +134,7 @@ def test_a_wrong_calibration_is_told_what_is_wrong(server, case):
 
 
 def test_ten_thousand_prompts_are_sampled_and_the_report_says_so(server):
-    lines = [f"a small red circle on a white background {i}" for i in range(10_000)]
+    lines = [f"a small apple on a white background {i}" for i in range(10_000)]
     (server.base / "input" / "many.txt").write_text("\n".join(lines), "utf-8")
     graph = graphs.calibrating(trials=1, steps=1, batch_size=64)
     graph["7"] = graphs.node("QSchedPrompts", prompt_file="many.txt")

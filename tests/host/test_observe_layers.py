@@ -13,11 +13,11 @@ from exactness import same_bits
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEXTS = tuple(
-    f"a {size} {colour} {shape} on a {ground} background"
+    f"a {size} {thing} on a {ground} background"
     for size, ground in (("large", "white"), ("small", "sand"))
-    for colour, shape in (("red", "circle"), ("green", "star"), ("blue", "square"), ("yellow", "ring"))
+    for thing in ("apple", "frog", "whale", "star")
 )
-UNSEEN = ("a small red square on a sand background", "a large blue circle on a white background")
+UNSEEN = ("a small car on a sand background", "a large boat on a white background")
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def inputs(source, encoded) -> dict:
     return {
         "model": source,
         "positive": [entry for text in TEXTS for entry in encoded[text]],
-        "latent_image": {"samples": torch.zeros(1, 16, 8, 8)},
+        "latent_image": {"samples": torch.zeros(1, 16, 16, 16)},
         "steps": 4,
         "cfg": 1.0,
         "sampler_name": "euler",
@@ -77,7 +77,7 @@ def quantize(pack, source):
 def drawn(model, conditioning, seed: int) -> torch.Tensor:
     import comfy.sample
 
-    empty = torch.zeros(1, 16, 8, 8)
+    empty = torch.zeros(1, 16, 16, 16)
     noise = comfy.sample.prepare_noise(empty, seed)
     return comfy.sample.sample(
         model, noise, 4, 1.0, "euler", "simple", conditioning, conditioning, empty, disable_pbar=True, seed=seed
@@ -182,8 +182,8 @@ def test_the_plan_is_studied_on_the_same_observation(pack, inputs, observation, 
     common = {**inputs, "average_bits": 5.0, "formats": "w4a8, w8a8"}
     for depth in ("layers", "network"):
         plan, text, _ = node.execute(**common, depth=depth, observation=observation[0]).args
-        assert text.startswith("32 layers studied on 32 evaluations")
-        assert len(plan.forms) == 32
+        assert text.startswith("19 layers studied on 32 evaluations")
+        assert len(plan.forms) == 19
 
 
 def test_a_small_memory_samples_again_and_is_as_near(node, inputs, quantize, source, encoded):

@@ -13,7 +13,7 @@ LAYER = "double_blocks.0.img_attn.qkv"
 @pytest.fixture(scope="module")
 def conditioning(demo, pack):
     encode = pack("nodes.host.conditioning").encode
-    return encode(demo[1], "a large red circle on a white background"), encode(demo[1], "")
+    return encode(demo[1], "a large apple on a white background"), encode(demo[1], "")
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def two_samplers(first, second, conditioning, cfg: float = 1.0) -> torch.Tensor:
 def lora(strength: float = 1.0) -> dict:
     generator, name = torch.Generator().manual_seed(2), "lora_unet_" + LAYER.replace(".", "_")
     return {
-        f"{name}.lora_up.weight": strength * torch.randn(384, 4, generator=generator),
-        f"{name}.lora_down.weight": torch.randn(4, 128, generator=generator),
+        f"{name}.lora_up.weight": strength * torch.randn(768, 4, generator=generator),
+        f"{name}.lora_down.weight": torch.randn(4, 256, generator=generator),
         f"{name}.alpha": torch.tensor(4.0),
     }
 
@@ -147,6 +147,7 @@ def test_what_a_model_had_before_stays_its_own(demo, packed, schedule, condition
     patched = comfy.sd.load_lora_for_models(demo[0], None, lora(0.1), 1.0, 0.0)[0]
     both = picture(schedule(demo[0], "1, 1, 2, 2", model_2=patched)[0], conditioning)
     assert torch.allclose(both, two_samplers(demo[0], patched, conditioning), atol=1e-4)
+    assert not torch.allclose(both, picture(demo[0], conditioning), atol=1e-2), "the LoRA did nothing"
 
 
 def test_only_what_a_step_needs_is_loaded(pack, demo, packed, schedule, conditioning):

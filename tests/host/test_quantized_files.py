@@ -250,7 +250,7 @@ def sampling(model: list, more: dict) -> dict:
     return {
         **more,
         "1": {"class_type": "QSchedDemoModel", "inputs": {}},
-        "t": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "a large red circle"}},
+        "t": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "a large apple"}},
         "e": {"class_type": "EmptySD3LatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
         "s": {"class_type": "KSampler", "inputs": {"model": model, "latent_image": ["e", 0], **texts, **how}},
         "o": {"class_type": "SaveLatent", "inputs": {"samples": ["s", 0], "filename_prefix": "quantised"}},

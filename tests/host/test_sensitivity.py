@@ -12,11 +12,11 @@ from exactness import same_bits
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEXTS = (
-    "a large red circle on a white background",
-    "a small blue star on a sand background",
-    "a large green square left of a small red circle on a white background",
+    "a large apple on a white background",
+    "a small star on a sand background",
+    "a large frog left of a small apple on a white background",
 )
-UNSEEN = ("a small red square on a sand background", "a large blue circle on a white background")
+UNSEEN = ("a small car on a sand background", "a large boat on a white background")
 
 
 @pytest.fixture(autouse=True)
@@ -122,11 +122,11 @@ def test_the_quantizer_follows_the_plan(pack, source, made):
     twin, quantized = planned(pack, source, plan)
     followed = {layer.name: layer.format for layer in quantized.layers if layer.name in plan.forms}
     assert followed == {name: "" if form is None else str(form) for name, form in plan.forms.items()}
-    assert len(followed) == 32
+    assert len(followed) == 19
     assert len(set(followed.values())) > 1
     assert plot.shape == (1, 600, 1200, 3)
     assert 0 <= plot.min() < 0.3 < 0.9 < plot.max() <= 1
-    assert report.startswith("32 layers studied on 12 evaluations")
+    assert report.startswith("19 layers studied on 12 evaluations")
     assert hooks(source) == 0
 
 
@@ -279,7 +279,7 @@ def test_a_lora_is_sampled_with_and_the_weights_below_it_are_judged(pack, node, 
         layers = sensitivity.study(model, prompts.sampled(0), forms, "layers", lambda *told: None).layers
         found[kind] = {layer.name: layer for layer in layers}
     assert found["with"][name].kurtosis == found["without"][name].kurtosis
-    moved = "single_blocks.3.linear1"
+    moved = "single_blocks.2.linear1"
     assert found["with"][moved].measures[0].error != found["without"][moved].measures[0].error
     drawn(source, positive[:1], 0)
     assert all(same_bits(value, source.model.state_dict()[key]) for key, value in before.items())

@@ -12,7 +12,7 @@ LAYER = "double_blocks.0.img_attn.qkv"
 
 @pytest.fixture(scope="module")
 def conditioning(demo, pack):
-    return pack("nodes.host.conditioning").encode(demo[1], "a large red circle on a white background")
+    return pack("nodes.host.conditioning").encode(demo[1], "a large apple on a white background")
 
 
 def twin_of(pack, model, last_steps: int | None = None, backend: str = "torch", **more):
@@ -86,8 +86,8 @@ def test_it_composes_with_loras_little_memory_and_presets(pack, demo, conditioni
     generator = torch.Generator().manual_seed(2)
     name = "lora_unet_" + LAYER.replace(".", "_")
     lora = {
-        f"{name}.lora_up.weight": 0.1 * torch.randn(384, 4, generator=generator),
-        f"{name}.lora_down.weight": torch.randn(4, 128, generator=generator),
+        f"{name}.lora_up.weight": 0.1 * torch.randn(768, 4, generator=generator),
+        f"{name}.lora_down.weight": torch.randn(4, 256, generator=generator),
         f"{name}.alpha": torch.tensor(4.0),
     }
     model, _ = twin_of(pack, demo[0])

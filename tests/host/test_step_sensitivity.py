@@ -8,9 +8,9 @@ import pytest
 import torch
 
 PROMPTS = "\n".join(
-    f"a large {colour} {shape} on a white background"
-    for colour in ("red", "blue")
-    for shape in ("circle", "star", "ring")
+    f"a large {thing} on a {ground} background"
+    for ground in ("white", "sky")
+    for thing in ("apple", "star", "frog")
 )
 
 

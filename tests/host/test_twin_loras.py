@@ -83,7 +83,7 @@ def unet(tiny):
 
 def layers_of(pack, source, unet) -> dict:
     """(MODEL, name of a layer in it, inputs of the layer) for each kind of packed layer."""
-    tokens = torch.randn(2, 5, 128, generator=torch.Generator().manual_seed(1))
+    tokens = torch.randn(2, 5, 256, generator=torch.Generator().manual_seed(1))
     picture = torch.randn(2, 32, 8, 8, generator=torch.Generator().manual_seed(1))
     conv = "diffusion_model.input_blocks.1.0.in_layers.2"
     return {
@@ -194,7 +194,7 @@ def test_a_lora_of_a_part_of_the_weight(packed, offset):
     import comfy.weight_adapter
 
     model, name, x = packed["Linear w4a8"]
-    rows, columns = (offset[2], 128) if offset[0] == 0 else (384, offset[2])
+    rows, columns = (offset[2], 256) if offset[0] == 0 else (768, offset[2])
     generator = torch.Generator().manual_seed(3)
     up, down = torch.randn(rows, 4, generator=generator), torch.randn(4, columns, generator=generator)
     value = comfy.weight_adapter.LoRAAdapter(set(), (up, down, None, None, None, None))
@@ -203,7 +203,7 @@ def test_a_lora_of_a_part_of_the_weight(packed, offset):
     patched.add_patches({(f"{name}.weight", offset): value})
     assert len(patched.patches) == 1
     change = in_every_state(patched, output_of(name, x)) - plain
-    delta = torch.zeros(384, 128)
+    delta = torch.zeros(768, 256)
     delta.narrow(*offset).copy_(up @ down)
     assert relative(change, F.linear(x, delta)) < 1e-4
 
@@ -226,9 +226,9 @@ def test_half_precision_keeps_a_lora_of_one_per_cent(packed):
     layer = model.model.get_submodule(name)
     value = patch_of("lora", unpacked(layer), 0.01)
     patches = layer.layer_patches(f"{name}.weight", [(1.0, value, 1.0, None, None)])
-    wanted = patches.added(layer, x, torch.zeros(2, 5, 384))
+    wanted = patches.added(layer, x, torch.zeros(2, 5, 768))
     for dtype in (torch.float16, torch.bfloat16):
-        change = patches.added(layer, x.to(dtype), torch.zeros(2, 5, 384, dtype=dtype))
+        change = patches.added(layer, x.to(dtype), torch.zeros(2, 5, 768, dtype=dtype))
         assert change.dtype == dtype
         # Three roundings to bfloat16's eight bits.
         assert relative(change.float(), wanted) < 0.01
@@ -248,7 +248,7 @@ def test_a_lora_of_another_model_is_named_and_left_out(packed, caplog):
 
 
 def test_two_twins_of_one_source_have_their_own_loras(pack, source):
-    x = torch.randn(3, 128, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(3, 256, generator=torch.Generator().manual_seed(1))
     twins = [twin_of(pack, source), twin_of(pack, source, "w8a8")]
     plain = [output_of(LINEAR, x)(loaded(twin)) for twin in twins]
     weight = source.model.get_submodule(LINEAR).weight
@@ -268,7 +268,7 @@ def test_two_twins_of_one_source_have_their_own_loras(pack, source):
 @pytest.fixture(scope="module")
 def call(demo):
     model, clip, _ = demo
-    tokens, more = clip.encode_from_tokens_scheduled(clip.tokenize("a red circle"))[0]
+    tokens, more = clip.encode_from_tokens_scheduled(clip.tokenize("an apple"))[0]
     vector = model.model.encode_adm(pooled_output=more["pooled_output"], width=64, height=64, device="cpu")
     x = torch.randn(8, 16, 8, 8, generator=torch.Generator().manual_seed(0))
     inputs = {"c_crossattn": tokens.expand(8, -1, -1), "y": vector.expand(8, -1)}
@@ -287,16 +287,28 @@ def lora_on_all(source, size: float) -> dict:
     }
 
 
+def unpacked_twin(source, twin):
+    """The float model with the twin's rounded weights: how a LoRA acts differs from it by rounded activations alone."""
+    weights = {
+        f"{name}.weight": ("set", (unpacked(layer),))
+        for name, layer in twin.model.named_modules()
+        if hasattr(layer, "float_weight")
+    }
+    return clone_with(source, weights)
+
+
 @pytest.mark.parametrize(
     ("name", "backend", "cosine"),
-    [("w4a8", "torch", 0.6), ("w4a16", "torch", 0.98), ("w8a8", "torch", 0.6), ("w8a8", "kitchen", 0.6)],
+    [("w4a8", "torch", 0.6), ("w4a16", "torch", 0.9999), ("w8a8", "torch", 0.6), ("w8a8", "kitchen", 0.6)],
 )
 def test_a_lora_of_one_per_cent_does_what_it_does_on_the_float_model(pack, source, call, name, backend, cosine):
-    """The rounding of activations, 8 bits, limits the cosine."""
+    """The rounding of activations, 8 bits, limits the cosine. The float model has the rounded weights: with its own,
+    the layers behind a LoRA would pass its effect on in another way, and how much so is the model's matter."""
     patches = lora_on_all(source, 0.01)
-    wanted = call(loaded(clone_with(source, patches))) - call(loaded(source))
     recipe = "stock" if backend == "kitchen" else "compact"
     twin = twin_of(pack, source, name, backend, recipe)
+    floats = unpacked_twin(source, twin)
+    wanted = call(loaded(clone_with(floats, patches))) - call(loaded(floats))
     plain = in_every_state(twin, call)
     after = in_every_state(clone_with(twin, patches), call)
     before = in_every_state(twin_of(pack, clone_with(source, patches), name, backend, recipe), call)
@@ -323,7 +335,7 @@ def test_a_hook_lora_acts_while_it_holds(pack, source, demo):
         )  # fmt: skip
 
     twin = twin_of(pack, source)
-    text = pack("nodes.host.conditioning").encode(demo[1], "a large red circle")
+    text = pack("nodes.host.conditioning").encode(demo[1], "a large apple")
     weight = source.model.get_submodule(LINEAR).weight
     adapter = patch_of("lora", weight, 0.3)
     up, down = adapter.weights[:2]
@@ -347,7 +359,7 @@ def test_a_hook_comes_from_the_cache_and_goes_again(pack, source):
     import comfy.hooks
 
     twin = loaded(twin_of(pack, source))
-    x = torch.randn(3, 128, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(3, 256, generator=torch.Generator().manual_seed(1))
     plain = output_of(LINEAR, x)(twin)
     group = comfy.hooks.HookGroup()
     hook = comfy.hooks.WeightHook()
@@ -382,7 +394,7 @@ def test_a_lora_outlives_a_partial_unload_once(pack, source, call):
     with Loaded(model, True):
         whole, size = call(model), model.loaded_size()
         assert size == model.model_size()
-        freed = model.partially_unload(model.offload_device, size // 10)
+        freed = model.partially_unload(model.offload_device, size // 3)
         layers = [layer for _, layer in model.packed_layers()]
         moved = [layer for layer in layers if layer.weight_function]
         assert 0 < len(moved) < len(layers)
@@ -400,7 +412,7 @@ def test_the_host_counts_what_a_lora_and_an_unpacked_weight_take(pack, source):
     weight = source.model.get_submodule(LINEAR).weight
     lora = clone_with(twin, {f"{LINEAR}.weight": patch_of("lora", weight, 0.01)})
     dense = clone_with(twin, {f"{LINEAR}.weight": patch_of("dora", weight, 0.01)})
-    assert lora.model_size() - twin.model_size() == 8 * (384 + 128) * 4
+    assert lora.model_size() - twin.model_size() == 8 * (768 + 256) * 4
     assert lora.clone().clone().model_size() == lora.model_size()
     assert dense.model_size() == twin.model_size()
     needs = [
@@ -412,9 +424,9 @@ def test_the_host_counts_what_a_lora_and_an_unpacked_weight_take(pack, source):
 def test_a_layer_with_a_low_rank_part_is_loaded_and_patched(pack, source):
     """The host lists leaves alone: a packed layer with a module in it was neither loaded nor patched."""
     twin = twin_of(pack, source)
-    layer, x = twin.model.get_submodule(LINEAR), torch.randn(3, 128, generator=torch.Generator().manual_seed(1))
+    layer, x = twin.model.get_submodule(LINEAR), torch.randn(3, 256, generator=torch.Generator().manual_seed(1))
     weight = unpacked(layer)
-    layer.low_rank = pack("qsched_core.quant.branch").LowRank(torch.randn(384, 2), torch.randn(2, 128))
+    layer.low_rank = pack("qsched_core.quant.branch").LowRank(torch.randn(768, 2), torch.randn(2, 256))
     plain = in_every_state(twin, output_of(LINEAR, x))
     value = patch_of("lora", weight, 0.05)
     change = in_every_state(clone_with(twin, {f"{LINEAR}.weight": value}), output_of(LINEAR, x)) - plain
@@ -434,7 +446,7 @@ def test_a_merge_after_quantizing_acts_on_the_unpacked_weight(pack, source):
     merged = twin.clone()
     for key, part in parts.items():  # as the host's ModelMergeSimple does it
         merged.add_patches({key: part}, 0.25, 0.75)
-    x = torch.randn(3, 128, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(3, 256, generator=torch.Generator().manual_seed(1))
     layer = twin.model.get_submodule(LINEAR)
     change = in_every_state(merged, output_of(LINEAR, x)) - in_every_state(twin, output_of(LINEAR, x))
     target = 0.75 * unpacked(layer) + 0.25 * comfy.lora.calculate_weight(
@@ -453,7 +465,7 @@ def test_a_merge_before_quantizing_is_packed_once(pack, source):
     with_lora = clone_with(merged, {key: patch_of("lora", weight, 0.01)})
     twin = twin_of(pack, with_lora)
     layer = twin.model.get_submodule(LINEAR)
-    target = pack("nodes.quantization.layer_patches").LayerPatches(key, merged.patches[key], (384, 128)).merged(weight)
+    target = pack("nodes.quantization.layer_patches").LayerPatches(key, merged.patches[key], (768, 256)).merged(weight)
     assert relative(unpacked(layer), target) < 0.1
     assert [patch[1].name for patch in twin.patches[key]] == ["lora"]
     assert len(with_lora.patches[key]) == 2, "the source lost its patches"
@@ -480,13 +492,13 @@ def test_an_offloaded_layer_comes_by_the_hosts_own_cast(pack, source, monkeypatc
     layer = twin.model.get_submodule(LINEAR)
     casts, cast = [], comfy.ops.cast_bias_weight
     monkeypatch.setattr(comfy.ops, "cast_bias_weight", lambda *a, **k: casts.append((a, k)) or cast(*a, **k))
-    x = torch.empty(3, 128, device="meta")
-    assert layer(x).shape == (3, 384)
+    x = torch.empty(3, 256, device="meta")
+    assert layer(x).shape == (3, 768)
     ((who, *_), how) = casts[0]
     assert who is layer
     assert (how["dtype"], how["device"].type, how["offloadable"]) == (torch.uint8, "meta", True)
     assert layer.weight.device.type == "cpu"
-    layer(torch.zeros(3, 128))
+    layer(torch.zeros(3, 256))
     assert len(casts) == 1
 
 
@@ -571,7 +583,7 @@ def test_every_part_of_the_weight_protocol_is_answered_and_shown(pack, part):
 def test_set_weight_packs_in_place_and_beside(packed):
     model, name, _ = packed["Linear w8a16"]
     layer = model.model.get_submodule(name)
-    own, wide = layer.weight.clone(), torch.randn(384, 128, generator=torch.Generator().manual_seed(5))
+    own, wide = layer.weight.clone(), torch.randn(768, 256, generator=torch.Generator().manual_seed(5))
     beside = layer.set_weight(wide, return_weight=True)
     assert same_bits(layer.weight, own)
     layer.set_weight(wide, inplace_update=True)

@@ -29,7 +29,7 @@ def case(request, pack, tiny):
     import comfy.sample
 
     model, clip, _ = request.getfixturevalue("demo")
-    conditioning = pack("nodes.host.conditioning").encode(clip, "a large red circle on a white background")
+    conditioning = pack("nodes.host.conditioning").encode(clip, "a large apple on a white background")
     latent = torch.zeros(1, 16, 8, 8)
     noise = comfy.sample.prepare_noise(latent, 1)
 
@@ -55,7 +55,7 @@ def with_lora(model, key: str):
     import comfy.sd
 
     generator = torch.Generator().manual_seed(2)
-    shapes, scale = ([(32, 4, 1, 1), (4, 32, 3, 3)], 5.0) if key == CONV else ([(384, 4), (4, 128)], 0.1)
+    shapes, scale = ([(32, 4, 1, 1), (4, 32, 3, 3)], 5.0) if key == CONV else ([(768, 4), (4, 256)], 0.1)
     up, down = (torch.randn(shape, generator=generator) for shape in shapes)
     name = key if key == CONV else "lora_unet_" + key.removeprefix("diffusion_model.").replace(".", "_")
     weights = {

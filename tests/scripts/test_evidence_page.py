@@ -7,6 +7,7 @@ import re
 import jinja2
 import pytest
 
+from benchmarks import record
 from scripts import evidence_page
 from scripts.layout import ROOT
 
@@ -25,6 +26,28 @@ def test_a_figure_that_is_not_there_is_an_error():
     del found["verdict"]["prompts"]["24"]["gamed score"]
     with pytest.raises(jinja2.UndefinedError):
         evidence_page.render("EVIDENCE.md.jinja", found)
+
+
+def test_a_result_of_an_earlier_demo_model_is_marked():
+    """Figures of the first demo, of 64 pixels, must not pass for those of the one that lies here."""
+    found = evidence_page.results()
+    today = {**found["damage"], "ran_on": {**found["damage"]["ran_on"], "demo": record.demo_hash()}}
+    before = {**today, "ran_on": {**today["ran_on"], "demo": "0" * 12}}
+    others = {name: result for name, result in found.items() if not evidence_page.on_earlier_demo(result)}
+    pages = [evidence_page.render("EVIDENCE.md.jinja", {**found, **others, "damage": one}) for one in (today, before)]
+    mark = "Measured on an earlier demo model"
+    assert pages[1].count(mark) == pages[0].count(mark) + 1
+    assert re.search(r"not yet again.*\bdamage\b", pages[1], re.DOTALL)
+
+
+def test_what_was_measured_on_the_demo_says_on_which():
+    calls = {
+        path.stem: path.read_text("utf-8").count("on_demo=True")
+        for path in (ROOT / "benchmarks").glob("*.py")
+        if path.stem != "record"
+    }
+    results = evidence_page.results()
+    assert all("demo" in results[name]["ran_on"] for name, count in calls.items() if count and name in results)
 
 
 def test_the_texts_of_the_page_hold_no_measured_figure_of_their_own():

@@ -27,7 +27,7 @@ def test_the_shipped_files_are_what_the_script_writes(tmp_path):
     )
     ours = shipped.pop(DEMO_PRESET)
     assert set(written) == set(shipped)
-    assert ours.verdict == "accepted as re-tuning"
+    assert ours.verdict == "accepted"
     assert ours.record["gain"]["low"] > 0
     assert not {"workflow", "prompt"} & set(ours.card)
     for name, preset in shipped.items():

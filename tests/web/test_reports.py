@@ -24,7 +24,7 @@ STRANGER = "<img src=x onerror=alert(1)>"
 
 SAMPLE = {
     "1": {"class_type": "QSchedDemoModel", "inputs": {}},
-    "2": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "a large red circle"}},
+    "2": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "a large apple"}},
     "3": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
     "4": {"class_type": "QSchedLoadPreset", "inputs": {"preset_name": "stranger.safetensors"}},
     "5": {

@@ -142,7 +142,7 @@ def test_the_blueprint_is_found_placed_and_run(open_page, tmp_path, nodes_2):
           for (const name of ["model", "clip", "vae"])
             demo.connect(demo.findOutputSlot(name), box, box.findInputSlot(name));
           box.connect(0, picture, 0);
-          const set = { prompt: "a large red circle on a sand background", width: 64, height: 64, seed };
+          const set = { prompt: "a large apple on a sand background", width: 64, height: 64, seed };
           for (const [name, value] of Object.entries(set)) box.widgets.find(w => w.name === name).value = value;
         }""",
         arg=7 + nodes_2,
