@@ -3,7 +3,8 @@
 Trained layers: the demo model's (a toy that we trained), on inputs recorded while it draws. Random layers: normal and
 heavy-tailed weights, inputs with a few loud channels as transformers have them. Each figure is a relative L2 error,
 the mean over layers; *bits* count everything that is stored with a weight. ComfyUI's native layouts come from the
-comfy-kitchen of the ComfyUI at hand; optimum-quanto, torchao and llm-compressor take part where they are installed.
+comfy-kitchen of the ComfyUI at hand; optimum-quanto, torchao and llm-compressor (benchmarks/requirements.txt) take part
+where they are installed.
 
 Fitted rounding, ours and llm-compressor's GPTQ, sees inputs of other captions than those that judge. Random inputs know
 nothing of each other: there it has nothing to fit to, and is left out.
