@@ -29,13 +29,13 @@ CARD = {
 def graph() -> Prompt:
     """The demo's first search with all that it needs, and a node that saves what it finds."""
     demo = load_workflow(DEMO_WORKFLOW)
-    needed, pending = set(), ["4"]
+    nodes, pending = set(), ["4"]
     while pending:
         node = pending.pop()
-        needed.add(node)
+        nodes.add(node)
         pending += [value[0] for value in demo[node]["inputs"].values() if isinstance(value, list)]
     save = {"preset": ["4", 0], "thumbnail": ["4", 2], "name": Path(DEMO_PRESET).stem, **CARD}
-    return {**{node: demo[node] for node in needed}, "save": {"class_type": "QSchedSavePreset", "inputs": save}}
+    return {**{node: demo[node] for node in nodes}, "save": {"class_type": "QSchedSavePreset", "inputs": save}}
 
 
 def _main() -> int:

@@ -33,8 +33,8 @@ def results() -> dict[str, Any]:
     return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
 
 
-def render(template: str, found: Mapping[str, Any]) -> str:
-    """A text of scripts/evidence_texts with the figures of ``found``; a figure that is not there is an error."""
+def render(template: str, figures: Mapping[str, Any]) -> str:
+    """A text of scripts/evidence_texts with the figures of ``figures``; a figure that is not there is an error."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     room = jinja2.Environment(
         loader=loader,
@@ -45,9 +45,9 @@ def render(template: str, found: Mapping[str, Any]) -> str:
     )
     room.filters |= {"percent": _percent, "range": _range, "figure": _figure, "count": lambda value: f"{value:,}"}
     room.tests["on_earlier_demo"] = on_earlier_demo
-    earlier = [name for name, result in found.items() if on_earlier_demo(result)]
+    earlier = [name for name, result in figures.items() if on_earlier_demo(result)]
     facts = {"demo_hash": demo_hash(), "earlier": earlier, "gigabytes": gigabytes, "smallest_card": smallest_card}
-    return room.get_template(template).render(**found, **facts)
+    return room.get_template(template).render(**figures, **facts)
 
 
 def on_earlier_demo(result: Mapping[str, Any]) -> bool:
@@ -86,9 +86,9 @@ def _range(interval: list[float], digits: int = 4) -> str:
 
 
 def main() -> None:
-    found = results()
-    PAGE.write_text(render("EVIDENCE.md.jinja", found), "utf-8")
-    README.write_text(with_sizes(README.read_text("utf-8"), render("sizes.md.jinja", found)), "utf-8")
+    figures = results()
+    PAGE.write_text(render("EVIDENCE.md.jinja", figures), "utf-8")
+    README.write_text(with_sizes(README.read_text("utf-8"), render("sizes.md.jinja", figures)), "utf-8")
 
 
 if __name__ == "__main__":

@@ -203,10 +203,10 @@ def calibrate() -> Picture:
         "latent_image": ["4", 0],
         "prompts": "\n".join(lines),
     }
-    chosen = {"steps": 4, "sampler_name": "euler", "scheduler": "simple", "metric": "demo", "trials": 24}
+    choices = {"steps": 4, "sampler_name": "euler", "scheduler": "simple", "metric": "demo", "trials": 24}
     graph = _demo() | {"2": ("QSchedQuantizeModel", damaged)}
     graph["4"] = ("EmptySD3LatentImage", {"width": 128, "height": 128, "batch_size": 1})
-    graph["7"] = ("QSchedCalibrate", {**inputs, **chosen})
+    graph["7"] = ("QSchedCalibrate", {**inputs, **choices})
     return Picture(graph, (("7",),), sizes={"7": (400, 0)}, cut=".qsched-panel")
 
 
@@ -215,8 +215,8 @@ def calibration_settings() -> Picture:
 
 
 def metric() -> Picture:
-    chosen = {"tc": "AQ-Map (CLIP-ViT-B-16)", "iq": "HPSv2.1", "watch": "none"}
-    return Picture({"1": ("QSchedMetric", chosen)}, (("1",),), run=False, sizes={"1": (360, 0)})
+    choices = {"tc": "AQ-Map (CLIP-ViT-B-16)", "iq": "HPSv2.1", "watch": "none"}
+    return Picture({"1": ("QSchedMetric", choices)}, (("1",),), run=False, sizes={"1": (360, 0)})
 
 
 def prompts() -> Picture:

@@ -87,10 +87,10 @@ def of_toys() -> Iterator[tuple[str, Image.Image]]:
     yield "06", card("Over GGUF, fp8, int8", rows, "a toy FLUX of ours; fp8 loses little, so this is re-tuning")
 
 
-def _repaired(full: toys.Toy, quantised: toys.Toy, called: str) -> Rows:
+def _repaired(full: toys.Toy, quantized: toys.Toy, called: str) -> Rows:
     return [
-        (called, _painted(quantised, qs.Coefficients.identity(len(full.sigmas) - 1))),
-        (f"{called} + Q-Sched", _painted(quantised, found(quantised, full))),
+        (called, _painted(quantized, qs.Coefficients.identity(len(full.sigmas) - 1))),
+        (f"{called} + Q-Sched", _painted(quantized, found(quantized, full))),
     ]
 
 
@@ -143,18 +143,18 @@ def _bars(form: str, sizes: tuple[Sizes, Sizes] | None, lines: tuple[str, str]) 
 
 
 def of_run(comfy: server.Server, number: str) -> Image.Image:
-    shown = _run(comfy, number)
+    outputs = _run(comfy, number)
     if number == "01":
-        title, rows = "Try it now", _gallery_rows(shown["5"][0], ("FP16", "W4A4", "W4A4 + Q-Sched"), 4)
+        title, rows = "Try it now", _gallery_rows(outputs["5"][0], ("FP16", "W4A4", "W4A4 + Q-Sched"), 4)
     elif number == "07":
-        title, rows = "Blind vote", [("A ?", shown["without"][2:5]), ("B ?", shown["with_preset"][2:5])]
+        title, rows = "Blind vote", [("A ?", outputs["without"][2:5]), ("B ?", outputs["with_preset"][2:5])]
     elif number == "08":
-        title, rows = "Bits for each layer", [("Errors of each layer, and the plan", shown["4"])]
+        title, rows = "Bits for each layer", [("Errors of each layer, and the plan", outputs["4"])]
     elif number == "04":
-        title, rows = "Calibrate on your prompts", [("The search", shown["9"]), ("The verdict", shown["8"])]
+        title, rows = "Calibrate on your prompts", [("The search", outputs["9"]), ("The verdict", outputs["8"])]
     else:
-        ways = [shown["9"][0], shown["13"][1], shown["21"][2]]
-        rows = [("Without a preset", shown["24"][:3]), ("Q-Sched: sampler | model | custom sampler", ways)]
+        ways = [outputs["9"][0], outputs["13"][1], outputs["21"][2]]
+        rows = [("Without a preset", outputs["24"][:3]), ("Q-Sched: sampler | model | custom sampler", ways)]
         title = "One preset, any sampler"
     return card(title, rows, "the demo model, on a CPU")
 
