@@ -12,9 +12,15 @@ from ..settings import Settings
 
 
 def add_run_arguments(to: argparse.ArgumentParser) -> None:
-    default = Settings()
     to.add_argument("model", type=Path, metavar="MODEL_FOLDER", help="a diffusers pipeline (with model_index.json)")
-    group = to.add_argument_group("what it needs")
+    _add_needs(to.add_argument_group("what it needs"))
+    _add_pictures(to.add_argument_group("pictures"))
+    _add_search(to.add_argument_group("search"), Settings())
+    _add_verdict(to.add_argument_group("verdict"), Settings())
+    _add_files(to.add_argument_group("files"))
+
+
+def _add_needs(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--prompts", type=Path, required=True, metavar="FILE", help=".txt, .csv, .tsv, .yaml or .json")
     group.add_argument(
         "--metric",
@@ -26,7 +32,9 @@ def add_run_arguments(to: argparse.ArgumentParser) -> None:
         "--steps", type=_count, metavar="N", required=True, help="sampling steps; the preset is for this number"
     )
     group.add_argument("--output", type=Path, required=True, metavar="PRESET.safetensors", help="is overwritten")
-    group = to.add_argument_group("pictures")
+
+
+def _add_pictures(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--format", default="w4a8", help='how the network is quantised, or "none" (%(default)s)')
     group.add_argument("--guidance", type=float, default=1.0, help="guidance scale (%(default)s)")
     group.add_argument("--negative", default="", metavar="TEXT", help="negative prompt")
@@ -42,7 +50,9 @@ def add_run_arguments(to: argparse.ArgumentParser) -> None:
         help="the model whose pictures are right: this pipeline in another format, unquantised, or another pipeline"
         " (w8a8; none where --format is none)",
     )
-    group = to.add_argument_group("search")
+
+
+def _add_search(group: argparse._ArgumentGroup, default: Settings) -> None:
     group.add_argument("--trials", type=int, default=default.trials, help="candidates to try (%(default)s)")
     group.add_argument("--minutes", type=float, default=default.minutes, help="ends the search earlier; 0: no limit")
     group.add_argument("--pictures", type=int, default=default.pictures, help="ends the search earlier; 0: no limit")
@@ -64,7 +74,9 @@ def add_run_arguments(to: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--free", dest="stay_near", action="store_false", help="do not hold the search near the reference's pictures"
     )
-    group = to.add_argument_group("verdict")
+
+
+def _add_verdict(group: argparse._ArgumentGroup, default: Settings) -> None:
     group.add_argument("--accept", choices=ACCEPT, default=default.accept, help="as the result (%(default)s)")
     group.add_argument("--verdict-prompts", type=Path, metavar="FILE", help="a second set, which the search never sees")
     group.add_argument("--holdout", type=float, default=default.holdout, help="else a share of the first (%(default)s)")
@@ -77,7 +89,9 @@ def add_run_arguments(to: argparse.ArgumentParser) -> None:
         help="per prompt of the verdict (%(default)s)",
     )
     group.add_argument("--confidence", type=float, default=default.confidence, help="of the interval (%(default)s)")
-    group = to.add_argument_group("files")
+
+
+def _add_files(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--study",
         metavar="PATH|URL",
