@@ -10,8 +10,9 @@ import torch
 from comfy.quant_ops import QUANT_ALGOS
 from torch import Tensor, nn
 
-from ...qsched_core.quant import AUTO, Backend, Job, KitchenBackend, QuantoBackend, TorchBackend
-from ...qsched_core.quant.backends.kitchen import EagerAfterFailure, Layout
+from ...qsched_core.quant import AUTO, Backend, Job, KitchenBackend, QuantoBackend, TorchBackend, resolve_format
+from ...qsched_core.quant.backends.kitchen import NATIVE, EagerAfterFailure, Layout
+from ...qsched_core.quant.trial import failed_in_run
 from .detection import layers_read
 from .layers import QUANTO_TWINS, TWINS, patched_at_output
 
@@ -72,7 +73,7 @@ class NativeLinears:
 
     def __init__(self, model):
         config = SimpleNamespace(quant_config={"mixed_ops": True})
-        self.dtype = model.model.get_dtype_inference()
+        self.dtype, self.device = model.model.get_dtype_inference(), model.load_device
         linear = comfy.ops.pick_operations(
             model.model.get_dtype(), self.dtype, load_device=model.load_device, model_config=config
         ).Linear
@@ -89,11 +90,24 @@ class NativeLinears:
         return self.loaded(layer.in_features, layer.out_features, values)
 
     def loaded(self, inputs: int, outputs: int, values: dict[str, Tensor]) -> nn.Module:
-        """A layer from its part of a checkpoint."""
+        """A layer from its part of a checkpoint. Its kernels are tried where it will run: a file may be of a machine
+        with others."""
         device = values["weight"].device
         layer = self.linear(inputs, outputs, bias="bias" in values, device=device, dtype=self.dtype)
         layer.load_state_dict(values)
+        layer.eager_only = self._errs(layer)
         return layer
+
+    def _errs(self, layer: nn.Module) -> bool:
+        name, params = NATIVE.get(layer.quant_format), layer.weight.data._params
+        size = getattr(params, "convrot_groupsize", 0)
+        if name is None or not size:
+            return False
+        form = resolve_format(name, getattr(params, "group_size", 0))
+        reason = KitchenBackend(dtype=self.dtype).trial(form, self.device, size)
+        if reason:
+            failed_in_run(f"comfy-kitchen's kernel on {self.device.type}", RuntimeError(reason))
+        return bool(reason)
 
 
 def as_bytes(settings: dict) -> Tensor:

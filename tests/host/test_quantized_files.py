@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -116,6 +117,35 @@ def test_a_lora_is_kept_and_another_can_follow(pack, tmp_path):
     assert differ(expected, picture(twin, *how)), "the LoRA did nothing"
     assert differ(picture(with_lora(loaded), *how), expected)
     assert near(picture(loaded, *how), expected, ROUNDED_ACTIVATIONS)
+
+
+def test_a_kernel_that_errs_here_is_not_used_for_a_file_that_was_packed_elsewhere(pack, demo, tmp_path):
+    """Only packing tried kernels: a file's layers were multiplied by whatever the machine had."""
+    from comfy_kitchen.constraints import FunctionConstraints
+    from comfy_kitchen.registry import registry
+
+    files, trials = pack("nodes.quantization.files"), pack("qsched_core.quant.trial")
+    job = pack("nodes.quantization.backends").job_for(demo[0], "w8a8", None, "kitchen", "stock")
+    twin = pack("nodes.quantization.twin_model").quantized_twin(demo[0], job)[0]
+    files.save_model(twin, tmp_path / "model.safetensors")
+    name = "diffusion_model.double_blocks.0.img_attn.qkv"
+    x = torch.randn(3, twin.model.get_submodule(name).in_features, generator=torch.Generator().manual_seed(1))
+    expected = twin.model.get_submodule(name)(x)
+    eager, before = registry.get_implementation("int8_linear", backend="eager"), list(registry._priority)
+    wrong = SimpleNamespace(int8_linear=lambda **kwargs: 1.5 * eager(**kwargs))
+    registry.register("stand-in", wrong, {"int8_linear": FunctionConstraints()})
+    registry.set_priority(["stand-in", *before])
+    trials.forget()
+    try:
+        layer = files.load_model(tmp_path / "model.safetensors").model.get_submodule(name)
+        assert differ(twin.model.get_submodule(name)(x), expected), "the stand-in is not used at all"
+        assert near(layer(x), expected, ROUNDED_ACTIVATIONS)
+        assert "errs by 0.5" in " ".join(trials.failures().values())
+    finally:
+        registry.set_priority(before)
+        registry._backends.pop("stand-in", None)
+        registry._capabilities.pop("stand-in", None)
+        trials.forget()
 
 
 def test_the_parameterisation_is_kept(pack, tmp_path):
