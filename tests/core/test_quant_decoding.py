@@ -168,8 +168,11 @@ def test_a_call_takes_no_more_kernels_than_it_must(counted):
     """On a GPU each is a launch: it was 30 a Linear and 18 a convolution."""
     x, picture = (torch.empty(size, dtype=torch.float16, device="meta") for size in ((1, 64, 1280), (1, 320, 32, 32)))
     for form in call_cost.FORMS:
-        assert call_cost.cost(call_cost.linear(640, 1280, form), x)["kernels"] <= 10, form
-        assert call_cost.cost(call_cost.convolution(320, 320, form), picture)["kernels"] <= 6, form
+        linear = call_cost.cost(call_cost.linear(640, 1280, form), x)
+        convolution = call_cost.cost(call_cost.convolution(320, 320, form), picture)
+        assert linear["kernels"] <= 10, form
+        assert convolution["kernels"] <= 6, form
+        assert linear["synchronisations"] == convolution["synchronisations"] == 0, "the device is waited for"
 
 
 def test_beside_the_weight_lie_only_the_rotated_tokens(counted):

@@ -292,6 +292,20 @@ def test_every_step_is_found_again(bits):
     assert same_bits(pack(unpack(packed, 8, form), form), packed)
 
 
+def test_a_layer_is_packed_in_parts_of_its_devices_size(monkeypatch):
+    """2^18 weights at a time, which a CPU's cache holds, were millions of launches on a GPU."""
+    form, parts = FORMATS["w4a8"], []
+    pack_rows = packing._pack_symmetric
+    monkeypatch.setattr(packing, "_pack_symmetric", lambda part, form: parts.append(len(part)) or pack_rows(part, form))
+    pack(torch.empty(8192, 1024, device="meta"), form)
+    assert parts == [4096, 4096]
+    parts.clear()
+    weight = weights(512, 1024)
+    packed = pack(weight, form)
+    assert parts == [256, 256]
+    assert same_bits(packed, pack_rows(weight, form))
+
+
 def test_packing_is_deterministic():
     weight = weights(16, 256)
     assert same_bits(pack(weight, FORMATS["w4a8"]), pack(weight.clone(), FORMATS["w4a8"]))

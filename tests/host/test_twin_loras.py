@@ -247,6 +247,18 @@ def test_a_lora_of_another_model_is_named_and_left_out(packed, caplog):
     assert patched.model_size() == model.model_size()
 
 
+@pytest.mark.parametrize("adapter", ["lora", "dora", "diff"])
+def test_a_patch_on_a_layer_that_was_left_float_acts_as_on_the_float_model(pack, source, packed, adapter):
+    model, name = packed["Linear w4a8"][0], "diffusion_model.final_layer.linear"
+    own = source.model.get_submodule(name)
+    x = torch.randn(3, own.in_features, generator=torch.Generator().manual_seed(1))
+    assert type(model.model.get_submodule(name)) is type(own), "it is packed"
+    patches = {f"{name}.weight": patch_of(adapter, own.weight, 0.05)}
+    found = in_every_state(clone_with(model, patches), output_of(name, x))
+    torch.testing.assert_close(found, in_every_state(clone_with(source, patches), output_of(name, x)))
+    assert same_bits(in_every_state(model, output_of(name, x)), in_every_state(source, output_of(name, x)))
+
+
 def test_two_twins_of_one_source_have_their_own_loras(pack, source):
     x = torch.randn(3, 256, generator=torch.Generator().manual_seed(1))
     twins = [twin_of(pack, source), twin_of(pack, source, "w8a8")]
