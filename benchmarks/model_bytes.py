@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import qsched_core.quant as quant
 from qsched_core.quant import select
+from qsched_core.quant.convolutions import CONVOLUTIONS
 from qsched_core.quant.packing import row_bytes
 
 from .encoders import autoencoders, encoders
@@ -38,7 +39,7 @@ class _SizedLinear(quant.QuantizedLinear):
         return torch.zeros(1).expand(self.shape)
 
 
-class _SizedConv2d(quant.QuantizedConv2d):
+class _SizedConvolution(quant.QuantizedConvolution):
     @classmethod
     def like(cls, layer, weight, bias, form):
         columns = weight[0].numel()
@@ -88,12 +89,15 @@ def weigh(network: nn.Module, name: str, recipe: str) -> tuple[int, int, int]:
                 shared = torch.zeros(1).expand(parameter.numel()).view(parameter.shape)
                 module._parameters[key] = nn.Parameter(shared, requires_grad=False)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    sized = {"kitchen": _NativeSizes(), "torch": _Sizes({nn.Linear: _SizedLinear, nn.Conv2d: _SizedConv2d})}
+    sized = {
+        "kitchen": _NativeSizes(),
+        "torch": _Sizes(dict.fromkeys(CONVOLUTIONS, _SizedConvolution) | {nn.Linear: _SizedLinear}),
+    }
     backend = "kitchen" if recipe == "stock" else "torch"
     job = quant.Job.of(name, backend=backend, recipe=recipe, backends=sized)
     with (
         patch.object(select, "float_values", lambda weight: torch.zeros(())),
-        patch.object(sys.modules["qsched_core.quant.quantize"], "norm_shift", lambda weight, packed: None),
+        patch.object(sys.modules["qsched_core.quant.quantizer"], "norm_shift", lambda weight, packed: None),
     ):  # what looks at every weight: here all are zero
         reports = [report for _, report in quant.quantized_layers(network, job)]
     saved = sum(report.bytes_before - report.bytes_after for report in reports)
@@ -122,8 +126,8 @@ def encoder_bytes() -> dict[str, dict]:
 
 
 def vae_bytes() -> dict[str, dict]:
-    """What the VAEs weigh: Linear layers and two-dimensional convolutions are packed, those of videos are not. The
-    node leaves those at both ends alone, which are a few thousand weights."""
+    """What the VAEs weigh: Linear layers and convolutions are packed, over time too. The node leaves those at both ends
+    alone, which are a few thousand weights."""
     result = {}
     for name, make in autoencoders().items():
         parameters, before, after = counted(make(), "w8a16", include=["*"])

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import comfy.model_management
 import comfy.ops
 import torch
 from comfy.model_patcher import LowVramPatch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...qsched_core.quant import QuantizedConv2d, QuantizedLinear, QuantoConv2d, QuantoLinear, step_bits
+from ...qsched_core.quant import (
+    QuantizedConv2d,
+    QuantizedConv3d,
+    QuantizedLinear,
+    QuantoConv2d,
+    QuantoConv3d,
+    QuantoLinear,
+    convolve,
+    step_bits,
+)
 from ...qsched_core.quant.backends.kitchen import W4A4
 from .layer_patches import LayerPatches
 from .packed_bytes import PackedBytes
@@ -165,14 +175,37 @@ class HostLayer(PatchedAtOutput):
 
 class _HostConvolution(HostLayer):
     def along_channels(self, bias: Tensor) -> Tensor:
-        return bias.view(-1, 1, 1)
+        return bias.view(-1, *[1] * len(self.kernel_size))
 
     def float_product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        bias = None if bias is None else bias.to(x)
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        return self.convolved(x, weight, bias)
 
     def add_thin(self, x: Tensor, out: Tensor, down: Tensor, up: Tensor) -> Tensor:
-        return out + F.conv2d(self.float_product(x, down, None), up[:, :, None, None])
+        return out + convolve(self.float_product(x, down, None), up.view(*up.shape, *[1] * len(self.kernel_size)))
+
+
+class _HostConvolutionOverTime(_HostConvolution):
+    """Over the host's own class, whose product knows how to leave out what is multiplied with zeros, and a fault of
+    cuDNN's memory."""
+
+    _autopad: str | None = None
+
+    def forward(self, x: Tensor, *args, autopad: str | None = None, **kwargs) -> Tensor:
+        if not torch.compiler.is_compiling():
+            # A video is decoded for minutes in one call of the network, and the host listens in every such layer.
+            comfy.model_management.throw_exception_if_processing_interrupted()
+        self._autopad = autopad
+        try:
+            return super().forward(x, *args, **kwargs)
+        finally:
+            self._autopad = None
+
+    def convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        more = {} if self._autopad is None else {"autopad": self._autopad}
+        return self._conv_forward(x, weight, None if bias is None else bias.to(x), **more)
+
+    def float_values(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.patched_weight(x.device).to(x.dtype), None if self.bias is None else self.bias.to(x)
 
 
 class HostLinear(HostLayer, QuantizedLinear):
@@ -183,6 +216,10 @@ class HostConv2d(_HostConvolution, QuantizedConv2d):
     """A packed Conv2d of the host."""
 
 
+class HostConv3d(_HostConvolutionOverTime, QuantizedConv3d, comfy.ops.disable_weight_init.Conv3d):
+    """A packed Conv3d of the host."""
+
+
 class HostQuantoLinear(HostLayer, QuantoLinear):
     """A Linear of the host with weights rounded by quanto."""
 
@@ -191,8 +228,12 @@ class HostQuantoConv2d(_HostConvolution, QuantoConv2d):
     """A Conv2d of the host with weights rounded by quanto."""
 
 
-TWINS = {nn.Linear: HostLinear, nn.Conv2d: HostConv2d}
-QUANTO_TWINS = {nn.Linear: HostQuantoLinear, nn.Conv2d: HostQuantoConv2d}
+class HostQuantoConv3d(_HostConvolutionOverTime, QuantoConv3d, comfy.ops.disable_weight_init.Conv3d):
+    """A Conv3d of the host with weights rounded by quanto."""
+
+
+TWINS = {nn.Linear: HostLinear, nn.Conv2d: HostConv2d, nn.Conv3d: HostConv3d}
+QUANTO_TWINS = {nn.Linear: HostQuantoLinear, nn.Conv2d: HostQuantoConv2d, nn.Conv3d: HostQuantoConv3d}
 
 
 class PatchesOfWeight:

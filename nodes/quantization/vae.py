@@ -68,7 +68,7 @@ def vae_job(vae, format: str, exclude: Sequence[str] = ()) -> Job:
     layers = dict(candidates(network))
     ends = {name: END_REASON for name, layer in layers.items() if is_end(network, name, layer)}
     if len(ends) == len(layers):
-        fix = "leave this node out: convolutions over time or sound are not packed"
+        fix = "leave this node out: convolutions of sound are not packed"
         raise QuantizationError("this VAE has no layer to quantise.", fix)
     return own_job_for(vae.patcher, format, dtype=vae.vae_dtype, include=["*"], exclude=exclude, keep=ends)
 
@@ -76,10 +76,16 @@ def vae_job(vae, format: str, exclude: Sequence[str] = ()) -> Job:
 def is_end(network: nn.Module, name: str, layer: nn.Module) -> bool:
     """Whether a layer reads or writes pixels or the latent: few channels, or part of what is there once. Few VAEs hold
     their blocks in lists, as diffusion models do."""
-    if isinstance(layer, nn.Conv2d) and min(layer.in_channels, layer.out_channels) <= LATENT:
+    channels = [getattr(layer, side) for side in ("in_channels", "out_channels") if hasattr(layer, side)]
+    if channels and min(channels) <= LATENT:
         return True
-    kind = type(network.get_submodule(name.rpartition(".")[0]))
-    return sum(type(module) is kind for module in network.modules()) == 1
+    owner_name, _, _ = name.rpartition(".")
+    # A plain sequence of layers is part of what it stands in: the head of a video's decoder is one.
+    while isinstance(owner := network.get_submodule(owner_name), nn.Sequential) and owner_name:
+        if any(any(part.children()) for part in owner):
+            break
+        owner_name, _, _ = owner_name.rpartition(".")
+    return sum(type(module) is type(owner) for module in network.modules()) == 1
 
 
 def round_trip(vae, image: Tensor) -> Tensor:

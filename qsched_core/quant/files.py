@@ -24,15 +24,15 @@ from .backends.quanto import QuantoLayer
 from .backends.torch import TWINS
 from .branch import LowRank
 from .checked_write import write_checked
+from .convolutions import OPTIONS, QuantizedConvolution
 from .formats import Format
 from .inspection import is_packed
-from .layers import FIRST_TOKEN, INPUT_SCALE, NORM_SHIFT, QuantizedConv2d, QuantizedLayer
+from .layers import FIRST_TOKEN, INPUT_SCALE, NORM_SHIFT, QuantizedLayer
 from .packing import row_bytes, sound_scales
 from .rotation import SIZES, rotation_of
 
 FORMAT, VERSION = "qsched-quantized", "2"
 LOW_RANK = ("low_rank.up", "low_rank.down")
-_CONVOLUTION = ("stride", "padding", "dilation", "groups")
 
 _FLOATS = ("F16", "BF16", "F32", "F64")
 
@@ -189,9 +189,8 @@ def _twin(
         return _native(name, content, native)
     layer, packed = content.layers[name], content.tensors[f"{name}.weight"]
     form, bias = _format(layer), None if old.bias is None else torch.empty_like(old.bias)
-    if issubclass(kind, QuantizedConv2d):
-        options = {key: getattr(old, key) for key in _CONVOLUTION}
-        twin = kind(packed, bias, tuple(layer["shape"]), form, **options)
+    if issubclass(kind, QuantizedConvolution):
+        twin = kind.of_bytes(old, packed, bias, tuple(layer["shape"]), form)
         twin.norm_shift = _norm_shift(name, content)
         return twin
     twin = kind(packed, bias, layer["shape"][1], form)
@@ -221,8 +220,8 @@ def _place_of(
         old = None
     kind = next((twin for kind, twin in twins.items() if isinstance(old, kind)), None)
     fits = kind is not None and tuple(old.weight.shape) == tuple(layer["shape"])
-    if fits and issubclass(kind, QuantizedConv2d):
-        fits = all(getattr(old, key) == _tuple(layer[key]) for key in _CONVOLUTION)
+    if fits and issubclass(kind, QuantizedConvolution):
+        fits = all(getattr(old, key) == _tuple(layer[key]) for key in OPTIONS)
     if not fits:
         raise QuantizationError(f"layer {name[:60]} does not fit this model.", "use the file's own model", name=name)
     return old, kind
@@ -298,8 +297,8 @@ def _record(layer: nn.Module) -> dict[str, Any]:
             raise QuantizationError(f"layers of {kind} cannot be saved.", "quantise with another backend", kind=kind)
         return {"native": True, "shape": list(layer.weight.shape)}
     record = {"format": asdict(layer.format), "shape": list(layer.shape)}
-    if isinstance(layer, QuantizedConv2d):
-        record |= {key: getattr(layer, key) for key in _CONVOLUTION}
+    if isinstance(layer, QuantizedConvolution):
+        record |= {key: getattr(layer, key) for key in OPTIONS}
     elif layer.rotation != rotation_of(layer.in_features):
         record["rotation"] = layer.rotation
     return record
@@ -322,7 +321,7 @@ def _tuple(value: Any) -> Any:
 def _check(name: str, layer: Mapping[str, Any], packed: Any) -> None:
     """Raises ValueError, TypeError or KeyError for a record that cannot be true of ``packed``, a slice of the file."""
     shape, packed_shape = layer["shape"], packed.get_shape()
-    if not name or len(shape) not in (2, 4) or not all(type(size) is int and 0 < size < 2**31 for size in shape):
+    if not name or len(shape) not in (2, 4, 5) or not all(type(size) is int and 0 < size < 2**31 for size in shape):
         raise ValueError(name)
     if layer.get("native"):
         # Who makes the layer checks its bytes; the width is what the host makes room for, before it has read one.
@@ -337,8 +336,8 @@ def _check(name: str, layer: Mapping[str, Any], packed: Any) -> None:
     form = _format(layer)
     if packed.get_dtype() != "U8" or packed_shape != [shape[0], row_bytes(prod(shape[1:]), form)]:
         raise ValueError(name)
-    if len(shape) == 4:
-        for key in _CONVOLUTION:
+    if len(shape) > 2:
+        for key in OPTIONS:
             values = layer[key] if isinstance(layer[key], list) else [layer[key]]
             is_word = values == ["same"] or values == ["valid"]
             if not (is_word and key == "padding") and not all(isinstance(v, int) and 0 <= v < 4096 for v in values):

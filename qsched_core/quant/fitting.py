@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from .backends import QuantoLayer, Way
 from .branch import LowRank
+from .convolutions import CONVOLUTIONS, convolve
 from .input_recorder import FIT_ROWS
 from .inspection import packed_weight
 from .layers import QuantizedLinear
@@ -53,7 +54,7 @@ def fitted_twin(
     rank: int = 0,
 ) -> tuple[nn.Module, Fit]:
     """The packed twin of a float ``layer``, its codes fitted to ``rows`` of its inputs where that is better on
-    ``check_rows``: (R, K), or patches (R, C, kh, kw). It is packed on the weight's device. ``largest`` (K,) are the
+    ``check_rows``: (R, K), or patches (R, C, …). It is packed on the weight's device. ``largest`` (K,) are the
     magnitudes of its input columns, for smoothing. Of one of our Linear layers a part of ``rank`` is kept in float16,
     and the rest of its weight is rounded (SVDQuant, arXiv 2411.05007).
 
@@ -184,15 +185,15 @@ def _fit(way: Way, layer: nn.Module, twin: nn.Module, weight: Tensor, rows: Tens
 
 def layer_output(layer: nn.Module, weight: Tensor, rows: Tensor) -> Tensor:
     """(R, N): what the layer makes of input rows or patches with this ``weight``, without a bias."""
-    if isinstance(layer, nn.Conv2d):
-        return F.conv2d(rows, weight.to(rows), groups=layer.groups).flatten(1)
+    if isinstance(layer, CONVOLUTIONS):
+        return convolve(rows, weight.to(rows), groups=layer.groups).flatten(1)
     return F.linear(rows, weight.to(rows))
 
 
 def output_error(layer: nn.Module, twin: nn.Module, weight: Tensor, bias: Tensor | None, rows: Tensor) -> float:
     """The relative error of the output that ``twin`` makes of input rows, the bias not counted in."""
     exact = layer_output(layer, weight, rows)
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, CONVOLUTIONS):
         outputs = layer_output(layer, packed_weight(twin).to(rows.device), rows)
         outputs = outputs if bias is None else outputs + (twin.bias.float() - bias.to(rows))
     else:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map
 
+from .convolutions import CONVOLUTIONS
 from .layers import same_token
 
 FIT_ROWS = 4096
@@ -57,7 +58,7 @@ class Sample:
 @dataclass
 class Rows:
     """Inputs of one layer, one row for each of the outputs they make: tokens (R, K) of a Linear, patches
-    (R, C, kh, kw) of a convolution. They lie on the CPU in the type they had."""
+    (R, C, kh, kw) of a convolution, of one over time (R, C, kt, kh, kw). They lie on the CPU in the type they had."""
 
     sample: Sample
     values: Tensor | None = None
@@ -65,7 +66,7 @@ class Rows:
 
     def take(self, layer: nn.Module, x: Tensor, call: int = 0) -> None:
         """Inputs of the network's call of that number."""
-        pick = _patches if isinstance(layer, nn.Conv2d) else _tokens
+        pick = _patches if isinstance(layer, CONVOLUTIONS) else _tokens
         count, at = pick(layer, x)
         places, items = self.sample.offered(count)
         if not len(items):
@@ -99,7 +100,7 @@ def _tokens(layer: nn.Linear, x: Tensor) -> tuple[int, Callable[[Tensor], Tensor
     return len(rows), lambda index: rows[index]
 
 
-def _patches(layer: nn.Conv2d, x: Tensor) -> tuple[int, Callable[[Tensor], Tensor]]:
+def _patches(layer: nn.Module, x: Tensor) -> tuple[int, Callable[[Tensor], Tensor]]:
     """As many as the convolution has output positions."""
     padded = F.pad(x, layer._reversed_padding_repeated_twice)
     offsets = [
@@ -107,18 +108,24 @@ def _patches(layer: nn.Conv2d, x: Tensor) -> tuple[int, Callable[[Tensor], Tenso
         for size, gap in zip(layer.kernel_size, layer.dilation, strict=True)
     ]  # fmt: skip
     spans = [int(offset[-1]) + 1 for offset in offsets]
-    high, wide = (
+    sizes = [
         (size - span) // stride + 1 for size, span, stride in zip(padded.shape[2:], spans, layer.stride, strict=True)
-    )
+    ]
+    axes = len(sizes)
 
     def at(index: Tensor) -> Tensor:
-        picture, place = index // (high * wide), index % (high * wide)
-        rows = (place // wide * layer.stride[0])[:, None] + offsets[0]
-        columns = (place % wide * layer.stride[1])[:, None] + offsets[1]
-        patches = padded[picture[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+        places, rest = [], index
+        for size, stride, offset in reversed(list(zip(sizes, layer.stride, offsets, strict=True))):
+            places.insert(0, (rest % size * stride)[:, None] + offset)
+            rest = rest // size
+        # Each axis's places along an axis of their own: (R, 1, …, k, …, 1).
+        wide = [
+            place.view(len(index), *[1] * axis, -1, *[1] * (axes - 1 - axis)) for axis, place in enumerate(places)
+        ]  # fmt: skip
+        patches = padded[(rest.view(-1, *[1] * axes), slice(None), *wide)]
         return patches.movedim(-1, 1)
 
-    return len(x) * high * wide, at
+    return len(x) * prod(sizes), at
 
 
 @dataclass
@@ -243,7 +250,7 @@ class Usage:
 
     def see(self, layer: nn.Module, x: Tensor, batch: int) -> None:
         self.weights = layer.weight.numel()
-        axis = 1 if isinstance(layer, nn.Conv2d) else x.ndim - 1
+        axis = 1 if isinstance(layer, CONVOLUTIONS) else x.ndim - 1
         self.one_row = self.one_row and x.numel() // max(1, x.shape[axis]) <= batch
         largest = x.detach().abs().transpose(0, axis).flatten(1).amax(1).float().cpu()
         self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
@@ -279,7 +286,7 @@ def observing(
             name: Rows(Sample(judging_rows(layer) + (FIT_ROWS if name in fitted else 0)))
             for name, layer in layers.items()
         },
-        {name: FirstToken() for name, layer in layers.items() if not isinstance(layer, nn.Conv2d)},
+        {name: FirstToken() for name, layer in layers.items() if not isinstance(layer, CONVOLUTIONS)},
         Calls(Sample(calls), few),
     )
     biased = {name: layer for name, layer in layers.items() if calls > few and layer.bias is not None}

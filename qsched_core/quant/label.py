@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from .backends import NATIVE, QuantoLayer
+from .convolutions import QuantizedConvolution
 from .formats import FORMATS
-from .layers import QuantizedConv2d, QuantizedLayer
+from .layers import QuantizedLayer
 
 UNQUANTIZED = "none"
 MOST = 200
@@ -29,7 +30,7 @@ def label_of(network: nn.Module) -> str:
     for module in network.modules():
         if isinstance(module, QuantizedLayer):
             parts.add(str(module.format))
-            if isinstance(module, QuantizedConv2d):
+            if isinstance(module, QuantizedConvolution):
                 parts.add("conv")
             if isinstance(module, QuantoLayer):
                 parts.add("quanto")

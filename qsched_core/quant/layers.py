@@ -65,7 +65,7 @@ class QuantizedLayer(nn.Module):
     """What the bytes are kept in."""
 
     def __init__(self, packed: Tensor, bias: Tensor | None, shape: tuple[int, ...], form: Format):
-        super().__init__()
+        nn.Module.__init__(self)  # not super(): behind ours there may be a convolution's class, with its own arguments
         self.shape, self.format = tuple(shape), form
         self.activation_bits = form.activation_bits
         self.weight = self.parameter(packed, requires_grad=False)
@@ -255,59 +255,6 @@ def multiplies_integers(form: Format, device: torch.device) -> bool:
     a product of integers on the device that pays."""
     whole = form.symmetric and form.weight_bits in (4, 8) and form.activation_bits == 8 and not form.group_size
     return whole and pays(device)
-
-
-class QuantizedConv2d(QuantizedLayer):
-    """A convolution with packed weights (N, C/groups, kh, kw). Activations stay in floating point: a convolution has
-    no tokens, and one scale for a whole picture would round its dark corners away."""
-
-    def __init__(
-        self,
-        packed: Tensor,
-        bias: Tensor | None,
-        shape: tuple[int, ...],
-        form: Format,
-        *,
-        stride: tuple[int, ...] = (1, 1),
-        padding: tuple[int, ...] | str = (0, 0),
-        dilation: tuple[int, ...] = (1, 1),
-        groups: int = 1,
-    ):
-        super().__init__(packed, bias, shape, form)
-        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        # What other packs read of a convolution: of torch's own class, with the same meaning.
-        self.out_channels, self.in_channels, self.kernel_size = shape[0], shape[1] * groups, tuple(shape[2:])
-        self.padding_mode, self.transposed, self.output_padding = "zeros", False, (0, 0)
-
-    @classmethod
-    def like(cls, layer: nn.Conv2d, weight: Tensor, bias: Tensor | None, form: Format) -> QuantizedConv2d:
-        return cls(
-            cls.pack(weight.flatten(1), form), bias, weight.shape, form,
-            stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=layer.groups,
-        )  # fmt: skip
-
-    def product(self, inputs: Tensor) -> Tensor:
-        packed = self.weight.to(inputs.device)
-        columns = prod(self.shape[1:])
-        # A large output takes the memory that the weight's codes had, and has no use for less of it.
-        small_output = 2 * inputs[:, 0].numel() < columns
-        weight = decode(packed, columns, self.format, inputs.dtype, in_little_memory=small_output)
-        return self._convolved(inputs, weight.reshape(self.shape))
-
-    def apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
-        if self.input_scale is not None:
-            weight = weight * self._input_scale_like(weight)
-        return self._convolved(self.transformed(x), weight)
-
-    def _input_scale_like(self, values: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        return super()._input_scale_like(values, dtype)[:, None, None]
-
-    def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x)
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def extra_repr(self) -> str:
-        return f"{self.shape}, stride={self.stride}, padding={self.padding}, {self.format}"
 
 
 def same_token(x: Tensor, token: Tensor) -> Tensor:

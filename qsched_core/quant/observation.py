@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import QuantizationError
 from .checked_write import write_checked
+from .convolutions import has_own_call
 from .input_recorder import FIT_ROWS, Calls, Observed, Usage, judging_rows, observing
 from .select import SMALLEST, candidates, kinds_of
 from .sources import is_layer
@@ -49,7 +50,7 @@ WeightOf = Callable[[str, Tensor], Tensor]
 
 @dataclass
 class LayerInputs:
-    """What one layer saw. ``judged`` are rows (R, K) or patches (R, C, kh, kw) to judge a rounding by, ``fitted``
+    """What one layer saw. ``judged`` are rows (R, K) or patches (R, C, …) to judge a rounding by, ``fitted``
     others to fit it to, None where a further run has to gather them; ``first_token`` (K,) is a constant one."""
 
     usage: Usage
@@ -238,7 +239,7 @@ def _inputs(name: str, layer: nn.Module, recording: Observed, has_fit_rows: bool
 def _is_plain(layer: nn.Module) -> bool:
     weight = layer.weight
     plain = isinstance(weight, Tensor) and type(weight.data) is Tensor and weight.is_floating_point()
-    return plain and getattr(layer, "padding_mode", "zeros") == "zeros"
+    return plain and getattr(layer, "padding_mode", "zeros") == "zeros" and not has_own_call(layer)
 
 
 def _fits(layer: nn.Module) -> bool:
@@ -319,7 +320,7 @@ def _layer(name: str, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
         raise ValueError(name)
     if type(weights) is not int or not 0 < weights < 2**62:
         raise ValueError(name)
-    if check_rows is None or check_rows.ndim not in (2, 4) or not len(check_rows):
+    if check_rows is None or check_rows.ndim not in (2, 4, 5) or not len(check_rows):
         raise ValueError(name)
     for rows in (check_rows, fit_rows):
         if rows is not None and not (rows.is_floating_point() and rows.shape[1:] == check_rows.shape[1:]):

@@ -9,6 +9,7 @@ from .backends import (
     KitchenBackend,
     QuantoBackend,
     QuantoConv2d,
+    QuantoConv3d,
     QuantoLayer,
     QuantoLinear,
     TorchBackend,
@@ -16,13 +17,14 @@ from .backends import (
     ways,
 )
 from .checked_write import write_checked
+from .convolutions import QuantizedConv2d, QuantizedConv3d, QuantizedConvolution, convolve
 from .correction import Correction, add_to_biases, mean_correction
 from .files import Stored, load_quantized, restore, save_quantized
 from .fitting import Fit
 from .formats import FORMATS, Format, read_format, resolve_format
 from .inspection import is_packed
 from .label import UNQUANTIZED, has_few_bits, label_of, may_be, same_quantization
-from .layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
+from .layers import QuantizedLayer, QuantizedLinear
 from .leftover import unpackable
 from .observation import LayerInputs, Observation, load_observation, observe
 from .plan import Plan

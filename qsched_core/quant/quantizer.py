@@ -13,6 +13,7 @@ from ..choices import AUTO, BEST, FAST, MAX_RANK, QUALITIES
 from ..coefficients import MAX_STEPS
 from ..errors import QuantizationError
 from .backends import Backend, Way, default_backends, ways
+from .convolutions import has_own_call
 from .correction import add_to_biases, mean_correction
 from .fitting import Fit, fitted_twin
 from .formats import Format, resolve_format
@@ -31,6 +32,8 @@ BEST_RANK = 16
 
 HAS_BITS = "it has already"
 """What the reason of a layer begins with that would gain nothing."""
+
+OWN_CALL = "its class has a call of its own"
 
 ONE_ROW = "sees one row per picture: float activations"
 
@@ -324,7 +327,8 @@ def _rounded(
         return way.backend.twin(layer, weight, bias, way.form), None
     inputs = job.observation.layers.get(name)
     if inputs is None:
-        return way.backend.twin(layer, weight, bias, way.form), Fit(note="never reached")
+        note = OWN_CALL if has_own_call(layer) else "never reached"
+        return way.backend.twin(layer, weight, bias, way.form), Fit(note=note)
     done, key = job.observation.unfinished.of(job.tag), (name, *map(_mark, (weight, bias)))
     if key not in done:
         rows = job.observation.rows_to_fit(name)

@@ -19,7 +19,7 @@ FLOAT_BYTES = 2
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer, its weight's ``shape`` (N, K) or (N, C, kh, kw). ``reason`` is empty when it was quantised; ``error``
+    """One layer, its weight's ``shape`` (N, K) or (N, C, …). ``reason`` is empty when it was quantised; ``error``
     is the relative L2 error of its weight; ``note`` says why a better backend did not take it; ``fit`` what its output
     lost, where rounding was fitted to inputs."""
 
@@ -75,14 +75,14 @@ class QuantReport:
         ]
         if done and self.source != "none":
             lines.append("Errors are those against the weights that the file held; what it lost before is not in them.")
-        groups = Counter((layer.format, layer.backend, layer.kernel, len(layer.shape), layer.note) for layer in done)
-        for (form, backend, kernel, rank, note), count in groups.most_common():
+        groups = Counter((layer.format, layer.backend, layer.kernel, _kind(layer), layer.note) for layer in done)
+        for (form, backend, kernel, kind, note), count in groups.most_common():
             why = f"; {note}" if note else ""
-            lines.append(f"{count} {_KINDS[rank]}{'s' * (count > 1)}: {form}, {backend} ({kernel}){why}.")
+            lines.append(f"{count} {kind}{'s' * (count > 1)}: {form}, {backend} ({kernel}){why}.")
         lines += self._fits()
         lines += self._last_steps()
         lines += self.notes
-        if any(len(layer.shape) == 4 for layer in done):
+        if any(len(layer.shape) > 2 for layer in done):
             lines.append("Convolutions round their weights only, activations stay in floating point.")
         reasons = Counter(layer.reason for layer in self.layers if layer.reason)
         lines += [f"Kept {count}: {reason}." for reason, count in reasons.most_common()]
@@ -139,16 +139,20 @@ def _activation_bits(layer: LayerReport) -> int:
     return int(layer.format.partition("/")[0].rpartition("a")[2])
 
 
-_KINDS = {2: "Linear layer", 4: "convolution"}
+LINEAR, CONVOLUTION = "Linear layer", "convolution"
+
+
+def _kind(layer: LayerReport) -> str:
+    return LINEAR if len(layer.shape) == 2 else CONVOLUTION
 
 
 def _counts(layers: Sequence[LayerReport]) -> str:
     """ "24 of 30 Linear layers and 12 of 15 convolutions", the latter only where there are some."""
     words = []
-    for rank, name in _KINDS.items():
-        alike = [layer for layer in layers if len(layer.shape) == rank]
-        if alike or rank == 2:
-            words.append(f"{sum(not layer.reason for layer in alike)} of {len(alike)} {name}s")
+    for kind in (LINEAR, CONVOLUTION):
+        alike = [layer for layer in layers if _kind(layer) == kind]
+        if alike or kind == LINEAR:
+            words.append(f"{sum(not layer.reason for layer in alike)} of {len(alike)} {kind}s")
     return " and ".join(words)
 
 

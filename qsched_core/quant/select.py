@@ -11,9 +11,10 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from ..choices import COMPACT, RECIPES, STOCK
 from ..errors import QuantizationError
+from .convolutions import CONVOLUTIONS
 from .sources import float_values, is_layer
 
-LAYER_KINDS = {STOCK: (nn.Linear,), COMPACT: (nn.Linear, nn.Conv2d)}
+LAYER_KINDS = {STOCK: (nn.Linear,), COMPACT: (nn.Linear, *CONVOLUTIONS)}
 """What each recipe packs."""
 
 SMALLEST = 4096
@@ -33,7 +34,7 @@ def kinds_of(recipe: str) -> tuple[type[nn.Module], ...]:
     return LAYER_KINDS[recipe]
 
 
-def candidates(root: nn.Module, recipe: str = "compact") -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
+def candidates(root: nn.Module, recipe: str = "compact") -> Iterator[tuple[str, nn.Module]]:
     """Every layer below ``root`` of the recipe's kinds, with its dotted name."""
     kinds = kinds_of(recipe)
     for name, module in root.named_modules():
@@ -52,7 +53,7 @@ def shared_names(root: nn.Module) -> dict[str, list[str]]:
 def reason_to_keep(
     root: nn.Module,
     name: str,
-    layer: nn.Linear | nn.Conv2d,
+    layer: nn.Module,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     edges: Mapping[str, str] | None = None,
@@ -67,11 +68,14 @@ def reason_to_keep(
         return EXCLUDED
     if include and not any(fnmatchcase(name, pattern) for pattern in include):
         return "not among the included"
-    convolution = isinstance(layer, nn.Conv2d)
-    if layer.weight is None or not layer.weight.is_floating_point() or layer.weight.ndim != (4 if convolution else 2):
+    convolution = isinstance(layer, CONVOLUTIONS)
+    axes = len(layer.kernel_size) if convolution else 0
+    if layer.weight is None or not layer.weight.is_floating_point() or layer.weight.ndim != 2 + axes:
         return "its weight is not a plain float matrix"
     if isinstance(layer, NonDynamicallyQuantizableLinear):
         return "torch's attention reads its weight directly"
+    if convolution and (any(layer.children()) or _reads_weights(root.get_submodule(name.rpartition(".")[0]))):
+        return "its network does more with it than call it"
     if own := _own_calls(layer):
         return f"another node has changed its {own}"
     if layer.weight.numel() < SMALLEST:
@@ -107,6 +111,14 @@ def _own_calls(layer: nn.Module) -> str:
     changed = [name for name in own if getattr(vars(layer)[name], "__func__", None) is not getattr(type(layer), name)]
     hooks = layer._forward_hooks or layer._forward_pre_hooks
     return ", ".join([*changed, *(["hooks"] if hooks else [])])
+
+
+def _reads_weights(module: nn.Module) -> bool:
+    """Whether a module's own call reads a layer's weight in place of calling the layer: CogVideoX's sums a kernel over
+    time where there is one frame."""
+    code = getattr(type(module).forward, "__code__", None)
+    own = "weight" in module._parameters  # then it is that which it reads
+    return code is not None and not own and "weight" in code.co_names
 
 
 def _inside_repeated_block(root: nn.Module, name: str) -> bool:

@@ -12,12 +12,14 @@ from .layers import QuantizedLayer
 def is_layer(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
     """Whether the module is of these kinds. A host's Linear over packed weights is no ``nn.Linear`` for Python, but it
     has the two widths of one, and a weight of that shape."""
+    if isinstance(module, QuantizedLayer):  # a packed convolution over time is one for Python too
+        return False
     return isinstance(module, kinds) or (nn.Linear in kinds and _is_linear(module))
 
 
 def _is_linear(module: nn.Module) -> bool:
     weight = module._parameters.get("weight")
-    if weight is None or isinstance(module, QuantizedLayer):
+    if weight is None:
         return False
     return tuple(weight.shape) == (getattr(module, "out_features", None), getattr(module, "in_features", None))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from .convolutions import QuantizedConvolution
 from .formats import FORMATS
 from .label import format_of
-from .layers import QuantizedConv2d, QuantizedLayer
+from .layers import QuantizedLayer
 from .sources import weight_bits
 
 FLOAT_BITS = 16
@@ -35,7 +36,7 @@ def _bits_of(module: nn.Module, weight: nn.Parameter, least: int) -> tuple[int, 
         shape, count = module.shape, 1
         for side in shape:
             count *= side
-        wide = FLOAT_BITS if isinstance(module, QuantizedConv2d) else max(least, module.activation_bits)
+        wide = FLOAT_BITS if isinstance(module, QuantizedConvolution) else max(least, module.activation_bits)
         return count, module.format.weight_bits, wide
     form = FORMATS.get(format_of(module))
     if form is not None:

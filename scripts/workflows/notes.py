@@ -58,10 +58,10 @@ def form_of(family: Family) -> str:
 
 
 def restoration_sizes(counts: dict[str, Any]) -> tuple[Sizes, Sizes]:
-    """Of the upscaler, which reads no text: (as its files have it, as W4A8 with the VAE as it is)."""
-    model, vae = counts["SeedVR2 3B"], counts["VAEs"]["SeedVR2"]["GB at FP16"]
-    shares = (0.5, model["w4a8 compact"])  # of FP16: its file is int8
-    plain, packed = (Sizes((gigabytes(model["parameters"], share),), 0.0, vae) for share in shares)
+    """Of the upscaler, which reads no text: (as its files have it, as W4A8 with the VAE in 8 bits)."""
+    model, vae = counts["SeedVR2 3B"], counts["VAEs"]["SeedVR2"]
+    forms = ((0.5, vae["GB at FP16"]), (model["w4a8 compact"], vae["GB in w8a16"]))  # of FP16: its file is int8
+    plain, packed = (Sizes((gigabytes(model["parameters"], share),), 0.0, size) for share, size in forms)
     return plain, packed
 
 

@@ -11,6 +11,7 @@ _PAGES = plain_pages("Comfy-Org/SeedVR2")
 MODEL = File("seedvr2_3b_int8_convrot.safetensors", "diffusion_models", _PAGES["diffusion_models"])
 VAE = File("seedvr2_ema_vae_fp16.safetensors", "vae", _PAGES["vae"])
 TILES = {"tile_size": 512, "overlap": 128, "temporal_size": 4096, "temporal_overlap": 8}
+W8A16 = {"format": "w8a16", "exclude": ""}
 ONE_STEP = {"steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
 
 
@@ -45,7 +46,7 @@ def restoration() -> Template:
                         (
                             Node(4, "ResizeImageMaskNode", "Four times", {**larger, "scale_method": "lanczos"}),
                             Node(5, "SeedVR2Preprocess", "To multiples of 16", {"resized_images": [4, 0]}),
-                            Node(6, "VAEEncodeTiled", "Encode", {"pixels": [5, 0], "vae": [2, 0], **TILES}),
+                            Node(6, "VAEEncodeTiled", "Encode", {"pixels": [5, 0], "vae": [15, 0], **TILES}),
                         ),
                     ),
                 ),
@@ -54,6 +55,7 @@ def restoration() -> Template:
                     (
                         (
                             Node(7, "QSchedQuantizeModel", "Quantize", {"model": [1, 0], **W4A8}, size=(320, 230)),
+                            Node(15, "QSchedQuantizeVAE", "Quantize its VAE", {"vae": [2, 0], **W8A16}),
                             Node(8, "SeedVR2Conditioning", "Its texts", {"model": [7, 0], "vae_conditioning": [6, 0]}),
                         ),
                     ),
@@ -83,7 +85,7 @@ def restoration() -> Template:
                             Node(
                                 11, "QSchedSampler", "One step", {"model": [7, 0], **both, "seed": 0, **ONE_STEP, **use}
                             ),
-                            Node(12, "VAEDecodeTiled", "Decode", {"samples": [11, 0], "vae": [2, 0], **TILES}),
+                            Node(12, "VAEDecodeTiled", "Decode", {"samples": [11, 0], "vae": [15, 0], **TILES}),
                         ),
                         (
                             Node(13, "SeedVR2PostProcessing", "To its size", after),

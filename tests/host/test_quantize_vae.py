@@ -126,13 +126,119 @@ def test_two_twins_of_one_vae_live_side_by_side(pack):
     assert same_bits(eight.decode(latent), first)
 
 
-def test_a_video_vae_says_what_is_not_packed(pack):
+def film(frames: int = 9, side: int = 64) -> torch.Tensor:
+    """(frames, H, W, C): a picture that moves to the side."""
+    return torch.cat([picture(side).roll(3 * frame, 2) for frame in range(frames)])
+
+
+def test_a_video_vae_is_packed_its_convolutions_over_time_too(pack):
+    """Formerly they were named and left: of the VAE of Wan and of Qwen-Image a hundredth was packed."""
+    from comfy.ldm.wan.vae import CausalConv3d
+
+    vae, pictures = video(), film()
+    before, full = values_of(vae), vae.decode(vae.encode(pictures))
+    twin, report = quantized(pack, vae, image=pictures)
+    packed = layers_of(pack, twin)
+    network = twin.first_stage_model
+    over_time = {name for name, layer in network.named_modules() if isinstance(layer, CausalConv3d)}
+    assert len(over_time & set(packed)) > 20
+    assert {"encoder.conv1", "encoder.head.2", "decoder.conv1", "decoder.head.2", "conv1", "conv2"}.isdisjoint(packed)
+    assert "CausalConv3d" not in report
+    assert twin.patcher.model_size() < 0.4 * vae.patcher.model_size()
+    psnr = pack("nodes.quantization.vae").psnr
+    # Nine frames at once: the network asks each layer for its class, to hand it the frames before.
+    assert full.shape == (1, 9, 64, 64, 3)
+    found = twin.decode(twin.encode(pictures))
+    assert 30 < psnr(found, full) < math.inf  # as of the other deep random one
+    assert all(same_bits(value, before[name]) for name, value in values_of(vae).items())
+    assert same_bits(vae.decode(vae.encode(pictures)), full)
+
+
+def test_a_packed_video_vae_is_the_float_one_with_rounded_weights(pack):
+    """One frame, where the host leaves out what is multiplied with zeros; many; tiles in space and in time."""
+    import comfy.sd
+
     vae = video()
-    twin, report = quantized(pack, vae, image=picture())
-    assert set(layers_of(pack, twin)) <= {
-        name for name, layer in vae.first_stage_model.named_modules() if isinstance(layer, nn.Conv2d)
-    }
-    assert "CausalConv3d with 5-D weights" in report
+    twin, _ = quantized(pack, vae, "w4a16")
+    rounded = comfy.sd.VAE(sd=dict(twin.get_sd()))
+    assert layers_of(pack, rounded) == []
+    psnr = pack("nodes.quantization.vae").psnr
+    for pictures in (film(1), film(5)):
+        latent = vae.encode(pictures)
+        assert psnr(twin.encode(pictures), rounded.encode(pictures)) > 80
+        assert psnr(twin.decode(latent), rounded.decode(latent)) > 80
+        assert psnr(twin.decode(latent), vae.decode(latent)) < 60, "nothing was rounded"
+    latent, tiles = vae.encode(film(9)), {"tile_x": 4, "tile_y": 4, "overlap": 2, "tile_t": 2, "overlap_t": 1}
+    assert psnr(twin.decode_tiled(latent, **tiles), rounded.decode_tiled(latent, **tiles)) > 80
+
+
+def causal_of_seedvr(pack):
+    """(a layer of SeedVR2's VAE, its packed twin, the layer with the twin's rounded weight)."""
+    from comfy.ldm.seedvr.vae import InflatedCausalConv3d
+
+    def made():
+        return InflatedCausalConv3d(32, 32, kernel_size=3, padding=1, inflation_mode="tail").requires_grad_(False)
+
+    layer, generator = made(), torch.Generator().manual_seed(0)
+    for value in layer.parameters():
+        value.copy_(torch.randn(value.shape, generator=generator) * 0.05)
+    form = pack("qsched_core.quant").resolve_format("w8a16")
+    twin = pack("nodes.quantization.layers").HostConv3d.like(layer, layer.weight, layer.bias, form)
+    rounded = made()
+    rounded.weight.copy_(twin.dequantized())
+    rounded.bias.copy_(layer.bias)
+    return layer, twin, rounded
+
+
+@pytest.mark.parametrize("limit", [math.inf, 3e-5], ids=["whole", "in parts where memory is short"])
+def test_a_layer_of_seedvr2_keeps_its_memory_of_frames_and_its_limit(pack, limit):
+    from comfy.ldm.seedvr.vae import MemoryState
+
+    _, twin, rounded = causal_of_seedvr(pack)
+    x = torch.randn(1, 32, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    outputs = []
+    for one in (twin, rounded):
+        one.set_memory_limit(limit)
+        memory: dict = {}
+        outputs.append([
+            one(x.clone(), memory_state=state, memory_cache=memory)
+            for state in (MemoryState.INITIALIZING, MemoryState.ACTIVE, MemoryState.DISABLED)
+        ])  # fmt: skip
+    for found, wanted in zip(*outputs, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_lora_of_a_convolution_over_time_acts_at_its_output(pack):
+    """With one frame, and where the layer's class calls torch's forward past ours."""
+    import comfy.weight_adapter
+    from comfy.ldm.seedvr.vae import MemoryState
+
+    _, twin, rounded = causal_of_seedvr(pack)
+    generator = torch.Generator().manual_seed(2)
+    up, down = torch.randn(32, 4, 1, 1, 1, generator=generator), torch.randn(4, 32, 3, 3, 3, generator=generator)
+    value = comfy.weight_adapter.LoRAAdapter(set(), (up / 20, down / 20, None, None, None, None))
+    twin.loaded_patches = twin.layer_patches("weight", [(1.0, value, 1.0, None, None)])
+    rounded.weight.add_((up.flatten(1) @ down.flatten(1)).view(32, 32, 3, 3, 3) / 400)
+    x = torch.randn(1, 32, 1, 16, 16, generator=generator)
+    for limit in (math.inf, 5e-5):
+        found, wanted = (
+            one.set_memory_limit(limit) or one(x.clone(), memory_state=MemoryState.DISABLED) for one in (twin, rounded)
+        )
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_an_interrupt_is_heard_between_the_layers_of_a_long_decode(pack):
+    import comfy.model_management
+
+    twin, _ = quantized(pack, video())
+    layer = twin.first_stage_model.get_submodule(next(n for n in layers_of(pack, twin) if n.endswith("residual.6")))
+    x = torch.zeros(1, layer.in_channels, 1, 8, 8)
+    comfy.model_management.interrupt_current_processing()
+    try:
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            layer(x)
+    finally:
+        comfy.model_management.interrupt_current_processing(False)
 
 
 def test_what_cannot_be_quantized_is_refused(pack, refused):

@@ -3,7 +3,7 @@
 from .base import Backend
 from .choose import AUTO, Way, ways
 from .kitchen import NATIVE, KitchenBackend, KitchenLinear
-from .quanto import QuantoBackend, QuantoConv2d, QuantoLayer, QuantoLinear
+from .quanto import QuantoBackend, QuantoConv2d, QuantoConv3d, QuantoLayer, QuantoLinear
 from .torch import TorchBackend
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "KitchenLinear",
     "QuantoBackend",
     "QuantoConv2d",
+    "QuantoConv3d",
     "QuantoLayer",
     "QuantoLinear",
     "TorchBackend",

@@ -11,8 +11,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from ..convolutions import QuantizedConv2d, QuantizedConv3d
 from ..formats import Format, resolve_format
-from ..layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear
+from ..layers import QuantizedLayer, QuantizedLinear
 from ..packing import LARGEST_SCALE, SMALLEST_SCALE
 from .torch import TorchBackend
 
@@ -72,7 +73,15 @@ class QuantoConv2d(QuantoLayer, QuantizedConv2d):
     """A convolution with weights rounded by quanto."""
 
 
-TWINS: Mapping[type[nn.Module], type[QuantizedLayer]] = {nn.Linear: QuantoLinear, nn.Conv2d: QuantoConv2d}
+class QuantoConv3d(QuantoLayer, QuantizedConv3d):
+    """A convolution over time with weights rounded by quanto."""
+
+
+TWINS: Mapping[type[nn.Module], type[QuantizedLayer]] = {
+    nn.Linear: QuantoLinear,
+    nn.Conv2d: QuantoConv2d,
+    nn.Conv3d: QuantoConv3d,
+}
 
 
 class QuantoBackend(TorchBackend):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Linear
 
+from ..convolutions import CONVOLUTIONS, QuantizedConv2d, QuantizedConv3d
 from ..formats import Format
-from ..layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear, multiplies_integers, prepare
+from ..layers import QuantizedLayer, QuantizedLinear, multiplies_integers, prepare
 from ..packing import grid_of, recoded
 from ..rounding import Fitting
 from ..sources import is_layer
@@ -18,7 +19,11 @@ from ..tokens import rounded_tokens
 from ..trial import ROWS, numbers, relative_error, trial
 from .base import Backend
 
-TWINS: Mapping[type[nn.Module], type[QuantizedLayer]] = {nn.Linear: QuantizedLinear, nn.Conv2d: QuantizedConv2d}
+TWINS: Mapping[type[nn.Module], type[QuantizedLayer]] = {
+    nn.Linear: QuantizedLinear,
+    nn.Conv2d: QuantizedConv2d,
+    nn.Conv3d: QuantizedConv3d,
+}
 
 
 class TorchBackend(Backend):
@@ -47,7 +52,7 @@ class TorchBackend(Backend):
         return trial(key, lambda: _try(self.twins[nn.Linear], form, device, dtype))
 
     def kernel(self, layer: nn.Module, form: Format, device: torch.device) -> str:
-        integers = not isinstance(layer, nn.Conv2d) and multiplies_integers(form, device)
+        integers = not isinstance(layer, CONVOLUTIONS) and multiplies_integers(form, device)
         return "torch's int8 product" if integers else "unpacks, float product"
 
     def fast(self, form: Format, device: torch.device) -> bool:
@@ -58,7 +63,7 @@ class TorchBackend(Backend):
 
     def fitting(self, layer: nn.Module, twin: QuantizedLayer, weight: Tensor, form: Format) -> Fitting:
         columns, groups = weight[0].numel(), getattr(layer, "groups", 1)
-        bits = 16 if isinstance(layer, nn.Conv2d) else form.activation_bits
+        bits = 16 if isinstance(layer, CONVOLUTIONS) else form.activation_bits
 
         def inputs(rows: Tensor) -> Tensor:
             rows = twin.transformed(rows.float())  # of float16 it differs by a factor, for which the product makes up

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from ...choices import DEPTHS, LAYERS, NETWORK
 from ...errors import QuantizationError
 from ..backends import TorchBackend, Way
+from ..convolutions import CONVOLUTIONS, convolve, has_own_call, options_of
 from ..fitting import fitted_twin
 from ..formats import Format, resolve_format
 from ..input_recorder import Call
@@ -115,7 +116,11 @@ def studied_layers(
         QuantizationError: unknown recipe, or there is none.
     """
     pairs = list(candidates(root, recipe))
-    layers = {name: layer for name, layer in pairs if not reason_to_keep(root, name, layer, include, exclude)}
+    layers = {
+        name: layer
+        for name, layer in pairs
+        if not has_own_call(layer) and not reason_to_keep(root, name, layer, include, exclude)
+    }
     if not layers:
         raise QuantizationError("there is no layer to study.", "plug in the FP16 model (in Python: set include)")
     return layers
@@ -194,9 +199,9 @@ class _Meter:
 
     def _measured(self, name: str, weight: Tensor, rows: Tensor, form: Format) -> Measure:
         layer, twin = self.root.get_submodule(name), self.twin(name, weight, form)
-        if isinstance(layer, nn.Conv2d):
-            exact = F.conv2d(rows, weight, groups=layer.groups)
-            outputs = F.conv2d(rows, packed_weight(twin), groups=layer.groups)
+        if isinstance(layer, CONVOLUTIONS):
+            exact = convolve(rows, weight, groups=layer.groups)
+            outputs = convolve(rows, packed_weight(twin), groups=layer.groups)
         else:
             exact, outputs = F.linear(rows, weight), twin(rows)
         return Measure(form, stored_bytes(twin.weight), _relative(outputs - exact, exact))
@@ -213,8 +218,8 @@ class _Meter:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
             x = args[0].float()
             there = weight.to(x.device)
-            if isinstance(module, nn.Conv2d):
-                exact = F.conv2d(x, there, None, module.stride, module.padding, module.dilation, module.groups)
+            if isinstance(module, CONVOLUTIONS):
+                exact = convolve(x, there, **options_of(module))
             else:
                 exact = F.linear(x, there)
             return output + (twin(x) - exact).to(output.dtype)
