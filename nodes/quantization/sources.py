@@ -63,7 +63,10 @@ def is_source(layer: nn.Module) -> bool:
 
 
 def float_value(layer: nn.Module, leaf: str, value: Tensor) -> Tensor:
-    """A parameter of a layer as floats: ``value`` is what lies in memory of it, as it was loaded."""
+    """A parameter of a layer as floats: ``value`` is what lies in memory of it, as it was loaded.
+
+    A rotated one is turned back. That costs no precision, though ours may be the same rotation: both are orthogonal.
+    """
     value = value.data if isinstance(value, nn.Parameter) else value
     if isinstance(value, QuantizedTensor):
         value = value.dequantize()

@@ -131,6 +131,44 @@ def test_every_format_is_packed_or_passed_through_and_the_source_stays(pack, alg
     assert 0 < relative(picture(twin), drawn) < 0.6
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", [16, 64, 256])
+@pytest.mark.parametrize("name", ["w6a8", "w4a8", "w4a4", "w3a8"])
+def test_turning_a_rotated_source_back_loses_nothing(pack, name, size, dtype):
+    """A rotation is orthogonal: what is packed of the weight that was turned back is as near as what would be packed of
+    it as it lies, whether ours is the same rotation (64 columns) or another."""
+    need("convrot")
+    from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
+
+    generator = torch.Generator().manual_seed(5)
+    weight = torch.randn(96, 512, generator=generator) * torch.rand(512, generator=generator).mul(3).exp()
+    weight = (0.01 * weight).to(dtype)
+    source = QuantizedTensor.from_float(
+        weight, QUANT_ALGOS["int8_tensorwise"]["comfy_tensor_layout"], per_channel=True, convrot=True,
+        convrot_groupsize=size,
+    )  # fmt: skip
+    back = pack("nodes.quantization.sources").float_value(nn.Linear(1, 1), "weight", source)
+    assert back.shape == weight.shape
+    form = pack("qsched_core.quant").resolve_format(name)
+
+    def packed_weight(floats: torch.Tensor) -> torch.Tensor:
+        return pack("nodes.quantization.layers").HostLinear.from_float(floats, None, form).dequantized()
+
+    alone, lost = relative(packed_weight(weight), weight), relative(back, weight)
+    found = packed_weight(back)
+    assert relative(found, back) <= 1.02 * alone
+    assert relative(found, weight) <= 1.02 * (alone**2 + lost**2) ** 0.5
+    if form.weight_bits <= 4:
+        assert relative(found, weight) <= 1.02 * alone
+    if size == 64:
+        lying = source._qdata.float() * source._params.scale.float().view(-1, 1)
+        rotated = pack("qsched_core.quant.rotation").rotate_weight(back.float(), size) / size**0.5
+        assert relative(rotated, lying) < (1e-6 if dtype == torch.float32 else 2**-8)
+        packing = pack("qsched_core.quant.packing")
+        never_turned = packing.unpack(packing.pack(lying * size**0.5, form), 512, form) / size**0.5
+        assert relative(found, back) == pytest.approx(relative(never_turned, lying), rel=2e-3)
+
+
 def test_floats_of_one_layer_at_a_time_are_held(pack, monkeypatch):
     """Memory as for a float model: what was read back of one layer is gone when the next is read."""
     need("int8_tensorwise")
