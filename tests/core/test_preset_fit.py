@@ -6,7 +6,17 @@ import struct
 
 import pytest
 
-from qsched_core import IF_DIFFERS, Binding, Coefficients, Mismatch, Preset, PresetError, fit, mismatches
+from qsched_core import (
+    IF_DIFFERS,
+    Binding,
+    Coefficients,
+    Mismatch,
+    Preset,
+    PresetError,
+    SamplingError,
+    fit,
+    mismatches,
+)
 
 SIGMAS = (14.6146, 6.3, 2.9, 1.1, 0.0)
 FULL = Preset(
@@ -106,3 +116,8 @@ def test_strength_is_applied_before_all_else():
 def test_an_unknown_choice_is_refused(refused, choice):
     with refused(PresetError, "if_differs is ", "use one of resample, use as is, refuse"):
         fit(FULL, Binding(), SIGMAS, if_differs=choice)
+
+
+def test_sigmas_that_are_no_schedule_are_named_by_scheduler_and_steps(refused):
+    with refused(SamplingError, "sgm_uniform at 4 steps is no schedule: sigma 2 of 5 is nan."):
+        fit(FULL, FULL.binding, (SIGMAS[0], float("nan"), *SIGMAS[2:]))
