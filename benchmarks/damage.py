@@ -42,6 +42,7 @@ def main() -> None:
     job_for = load("pack.nodes.quantization.backends").job_for
     validate, study = load("pack.calibration.validate"), load("pack.calibration.verdict")
     identity = load("pack.qsched_core").Coefficients.identity(STEPS)
+    objective = load("pack.calibration.objective").Objective(2.0)
     texts = read_lines(Path(ROOT, "demo", "prompts.txt").read_text("utf-8")).texts
     indices = range(NOISES * len(texts))
     rows = []
@@ -49,16 +50,18 @@ def main() -> None:
         full, clip, vae = node.QSchedDemoModel.execute().args
         encode = load("pack.nodes.host.conditioning").encode
         encoded = [encode(clip, text) for text in texts]
-        recipe = sampling.Recipe(STEPS, 1.0, "euler", "simple")
+        setup = load("pack.nodes.calibrating.sampling_setup").setup_of(
+            full, sampling.Recipe(STEPS, 1.0, "euler", "simple")
+        )
         latent = sampling.check_latent(full, {"samples": torch.zeros(1, 4, 16, 16)})
-        generator = generate.HostGenerator(full, vae, encoded, encode(clip, ""), latent, recipe, 0, 16)
+        generator = generate.HostGenerator(full, vae, encoded, encode(clip, ""), latent, setup, 0, 16)
         score, judge = metrics.load_scorer(metrics.DEMO).bind(texts)
-        base, _ = study.judged(generator, score, judge, identity, indices, 2.0)
+        base, _ = study.judged(generator, score, judge, identity, indices, objective)
         fp16 = quant.module_bytes(full.model.diffusion_model)
         rows.append({"format": "full precision", "bytes_to_fp16": 1.0, **_rounded(base.means())})
         for name, group in FORMATS:
             model, report = twin.quantized_twin(full, job_for(full, name, group, include=["*"]))
-            found, _ = study.judged(generator.with_model(model), score, judge, identity, indices, 2.0)
+            found, _ = study.judged(generator.with_model(model), score, judge, identity, indices, objective)
             lost = {
                 metric: [round(value, 4) for value in (gain.gain, gain.low, gain.high)]
                 for metric in ("tc", "iq", "jaq", "all right")

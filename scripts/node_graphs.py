@@ -178,10 +178,15 @@ def precision_schedule() -> Picture:
     return Picture(graph, (("7",),), sizes={"7": (420, 0)})
 
 
+def _captions() -> list[str]:
+    return [line for line in DEMO_PROMPTS.read_text("utf-8").splitlines() if line and not line.startswith("#")]
+
+
 def step_sensitivity() -> Picture:
     models = {"model": ["2", 0], "clip": ["1", 1], "vae": ["1", 2], "latent_image": ["4", 0]}
     graph = _demo("w4a4")
-    graph["7"] = ("QSchedStepSensitivity", {**models, "prompts": "", "budget": 0.7, "steps": 4, "metric": "demo"})
+    texts = "\n".join(_captions()[:6])
+    graph["7"] = ("QSchedStepSensitivity", {**models, "prompts": texts, "budget": 0.7, "steps": 4, "metric": "demo"})
     graph["8"] = ("PreviewAny", {"source": ["7", 2]})
     return Picture(graph, (("7",),), sizes={"7": (440, 0)})
 
@@ -194,16 +199,16 @@ def observe() -> Picture:
 
 
 def calibrate() -> Picture:
-    lines = [line for line in DEMO_PROMPTS.read_text("utf-8").splitlines() if line and not line.startswith("#")]
     damaged = {"model": ["1", 0], "format": "w4a4", "group_size": "per channel", "include": "*", "last_steps": 0}
     inputs = {
         "model": ["2", 0],
         "clip": ["1", 1],
         "vae": ["1", 2],
         "latent_image": ["4", 0],
-        "prompts": "\n".join(lines),
+        "prompts": "\n".join(_captions()[:24]),
+        "full_model": ["1", 0],
     }
-    choices = {"steps": 4, "sampler_name": "euler", "scheduler": "simple", "metric": "demo", "trials": 24}
+    choices = {"steps": 4, "sampler_name": "euler", "scheduler": "simple", "metric": "demo", "trials": 12}
     graph = _demo() | {"2": ("QSchedQuantizeModel", damaged)}
     graph["4"] = ("EmptySD3LatentImage", {"width": 128, "height": 128, "batch_size": 1})
     graph["7"] = ("QSchedCalibrate", {**inputs, **choices})
