@@ -1,6 +1,6 @@
 """What the verdict says of real pictures: ``python -m benchmarks.verdict_pictures [--studies 3]``.
 
-Both trained toys, quantised in several ways, each calibrated whole as *JAQ Calibrate* does by default: 24 prompts, 24
+Both trained toys, quantised in several ways, each calibrated whole as *JAQ Calibrate* does by default: 60 prompts, 24
 trials, the 8-bit twin as the reference. Then the truth: the candidate on 200 captions that neither the search nor the
 verdict saw, on the model and on the reference. A candidate *harms* where the set of pictures goes away from drawn
 scenes, or where fewer pictures show what was asked for (told by a net that no search has asked), each beyond its noise.
@@ -39,7 +39,7 @@ from .record import record
 from .verdict import rate
 
 FOLDER = Path(__file__).resolve().parent.parent / ".cache" / "benchmarks"
-PROMPTS, TRIALS, NOISES, FRESH = 24, 24, 8, 120
+PROMPTS, TRIALS, FRESH = 60, 24, 120
 HELD_OUT, DRAWS = (12, 24, 48), 100
 """Numbers of prompts at which a verdict is drawn from the fresh pictures, and how often."""
 HARD = {"flow": {"group_size": 0, "include": ["*"]}, "noise": {"group_size": 0}}
@@ -135,8 +135,8 @@ def rows_of(kind: str, name: str, seed: int) -> dict:
 
 
 def calibrated(model: toys.Toy, right: toys.Toy, captions: Sequence[str], seed: int, *, gamed: bool) -> Result:
-    """As the node does by default, with more noises for the verdict: how many it needs can be asked afterwards."""
-    settings = Settings(trials=TRIALS, seed=seed, seeds=NOISES).resolved(True)
+    """As the node does by default."""
+    settings = Settings(trials=TRIALS, seed=seed).resolved(True)
     steps, parts = len(model.sigmas) - 1, split(len(captions), settings)
     reference = ReferencePictures(right.generator(captions, seed), [*parts.held_out, *parts.search], steps)
     score, judge = scored(captions, gamed=gamed)
@@ -204,10 +204,10 @@ def judged_rows(rows: Sequence[Evaluation], n_prompts: int) -> dict:
     }
 
 
-def study(row: dict, noises: int = Settings().seeds) -> dict:
+def study(row: dict) -> dict:
     """One calibration: the verdict as the product gives it by default, and what the candidate was worth."""
-    indices = np.array(row["indices"])
-    found = judged_rows(evaluations(row["held out"], indices, indices // PROMPTS <= noises), PROMPTS)
+    indices = row["indices"]
+    found = judged_rows(evaluations(row["held out"], indices, np.arange(len(indices))), PROMPTS)
     found |= {"identity": not row["fresh"], "evaluations": row["evaluations"]}
     if not row["fresh"]:
         return found

@@ -18,7 +18,7 @@ import torch
 import qsched_core as qs
 from calibration import Settings
 from calibration.reference_pictures import ReferencePictures, guard_of
-from calibration.split import split
+from calibration.split import SEARCH_PROMPTS, split
 from calibration.warm_start import Pairs, closed_forms
 
 from . import toys, verdict_pictures
@@ -108,7 +108,7 @@ def main() -> None:
     }
     record(
         "warm_starts",
-        {"pictures each": verdict_pictures.PROMPTS // 2, "summary": summary, "studies": rows},
+        {"pictures each": SEARCH_PROMPTS, "summary": summary, "studies": rows},
         on_demo=True,
     )
 

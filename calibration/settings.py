@@ -34,8 +34,9 @@ class Settings:
 
     ``trials``: candidates besides the identity. ``pictures`` and ``minutes``: the search ends earlier when it has made
     as many pictures or taken as long; 0 is no such limit. ``k``: weight of image quality in JAQ; ``normalised``: TC and
-    IQ in units of their own noise. ``holdout``: share of the prompts kept for the verdict. ``seeds``: noises per
-    held-out prompt. ``confidence``: of the interval.
+    IQ in units of their own noise. ``holdout``: share of the prompts kept for the verdict, in (0, 1); 0 keeps half,
+    or all but 12 where that is no more than 48. ``seeds``: noises per held-out prompt; 0 is as many as make 48
+    pictures, at most 4. ``confidence``: of the interval.
 
     Raises:
         CalibrationError: a value out of these ranges.
@@ -45,8 +46,8 @@ class Settings:
     radius: float = 0.0
     trials: int = 40
     k: float = 2.0
-    holdout: float = 0.5
-    seeds: int = 4
+    holdout: float = 0.0
+    seeds: int = 0
     confidence: float = 0.95
     seed: int = 0
     strategy: str = "guided"
@@ -84,8 +85,8 @@ class Settings:
         _require(0 <= self.radius <= 0.5, "radius", self.radius, "use 0 for automatic, or a value in (0, 0.5]")
         _require(1 <= self.trials <= 10_000, "trials", self.trials, "use 1 to 10000")
         _require(math.isfinite(self.k) and self.k >= 0, "k", self.k, "use a finite weight of at least 0")
-        _require(0 < self.holdout < 1, "holdout", self.holdout, "use a share in (0, 1)")
-        _require(1 <= self.seeds <= 100, "seeds", self.seeds, "use 1 to 100")
+        _require(0 <= self.holdout < 1, "holdout", self.holdout, "use 0 for automatic, or a share in (0, 1)")
+        _require(0 <= self.seeds <= 100, "seeds", self.seeds, "use 0 for automatic, or 1 to 100")
         _require(0.5 <= self.confidence < 1, "confidence", self.confidence, "use a level in [0.5, 1)")
         _require(self.strategy in STRATEGIES, "strategy", self.strategy, f"use one of {', '.join(STRATEGIES)}")
         _require(2 <= self.grid <= 200, "grid", self.grid, "use 2 to 200 points per axis")

@@ -72,7 +72,7 @@ def objective_of(task: Task, search: Search) -> Objective:
     if not task.settings.normalised:
         return Objective(task.settings.k)
     if search.note("units") is None:
-        unused = 1 + task.settings.seeds  # a noise that neither the search nor the verdict sees
+        unused = 1 + task.parts.noises  # a noise that neither the search nor the verdict sees
         rows = []
         for noise in (0, unused):
             indices = [index_of(prompt, noise, task.n_prompts) for prompt in task.parts.search]

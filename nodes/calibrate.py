@@ -55,7 +55,7 @@ class QSchedCalibrate(io.ComfyNode):
                     "prompts",
                     default="",
                     multiline=True,
-                    tooltip="One per line; 12 or more. Half is searched on, half is kept for the verdict.",
+                    tooltip="One per line; 24 or more, best 60: 12 to search on, the others for the verdict.",
                 ),
                 *sampling_inputs(folded=False),
                 io.Int.Input(

@@ -50,7 +50,12 @@ class QSchedCalibrationSettings(io.ComfyNode):
                     tooltip="Of noises, of the search and of the split. The same seed finds its unfinished run again.",
                 ),
                 io.Int.Input(
-                    "verdict_seeds", default=4, min=1, max=100, optional=True, tooltip="Noises per held-out prompt."
+                    "verdict_seeds",
+                    default=0,
+                    min=0,
+                    max=100,
+                    optional=True,
+                    tooltip="Noises per held-out prompt; 0: as many as make 48 pictures, at most 4.",
                 ),
                 io.Combo.Input(
                     "space",

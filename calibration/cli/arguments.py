@@ -79,14 +79,19 @@ def _add_search(group: argparse._ArgumentGroup, default: Settings) -> None:
 def _add_verdict(group: argparse._ArgumentGroup, default: Settings) -> None:
     group.add_argument("--accept", choices=ACCEPT, default=default.accept, help="as the result (%(default)s)")
     group.add_argument("--verdict-prompts", type=Path, metavar="FILE", help="a second set, which the search never sees")
-    group.add_argument("--holdout", type=float, default=default.holdout, help="else a share of the first (%(default)s)")
+    group.add_argument(
+        "--holdout",
+        type=float,
+        default=default.holdout,
+        help="else a share of the first; 0: automatic (%(default)s)",
+    )
     group.add_argument(
         "--noises",
         type=int,
         default=default.seeds,
         dest="seeds",
         metavar="N",
-        help="per prompt of the verdict (%(default)s)",
+        help="per prompt of the verdict; 0: automatic (%(default)s)",
     )
     group.add_argument("--confidence", type=float, default=default.confidence, help="of the interval (%(default)s)")
 

@@ -19,7 +19,7 @@ class CalibrationSettings:
     sigmas: object = None
     guider: object = None
     search_seed: int = 0
-    verdict_seeds: int = 4
+    verdict_seeds: int = 0
     space: str = AUTOMATIC
     radius: float = 0.0
     k: float = 2.0

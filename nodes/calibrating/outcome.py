@@ -121,7 +121,7 @@ class FinishedStudy:
             "answer": result.answer,
             "accepted": result.accepted,
             "why not": _why_not(result),
-            "held_out": {"prompts": result.gain.prompts, "noises": self.settings.seeds},
+            "held_out": {"prompts": result.gain.prompts, "noises": len(result.identity.indices) // result.gain.prompts},
             "drifts": list(result.drifts),
             "coefficients": record["candidate"],
             "sigmas": self.generator.sigmas,

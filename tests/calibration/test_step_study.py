@@ -71,7 +71,7 @@ def score(pictures, indices):
     return {"tc": 0.9 - 100 * off, "iq": -off}
 
 
-PARTS = Split(tuple(range(6)), tuple(range(6 + 12, 12 + 12)))
+PARTS = Split(tuple(range(6)), tuple(range(6 + 12, 12 + 12)), 1)
 
 
 def study(generate, **more) -> StepStudy:

@@ -242,6 +242,23 @@ def test_search_and_verdict_share_no_prompt_and_no_noise(n_prompts, holdout, see
     assert len(prompts[1]) == round(n_prompts * holdout)
 
 
+@pytest.mark.parametrize(
+    ("n_prompts", "search", "held_out", "noises"),
+    [
+        (4, 2, 2, 4),
+        (12, 6, 6, 4),
+        (24, 12, 12, 4),
+        (36, 12, 24, 2),
+        (60, 12, 48, 1),
+        (96, 48, 48, 1),
+        (256, 128, 128, 1),
+    ],
+)
+def test_prompts_that_the_search_does_not_need_go_to_the_verdict(n_prompts, search, held_out, noises):
+    parts = split(n_prompts, Settings())
+    assert (len(parts.search), len(parts.held_out), parts.noises) == (search, held_out * noises, noises)
+
+
 def test_the_split_depends_on_the_seed_alone():
     assert split(12, Settings(seed=1)) == split(12, Settings(seed=1, k=5, trials=3))
     assert split(12, Settings(seed=1)) != split(12, Settings(seed=2))
