@@ -132,8 +132,9 @@ def test_a_kernel_that_throws_only_at_a_larger_shape_falls_back_in_the_run(stand
     calls = []
 
     def small_only(**kwargs):
-        calls.append(kwargs["x"].shape[0])
-        if kwargs["x"].shape[0] > 100:
+        rows = kwargs["x"].numel() // 256  # newer kernels take tokens in any shape
+        calls.append(rows)
+        if rows > 100:
             raise RuntimeError("too much shared memory requested")
         return eager("int8_linear")(**kwargs)
 
