@@ -105,6 +105,26 @@ def test_a_cancel_keeps_what_was_measured(pack, packed, study, pictures, monkeyp
     assert whole[0] is not None
 
 
+def test_a_cancel_within_a_picture_lets_no_evaluation_begin(packed, study):
+    """However long a picture takes: the host's own layers ask."""
+    import comfy.model_management as management
+
+    narrow, begun = packed("w4a4"), []
+
+    def begins(*_):
+        begun.append(None)
+        if len(begun) == 3:
+            management.interrupt_current_processing()
+
+    hook = narrow.model.diffusion_model.register_forward_pre_hook(begins)
+    try:
+        with pytest.raises(management.InterruptProcessingException):
+            study(narrow, budget=0.8, steps=4)
+    finally:
+        hook.remove()
+    assert len(begun) == 3
+
+
 def test_what_leaves_nothing_to_choose_is_refused(pack, demo, packed, study, refused):
     core = pack("qsched_core")
     with refused(core.CalibrationError, "one precision to choose from"):
