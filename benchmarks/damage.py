@@ -21,7 +21,7 @@ FORMATS = (
     ("w8a8", 0), ("w6a8", 32), ("w4a16", 32), ("w4a8", 16), ("w4a8", 32), ("w4a8", 64), ("w4a8", 128), ("w4a8", 0),
     ("w4a4", 32), ("w4a4", 0), ("w3a8", 32), ("w3a8", 0),
 )  # fmt: skip
-NOISES, STEPS, CONFIDENCE = 2, 4, 0.95
+NOISES, STEPS, CONFIDENCE = 1, 4, 0.95
 
 
 def main() -> None:
