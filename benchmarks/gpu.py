@@ -93,12 +93,13 @@ def _check():
 
 
 def loras(demo) -> list[dict]:
-    """Of a LoRA's effect on the float model's output: how much is there on the quantised one, and its cosine."""
+    """Of a LoRA's effect on the float model with the rounded weights: how much is there on the quantised one, and its
+    cosine."""
     found = []
-    wanted = {size: demo.lora_change(demo.model, size) for size in LORA_SIZES}
     for name, backend, twin in demo.twins():
-        for size, exact in wanted.items():
-            effect = _check().effect_of(demo.lora_change(twin, size), exact)
+        floats = demo.with_weights_of(twin)
+        for size in LORA_SIZES:
+            effect = _check().effect_of(demo.lora_change(twin, size), demo.lora_change(floats, size))
             row = {"format": name, "backend": backend, "lora": size}
             found.append(row | {"effect": round(effect.part, 3), "cosine": round(effect.cosine, 3)})
     return found

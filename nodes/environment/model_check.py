@@ -30,7 +30,7 @@ _CALLS = 3
 
 @dataclass(frozen=True)
 class Effect:
-    """Of a LoRA's effect on the float model's output, how much is there on the packed one's, and its cosine."""
+    """Of a LoRA's effect on a float model's output, how much is there on the packed one's, and its cosine."""
 
     part: float
     cosine: float
@@ -88,6 +88,15 @@ class SmallModel:
                 values[f"{key}.lora_up.weight"] = up * (size * layer.weight.float().norm().cpu() / (up @ down).norm())
                 values |= {f"{key}.lora_down.weight": down, f"{key}.alpha": torch.tensor(float(LORA_RANK))}
         return comfy.sd.load_lora_for_models(patcher, None, values, 1.0, 0.0)[0]
+
+    def with_weights_of(self, twin):
+        """The float MODEL with the rounded weights of its packed ``twin``. Layers behind a LoRA pass its effect on by
+        their weights: beside this one, all that differs is how the LoRA itself acts, and the rounding of activations.
+        """
+        patcher, cpu = self.model.clone(), torch.device("cpu")
+        layers = ((n, layer) for n, layer in twin.model.named_modules() if hasattr(layer, "float_weight"))
+        patcher.add_patches({f"{name}.weight": ("set", (layer.float_weight(cpu),)) for name, layer in layers})
+        return patcher
 
     def lora_change(self, patcher, size: float) -> Tensor:
         """What a LoRA does to the output."""

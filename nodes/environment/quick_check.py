@@ -24,7 +24,8 @@ LORA_SIZE = 0.05
 """Beside the norm of the weights. The rounding of activations hides smaller ones in an output of one call."""
 
 _LEAST_EFFECT, _MOST_EFFECT = 0.95, 1.05
-"""Of a LoRA, as a share of its effect on the full model: what is outside is more than rounding."""
+"""Of a LoRA, as a share of its effect on the float model with the same rounded weights: what is outside is more than
+the rounding of activations."""
 
 _MOST_DIFFERENCE = 0.01
 """Of outputs fully and half loaded: in 16 bits other kernels may take part, which round otherwise."""
@@ -75,8 +76,7 @@ def model_lines(load: Callable[[], object], deadline: Deadline) -> Iterator[Line
     first is tried however late it is."""
     with torch.no_grad():
         small = SmallModel(load())
-        exact, seconds = small.lora_change(small.model, LORA_SIZE), small.step_seconds(small.model)
-        size = small.model.model_size()
+        seconds, size = small.step_seconds(small.model), small.model.model_size()
         remaining = list(WAYS)
         while remaining and (len(remaining) == len(WAYS) or not deadline.spent()):
             name, backend = remaining.pop(0)
@@ -84,13 +84,14 @@ def model_lines(load: Callable[[], object], deadline: Deadline) -> Iterator[Line
                 twin = small.twin(name, backend)
             except QuantizationError:
                 continue  # the backend's own line says why
-            yield _model_line(f"{name} by {backend}", small, twin, exact, seconds, size)
+            yield _model_line(f"{name} by {backend}", small, twin, seconds, size)
     if remaining:
         names = ", ".join(f"{name} by {backend}" for name, backend in remaining)
         yield Line(OPTIONAL, f"no time was left to try {names}: run this check again when the machine is idle")
 
 
-def _model_line(name: str, small: SmallModel, twin, exact: torch.Tensor, seconds: float, size: int) -> Line:
+def _model_line(name: str, small: SmallModel, twin, seconds: float, size: int) -> Line:
+    exact = small.lora_change(small.with_weights_of(twin), LORA_SIZE)
     effect = effect_of(small.lora_change(twin, LORA_SIZE), exact)
     twin_with_lora = small.with_lora(twin, LORA_SIZE)
     whole = small.output(twin_with_lora)

@@ -66,7 +66,7 @@ def library(pack, folder):
 
 def test_presets_that_came_with_the_pack_say_that_nobody_verified_them(library):
     ours, *published = library.entries()
-    assert (ours["verdict"], ours["author"], ours["workflow"]) == ("accepted as re-tuning", "Q-Sched", False)
+    assert (ours["verdict"], ours["author"], ours["workflow"]) == ("accepted", "Q-Sched", False)
     assert [entry["steps"] for entry in published] == [4, 4]
     for entry in published:
         assert entry["shipped"]
