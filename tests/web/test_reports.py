@@ -113,7 +113,7 @@ def test_a_workflow_opened_anew_shows_what_its_cached_nodes_said(open_page):
         notes.append(common.said(page, "QSchedQuantizeModel"))
         ids.append(page.evaluate("() => (app.rootGraph ?? app.graph).id"))
     assert ids[0] != ids[1], "another workflow"
-    assert "32 of " in notes[0]["headline"] + notes[0]["rest"]
+    assert "Linear layers quantised" in notes[0]["headline"] + notes[0]["rest"]
     assert notes[0] == notes[1]
 
 

@@ -25,7 +25,9 @@ from scripts.sentences import (
 )
 from scripts.source_texts import PLACE, page_files
 
-FROM_THE_COMMAND_LINE = {"cli", "main", "inputs", "console", "arguments", "show", "pipelines", "diffusers", "training"}
+FROM_THE_COMMAND_LINE = {
+    "cli", "main", "inputs", "console", "arguments", "show", "pipelines", "diffusers", "training", "drawings",
+}  # fmt: skip
 """Files and folders whose errors no page shows: nothing that the host loads imports them."""
 
 ALL = pytest.mark.parametrize("language", LANGUAGES)
