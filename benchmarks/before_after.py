@@ -25,7 +25,7 @@ from . import toys
 from .record import record
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "before_after.png"
-SHOWN = (
+CAPTIONS = (
     "a large panda on a mint background",
     "a large house left of a small boat on a sky background",
     "a large rocket below a small star on a night background",
@@ -36,7 +36,7 @@ CROP = (32, 40, 64)
 """Left, top and side, in pixels of the first scene's picture, of the part that is shown larger."""
 
 SEED, SEARCHED, TRIALS, JUDGED = 3, 24, 24, 192
-ROUNDING = {"group_size": 0, "include": ["*"]}
+ROUNDING = toys.VISIBLE_DAMAGE["flow"]
 SIDE, GAP, LABEL = 160, 6, 24
 PAPER, INK, ACCENT = "#fafafa", "#1e1e1e", "#00796b"
 
@@ -46,16 +46,16 @@ Row = tuple[str, toys.Toy, Coefficients]
 def rows() -> list[Row]:
     """(name, toy, coefficients), the full one first."""
     full = toys.load("flow")
-    seen = full.observed(toys.captions(32, 5))
+    observation = full.observed(toys.captions(32, 5))
     identity = Coefficients.identity(len(full.sigmas) - 1)
     out = [("full precision", full, identity)]
-    for name, more in (("W4A4, nearest", {}), ("W4A4, fitted", {"observation": seen})):
+    for name, more in (("W4A4, nearest", {}), ("W4A4, fitted", {"observation": observation})):
         toy = full.quantized("w4a4", **ROUNDING, **more)
-        out += [(name, toy, identity), (f"{name}, with Q-Sched", toy, found(toy, full))]
+        out += [(name, toy, identity), (f"{name}, with Q-Sched", toy, best_coefficients(toy, full))]
     return out
 
 
-def found(toy: toys.Toy, full: toys.Toy) -> Coefficients:
+def best_coefficients(toy: toys.Toy, full: toys.Toy) -> Coefficients:
     """The best candidate of the default search, the full model as its reference: as JAQ Calibrate does by default, none
     wins whose pictures are farther from the full model's than without it."""
     captions, steps = toys.captions(SEARCHED + 4, 11), len(toy.sigmas) - 1
@@ -89,15 +89,15 @@ def figures(all_rows: list[Row]) -> dict[str, dict]:
 def sheet(all_rows: list[Row]) -> Image.Image:
     left, top, side = CROP
     crop = (left, top, left + side, top + side)
-    picture = Image.new("RGB", (GAP + (len(SHOWN) + 1) * (SIDE + GAP), len(all_rows) * (SIDE + LABEL + GAP)), PAPER)
+    picture = Image.new("RGB", (GAP + (len(CAPTIONS) + 1) * (SIDE + GAP), len(all_rows) * (SIDE + LABEL + GAP)), PAPER)
     draw = ImageDraw.Draw(picture)
     for number, (name, toy, coefficients) in enumerate(all_rows):
         y = number * (SIDE + LABEL + GAP)
         draw.text((GAP, y + 2), name, ACCENT if "Q-Sched" in name else INK, ImageFont.load_default(16))
-        painted = [_image(one) for one in toy.generator(SHOWN, SEED)(coefficients, range(len(SHOWN)))]
-        shown = [painted[0].crop(crop).resize((SIDE, SIDE), Image.Resampling.NEAREST)]
-        shown += [one.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for one in painted]
-        for column, one in enumerate(shown):
+        painted = [_image(one) for one in toy.generator(CAPTIONS, SEED)(coefficients, range(len(CAPTIONS)))]
+        columns = [painted[0].crop(crop).resize((SIDE, SIDE), Image.Resampling.NEAREST)]
+        columns += [one.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for one in painted]
+        for column, one in enumerate(columns):
             picture.paste(one, (GAP + column * (SIDE + GAP), y + LABEL))
     return picture
 

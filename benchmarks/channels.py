@@ -22,7 +22,7 @@ from . import toys
 from .record import record
 
 JUDGED, SEED = 96, 3
-ROUNDING = {"group_size": 0, "include": ["*"]}
+ROUNDING = toys.VISIBLE_DAMAGE["flow"]
 SCORES = ("iq", "attribute accuracy", "all right")
 
 

@@ -35,7 +35,6 @@ from .record import earlier, record
 
 FOLDER = Path(__file__).resolve().parent.parent / ".cache" / "benchmarks"
 FORMATS = ("w4a4", "w4a8", "w3a8")
-HARD = {"flow": {"group_size": 0, "include": ["*"]}, "noise": {"group_size": 0}}
 CAPTIONS, NOISES = 500, 3
 SEARCHED, TRIALS = 24, 24
 CONTROL_SPACE = "both ends"
@@ -137,7 +136,7 @@ class Bench:
         control = gains(full, self.row("full with its own", self.full, own))
         found: dict = {"full": means(full), "control, full precision": {"gain": control, **told(own)}, "formats": {}}
         for form in FORMATS:
-            toy = self.full.quantized(form, **HARD[self.kind])
+            toy = self.full.quantized(form, **toys.VISIBLE_DAMAGE[self.kind])
             try:
                 plain = self.row(form, toy, identity)
             except NotRun:

@@ -42,8 +42,6 @@ FOLDER = Path(__file__).resolve().parent.parent / ".cache" / "benchmarks"
 PROMPTS, TRIALS, FRESH = 60, 24, 120
 HELD_OUT, DRAWS = (12, 24, 48), 100
 """Numbers of prompts at which a verdict is drawn from the fresh pictures, and how often."""
-HARD = {"flow": {"group_size": 0, "include": ["*"]}, "noise": {"group_size": 0}}
-"""One scale per channel, on the flow toy in all layers (the other one does not survive that): damage to be seen."""
 
 SET, ACCURACY = "distance to drawn set", "attribute accuracy"
 Make = Callable[[toys.Toy], toys.Toy]
@@ -76,7 +74,7 @@ def full(toy: toys.Toy) -> toys.Toy:
 
 
 def packed(form: str) -> Make:
-    return lambda toy: toy.quantized(form, **HARD[toy.kind])
+    return lambda toy: toy.quantized(form, **toys.VISIBLE_DAMAGE[toy.kind])
 
 
 def twin(toy: toys.Toy) -> toys.Toy:

@@ -24,8 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import qsched_core as qs
 from benchmarks import toys
-from benchmarks.before_after import found
-from benchmarks.recovery import HARD
+from benchmarks.before_after import best_coefficients
 
 from . import server
 from .host import host_at, local_host
@@ -79,9 +78,9 @@ def _fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
 def of_toys() -> Iterator[tuple[str, Image.Image]]:
     flow, noise = toys.load("flow"), toys.load("noise")
     foot = "a toy FLUX of ours, not the real one"
-    rows = _repaired(flow, flow.quantized("w4a4", **HARD["flow"]), "W4A4")
+    rows = _repaired(flow, flow.quantized("w4a4", **toys.VISIBLE_DAMAGE["flow"]), "W4A4")
     yield "02", card("FLUX-schnell in 4 bits", rows, foot)
-    rows = _repaired(noise, noise.quantized("w4a4", **HARD["noise"]), "W4A4")
+    rows = _repaired(noise, noise.quantized("w4a4", **toys.VISIBLE_DAMAGE["noise"]), "W4A4")
     yield "03", card("Turbo, Lightning, LCM, PCM", rows, "a toy U-Net of ours, 4 LCM steps")
     rows = _repaired(flow, _in_fp8(flow), "fp8")
     yield "06", card("Over GGUF, fp8, int8", rows, "a toy FLUX of ours; fp8 loses little, so this is re-tuning")
@@ -90,7 +89,7 @@ def of_toys() -> Iterator[tuple[str, Image.Image]]:
 def _repaired(full: toys.Toy, quantized: toys.Toy, called: str) -> Rows:
     return [
         (called, _painted(quantized, qs.Coefficients.identity(len(full.sigmas) - 1))),
-        (f"{called} + Q-Sched", _painted(quantized, found(quantized, full))),
+        (f"{called} + Q-Sched", _painted(quantized, best_coefficients(quantized, full))),
     ]
 
 

@@ -28,6 +28,10 @@ from demo.vocabulary import BEGIN, CONTEXT_LENGTH, END, VOCABULARY_SIZE, compact
 from .unet import STUDENT_TIMESTEPS, make_unet, predict_noise, sigma_table
 
 KINDS = ("flow", "noise")
+VISIBLE_DAMAGE = {"flow": {"group_size": 0, "include": ["*"]}, "noise": {"group_size": 0}}
+"""Options of ``Toy.quantized`` that show what few bits do: one scale per channel, on the flow toy in all layers (the
+other one does not survive that)."""
+
 NOISE_WEIGHTS = Path(__file__).parent / "noise.safetensors"
 LOG = Path(__file__).parent / "training_log.jsonl"
 LATENT = (16, 16, 16)
