@@ -22,7 +22,7 @@ from .layers import NORM_SHIFT, norm_shift
 from .observation import Observation
 from .plan import Plan
 from .report import LayerReport, QuantReport, module_bytes
-from .select import EXCLUDED, OUTSIDE_BLOCKS, candidates, reason_to_keep, shared_names
+from .select import EXCLUDED, NOT_INCLUDED, OUTSIDE_BLOCKS, candidates, reason_to_keep, shared_names
 from .sources import weight_bits
 
 CPU = torch.device("cpu")
@@ -253,6 +253,8 @@ def require_some(report: QuantReport, job: Job) -> None:
     why = max(set(reasons), key=reasons.count) if reasons else "it has no layer of the kind"
     if why == EXCLUDED:
         raise QuantizationError(f"nothing to quantise: {why}.", "exclude fewer layers")
+    if why == NOT_INCLUDED:
+        raise QuantizationError(f"nothing to quantise: {why}.", "write include patterns that match its layers' names")
     fix = "plug in the FP16 model, or set include patterns"
     if why == OUTSIDE_BLOCKS and job.observation is None:
         # A network of flat names, as exported graphs have them: only what its layers see tells its edges.

@@ -24,7 +24,7 @@ LATENT = 16
 """Channels; a convolution from or to so few reads the latent or writes it."""
 
 OUTSIDE_BLOCKS = "outside the repeated blocks"
-EXCLUDED = "excluded by the user"
+EXCLUDED, NOT_INCLUDED = "excluded by the user", "not among the included"
 
 
 def kinds_of(recipe: str) -> tuple[type[nn.Module], ...]:
@@ -67,7 +67,7 @@ def reason_to_keep(
     if any(fnmatchcase(name, pattern) for pattern in exclude):
         return EXCLUDED
     if include and not any(fnmatchcase(name, pattern) for pattern in include):
-        return "not among the included"
+        return NOT_INCLUDED
     convolution = isinstance(layer, CONVOLUTIONS)
     axes = len(layer.kernel_size) if convolution else 0
     if layer.weight is None or not layer.weight.is_floating_point() or layer.weight.ndim != 2 + axes:
