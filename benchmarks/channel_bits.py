@@ -65,14 +65,23 @@ def nets() -> dict[str, Callable[[], tuple[nn.Module, Observation]]]:
     return {**found, "terrain": strangers_net(terrain), "flow": toy_net("flow"), "noise": toy_net("noise")}
 
 
-def layers_of(net: nn.Module, seen: Observation) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def layers_of(
+    net: nn.Module, seen: Observation, activation_bits: int = 8, kinds: tuple[type, ...] = (nn.Linear, nn.Conv2d)
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """(weight (N, K), rows to fit (R, K), rows to judge) of layers inside the net, as their products meet them."""
     names = [name for name in seen.layers if name not in seen.edges() and not seen.one_row(name)]
     found = []
     for name in names:
         layer, rows, judged = net.get_submodule(name), seen.rows_to_fit(name), seen.layers[name].judged
         groups = getattr(layer, "groups", 1)
-        if rows is None or len(rows) < 64 or groups > 1 or layer.weight[0].numel() > WIDEST or len(layer.weight) < 20:
+        if (
+            not isinstance(layer, kinds)
+            or rows is None
+            or len(rows) < 64
+            or groups > 1
+            or layer.weight[0].numel() > WIDEST
+            or len(layer.weight) < 20
+        ):
             continue
         found.append((layer, rows[:FIT_ROWS], judged[:FIT_ROWS]))
     for layer, rows, judged in found[:: -(-len(found) // MOST_LAYERS)]:
@@ -81,7 +90,7 @@ def layers_of(net: nn.Module, seen: Observation) -> Iterator[tuple[Tensor, Tenso
             yield weight.flatten(1), rows.flatten(1).float(), judged.flatten(1).float()
         else:
             size = rotation_of(weight.shape[1])
-            inputs = [rounded_tokens(rotate_input(x.float(), size), 8) for x in (rows, judged)]
+            inputs = [rounded_tokens(rotate_input(x.float(), size), activation_bits) for x in (rows, judged)]
             yield rotate_weight(weight, size), *inputs
 
 

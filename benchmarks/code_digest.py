@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 FOLDERS = ("qsched_core", "calibration", "demo", "benchmarks/toys")
@@ -12,10 +13,10 @@ FOLDERS = ("qsched_core", "calibration", "demo", "benchmarks/toys")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def code_digest(root: Path = ROOT) -> str:
-    """Of the Python in ``FOLDERS`` without comments and docstrings, which decide nothing."""
+def code_digest(root: Path = ROOT, folders: Sequence[str] = FOLDERS) -> str:
+    """Of the Python in ``folders`` without comments and docstrings, which decide nothing."""
     digest = hashlib.sha256()
-    for path in sorted(path for folder in FOLDERS for path in (root / folder).rglob("*.py")):
+    for path in sorted(path for folder in folders for path in (root / folder).rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         for node in ast.walk(tree):
             if isinstance(getattr(node, "body", None), list):
