@@ -1,9 +1,9 @@
 """The pictures of the example workflows: ``python -m scripts.thumbnails``. Every one shows what a run or a count gave.
 
-01, 04, 05, 07 and 08 are run as they are in a real ComfyUI; the others need models of many gigabytes. For 02, 03 and
-06 the pictures are of a toy of the same family (``benchmarks/toys``), with what a search on it finds, and say so. Those
-from 09 on show what was counted: the bytes of model, text encoder and VAE. The host's badge covers the top left of a
-thumbnail: no words stand there.
+01, 04, 05, 07, 08 and 20 are run as they are in a real ComfyUI; the others need models of many gigabytes. For 02, 03
+and 06 the pictures are of a toy of the same family (``benchmarks/toys``), with what a search on it finds, and say so.
+Those from 09 to 19 show what was counted: the bytes of model, text encoder and VAE. The badge of the host covers the
+top left of a thumbnail: no words stand there.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SCENES = (
     "a large house left of a small boat on a sky background",
 )
 SEED = 3
-RUN = ("01", "04", "05", "07", "08")
+RUN = ("01", "04", "05", "07", "08", "20")
 FP8 = torch.float8_e4m3fn
 
 Rows = Sequence[tuple[str, Sequence[Image.Image]]]
@@ -149,6 +149,9 @@ def of_run(comfy: server.Server, number: str) -> Image.Image:
         title, rows = "Blind vote", [("A ?", outputs["without"][2:5]), ("B ?", outputs["with_preset"][2:5])]
     elif number == "08":
         title, rows = "Bits for each layer", [("Errors of each layer, and the plan", outputs["4"])]
+    elif number == "20":
+        pictures = ("W4A4 | as planned, W8A8 in the last step", [outputs["12"][0], outputs["15"][0]])
+        title, rows = "Precision of each step", [pictures, ("What each step loses, and the plan", outputs["5"])]
     elif number == "04":
         title, rows = "Calibrate on your prompts", [("The search", outputs["9"]), ("The verdict", outputs["8"])]
     else:

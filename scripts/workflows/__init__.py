@@ -13,6 +13,7 @@ from .few_steps import few_steps
 from .flux_schnell import flux_schnell
 from .over_quantized import over_quantized
 from .plan_layers import plan_layers
+from .plan_steps import plan_steps
 from .restoration import restoration
 from .try_it_now import try_it_now
 
@@ -27,5 +28,6 @@ TEMPLATES = (
     plan_layers,
     *(partial(family_template, family) for family in FAMILIES),
     restoration,
+    plan_steps,
 )
 """In the order of their numbers."""

@@ -8,9 +8,7 @@ import pytest
 import torch
 
 PROMPTS = "\n".join(
-    f"a large {thing} on a {ground} background"
-    for ground in ("white", "sky")
-    for thing in ("apple", "star", "frog")
+    f"a large {thing} on a {ground} background" for ground in ("white", "sky") for thing in ("apple", "star", "frog")
 )
 
 
