@@ -35,7 +35,7 @@ CAPTIONS = (
 CROP = (32, 40, 64)
 """Left, top and side, in pixels of the first scene's picture, of the part that is shown larger."""
 
-SEED, SEARCHED, TRIALS, JUDGED = 3, 24, 24, 192
+SEED, SEARCH_CAPTIONS, TRIALS, JUDGE_CAPTIONS = 3, 24, 24, 192
 ROUNDING = toys.VISIBLE_DAMAGE["flow"]
 SIDE, GAP, LABEL = 160, 6, 24
 PAPER, INK, ACCENT = "#fafafa", "#1e1e1e", "#00796b"
@@ -58,13 +58,13 @@ def rows() -> list[Row]:
 def best_coefficients(toy: toys.Toy, full: toys.Toy) -> Coefficients:
     """The best candidate of the default search, the full model as its reference: as JAQ Calibrate does by default, none
     wins whose pictures are farther from the full model's than without it."""
-    captions, steps = toys.captions(SEARCHED + 4, 11), len(toy.sigmas) - 1
+    captions, steps = toys.captions(SEARCH_CAPTIONS + 4, 11), len(toy.sigmas) - 1
     score, _ = toys.scored(captions)
     reference = full.generator(captions, SEED)
     right = reference(Coefficients.identity(steps), range(len(captions)))
     result = calibrate(
         toy.generator(captions, SEED), score, len(captions), steps, Settings(trials=TRIALS, seeds=1),
-        verdict_prompts=range(SEARCHED, SEARCHED + 4), reference=reference,
+        verdict_prompts=range(SEARCH_CAPTIONS, SEARCH_CAPTIONS + 4), reference=reference,
         guard=Guard(lambda pictures, indices: distance(pictures, right[list(indices)])),
     )  # fmt: skip
     return result.coefficients
@@ -72,13 +72,13 @@ def best_coefficients(toy: toys.Toy, full: toys.Toy) -> Coefficients:
 
 def figures(all_rows: list[Row]) -> dict[str, dict]:
     """By row: what a judge reads, and the distance of each picture to its full one; means over held-out captions."""
-    captions = toys.captions(JUDGED, 13)
+    captions = toys.captions(JUDGE_CAPTIONS, 13)
     _, judge = toys.scored(captions)
     out, reference = {}, None
     for name, toy, coefficients in all_rows:
-        pictures = toy.generator(captions, SEED)(coefficients, range(JUDGED))
+        pictures = toy.generator(captions, SEED)(coefficients, range(JUDGE_CAPTIONS))
         reference = pictures if reference is None else reference
-        read = judge(pictures, range(JUDGED))
+        read = judge(pictures, range(JUDGE_CAPTIONS))
         far = distance(pictures, reference)["distance to full"].mean().item()
         means = {metric: float(np.nanmean(read[metric])) for metric in ("attribute accuracy", "all right")}
         lists = {"c_x": list(coefficients.c_x), "c_eps": list(coefficients.c_eps)}
@@ -111,7 +111,7 @@ def main() -> None:
     torch.set_num_threads(1)
     all_rows = rows()
     sheet(all_rows).save(PICTURE, optimize=True)
-    record("before_after", {"captions": JUDGED, "rows": figures(all_rows)}, on_demo=True)
+    record("before_after", {"captions": JUDGE_CAPTIONS, "rows": figures(all_rows)}, on_demo=True)
 
 
 if __name__ == "__main__":

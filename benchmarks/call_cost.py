@@ -67,9 +67,9 @@ class Count(TorchDispatchMode):
         out = function(*args, **(kwargs or {}))
         name = function.overloadpacket.__name__
         inputs = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
-        given = {one.untyped_storage()._cdata for one in inputs}
+        storages = {one.untyped_storage()._cdata for one in inputs}
         outputs = [one for one in tree_leaves(out) if isinstance(one, Tensor)]
-        fresh = [one for one in outputs if one.untyped_storage()._cdata not in given]
+        fresh = [one for one in outputs if one.untyped_storage()._cdata not in storages]
         self.synchronisations += name in _SYNCHRONISING
         changed = function._schema.is_mutable
         if name not in _NO_KERNEL and (fresh or changed):
@@ -171,7 +171,7 @@ class Float(nn.Module):
 
 def rows() -> list[dict]:
     """A row for each format and shape, with the float layer's traffic and the unpacked weight's size beside it."""
-    found = []
+    rows_of_formats = []
     shapes = [(name, linear, (n, k), (1, tokens, k)) for name, (n, k, tokens) in LINEARS.items()]
     shapes += [(name, convolution, (n, c, 3, 3), (1, c, side, side)) for name, (n, c, side) in CONVOLUTIONS.items()]
     for name, make, shape, size in shapes:
@@ -190,7 +190,7 @@ def rows() -> list[dict]:
                 row["least_ratio"] = round(traffic / 1e6 / plain["traffic_mb"], 2)
                 row["least_peak_mb"] = round(temporaries / 1e6, 1)
             unpacked = 2 * prod(shape) / 1e6
-            found.append(
+            rows_of_formats.append(
                 {
                     "layer": name,
                     "format": f"{form}, Triton" if with_triton else str(form),
@@ -201,7 +201,7 @@ def rows() -> list[dict]:
                     "input_mb": round(_bytes(x) / 1e6, 1),
                 }
             )
-    return found
+    return rows_of_formats
 
 
 def as_on_a_card() -> None:

@@ -34,21 +34,21 @@ def main() -> None:
 
 
 def _cancelled_after(client, graphs, number: int, delay: float) -> float:
-    asked: list[float] = []
+    moments: list[float] = []
 
     def interrupt() -> None:
-        asked.append(time.monotonic())
+        moments.append(time.monotonic())
         client.interrupt()
 
     def on_progress(progress) -> None:
-        if progress.text and "search" in progress.text and not timer.is_alive() and not asked:
+        if progress.text and "search" in progress.text and not timer.is_alive() and not moments:
             timer.start()
 
     timer = threading.Timer(delay, interrupt)
     try:
         client.run(graphs.calibrating(trials=5000, search_seed=100 + number), on_progress=on_progress, timeout=120)
     except PromptInterrupted:
-        return round(time.monotonic() - asked[0], 2)
+        return round(time.monotonic() - moments[0], 2)
     raise SystemExit("the calibration ended before it was cancelled")
 
 

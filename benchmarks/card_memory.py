@@ -41,15 +41,15 @@ def reserved() -> dict[str, float]:
         sampling = base.memory_required(latent)
     # As its loader of models does it: at least so much, or what was asked for and what it leaves to others.
     least, rest = management.minimum_inference_memory(), management.extra_reserved_memory()
-    asked = {"encode the prompt": 0.0, "sample": sampling, "decode": vae.memory_used_decode(latent, dtype)}
-    return {part: round(max(least, wanted + rest) / 1e9, 2) for part, wanted in asked.items()}
+    estimates = {"encode the prompt": 0.0, "sample": sampling, "decode": vae.memory_used_decode(latent, dtype)}
+    return {part: round(max(least, estimate + rest) / 1e9, 2) for part, estimate in estimates.items()}
 
 
 def weights() -> dict[str, dict[str, float]]:
     """GB of each part in FP16 and packed."""
-    found = earlier("model_bytes")
-    model, encoder = found["FLUX.1-schnell"], found["text encoders"]["FLUX.1: CLIP-L, T5-XXL"]
-    vae, plain = found["VAEs"]["FLUX.1, Z-Image"], 2 * model["parameters"] / 1e9
+    sizes = earlier("model_bytes")
+    model, encoder = sizes["FLUX.1-schnell"], sizes["text encoders"]["FLUX.1: CLIP-L, T5-XXL"]
+    vae, plain = sizes["VAEs"]["FLUX.1, Z-Image"], 2 * model["parameters"] / 1e9
     return {
         "encode the prompt": {"FP16": encoder["GB at FP16"], "packed": encoder["GB in w4a8"]},
         "sample": {"FP16": round(plain, 2), "packed": round(plain * model["w4a8 compact"], 2)},

@@ -61,18 +61,19 @@ def toy_net(kind: str) -> Callable[[], tuple[nn.Module, Observation]]:
 def nets() -> dict[str, Callable[[], tuple[nn.Module, Observation]]]:
     from .strangers.models import galaxy, terrain
 
-    found = {f"galaxies {side}": strangers_net(lambda side=side: galaxy(side)) for side in (32, 64)}
-    return {**found, "terrain": strangers_net(terrain), "flow": toy_net("flow"), "noise": toy_net("noise")}
+    galaxy_nets = {f"galaxies {side}": strangers_net(lambda side=side: galaxy(side)) for side in (32, 64)}
+    return {**galaxy_nets, "terrain": strangers_net(terrain), "flow": toy_net("flow"), "noise": toy_net("noise")}
 
 
 def layers_of(
-    net: nn.Module, seen: Observation, activation_bits: int = 8, kinds: tuple[type, ...] = (nn.Linear, nn.Conv2d)
+    net: nn.Module, observation: Observation, activation_bits: int = 8, kinds: tuple[type, ...] = (nn.Linear, nn.Conv2d)
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """(weight (N, K), rows to fit (R, K), rows to judge) of layers inside the net, as their products meet them."""
-    names = [name for name in seen.layers if name not in seen.edges() and not seen.one_row(name)]
-    found = []
+    names = [name for name in observation.layers if name not in observation.edges() and not observation.one_row(name)]
+    layers = []
     for name in names:
-        layer, rows, judged = net.get_submodule(name), seen.rows_to_fit(name), seen.layers[name].judged
+        layer, rows = net.get_submodule(name), observation.rows_to_fit(name)
+        check_rows = observation.layers[name].judged
         groups = getattr(layer, "groups", 1)
         if (
             not isinstance(layer, kinds)
@@ -83,14 +84,14 @@ def layers_of(
             or len(layer.weight) < 20
         ):
             continue
-        found.append((layer, rows[:FIT_ROWS], judged[:FIT_ROWS]))
-    for layer, rows, judged in found[:: -(-len(found) // MOST_LAYERS)]:
+        layers.append((layer, rows[:FIT_ROWS], check_rows[:FIT_ROWS]))
+    for layer, rows, check_rows in layers[:: -(-len(layers) // MOST_LAYERS)]:
         weight = layer.weight.float()
         if isinstance(layer, nn.Conv2d):
-            yield weight.flatten(1), rows.flatten(1).float(), judged.flatten(1).float()
+            yield weight.flatten(1), rows.flatten(1).float(), check_rows.flatten(1).float()
         else:
             size = rotation_of(weight.shape[1])
-            inputs = [rounded_tokens(rotate_input(x.float(), size), activation_bits) for x in (rows, judged)]
+            inputs = [rounded_tokens(rotate_input(x.float(), size), activation_bits) for x in (rows, check_rows)]
             yield rotate_weight(weight, size), *inputs
 
 
@@ -100,13 +101,13 @@ def scales_of(weight: Tensor, bits: int, group: int) -> Tensor:
     grouped, least = weight.unflatten(1, (-1, group)), 2 ** (bits - 1)
     low, high = grouped.amin(-1), grouped.amax(-1)
     signed = torch.where(high > -low, -high, -low).unsqueeze(-1) / least
-    tried = [torch.where(signed == 0, 1e-9, signed * (1 - 0.05 * i)) for i in range(6)]
-    errors = [((grouped / s).round().clamp(-least, least - 1) * s - grouped).square().sum(-1) for s in tried]
+    candidates = [torch.where(signed == 0, 1e-9, signed * (1 - 0.05 * i)) for i in range(6)]
+    errors = [((grouped / s).round().clamp(-least, least - 1) * s - grouped).square().sum(-1) for s in candidates]
     best = torch.stack(errors).argmin(0)
-    return torch.stack(tried).squeeze(-1).gather(0, best[None])[0]
+    return torch.stack(candidates).squeeze(-1).gather(0, best[None])[0]
 
 
-def channel_errors(weight: Tensor, rows: Tensor, judged: Tensor, group: int) -> dict[tuple[str, int], Tensor]:
+def channel_errors(weight: Tensor, rows: Tensor, check_rows: Tensor, group: int) -> dict[tuple[str, int], Tensor]:
     """(2, N) squared errors of each output channel on the rows that fit and on those that judge, by (rounding, bits).
     Channels do not touch each other, in GPTQ too: all widths are fitted in one go."""
     count, columns = weight.shape
@@ -118,12 +119,12 @@ def channel_errors(weight: Tensor, rows: Tensor, judged: Tensor, group: int) -> 
     rounding = grid.block(torch.arange(columns))
     nearest = torch.stack([rounding(place, every[:, place])[1] for place in range(columns)], dim=1)
     values = {"nearest": nearest, "fitted": fitted_codes(every, rows, grid)[1]}
-    found = {}
+    errors_of = {}
     for name, value in values.items():
         off = (value - every).t()
-        errors = torch.stack([(x @ off).square().sum(0).view(len(BITS), count) for x in (rows, judged)])
-        found |= {(name, bits): errors[:, place] for place, bits in enumerate(BITS)}
-    return found
+        errors = torch.stack([(x @ off).square().sum(0).view(len(BITS), count) for x in (rows, check_rows)])
+        errors_of |= {(name, bits): errors[:, place] for place, bits in enumerate(BITS)}
+    return errors_of
 
 
 def tenths(weight: Tensor) -> Tensor:
@@ -138,42 +139,42 @@ def tenths(weight: Tensor) -> Tensor:
 def paying(less: Tensor, own: Tensor, more: Tensor) -> Tensor:
     """(N,) 1, 0 or -1 bits more: as many pairs as pay, by squared errors (N,) with a bit less, as it is, a bit more."""
     gain, loss = own - more, less - own
-    ups, downs, chosen = gain.argsort(descending=True), loss.argsort(), torch.zeros(len(own))
+    ups, downs, choice = gain.argsort(descending=True), loss.argsort(), torch.zeros(len(own))
     for up, down in zip(ups.tolist(), downs.tolist(), strict=True):
-        if gain[up] <= loss[down] or chosen[up] or chosen[down] or up == down:
+        if gain[up] <= loss[down] or choice[up] or choice[down] or up == down:
             break
-        chosen[up], chosen[down] = 1, -1
-    return chosen
+        choice[up], choice[down] = 1, -1
+    return choice
 
 
-def ratios(weight: Tensor, rows: Tensor, judged: Tensor) -> dict[tuple, float]:
+def ratios(weight: Tensor, rows: Tensor, check_rows: Tensor) -> dict[tuple, float]:
     """A layer's error with mixed bits relative to that with the same bits for all, on the rows that judge."""
-    found = {}
+    errors_of = {}
     for scope, group in (("channel", weight.shape[1]), (f"groups of {GROUP}", GROUP)):
-        errors = channel_errors(weight, rows, judged, group)
+        errors = channel_errors(weight, rows, check_rows, group)
         for rounding in ("nearest", "fitted"):
             for bits in WIDTHS:
                 three = [errors[rounding, b] for b in (bits - 1, bits, bits + 1)]
                 choices = {"kurtosis": tenths(weight), "measured": paying(*(each[0] for each in three))}
-                for name, chosen in choices.items():
-                    mixed = torch.stack([each[1] for each in three]).gather(0, (chosen.long() + 1)[None])[0]
-                    found[scope, bits, rounding, name] = float((mixed.sum() / three[1][1].sum()).sqrt())
-    return found
+                for name, choice in choices.items():
+                    mixed = torch.stack([each[1] for each in three]).gather(0, (choice.long() + 1)[None])[0]
+                    errors_of[scope, bits, rounding, name] = float((mixed.sum() / three[1][1].sum()).sqrt())
+    return errors_of
 
 
 def row_of(observed: Callable[[], tuple[nn.Module, Observation]]) -> list[dict]:
-    found: dict[tuple, list[float]] = {}
-    net, seen = observed()
-    for layer in layers_of(net, seen):
+    ratios_of: dict[tuple, list[float]] = {}
+    net, observation = observed()
+    for layer in layers_of(net, observation):
         try:
             for key, ratio in ratios(*layer).items():
-                found.setdefault(key, []).append(ratio)
+                ratios_of.setdefault(key, []).append(ratio)
         except NotFitted:
             continue
     return [
         {"scale": scope, "bits": bits, "rounding": rounding, "chosen by": name, "layers": len(values),
          "error": round(float(np.median(values)), 4), "worst": round(max(values), 4)}
-        for (scope, bits, rounding, name), values in found.items()
+        for (scope, bits, rounding, name), values in ratios_of.items()
     ]  # fmt: skip
 
 
@@ -181,9 +182,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="some nets; the others keep their rows")
     torch.set_grad_enabled(False)
-    rows, known = earlier("channel_bits").get("nets", {}), nets()
-    for name in parser.parse_args().names or known:
-        rows[name] = row_of(known[name])
+    rows, choices = earlier("channel_bits").get("nets", {}), nets()
+    for name in parser.parse_args().names or choices:
+        rows[name] = row_of(choices[name])
         print(name, *rows[name], sep="\n", flush=True)
     record("channel_bits", {"nets": rows})
 

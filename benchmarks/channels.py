@@ -21,7 +21,7 @@ from qsched_core import Coefficients
 from . import toys
 from .record import record
 
-JUDGED, SEED = 96, 3
+JUDGE_CAPTIONS, SEED = 96, 3
 ROUNDING = toys.VISIBLE_DAMAGE["flow"]
 SCORES = ("iq", "attribute accuracy", "all right")
 
@@ -37,7 +37,7 @@ def main() -> None:
     argparse.ArgumentParser(prog="python -m benchmarks.channels", description=__doc__).parse_args()
     torch.set_num_threads(1)
     shipped = toys.load("flow")
-    captions, identity = toys.captions(JUDGED, 13), Coefficients.identity(len(shipped.sigmas) - 1)
+    captions, identity = toys.captions(JUDGE_CAPTIONS, 13), Coefficients.identity(len(shipped.sigmas) - 1)
     score, judge = toys.scored(captions)
     rows, reference = [], None
     for spread, full in ((0.0, as_trained(shipped)), (SPREAD, shipped)):
@@ -48,14 +48,14 @@ def main() -> None:
             "W4A4, fitted": full.quantized("w4a4", **ROUNDING, **fitted),
         }
         for name, toy in nets.items():
-            pictures = toy.generator(captions, SEED)(identity, range(JUDGED))
+            pictures = toy.generator(captions, SEED)(identity, range(JUDGE_CAPTIONS))
             reference = pictures if reference is None else reference
-            scores = score(pictures, range(JUDGED)) | judge(pictures, range(JUDGED))
+            scores = score(pictures, range(JUDGE_CAPTIONS)) | judge(pictures, range(JUDGE_CAPTIONS))
             far = distance(pictures, reference)["distance to full"].mean().item()
             means = {metric: float(np.nanmean(scores[metric])) for metric in SCORES}
             rows.append({"spread": spread, "rounding": name, **means, "distance to full": far})
             print(rows[-1], flush=True)
-    record("channels", {"captions": JUDGED, "rows": rows}, on_demo=True)
+    record("channels", {"captions": JUDGE_CAPTIONS, "rows": rows}, on_demo=True)
 
 
 if __name__ == "__main__":

@@ -61,12 +61,12 @@ def main() -> None:
         rows.append({"format": "full precision", "bytes_to_fp16": 1.0, **_rounded(base.means())})
         for name, group in FORMATS:
             model, report = twin.quantized_twin(full, job_for(full, name, group, include=["*"]))
-            found, _ = study.judged(generator.with_model(model), score, judge, identity, indices, objective)
-            lost = {
+            scores, _ = study.judged(generator.with_model(model), score, judge, identity, indices, objective)
+            losses = {
                 metric: [round(value, 4) for value in (gain.gain, gain.low, gain.high)]
                 for metric in ("tc", "iq", "jaq", "all right")
                 if metric in base.scores
-                for gain in [validate.paired_gain(base, found, metric, len(texts), CONFIDENCE)]
+                for gain in [validate.paired_gain(base, scores, metric, len(texts), CONFIDENCE)]
             }
             error = sum(layer.error for layer in report.quantized) / len(report.quantized)
             rows.append(
@@ -74,8 +74,8 @@ def main() -> None:
                     "format": report.format,
                     "bytes_to_fp16": round(report.bytes_after / fp16, 3),
                     "mean_weight_error": round(error, 4),
-                    **_rounded(found.means()),
-                    "against_full_precision": lost,
+                    **_rounded(scores.means()),
+                    "against_full_precision": losses,
                 }
             )
             print(rows[-1], flush=True)

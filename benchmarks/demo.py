@@ -8,14 +8,14 @@ from scripts.layout import DEMO_OUTPUT
 
 from .record import record
 
-SHOWN = ("title", "table", "verdict", "answer", "accepted")
+PARTS = ("title", "table", "verdict", "answer", "accepted")
 """What people read; the search's trace stays in ``output/demo/report.json``."""
 
 
 def main() -> None:
     report = json.loads((DEMO_OUTPUT / "report.json").read_text("utf-8"))
-    also = [{key: part[key] for key in SHOWN} for part in report["also"]]
-    record("demo", {**{key: report[key] for key in SHOWN}, "also": also}, on_demo=True)
+    also = [{key: part[key] for key in PARTS} for part in report["also"]]
+    record("demo", {**{key: report[key] for key in PARTS}, "also": also}, on_demo=True)
 
 
 if __name__ == "__main__":

@@ -38,13 +38,13 @@ def packed_by_layers(form: str = "w4a8") -> dict:
     network = make(BLOCKS).t5xxl.transformer.encoder
     randomised(network, torch.float16)
     layers = [layer for _, layer in quant.candidates(network)]
-    measured = sum(layer.weight.numel() for layer in layers)
+    weights = sum(layer.weight.numel() for layer in layers)
     copying = time.process_time()
     for _ in range(COPIES):
         for layer in layers:
             layer.weight.float()
     copying = (time.process_time() - copying) / COPIES
-    began = held()
+    memory_before = held()
     job = quant.Job.of(form, backend="torch")
     start = time.process_time()
     with torch.no_grad():
@@ -54,14 +54,14 @@ def packed_by_layers(form: str = "w4a8") -> dict:
     rest = depth / BLOCKS
     return {
         "format": form,
-        "weights in layers": round(measured * rest),
+        "weights in layers": round(weights * rest),
         "blocks": depth,
         "blocks measured": BLOCKS,
         "processor minutes": round(seconds * rest / 60, 2),
-        "nanoseconds per weight": round(1e9 * seconds / measured, 1),
+        "nanoseconds per weight": round(1e9 * seconds / weights, 1),
         "to a copy into float32": round(seconds / copying, 1),
         "packed GB": round(packed_bytes * rest / 1e9, 2),
-        "peak GB beside both": round(max(0, held() - began - packed_bytes) / 1e9, 2),
+        "peak GB beside both": round(max(0, held() - memory_before - packed_bytes) / 1e9, 2),
         "largest layer GB at FP16": round(2 * max(layer.weight.numel() for layer in layers) / 1e9, 3),
     }
 
@@ -106,21 +106,21 @@ def cosines() -> dict[str, dict[str, float]]:
     job_for = load("pack.nodes.quantization.backends").text_job_for
     text = load("pack.nodes.quantization.text_encoder")
     encode = load("pack.nodes.host.conditioning").encode
-    found = {}
+    rows = {}
     for name, (kind, tokenizer, sizes) in makers().items():
         clip = comfy.sd.CLIP(
             ClipTarget(tokenizer, kind), model_options={**sizes, "dtype": torch.float32}, state_dict=[]
         )  # fmt: skip
         randomised(clip.cond_stage_model)
         full = [encode(clip, prompt) for prompt in PROMPTS]
-        found[name] = {}
+        rows[name] = {}
         for form in FORMATS:
             twin, _ = text.quantized_clip(clip, job_for(clip.patcher, form), [])
             pairs = [text.cosines(encode(twin, prompt), one) for prompt, one in zip(PROMPTS, full, strict=True)]
-            found[name][form] = round(sum(pair[0] for pair in pairs) / len(pairs), 5)
+            rows[name][form] = round(sum(pair[0] for pair in pairs) / len(pairs), 5)
             del twin
-        print(name, found[name], flush=True)
-    return found
+        print(name, rows[name], flush=True)
+    return rows
 
 
 def main() -> None:

@@ -57,10 +57,10 @@ def trained_layers() -> Iterator[Layer]:
     )
     full, clip, _ = node.QSchedDemoModel.execute().args
     texts = read_lines(Path(ROOT, "demo", "prompts.txt").read_text("utf-8")).texts[: CAPTIONS + FIT_CAPTIONS]
-    network, seen = full.model.diffusion_model, defaultdict(list)
+    network, inputs = full.model.diffusion_model, defaultdict(list)
     layers = {name: layer for name, layer in network.named_modules() if "blocks." in name and _wide(layer)}
     hooks = [
-        layer.register_forward_pre_hook(lambda _, x, name=name: seen[name].append(x[0].flatten(0, -2).clone()))
+        layer.register_forward_pre_hook(lambda _, x, name=name: inputs[name].append(x[0].flatten(0, -2).clone()))
         for name, layer in layers.items()
     ]
     latent = {"samples": torch.zeros(1, 16, 16, 16)}
@@ -71,8 +71,8 @@ def trained_layers() -> Iterator[Layer]:
     for hook in hooks:
         hook.remove()
     for name, layer in layers.items():
-        calls = CAPTIONS * len(seen[name]) // len(texts)
-        yield layer, _some(seen[name][:calls], TOKENS), _some(seen[name][calls:], FIT_TOKENS)
+        calls = CAPTIONS * len(inputs[name]) // len(texts)
+        yield layer, _some(inputs[name][:calls], TOKENS), _some(inputs[name][calls:], FIT_TOKENS)
 
 
 def _some(inputs: list[Tensor], count: int) -> Tensor:
@@ -219,12 +219,12 @@ def measured(layers: list[Layer], make: Callable[[nn.Linear, Tensor | None], Pac
     bits, weights, outputs = [], [], []
     for layer, x, fit in layers:
         try:
-            twin, weight, stored = make(layer, fit)
+            twin, weight, bits_per_weight = make(layer, fit)
         except NotImplementedError as reason:
             refused = str(reason)
             continue
         exact = layer(x)
-        bits.append(stored)
+        bits.append(bits_per_weight)
         weights.append(_relative(weight.float(), layer.weight))
         outputs.append(_relative(twin(x).float(), exact))
     if not bits:
@@ -249,7 +249,7 @@ def main() -> None:
             rows.append({"method": name, **{kind: measured(layers, make) for kind, layers in sets.items()}})
             print(rows[-1], flush=True)
     version = importlib.import_module("importlib.metadata").version
-    counts = {kind: len(found) for kind, found in sets.items()}
+    counts = {kind: len(layer_list) for kind, layer_list in sets.items()}
     versions = {"comfy_kitchen": version("comfy-kitchen")}
     if importlib.util.find_spec("llmcompressor"):
         versions["llm_compressor"] = version("llmcompressor")

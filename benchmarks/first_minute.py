@@ -61,23 +61,23 @@ def _timed() -> tuple[float, float]:
     with server.running(local_host(), Path(sys.executable)) as comfy:
         url = f"{comfy.client.base_url.replace('http', 'ws', 1)}/ws?clientId={comfy.client.client_id}"
         with closing(websocket.create_connection(url, timeout=300, http_no_proxy=["*"])) as socket:
-            began, first = time.monotonic(), 0.0
+            start, first = time.monotonic(), 0.0
             prompt = comfy.client.submit(graph)
             while True:
                 message = socket.recv()
                 if isinstance(message, bytes):
                     if not first and struct.unpack_from(">I", message)[0] in PICTURES:
-                        first = time.monotonic() - began
+                        first = time.monotonic() - start
                     continue
                 event = json.loads(message)
                 if not first and event["type"] == "qsched.progress" and event["data"].get("pictures"):
-                    first = time.monotonic() - began  # in the slider on the node
+                    first = time.monotonic() - start  # in the slider on the node
                 if event["type"] in ENDS:
                     break
             comfy.client.wait(prompt)  # raises what went wrong
             if not first:
                 raise SystemExit("No picture was shown before the verdict.")
-            return round(first, 1), round(time.monotonic() - began, 1)
+            return round(first, 1), round(time.monotonic() - start, 1)
 
 
 if __name__ == "__main__":

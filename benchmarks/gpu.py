@@ -63,14 +63,14 @@ def products() -> list[dict]:
     """The relative error of each kernel's product at each width and number of tokens, to float64."""
     place = device()
     card = place.type == "cuda"
-    found = product_errors(
+    errors = product_errors(
         list(default_backends().values()),
         tuple(FORMATS) if card else ("w4a8", "w8a8"),
         WIDTHS if card else CPU_WIDTHS,
         ROWS,
         place,
     )
-    return [_row(one) for one in found]
+    return [_row(one) for one in errors]
 
 
 def _row(one: ProductError) -> dict:
@@ -95,19 +95,19 @@ def _check():
 def loras(demo) -> list[dict]:
     """Of a LoRA's effect on the float model with the rounded weights: how much is there on the quantised one, and its
     cosine."""
-    found = []
+    rows = []
     for name, backend, twin in demo.twins():
         floats = demo.with_weights_of(twin)
         for size in LORA_SIZES:
             effect = _check().effect_of(demo.lora_change(twin, size), demo.lora_change(floats, size))
             row = {"format": name, "backend": backend, "lora": size}
-            found.append(row | {"effect": round(effect.part, 3), "cosine": round(effect.cosine, 3)})
-    return found
+            rows.append(row | {"effect": round(effect.part, 3), "cosine": round(effect.cosine, 3)})
+    return rows
 
 
 def partial_loads(demo) -> list[dict]:
     """The largest difference between the outputs of a fully and a partly loaded model, relative to the output."""
-    found = []
+    rows = []
     for name, backend, twin in demo.twins():
         patcher = demo.with_lora(twin, 0.05)
         full = demo.output(patcher)
@@ -115,8 +115,8 @@ def partial_loads(demo) -> list[dict]:
         for share in SHARES:
             off = _check().difference(demo.partly_loaded(patcher, share), full)
             row[f"difference, {share:.0%} in memory"] = round(off, 6)
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
 def with_preset(demo) -> list[dict]:
@@ -128,7 +128,7 @@ def with_preset(demo) -> list[dict]:
     channels = demo.x.shape[1]
     latent = {"samples": torch.zeros(1, channels, 64, 64) if torch.cuda.is_available() else torch.zeros_like(demo.x)}
     text = [[demo.text, {"pooled_output": demo.pooled}]]
-    found = []
+    rows = []
     for name, backend, twin in demo.twins():
         ways = {"without": twin, "with": patch.model_with(twin, patch.PresetUse(preset))}
         runs = {
@@ -137,16 +137,16 @@ def with_preset(demo) -> list[dict]:
         }
         seconds = timed(runs)
         ratio = round(seconds["with"] / seconds["without"], 3)
-        found.append({"format": name, "backend": backend, "seconds": round(seconds["with"], 4), "with/without": ratio})
-    return found
+        rows.append({"format": name, "backend": backend, "seconds": round(seconds["with"], 4), "with/without": ratio})
+    return rows
 
 
 def steps() -> list[dict]:
     """Seconds and peak memory of a step, each network and side, every way in one run."""
-    place, dtype, found = device(), torch.bfloat16, []
-    made = families("cuda", dtype)
+    place, dtype, rows = device(), torch.bfloat16, []
+    makers = families("cuda", dtype)
     for family, depths, sides, inputs in STEPS:
-        make, _ = made[family]
+        make, _ = makers[family]
         for name, backend in WAYS:
             torch.cuda.empty_cache()
             network = randomised(make(*depths))
@@ -156,7 +156,7 @@ def steps() -> list[dict]:
                     report = qs.quantize(network, name, backend=backend, device=place)
                     row["kernels"] = sorted({f"{one.backend}: {one.kernel}" for one in report.quantized})
             except QuantizationError as error:
-                found.append({**row, "not_run": str(error)})
+                rows.append({**row, "not_run": str(error)})
                 continue
             row["weights_gb"] = round(torch.cuda.memory_allocated() / 1e9, 2)
             for side in sides:
@@ -164,9 +164,9 @@ def steps() -> list[dict]:
                 torch.cuda.reset_peak_memory_stats()
                 row[f"{side} seconds"] = round(timed({"": partial(network, *arguments, **options)})[""], 4)
                 row[f"{side} peak_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
-            found.append(row)
+            rows.append(row)
             del network
-    return found
+    return rows
 
 
 def main() -> None:

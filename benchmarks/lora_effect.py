@@ -77,8 +77,8 @@ class Network:
             for seed, (name, layer) in enumerate(layers.items())
             if len(layer.weight) % 16 == 0 and layer.weight.shape[1] % 4 == 0
         }
-        taken = clone.add_patches(patches)
-        assert len(taken) == len(patches)
+        keys = clone.add_patches(patches)
+        assert len(keys) == len(patches)
         return clone
 
 
@@ -108,11 +108,11 @@ def through_a_file(patcher):
         return files.load_model(Path(folder) / "model.safetensors")
 
 
-def effect(change: Tensor, wanted: Tensor) -> dict[str, float]:
-    along = (change * wanted).sum()
+def effect(change: Tensor, float_change: Tensor) -> dict[str, float]:
+    along = (change * float_change).sum()
     return {
-        "kept": round((along / wanted.square().sum()).item(), 4),
-        "cosine": round((along / (wanted.norm() * change.norm()).clamp(min=1e-20)).item(), 4),
+        "kept": round((along / float_change.square().sum()).item(), 4),
+        "cosine": round((along / (float_change.norm() * change.norm()).clamp(min=1e-20)).item(), 4),
     }
 
 
@@ -120,7 +120,7 @@ def lora_table(network: Network) -> dict:
     """{format: {size: {way: kept and cosine}}}"""
     table: dict = {}
     plain = network.loaded(network.model)
-    wanted = {size: network.loaded(network.patched(network.model, "lora", size)) - plain for size in SIZES}
+    float_changes = {size: network.loaded(network.patched(network.model, "lora", size)) - plain for size in SIZES}
     for backend, format in FORMATS:
         try:
             twin = quantized(network.model, backend, format)
@@ -133,10 +133,10 @@ def lora_table(network: Network) -> dict:
             after = network.patched(twin, "lora", size)
             before = quantized(network.patched(network.model, "lora", size), backend, format)
             rows[str(size)] = {
-                "loaded": effect(network.loaded(after) - base, wanted[size]),
-                "partially loaded": effect(network.partially_loaded(after) - base, wanted[size]),
-                "before quantising": effect(network.loaded(before) - base, wanted[size]),
-                "saved and loaded": effect(network.loaded(through_a_file(after)) - base, wanted[size]),
+                "loaded": effect(network.loaded(after) - base, float_changes[size]),
+                "partially loaded": effect(network.partially_loaded(after) - base, float_changes[size]),
+                "before quantising": effect(network.loaded(before) - base, float_changes[size]),
+                "saved and loaded": effect(network.loaded(through_a_file(after)) - base, float_changes[size]),
             }
             print(backend, format, size, rows[str(size)], flush=True)
     return table
@@ -151,11 +151,11 @@ def adapter_table(network: Network, formats=("w4a8", "w4a16"), size: float = 0.0
         base = network.loaded(twin)
         rows = table[format] = {}
         for kind in ADAPTERS:
-            wanted = network.loaded(network.patched(network.model, kind, size)) - plain
+            float_change = network.loaded(network.patched(network.model, kind, size)) - plain
             after = network.patched(twin, kind, size)
             rows[kind] = {
-                "loaded": effect(network.loaded(after) - base, wanted),
-                "partially loaded": effect(network.partially_loaded(after) - base, wanted),
+                "loaded": effect(network.loaded(after) - base, float_change),
+                "partially loaded": effect(network.partially_loaded(after) - base, float_change),
             }
             print(format, kind, rows[kind], flush=True)
     return table
@@ -168,10 +168,10 @@ def main() -> None:
     torch.set_num_threads(1)
     with torch.inference_mode(), contextlib.suppress(KeyboardInterrupt):
         demo = demo_network()
-        found = {"demo model, a LoRA on every layer": lora_table(demo)}
-        found["demo model, every adapter at 2 %"] = adapter_table(demo)
-        found["U-Net with convolutions, every adapter at 2 %"] = adapter_table(unet_network())
-        record("lora_effect", found, on_demo=True)
+        tables = {"demo model, a LoRA on every layer": lora_table(demo)}
+        tables["demo model, every adapter at 2 %"] = adapter_table(demo)
+        tables["U-Net with convolutions, every adapter at 2 %"] = adapter_table(unet_network())
+        record("lora_effect", tables, on_demo=True)
 
 
 if __name__ == "__main__":

@@ -112,16 +112,14 @@ def encoder_bytes() -> dict[str, dict]:
     """What the text encoders weigh. Towers for pictures stay as they are, as in the node: no text reaches them."""
     result = {}
     for name, (make, depth) in encoders().items():
-        found: dict = {}
+        row: dict = {}
         for form in ("w4a8", "w8a8"):
             few, more = (counted(make(blocks), form, ["*visual*"]) for blocks in (_FEWEST, _FEWEST + 1))
-            found["parameters"], before, after = (
-                f + (depth - _FEWEST) * (m - f) for f, m in zip(few, more, strict=True)
-            )
-            found["GB at FP16"] = round(before / 1e9, 2)
-            found[f"GB in {form}"], found[form] = round(after / 1e9, 2), round(after / before, 4)
-        result[name] = found
-        print(name, found, flush=True)
+            row["parameters"], before, after = (f + (depth - _FEWEST) * (m - f) for f, m in zip(few, more, strict=True))
+            row["GB at FP16"] = round(before / 1e9, 2)
+            row[f"GB in {form}"], row[form] = round(after / 1e9, 2), round(after / before, 4)
+        result[name] = row
+        print(name, row, flush=True)
     return result
 
 
@@ -155,18 +153,18 @@ def counted(
 def main() -> None:
     import_host()
     if sys.argv[1:] == ["encoders"]:
-        kept = {key: value for key, value in earlier("model_bytes").items() if key != "ran_on"}
-        record("model_bytes", {**kept, "text encoders": encoder_bytes(), "VAEs": vae_bytes()})
+        others = {key: value for key, value in earlier("model_bytes").items() if key != "ran_on"}
+        record("model_bytes", {**others, "text encoders": encoder_bytes(), "VAEs": vae_bytes()})
         return
     result = {}
     for family, (make, depths) in families("meta", torch.float32).items():
-        found = {"target_compact_w4a8": TARGETS.get(family)}
+        row = {"target_compact_w4a8": TARGETS.get(family)}
         for name in ("w4a8", "w8a8"):
             for recipe in ("compact", "stock"):
-                found["parameters"], before, after = whole(make, depths, name, recipe)
-                found[f"{name} {recipe}"] = round(after / before, 4)
-        result[family] = found
-        print(family, found, flush=True)
+                row["parameters"], before, after = whole(make, depths, name, recipe)
+                row[f"{name} {recipe}"] = round(after / before, 4)
+        result[family] = row
+        print(family, row, flush=True)
     result["text encoders"], result["VAEs"] = encoder_bytes(), vae_bytes()
     record("model_bytes", result)
 

@@ -84,8 +84,10 @@ class Subject:
 
     def generate(self) -> Generate:
         def generate(plan: Plan, indices: Sequence[int]) -> torch.Tensor:
-            chosen = [self.forms[choice] for choice in plan]
-            switch = Switch([self.networks[form] for form, _ in chosen], [bits for _, bits in chosen])
+            choices_of_steps = [self.forms[choice] for choice in plan]
+            switch = Switch(
+                [self.networks[form] for form, _ in choices_of_steps], [bits for _, bits in choices_of_steps]
+            )
             return self.pictures_of(switch)(qs.Coefficients.identity(len(plan)), indices)
 
         return generate
@@ -101,8 +103,8 @@ def toy(kind: str, captions: int) -> Subject:
     from . import toys
 
     full, texts = toys.load(kind), toys.captions(captions, 5)
-    seen = full.observed([text for text in toys.captions(16, 909) if text not in texts])
-    networks = {form: full.quantized(form, observation=seen).network for form in dict(BY_ACTIVATIONS)}
+    observation = full.observed([text for text in toys.captions(16, 909) if text not in texts])
+    networks = {form: full.quantized(form, observation=observation).network for form in dict(BY_ACTIVATIONS)}
 
     def pictures_of(switch: nn.Module) -> Callable:
         return replace(full, network=switch, precision=None).generator(texts)
@@ -159,14 +161,14 @@ def losses(row: Evaluation, whole: Evaluation, metric: str, prompts: int) -> np.
     return np.array([values[owners == owner].mean() for owner in np.unique(owners)])
 
 
-def share(lost: np.ndarray, remaining: np.ndarray) -> list[float] | None:
-    """[share of ``lost`` that is not ``remaining`` any more, low, high]; None where nothing was lost for certain."""
-    draws = np.random.default_rng(0).integers(len(lost), size=(DRAWS, len(lost)))
-    before, after = lost[draws].mean(1), remaining[draws].mean(1)
+def share(loss: np.ndarray, remaining: np.ndarray) -> list[float] | None:
+    """[share of ``loss`` that is not ``remaining`` any more, low, high]; None where nothing was lost for certain."""
+    draws = np.random.default_rng(0).integers(len(loss), size=(DRAWS, len(loss)))
+    before, after = loss[draws].mean(1), remaining[draws].mean(1)
     if np.quantile(before, 0.025) <= 0:
         return None
     low, high = np.quantile(1 - after / before, (0.025, 0.975))
-    return [round(float(value), 4) for value in (1 - remaining.mean() / lost.mean(), low, high)]
+    return [round(float(value), 4) for value in (1 - remaining.mean() / loss.mean(), low, high)]
 
 
 def row_of(study: StepStudy, budget: float) -> dict:
@@ -177,20 +179,20 @@ def row_of(study: StepStudy, budget: float) -> dict:
     plans = {"uniform": result.uniform, "planned": result.plan, "worst": worst(result, cost)}
     rows = {name: study.measured(plan, held_out) for name, plan in plans.items()}
     metrics = [DISTANCE, *(["jaq"] if study.score else [])]
-    found: dict = {"budget": round(budget, 4), "accepted": result.accepted, "adds": bool(result.adds)}
+    row_values: dict = {"budget": round(budget, 4), "accepted": result.accepted, "adds": bool(result.adds)}
     for name, plan in plans.items():
-        found[name] = {
+        row_values[name] = {
             "plan": " ".join(study.options[choice].name for choice in plan),
             "cost": round(result.mean_cost(plan), 4),
         }
     for metric in metrics:
-        lost = {name: losses(row, whole, metric, study.n_prompts) for name, row in rows.items()}
+        losses_of = {name: losses(row, whole, metric, study.n_prompts) for name, row in rows.items()}
         everything = losses(narrow, whole, metric, study.n_prompts)
         for name in plans:
-            found[name][f"{metric} recovered"] = share(everything, lost[name])
-        found[f"{metric}, of the rest"] = share(lost["uniform"], lost["planned"])
-        found[f"{metric}, of the worst placement's"] = share(lost["worst"], lost["planned"])
-    return found
+            row_values[name][f"{metric} recovered"] = share(everything, losses_of[name])
+        row_values[f"{metric}, of the rest"] = share(losses_of["uniform"], losses_of["planned"])
+        row_values[f"{metric}, of the worst placement's"] = share(losses_of["worst"], losses_of["planned"])
+    return row_values
 
 
 def model_row(subject: Subject) -> dict:
@@ -230,10 +232,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="some nets; the others keep their rows")
     torch.set_grad_enabled(False)
-    models, known = earlier("precision").get("models", {}), subjects()
+    models, choices = earlier("precision").get("models", {}), subjects()
     with one_thread():
-        for name in parser.parse_args().names or known:
-            models[name] = model_row(known[name]())
+        for name in parser.parse_args().names or choices:
+            models[name] = model_row(choices[name]())
             print(name, models[name], file=sys.stderr, flush=True)
     halves = [name for name, model in models.items() if model["most of the rest"] >= 0.5]
     record("precision", {

@@ -31,7 +31,7 @@ def held() -> int:
 
 def in_place() -> dict:
     import_host()
-    began = held()
+    memory_before = held()
     make, _ = families("cpu", torch.float16)["SDXL"]
     network = randomised(make())
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -46,8 +46,8 @@ def in_place() -> dict:
         "target_minutes": TARGET_MINUTES,
         "nanoseconds_per_weight": round(1e9 * seconds / parameters, 1),
         "bytes_to_fp16": round(report.bytes_after / report.bytes_before, 4),
-        "peak_memory_to_model": round((held() - began) / (before - began), 3),
-        "model_in_memory_gb": round((before - began) / 1e9, 2),
+        "peak_memory_to_model": round((held() - memory_before) / (before - memory_before), 3),
+        "model_in_memory_gb": round((before - memory_before) / 1e9, 2),
         "mean_weight_error": round(sum(errors) / max(1, len(errors)), 4),
     }
 
@@ -59,7 +59,7 @@ def in_comfyui() -> dict:
     import comfy.model_detection
     import comfy.model_patcher
 
-    began = held()
+    memory_before = held()
     make, _ = families("meta", torch.float16)["SDXL"]
     shapes = {name: torch.empty(t.shape, dtype=torch.float16, device="meta") for name, t in make().state_dict().items()}
     config = comfy.model_detection.model_config_from_unet(shapes, "")
@@ -76,7 +76,7 @@ def in_comfyui() -> dict:
     return {
         "minutes": round(minutes, 2),
         "both_models_gb": round(both / 1e9, 2),
-        "peak_memory_to_both_models": round((held() - began) / both, 3),
+        "peak_memory_to_both_models": round((held() - memory_before) / both, 3),
     }
 
 

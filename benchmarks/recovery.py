@@ -4,9 +4,9 @@ Two trained toys; W4A8, W4A4 and W3A8 with one scale per channel, on the flow to
 survive that), so that there is something to repair; every space searched on 24 prompts; then
 500 held-out captions × 3 noises per row. Losses and gains are paired, picture by picture, with 95 % intervals over
 captions. Not optimised are the accuracy (what is shown, told by a net that no search has asked), the distance of the
-set of pictures from drawn scenes, and the distance of each to its full-precision picture. The spaces in HELD are
-searched once more with the last one held: a candidate that raises it on the search prompts cannot win. The control is
-the full-precision model with coefficients of its own.
+set of pictures from drawn scenes, and the distance of each to its full-precision picture. The spaces in GUARD_SPACES
+are searched once more with a guard on the last one: a candidate that raises it on the search prompts cannot win. The
+control is the full-precision model with coefficients of its own.
 
 An hour for each toy on one core; rows that were made are kept in ``.cache/benchmarks``.
 """
@@ -38,7 +38,7 @@ FORMATS = ("w4a4", "w4a8", "w3a8")
 CAPTIONS, NOISES = 500, 3
 SEARCHED, TRIALS = 24, 24
 CONTROL_SPACE = "both ends"
-HELD = ("both ends", "constant", "table")
+GUARD_SPACES = ("both ends", "constant", "table")
 SET = "distance to drawn set"
 METRICS = ("tc", "iq", "tc+iq", "jaq", "attribute accuracy", "all right", SET, "distance to full", "contrast")
 
@@ -107,7 +107,7 @@ class Bench:
             self.references = torch.load(path, weights_only=True)
         return self.references
 
-    def search(self, name: str, toy: toys.Toy, space: str, *, held: bool = False) -> Coefficients:
+    def search(self, name: str, toy: toys.Toy, space: str, *, guard: bool = False) -> Coefficients:
         """The best candidate of the default search in a space, whatever its verdict would be."""
         journal = FOLDER / f"{self.files}_{name.replace(' ', '_')}.jsonl"
         if self.out_of_time() and not journal.exists():
@@ -116,7 +116,7 @@ class Bench:
         result: Result = calibrate(
             toy.generator(self.searched, seed=3), score, len(self.searched), self.steps,
             Settings(space=space, radius=0.2, trials=TRIALS, seeds=1), verdict_prompts=range(SEARCHED, SEARCHED + 4),
-            journal=journal, guard=Guard(self.distance_of_searched) if held else None,
+            journal=journal, guard=Guard(self.distance_of_searched) if guard else None,
         )  # fmt: skip
         return result.coefficients
 
@@ -134,30 +134,32 @@ class Bench:
         full = self.row("full", self.full, identity)
         own = self.search("control", self.full, CONTROL_SPACE)
         control = gains(full, self.row("full with its own", self.full, own))
-        found: dict = {"full": means(full), "control, full precision": {"gain": control, **told(own)}, "formats": {}}
+        result: dict = {"full": means(full), "control, full precision": {"gain": control, **told(own)}, "formats": {}}
         for form in FORMATS:
             toy = self.full.quantized(form, **toys.VISIBLE_DAMAGE[self.kind])
             try:
                 plain = self.row(form, toy, identity)
             except NotRun:
-                found["formats"][form] = "not run"
+                result["formats"][form] = "not run"
                 continue
             line: dict = {"identity": means(plain), "lost": gains(full, plain)}
             line["spaces"] = {space: self.repaired(form, toy, plain, line["lost"], space) for space in SPACES}
-            line["held"] = {space: self.repaired(form, toy, plain, line["lost"], space, held=True) for space in HELD}
-            found["formats"][form] = line
-        return found
+            line["held"] = {
+                space: self.repaired(form, toy, plain, line["lost"], space, guard=True) for space in GUARD_SPACES
+            }
+            result["formats"][form] = line
+        return result
 
     def repaired(
-        self, form: str, toy: toys.Toy, plain: Evaluation, lost: dict, space: str, *, held=False
+        self, form: str, toy: toys.Toy, plain: Evaluation, loss: dict, space: str, *, guard=False
     ) -> dict | str:
-        name = f"{form} {space} held" if held else f"{form} {space}"
+        name = f"{form} {space} held" if guard else f"{form} {space}"
         try:
-            best = self.search(name, toy, space, held=held)
+            best = self.search(name, toy, space, guard=guard)
             gained = gains(plain, self.row(name, toy, best))
         except NotRun:
             return "not run"
-        return {"gain": gained, "recovered": recovered(lost, gained), **told(best)}
+        return {"gain": gained, "recovered": recovered(loss, gained), **told(best)}
 
 
 def means(row: Evaluation) -> dict[str, float]:
@@ -166,21 +168,21 @@ def means(row: Evaluation) -> dict[str, float]:
 
 def gains(base: Evaluation, other: Evaluation, prompts: int = CAPTIONS) -> dict[str, list[float]]:
     """[mean, low, high] of other - base for every metric."""
-    found = {}
+    intervals = {}
     for metric in METRICS:
         if not (metric in base.scores and metric in other.scores):
             continue
         gain = paired_gain(base, other, metric, prompts, 0.95)
-        found[metric] = [round(value, 5) for value in (gain.gain, gain.low, gain.high)]
-    return found
+        intervals[metric] = [round(value, 5) for value in (gain.gain, gain.low, gain.high)]
+    return intervals
 
 
-def recovered(lost: dict, gained: dict) -> dict[str, float | None]:
+def recovered(loss: dict, gained: dict) -> dict[str, float | None]:
     """Share of what was lost for certain that came back; None where nothing was."""
     return {
-        metric: round(-gained[metric][0] / lost[metric][0], 3) if lost[metric][1] * lost[metric][2] > 0 else None
+        metric: round(-gained[metric][0] / loss[metric][0], 3) if loss[metric][1] * loss[metric][2] > 0 else None
         for metric in gained
-        if metric in lost
+        if metric in loss
     }
 
 

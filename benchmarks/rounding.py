@@ -44,14 +44,14 @@ def results(kind: str, prompts: int, presets: bool, end: float) -> dict:
     identity = Coefficients.identity(bench.steps)
     full = bench.row("full", bench.full, identity)
     used = {*bench.held_out, *bench.searched}
-    seen = bench.full.observed([text for text in toys.captions(OBSERVED, OBSERVED_SEED) if text not in used])
-    found: dict = {"full": means(full), "formats": {}}
+    observation = bench.full.observed([text for text in toys.captions(OBSERVED, OBSERVED_SEED) if text not in used])
+    result: dict = {"full": means(full), "formats": {}}
     for name, group in FORMATS.items():
         rows: dict[str, Evaluation] = {}
-        lines = found["formats"][name] = {}
+        lines = result["formats"][name] = {}
         for rounding, options in OPTIONS.items():
             if rounding in (FITTED, BEST):
-                options = {**options, "observation": seen}
+                options = {**options, "observation": observation}
             try:
                 toy = bench.full.quantized(name.split()[0], group_size=group, **options)
                 rows[rounding] = bench.row(f"rounding {name} {rounding}", toy, identity)
@@ -63,18 +63,18 @@ def results(kind: str, prompts: int, presets: bool, end: float) -> dict:
             except NotRun:
                 lines.setdefault(rounding, "not run")
             print(kind, name, rounding, shown(lines[rounding]), flush=True)
-    return found
+    return result
 
 
 def line(full: Evaluation, rows: dict[str, Evaluation], rounding: str, prompts: int) -> dict:
     """What a row loses against the full model, and what it brings back of what *edges* loses."""
     row, edges = rows[rounding], rows.get(EDGES)
-    found = {"means": means(row), "lost": gains(full, row, prompts)}
+    values = {"means": means(row), "lost": gains(full, row, prompts)}
     if edges is not None and rounding in (FITTED, BEST):
-        lost, gained = gains(full, edges, prompts), gains(edges, row, prompts)
-        found |= {"gain": gained, "back": recovered(lost, gained)}
-        found["nearer"] = round(1 - row.mean(DISTANCE) / edges.mean(DISTANCE), 3)
-    return found
+        losses, gained = gains(full, edges, prompts), gains(edges, row, prompts)
+        values |= {"gain": gained, "back": recovered(losses, gained)}
+        values["nearer"] = round(1 - row.mean(DISTANCE) / edges.mean(DISTANCE), 3)
+    return values
 
 
 def shown(line: dict | str) -> str:
@@ -94,9 +94,9 @@ def main() -> None:
     end = time.monotonic() + 60 * options.minutes
     FOLDER.mkdir(parents=True, exist_ok=True)
     for kind in options.kinds:
-        made = results(kind, options.captions, options.presets, end)
+        row = results(kind, options.captions, options.presets, end)
         held_out = f"{options.captions} captions x {NOISES} noises"
-        models = earlier("rounding").get("models", {}) | {kind: {"held_out": held_out, **made}}
+        models = earlier("rounding").get("models", {}) | {kind: {"held_out": held_out, **row}}
         record("rounding", {"models": models}, on_demo=True)
 
 

@@ -64,33 +64,35 @@ def main() -> None:
         for title, (channels, size, pairs) in MODELS.items():
             model = unet(channels)
             sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", STEPS)
-            driven = patch.apply_coefficients(model, core.Coefficients.ramp(STEPS, c_eps=(0.95, 1.05)), sigmas.tolist())
+            preset_model = patch.apply_coefficients(
+                model, core.Coefficients.ramp(STEPS, c_eps=(0.95, 1.05)), sigmas.tolist()
+            )
             generator = torch.Generator().manual_seed(0)
             noise = torch.randn(1, 4, size, size, generator=generator)
             texts = [[torch.randn(1, 77, 768, generator=generator), {}]]
 
             def run(which, name: str, noise=noise, texts=texts, sigmas=sigmas) -> float:
                 sampler = comfy.samplers.sampler_object(name)
-                began = time.perf_counter()
+                start = time.perf_counter()
                 comfy.sample.sample_custom(
                     which, noise, 1.0, sampler, sigmas, texts, texts, torch.zeros_like(noise), disable_pbar=True, seed=1
                 )
-                return time.perf_counter() - began
+                return time.perf_counter() - start
 
-            found = result["models"][title] = {}
+            rows = result["models"][title] = {}
             every: list[float] = []
             for name in SAMPLERS:
                 run(model, name)
                 rehearsal._rehearsals.clear()
-                first = run(driven, name)
+                first = run(preset_model, name)
                 stock, ours = [], []
                 for i in range(pairs):
-                    for which, times in ((model, stock), (driven, ours))[:: 1 if i % 2 else -1]:
+                    for which, times in ((model, stock), (preset_model, ours))[:: 1 if i % 2 else -1]:
                         times.append(run(which, name))
                 ratios = [b / a for a, b in zip(stock, ours, strict=True)]
                 every += ratios
                 extra = [b - a for a, b in zip(stock, ours, strict=True)]
-                found[name] = {
+                rows[name] = {
                     "pairs": pairs,
                     "stock_ms_per_step": round(1000 * statistics.median(stock) / STEPS, 2),
                     "ratio_median": round(statistics.median(ratios), 4),
@@ -98,8 +100,8 @@ def main() -> None:
                     "extra_ms_per_step_median": round(1000 * statistics.median(extra) / STEPS, 3),
                     "first_run_extra_ms": round(1000 * (first - statistics.median(ours)), 1),
                 }
-                print(title, name, found[name], flush=True)
-            found["all"] = {"pairs": len(every), "ratio_median": round(statistics.median(every), 4)}
+                print(title, name, rows[name], flush=True)
+            rows["all"] = {"pairs": len(every), "ratio_median": round(statistics.median(every), 4)}
     record("sampling_overhead", result)
 
 

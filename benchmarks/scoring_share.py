@@ -22,12 +22,12 @@ TARGET = 0.15
 def seconds(work) -> float:
     """The median of some runs after a warm-up."""
     work()
-    taken = []
+    times = []
     for _ in range(RUNS):
         start = time.perf_counter()
         work()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 @torch.inference_mode()

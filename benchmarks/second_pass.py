@@ -35,12 +35,12 @@ def main() -> None:
     encode = importlib.import_module("pack.nodes.host.conditioning").encode
     conditionings = [encode(clip, text) for text in TEXTS]
 
-    def sampled(recipe, patched, start) -> torch.Tensor:
-        made = [
-            sampling.sample_latent(patched, recipe, 7 + i, text, text, {"samples": start[i : i + 1]})["samples"]
+    def sampled(recipe, subject, start) -> torch.Tensor:
+        samples = [
+            sampling.sample_latent(subject, recipe, 7 + i, text, text, {"samples": start[i : i + 1]})["samples"]
             for i, text in enumerate(conditionings)
         ]
-        return torch.cat(made)
+        return torch.cat(samples)
 
     def contrast(latents: torch.Tensor) -> float:
         luminance = vae.decode(latents) @ torch.tensor([0.2126, 0.7152, 0.0722])
@@ -55,7 +55,7 @@ def main() -> None:
     def effect(steps: int, denoise: float) -> float:
         recipe = sampling.Recipe(steps, 1.0, "euler", "simple", denoise)
         start = empty if denoise == 1.0 else pictures
-        stock, ours = (contrast(sampled(recipe, patched, start)) for patched in (model, changed))
+        stock, ours = (contrast(sampled(recipe, subject, start)) for subject in (model, changed))
         return round(100 * (ours / stock - 1), 2)
 
     rows = {

@@ -18,10 +18,10 @@ from calibration.prompt_files import read_lines
 from .in_host import ROOT, import_host, import_pack
 from .record import record
 
-STUDIED, TOLD, STEPS = 3, 24, 4
-TRIED = ("w4a8", "w4a8/channel", "w6a8", "w8a8")
+STUDY_CAPTIONS, OTHERS, STEPS = 3, 24, 4
+FORMS = ("w4a8", "w4a8/channel", "w6a8", "w8a8")
 BITS = (5.0, 5.5)
-SHOWN = 5.0
+PLOT_BITS = 5.0
 
 
 def main() -> None:
@@ -42,24 +42,24 @@ def main() -> None:
     )
     job_for = load("pack.nodes.quantization.backends").job_for
     texts = read_lines(Path(ROOT, "demo", "prompts.txt").read_text("utf-8")).texts
-    result = {"studied_captions": STUDIED, "other_captions": TOLD, "depths": {}}
+    result = {"studied_captions": STUDY_CAPTIONS, "other_captions": OTHERS, "depths": {}}
     with torch.inference_mode():
         full, clip, _ = node.QSchedDemoModel.execute().args
         recipe = sampling.Recipe(STEPS, 1.0, "euler", "simple")
         empty = {"samples": torch.zeros(1, 4, 16, 16)}
-        others = [conditioning.encode(clip, text) for text in texts[STUDIED : STUDIED + TOLD]]
+        others = [conditioning.encode(clip, text) for text in texts[STUDY_CAPTIONS : STUDY_CAPTIONS + OTHERS]]
         exact = [_latent(full, prompt, i, recipe, empty, sampling) for i, prompt in enumerate(others)]
-        positive = [entry for text in texts[:STUDIED] for entry in conditioning.encode(clip, text)]
+        positive = [entry for text in texts[:STUDY_CAPTIONS] for entry in conditioning.encode(clip, text)]
         prompts = sensitivity.StudyPrompts(full, positive, None, empty, recipe)
         for depth in ("layers", "network"):
-            forms = [sensitivity.read_format(name) for name in TRIED]
-            found = sensitivity.study(full, prompts.sampled(0), forms, depth, lambda *told: None)
-            plans = {f"{form} everywhere": found.uniform(form) for form in forms}
-            plans |= {f"planned, as large as {form}": _alike(found, form) for form in forms}
-            plans |= {f"planned, {bits} bits": found.plan(average_bits=bits) for bits in BITS}
+            forms = [sensitivity.read_format(name) for name in FORMS]
+            study = sensitivity.study(full, prompts.sampled(0), forms, depth, lambda *args: None)
+            plans = {f"{form} everywhere": study.uniform(form) for form in forms}
+            plans |= {f"planned, as large as {form}": _alike(study, form) for form in forms}
+            plans |= {f"planned, {bits} bits": study.plan(average_bits=bits) for bits in BITS}
             rows = []
             for name, plan in plans.items():
-                model, _ = twin.quantized_twin(full, job_for(full, TRIED[0], backend="torch", plan=plan))
+                model, _ = twin.quantized_twin(full, job_for(full, FORMS[0], backend="torch", plan=plan))
                 errors = [
                     ((_latent(model, prompt, i, recipe, empty, sampling) - right).norm() / right.norm()).item()
                     for i, (prompt, right) in enumerate(zip(others, exact, strict=True))
@@ -67,21 +67,21 @@ def main() -> None:
                 rows.append(
                     {
                         "plan": name,
-                        "bits": round(found.bits(plan), 3),
-                        "bytes": found.bytes(plan),
+                        "bits": round(study.bits(plan), 3),
+                        "bytes": study.bytes(plan),
                         "error": round(sqrt(sum(error**2 for error in errors) / len(errors)), 4),
-                        "predicted": round(found.predicted(plan), 4),
+                        "predicted": round(study.predicted(plan), 4),
                     }
                 )
                 print(depth, rows[-1], flush=True)
             result["depths"][depth] = rows
-        picture = plot.sensitivity_plot(found, found.plan(average_bits=SHOWN))
+        picture = plot.sensitivity_plot(study, study.plan(average_bits=PLOT_BITS))
     load("pack.nodes.host.progress").to_pil(picture[0]).save(Path(ROOT, "docs", "sensitivity.png"), optimize=True)
     record("sensitivity", result, on_demo=True)
 
 
-def _alike(found, form):
-    return found.plan(total_bytes=found.bytes(found.uniform(form)))
+def _alike(study, form):
+    return study.plan(total_bytes=study.bytes(study.uniform(form)))
 
 
 def _latent(model, prompt, seed: int, recipe, empty: dict, sampling) -> torch.Tensor:

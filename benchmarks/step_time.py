@@ -122,7 +122,7 @@ def layers_on_cpu() -> dict[str, float]:
 
 def timed(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
     """Median seconds of each call; rounds alternate, so that a slow minute slows all of them."""
-    taken: dict[str, list[float]] = {key: [] for key in calls}
+    times: dict[str, list[float]] = {key: [] for key in calls}
     for round_ in range(ROUNDS + 2):
         for key, call in calls.items():
             _wait()
@@ -130,8 +130,8 @@ def timed(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
             call()
             _wait()
             if round_ >= 2:
-                taken[key].append(time.perf_counter() - start)
-    return {key: statistics.median(values) for key, values in taken.items()}
+                times[key].append(time.perf_counter() - start)
+    return {key: statistics.median(values) for key, values in times.items()}
 
 
 def _wait() -> None:

@@ -26,7 +26,7 @@ STUDIES = 300
 PROMPTS = (8, 12, 24)
 STEPS = 4
 SETTINGS = {"space": "last step", "radius": 0.2, "strategy": "random", "race": False, "trials": 12, "seeds": 2}
-PROMISED = 0.05
+MOST_ERRORS = 0.05
 
 Scores = Callable[[qs.Coefficients, int, np.random.Generator, bool], dict[str, float]]
 """(coefficients, index, noise, whether it is the reference model) -> scores of a picture."""
@@ -128,8 +128,8 @@ def study(world: Callable[[int], Scores], n_prompts: int, seed: int) -> Result:
         return {"tc": jaq, "iq": np.zeros(len(jaq))}
 
     def judge(pictures, indices):
-        found = rows(pictures)
-        return {name: np.array([row[name] for row in found]) for name in found[0] if name != "jaq"}
+        metrics = rows(pictures)
+        return {name: np.array([row[name] for row in metrics]) for name in metrics[0] if name != "jaq"}
 
     settings = Settings(**SETTINGS, seed=seed)
     return calibrate(
@@ -176,9 +176,9 @@ def rate(hits: int, of: int) -> dict[str, float]:
 
 
 def main() -> None:
-    found: dict = {
+    table: dict = {
         "studies_each": STUDIES,
-        "promised": PROMISED,
+        "promised": MOST_ERRORS,
         "watched": WATCHED,
         "settings": SETTINGS,
         "prompts": {},
@@ -218,9 +218,9 @@ def main() -> None:
         line["gamed score"] = {
             "accepted": rate(sum(r.accepted for r in results), STUDIES),
         }
-        found["prompts"][n_prompts] = line
+        table["prompts"][n_prompts] = line
         print(n_prompts, line, file=sys.stderr, flush=True)
-    record("verdict", found)
+    record("verdict", table)
 
 
 if __name__ == "__main__":

@@ -84,11 +84,12 @@ def twin(toy: toys.Toy) -> toys.Toy:
 
 def broken(toy: toys.Toy) -> toys.Toy:
     """One output row in eight of every third Linear layer is lost: no schedule brings it back."""
-    made = toy.quantized("w8a16")
-    for number, module in enumerate(module for module in made.network.modules() if isinstance(module, torch.nn.Linear)):
+    damage = toy.quantized("w8a16")
+    linears = (module for module in damage.network.modules() if isinstance(module, torch.nn.Linear))
+    for number, module in enumerate(linears):
         if number % 3 == 0:
             module.weight.data[::8] = 0
-    return made
+    return damage
 
 
 SETTINGS = {
@@ -109,8 +110,8 @@ def scored(captions: Sequence[str], *, gamed: bool):
         return score, judge
 
     def saturated(pictures: torch.Tensor, indices: Sequence[int]) -> dict[str, np.ndarray]:
-        found = score(pictures, indices)
-        return {**found, "iq": judge(pictures, indices)["saturation"]}
+        scores = score(pictures, indices)
+        return {**scores, "iq": judge(pictures, indices)["saturation"]}
 
     return saturated, judge
 
@@ -122,13 +123,13 @@ def rows_of(kind: str, name: str, seed: int) -> dict:
     captions = toys.captions(PROMPTS + FRESH, seed=1000 + seed)
     model, right = setting.model(toy), setting.reference(toy)
     result = calibrated(model, right, captions[:PROMPTS], seed, gamed=setting.gamed)
-    there, found = result.on_reference, result.coefficients
+    control, best = result.on_reference, result.coefficients
     return {
-        "coefficients": [found.c_x, found.c_eps],
+        "coefficients": [best.c_x, best.c_eps],
         "evaluations": result.nfe,
         "indices": result.identity.indices,
-        "held out": [_plain(row) for row in (result.identity, result.candidate, there.identity, there.candidate)],
-        "fresh": [] if found.is_identity else fresh(model, right, captions[PROMPTS:], found, seed, gamed=setting.gamed),
+        "held out": [_plain(row) for row in (result.identity, result.candidate, control.identity, control.candidate)],
+        "fresh": [] if best.is_identity else fresh(model, right, captions[PROMPTS:], best, seed, gamed=setting.gamed),
     }
 
 
@@ -155,19 +156,19 @@ def judged(judge, referee: DemoJudge, pictures: torch.Tensor, indices: Sequence[
 
 
 def fresh(
-    model: toys.Toy, right: toys.Toy, captions: Sequence[str], found: Coefficients, seed: int, *, gamed: bool
+    model: toys.Toy, right: toys.Toy, captions: Sequence[str], best: Coefficients, seed: int, *, gamed: bool
 ) -> list[dict]:
     """The verdict's four rows again, on captions nobody saw, one noise each."""
     score, judge = scored(captions, gamed=gamed)
-    referee, indices, identity = DemoJudge(), range(len(captions)), Coefficients.identity(len(found))
-    rows, compared = {}, None
-    for toy, coefficients in ((right, identity), (right, found), (model, identity), (model, found)):
+    referee, indices, identity = DemoJudge(), range(len(captions)), Coefficients.identity(len(best))
+    rows, full_pictures = {}, None
+    for toy, coefficients in ((right, identity), (right, best), (model, identity), (model, best)):
         pictures = toy.generator(captions, 10_000 + seed)(coefficients, indices)
-        compared = pictures if compared is None else compared
-        near = distance(pictures, compared)[DISTANCE].double().numpy()
+        full_pictures = pictures if full_pictures is None else full_pictures
+        near = distance(pictures, full_pictures)[DISTANCE].double().numpy()
         scores = {**score(pictures, indices), **judged(judge, referee, pictures, indices), DISTANCE: near}
         scores["jaq"] = scores["tc"] + 2 * scores["iq"]
-        rows[toy is model, coefficients is found] = _plain(Evaluation(tuple(indices), scores))
+        rows[toy is model, coefficients is best] = _plain(Evaluation(tuple(indices), scores))
     return [rows[True, False], rows[True, True], rows[False, False], rows[False, True]]
 
 
@@ -178,21 +179,21 @@ def _plain(row: Evaluation) -> dict[str, list[float]]:
 # --- the rule, applied to the scores
 
 
-def evaluations(rows: Sequence[dict], indices: Sequence[int], chosen: np.ndarray) -> list[Evaluation]:
-    """Of the pictures at the ``chosen`` places."""
-    kept = tuple(np.asarray(indices)[chosen].tolist())
+def evaluations(rows: Sequence[dict], indices: Sequence[int], places: np.ndarray) -> list[Evaluation]:
+    """Of the pictures at these ``places``."""
+    own_indices = tuple(np.asarray(indices)[places].tolist())
     return [
-        Evaluation(kept, {metric: np.array(values, dtype=np.float64)[chosen] for metric, values in row.items()})
+        Evaluation(own_indices, {metric: np.array(values, dtype=np.float64)[places] for metric, values in row.items()})
         for row in rows
     ]
 
 
 def judged_rows(rows: Sequence[Evaluation], n_prompts: int) -> dict:
     """What ``calibrate`` says of these four rows."""
-    identity, candidate, base, moved = rows
+    identity, candidate, base, control = rows
     settings = Settings()
     gains = all_gains(identity, candidate, n_prompts, settings)
-    net = net_gain(identity, candidate, base, moved, "jaq", n_prompts, settings.confidence)
+    net = net_gain(identity, candidate, base, control, "jaq", n_prompts, settings.confidence)
     drifted = drifts(identity, gains, base, settings.confidence)
     return {
         "answer": answer(identity, candidate, gains["jaq"], net, drifted),
@@ -205,22 +206,22 @@ def judged_rows(rows: Sequence[Evaluation], n_prompts: int) -> dict:
 def study(row: dict) -> dict:
     """One calibration: the verdict as the product gives it by default, and what the candidate was worth."""
     indices = row["indices"]
-    found = judged_rows(evaluations(row["held out"], indices, np.arange(len(indices))), PROMPTS)
-    found |= {"identity": not row["fresh"], "evaluations": row["evaluations"]}
+    outcome = judged_rows(evaluations(row["held out"], indices, np.arange(len(indices))), PROMPTS)
+    outcome |= {"identity": not row["fresh"], "evaluations": row["evaluations"]}
     if not row["fresh"]:
-        return found
+        return outcome
     whole = evaluations(row["fresh"], range(FRESH), np.arange(FRESH))
     truth = {metric: paired_gain(*whole[:2], metric, FRESH, 0.95) for metric in (SET, ACCURACY)}
     truth["net gain"] = net_gain(*whole, "jaq", FRESH, 0.95)
-    return {**found, **{metric: _interval(change) for metric, change in truth.items()}}
+    return {**outcome, **{metric: _interval(change) for metric, change in truth.items()}}
 
 
 def accepted_share(row: dict, prompts: int) -> float:
     """How often the candidate would be accepted on so many prompts, drawn of the fresh ones; one noise each."""
     draw, accepted = np.random.default_rng(0), 0
     for _ in range(DRAWS):
-        chosen = np.sort(draw.choice(FRESH, prompts, replace=False))
-        accepted += judged_rows(evaluations(row["fresh"], range(FRESH), chosen), FRESH)["answer"] == REPAIR
+        places = np.sort(draw.choice(FRESH, prompts, replace=False))
+        accepted += judged_rows(evaluations(row["fresh"], range(FRESH), places), FRESH)["answer"] == REPAIR
     return accepted / DRAWS
 
 
@@ -275,11 +276,11 @@ def in_all(summaries: Iterable[dict]) -> dict:
 def by_prompts(rows: dict[str, list[dict]], studies: dict[str, list[dict]]) -> dict[str, dict[str, float]]:
     """Mean share of accepts by what the candidate is worth and by the number of held-out prompts."""
     shares: dict[str, list[list[float]]] = {}
-    for name, found in studies.items():
+    for name, studies_of in studies.items():
         repairable = SETTINGS[name.partition(": ")[2]].repairable
-        for row, made in zip(found, rows[name], strict=True):
-            if made["fresh"]:
-                line = [accepted_share(made, prompts) for prompts in HELD_OUT]
+        for row, row_values in zip(studies_of, rows[name], strict=True):
+            if row_values["fresh"]:
+                line = [accepted_share(row_values, prompts) for prompts in HELD_OUT]
                 shares.setdefault(truth_of(row, repairable), []).append(line)
     return {
         truth: {
@@ -306,21 +307,21 @@ def main() -> None:
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     path, code = FOLDER / "verdict_rows.jsonl", code_digest()
-    known, rows = kept_rows(path, code), {}
+    done, rows = kept_rows(path, code), {}
     for seed, name, kind in product(range(arguments.studies), SETTINGS, toys.KINDS):
         key = (kind, name, seed)
-        if key not in known and arguments.kept:
+        if key not in done and arguments.kept:
             continue
-        if key not in known:
-            known[key] = rows_of(kind, name, seed)
+        if key not in done:
+            done[key] = rows_of(kind, name, seed)
             with path.open("a", encoding="utf-8") as file:
-                line = {"kind": kind, "setting": name, "seed": seed, "code": code, "row": known[key]}
+                line = {"kind": kind, "setting": name, "seed": seed, "code": code, "row": done[key]}
                 file.write(json.dumps(line) + "\n")
             print(*key, file=sys.stderr, flush=True)
-        rows.setdefault(f"{kind}: {name}", []).append(known[key])
+        rows.setdefault(f"{kind}: {name}", []).append(done[key])
     rows = dict(sorted(rows.items()))
-    studies = {name: [study(row) for row in found] for name, found in rows.items()}
-    summaries = {name: summary(name, found) for name, found in studies.items()}
+    studies = {name: [study(row) for row in rows_of_name] for name, rows_of_name in rows.items()}
+    summaries = {name: summary(name, rows_of_name) for name, rows_of_name in studies.items()}
     facts = {"prompts": PROMPTS, "trials": TRIALS, "fresh prompts": FRESH, "held-out prompts": HELD_OUT}
     facts["accepted, by held-out prompts"] = by_prompts(rows, studies)
     record(

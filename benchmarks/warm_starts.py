@@ -57,7 +57,7 @@ def pairs_of(model: toys.Toy, right: toys.Toy, captions: list[str]) -> Pairs:
     return pairs
 
 
-def judged(kind: str, name: str, seed: int, found: qs.Coefficients) -> dict[str, dict]:
+def judged(kind: str, name: str, seed: int, best: qs.Coefficients) -> dict[str, dict]:
     """{candidate: {"gain": JAQ above the identity's on the search's prompts, "may win"}}"""
     setting, toy = verdict_pictures.SETTINGS[name], toys.load(kind)
     toy = replace(toy, decoder=verdict_pictures.HalfDecoder(toy.decoder))
@@ -65,21 +65,21 @@ def judged(kind: str, name: str, seed: int, found: qs.Coefficients) -> dict[str,
     captions = captions[: verdict_pictures.PROMPTS]
     model, right = setting.model(toy), setting.reference(toy)
     steps = len(model.sigmas) - 1
-    chosen = list(split(len(captions), Settings(seed=seed)).search)
-    starts = closed_forms(pairs_of(model, right, [captions[i] for i in chosen[:PICTURES]]), model.sigmas)
-    reference = ReferencePictures(right.generator(captions, seed), chosen, steps)
+    search_indices = list(split(len(captions), Settings(seed=seed)).search)
+    starts = closed_forms(pairs_of(model, right, [captions[i] for i in search_indices[:PICTURES]]), model.sigmas)
+    reference = ReferencePictures(right.generator(captions, seed), search_indices, steps)
     guard, generate = guard_of(reference, stay_near=True), model.generator(captions, seed)
     score, _ = toys.scored(captions)
 
     def row(coefficients: qs.Coefficients) -> tuple[float, Mapping[str, dict[int, float]]]:
-        pictures = generate(coefficients, chosen)
-        scores, measured = score(pictures, chosen), guard(pictures, chosen)
-        values = {metric: dict(zip(chosen, line, strict=True)) for metric, line in measured.items()}
+        pictures = generate(coefficients, search_indices)
+        scores, watch = score(pictures, search_indices), guard(pictures, search_indices)
+        values = {metric: dict(zip(search_indices, line, strict=True)) for metric, line in watch.items()}
         return float((scores["tc"] + 2 * scores["iq"]).mean()), values
 
     base, before = row(qs.Coefficients.identity(steps))
     out = {}
-    for title, coefficients in {**starts, "search": found}.items():
+    for title, coefficients in {**starts, "search": best}.items():
         value, after = row(coefficients)
         excess = max(guard.excess(metric, after[metric], before[metric]) for metric in after)
         out[title] = {"gain": round(value - base, 4), "may win": bool(excess <= 0)}
@@ -89,13 +89,13 @@ def judged(kind: str, name: str, seed: int, found: qs.Coefficients) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3, help="studies of each setting (%(default)s)")
-    known = verdict_pictures.kept_rows(verdict_pictures.FOLDER / "verdict_rows.jsonl", code_digest())
+    done = verdict_pictures.kept_rows(verdict_pictures.FOLDER / "verdict_rows.jsonl", code_digest())
     seeds, rows = parser.parse_args().seeds, {}
-    for (kind, name, seed), row in sorted(known.items()):
+    for (kind, name, seed), row in sorted(done.items()):
         if name in NAMES and seed < seeds:
-            found = judged(kind, name, seed, qs.Coefficients(*map(tuple, row["coefficients"])))
-            rows[f"{kind}: {name}, study {seed + 1}"] = found
-            print(kind, name, seed, found, file=sys.stderr, flush=True)
+            values = judged(kind, name, seed, qs.Coefficients(*map(tuple, row["coefficients"])))
+            rows[f"{kind}: {name}, study {seed + 1}"] = values
+            print(kind, name, seed, values, file=sys.stderr, flush=True)
     titles = [title for title in next(iter(rows.values())) if title != "search"]
     summary = {
         title: {

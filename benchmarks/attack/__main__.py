@@ -16,13 +16,13 @@ from .tally import run_kind
 
 KINDS = ("journals", "injections", "kills", "presets", "paths", "forgeries", "quantized", "prompt_files")
 """Modules of this folder, those that take longest first. ``soak`` takes longer, and is run by its name."""
-NAMED = (*KINDS, "soak")
+CHOICES = (*KINDS, "soak")
 TOGETHER = 2
 
 
 def main(names: list[str]) -> int:
-    if unknown := sorted(set(names) - set(NAMED)):
-        print(f"There is no kind {unknown[0]!r}; there are {', '.join(NAMED)}.", file=sys.stderr)
+    if unknown := sorted(set(names) - set(CHOICES)):
+        print(f"There is no kind {unknown[0]!r}; there are {', '.join(CHOICES)}.", file=sys.stderr)
         return 2
     harm, start = 0, time.perf_counter()
     with ThreadPoolExecutor(TOGETHER) as pool:
@@ -31,8 +31,8 @@ def main(names: list[str]) -> int:
             counts = done.result()
             harm += counts["harm"]
             # One after the other: what was counted stays where a later kind cannot be run.
-            known = {**earlier("attack"), waiting[done]: counts}
-            record("attack", {name: known[name] for name in NAMED if name in known})
+            results = {**earlier("attack"), waiting[done]: counts}
+            record("attack", {name: results[name] for name in CHOICES if name in results})
     print(f"{time.perf_counter() - start:.0f} s in all, {harm} harmed")
     return 1 if harm else 0
 

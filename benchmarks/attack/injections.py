@@ -38,19 +38,19 @@ def run() -> Tally:
         for number, payload in enumerate(PAYLOADS):
             qs.save_preset(_preset(payload), folder / f"{number}.safetensors")
             _raw(payload, folder / f"raw {number}.safetensors")
-        asked: list[str] = []
+        urls: list[str] = []
         page = open_page(
             browser,
             comfy,
             {"Comfy.VueNodes.Enabled": True},
-            lambda page: page.on("request", lambda request: asked.append(request.url)),
+            lambda page: page.on("request", lambda request: urls.append(request.url)),
         )
         page.wait_for_function("() => app.graph.nodes.length > 5")
         for place, show in zip(PLACES, (_tab, _sidebar, _run), strict=True):
-            asked.clear()
+            urls.clear()
             show(page)
             page.wait_for_timeout(1500)
-            _judge(page, place, [url for url in asked if ELSEWHERE in url], tally)
+            _judge(page, place, [url for url in urls if ELSEWHERE in url], tally)
     return tally
 
 
@@ -112,12 +112,12 @@ def _run(page) -> None:
     page.evaluate("() => app.canvas.ds.reset?.()")
 
 
-def _judge(page, place: str, asked: list[str], tally: Tally) -> None:
+def _judge(page, place: str, urls: list[str], tally: Tally) -> None:
     """One attack for each payload; harm is not told apart by payload where the page itself was taken."""
     hacked = page.evaluate("() => window.hacked")
     planted = page.locator(f"{OURS} script, {OURS} iframe, {OURS} svg[onload], {OURS} [onerror]").count()
-    if hacked is not None or asked or planted:
-        tally.hurt(f"{place}: hacked {hacked!r}, asked {asked[:2]}, {planted} elements of a stranger's")
+    if hacked is not None or urls or planted:
+        tally.hurt(f"{place}: hacked {hacked!r}, asked {urls[:2]}, {planted} elements of a stranger's")
         page.evaluate("() => { delete window.hacked; }")
         return
     for _ in PAYLOADS:

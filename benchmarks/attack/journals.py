@@ -25,8 +25,8 @@ KINDS = BYTES + LINES
 ATTACKS = 1000
 """Two studies each, 0.2 s of one core."""
 
-SAME, NAMED = "the same end", "refused, names the file"
-RIGHT = (SAME, NAMED)
+SAME, NAMING_ERROR = "the same end", "refused, names the file"
+RIGHT = (SAME, NAMING_ERROR)
 
 
 def mutant(content: bytes, kind: str, draw: random.Random) -> bytes:
@@ -88,20 +88,20 @@ def run(attacks: int = ATTACKS, seed: int = 0) -> Tally:
     logging.getLogger().setLevel(logging.ERROR)  # every repair is told to the user
     with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
         calm = {race: Path(folder, f"calm {race}.jsonl") for race in (False, True)}
-        wanted = {race: figures(study(journal, race=race)) for race, journal in calm.items()}
+        outcomes = {race: figures(study(journal, race=race)) for race, journal in calm.items()}
         for number in range(attacks):
             race = draw.random() < 0.5
             journal = Path(folder, f"{number}.jsonl")
             kind = KINDS[number % len(KINDS)]
             journal.write_bytes(mutant(calm[race].read_bytes(), kind, draw))
-            outcome = _outcome(journal, race, wanted[race])
+            outcome = _outcome(journal, race, outcomes[race])
             tally.count(outcome) if outcome in RIGHT else tally.hurt(f"{kind}, journal {number}: {outcome}")
             for left in Path(folder).glob(f"{number}.jsonl*"):
                 left.unlink()
     return tally
 
 
-def _outcome(journal: Path, race: bool, wanted: tuple) -> str:
+def _outcome(journal: Path, race: bool, expected: tuple) -> str:
     try:
         show_study(str(journal))
     except CalibrationError:
@@ -111,7 +111,7 @@ def _outcome(journal: Path, race: bool, wanted: tuple) -> str:
     try:
         result = figures(study(journal, race=race))
     except CalibrationError as error:
-        return NAMED if str(journal) in str(error) else "refused, and does not name the file"
+        return NAMING_ERROR if str(journal) in str(error) else "refused, and does not name the file"
     except Exception as error:  # noqa: BLE001 - counted, whatever it is
         return f"raw error: {type(error).__name__}"
-    return SAME if result == wanted else "another result"
+    return SAME if result == expected else "another result"

@@ -61,8 +61,8 @@ def _attack(attempt: Callable, name: str, place: Path, tally: Tally) -> None:
     folder, outside = place / "presets", place / "outside"
     _furnish(folder, outside)
     before = dict(_everything(place))
-    known = folder_paths.folder_names_and_paths
-    known["qsched_presets"] = ([str(folder)], {".safetensors"})
+    folders = folder_paths.folder_names_and_paths
+    folders["qsched_presets"] = ([str(folder)], {".safetensors"})
     folder_paths.filename_list_cache.clear()
     folder_paths.set_output_directory(str(outside))
     folder_paths.input_directory = str(folder)
@@ -76,14 +76,14 @@ def _attack(attempt: Callable, name: str, place: Path, tally: Tally) -> None:
         tally.hurt(f"{attempt.__name__}({name!r}): {type(failure).__name__}: {failure}")
         return
     after = dict(_everything(place))
-    made = [path for path in after if path not in before]
-    gone = [path for path in before if path not in after]
+    new = [path for path in after if path not in before]
+    missing = [path for path in before if path not in after]
     changed = [path for path in before if path in after and after[path] != before[path]]
     names = importlib.import_module("pack.nodes.host.folders")
-    wrong = [path for path in made if path.parent != folder or names.file_stem(path.name) != path.stem]
-    moved = attempt is _rename and gone == [folder / "old.safetensors"] and len(made) == 1
-    if changed or wrong or (gone and not moved) or len(made) > 1:
-        tally.hurt(f"{attempt.__name__}({name!r}): made {made}, gone {gone}, changed {changed}")
+    wrong = [path for path in new if path.parent != folder or names.file_stem(path.name) != path.stem]
+    rename_only = attempt is _rename and missing == [folder / "old.safetensors"] and len(new) == 1
+    if changed or wrong or (missing and not rename_only) or len(new) > 1:
+        tally.hurt(f"{attempt.__name__}({name!r}): made {new}, gone {missing}, changed {changed}")
     else:
         tally.count(outcome)
 
@@ -125,18 +125,18 @@ def _read(name: str, folder: Path) -> None:
     """A listed preset, and a file of prompts: neither may come from outside."""
     folders = importlib.import_module("pack.nodes.host.folders")
     error = importlib.import_module("pack.qsched_core").QSchedError
-    found = []
+    readable = []
     for look in (
         lambda: folders.file_path("qsched_presets", name),
         lambda: importlib.import_module("pack.nodes.host.input_files").input_path(name),
     ):
         try:
-            found.append(look())
+            readable.append(look())
         except error:
             continue
-    for path in found:
+    for path in readable:
         # A link in the folder is the user's own.
         if Path(os.path.normpath(path)).parent not in (folder, folder.resolve()):
             raise AssertionError(f"read {path}")
-    if not found:
+    if not readable:
         raise error("nothing of that name.", "use another name")

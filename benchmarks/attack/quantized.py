@@ -109,9 +109,9 @@ def _change(kind: str, tensors: dict[str, torch.Tensor], layers: dict[str, Any],
         tensors[name] = draw.choice([value[None], value[:-1], value.flatten(), torch.cat([value, value])]).clone()
     elif kind == "value":
         value = tensors[name] = tensors[name].clone()
-        spoiled = 255 if value.dtype == torch.uint8 else draw.choice([float("nan"), float("inf")])
+        damage = 255 if value.dtype == torch.uint8 else draw.choice([float("nan"), float("inf")])
         if value.is_floating_point() or value.dtype == torch.uint8:
-            value[..., -2:] = spoiled
+            value[..., -2:] = damage
     elif kind == "lose":
         del tensors[name]
     else:

@@ -29,37 +29,37 @@ STRANGERS: dict[str, tuple[Callable[[], Stranger], tuple[str, ...], int]] = {
 more)."""
 
 
-def calibrated(model: Stranger, right: Stranger, scores: Scores, *, held: bool) -> Result:
+def calibrated(model: Stranger, right: Stranger, scores: Scores, *, guard: bool) -> Result:
     """As the node does it with a reference, or without one."""
     count, steps = model.prompts, len(model.sigmas) - 1
-    settings = Settings(trials=TRIALS, seeds=model.seeds, radius=0 if held else 0.2, space="both ends").resolved(held)
+    settings = Settings(trials=TRIALS, seeds=model.seeds, radius=0 if guard else 0.2, space="both ends").resolved(guard)
     parts = split(count, settings)
-    reference = ReferencePictures(right.generator(count, 0), [*parts.held_out, *parts.search], steps) if held else None
+    reference = ReferencePictures(right.generator(count, 0), [*parts.held_out, *parts.search], steps) if guard else None
 
     def judge(pictures: torch.Tensor, indices) -> dict[str, np.ndarray]:
-        near = {DISTANCE: reference.distance(pictures, indices)} if held else {}
+        near = {DISTANCE: reference.distance(pictures, indices)} if guard else {}
         return {**scores.judge(pictures, indices), **near}
 
     return calibrate(
         model.generator(count, 0), scores.score, count, steps, settings, judge=judge,
-        reference=reference.generate if held else None, guard=guard_of(reference, stay_near=True) if held else None,
+        reference=reference.generate if guard else None, guard=guard_of(reference, stay_near=True) if guard else None,
     )  # fmt: skip
 
 
-def worth(model: Stranger, right: Stranger, scores: Scores, found: Coefficients) -> dict:
+def worth(model: Stranger, right: Stranger, scores: Scores, best: Coefficients) -> dict:
     """On noises nobody saw: gain, gain net of what the reference gains, and what got worse, with 95 % intervals."""
-    if found.is_identity:
+    if best.is_identity:
         return {}
     count = model.fresh
-    indices, rows, compared = range(count), {}, None
+    indices, rows, full_pictures = range(count), {}, None
     fresh_scores = scores.for_prompts(count)
-    for toy, coefficients in ((right, right.identity()), (right, found), (model, model.identity()), (model, found)):
+    for toy, coefficients in ((right, right.identity()), (right, best), (model, model.identity()), (model, best)):
         pictures = toy.generator(count, 9999)(coefficients, indices)
-        compared = pictures if compared is None else compared
+        full_pictures = pictures if full_pictures is None else full_pictures
         values = {**fresh_scores.score(pictures, indices), **fresh_scores.judge(pictures, indices)}
         values["jaq"] = values["tc"] + 2 * values["iq"]
-        values[DISTANCE] = distance(pictures, compared)[DISTANCE].double().numpy()
-        rows[toy is model, coefficients is found] = Evaluation(tuple(indices), values)
+        values[DISTANCE] = distance(pictures, full_pictures)[DISTANCE].double().numpy()
+        rows[toy is model, coefficients is best] = Evaluation(tuple(indices), values)
     here, there = (rows[True, False], rows[True, True]), (rows[False, False], rows[False, True])
     changes = {metric: paired_gain(*here, metric, count, 0.95) for metric in ("jaq", "tc", "iq", SET, DISTANCE)}
     changes["net jaq"] = net_gain(*here, *there, "jaq", count, 0.95)
@@ -71,10 +71,10 @@ def worth(model: Stranger, right: Stranger, scores: Scores, found: Coefficients)
 
 def mean_jaq(model: Stranger, scores: Scores) -> float:
     indices = range(model.fresh)
-    found = scores.for_prompts(model.fresh).score(
+    metrics = scores.for_prompts(model.fresh).score(
         model.generator(model.fresh, 9999)(model.identity(), indices), indices
     )
-    return float((found["tc"] + 2 * found["iq"]).mean())
+    return float((metrics["tc"] + 2 * metrics["iq"]).mean())
 
 
 def main() -> None:
@@ -88,12 +88,12 @@ def main() -> None:
         twin, scores = full.quantized("w8a8"), Scores(full, full.prompts, bank_steps)
         for form in formats:
             model = full.quantized(form)
-            lost = round(mean_jaq(twin, scores) - mean_jaq(model, scores), 4)
-            for search, held in (("with the reference", True), ("free", False)):
+            loss = round(mean_jaq(twin, scores) - mean_jaq(model, scores), 4)
+            for search, guard in (("with the reference", True), ("free", False)):
                 start = time.perf_counter()
-                result = calibrated(model, twin, scores, held=held)
+                result = calibrated(model, twin, scores, guard=guard)
                 row = {
-                    "net": full.name, "format": form.upper(), "search": search, "answer": result.answer, "lost": lost,
+                    "net": full.name, "format": form.upper(), "search": search, "answer": result.answer, "lost": loss,
                     "drifts": list(result.drifts), "network evaluations": result.nfe,
                     "held-out gain": [round(v, 4) for v in (result.gain.gain, result.gain.low, result.gain.high)],
                     "fresh": worth(model, twin, scores, result.coefficients),

@@ -81,9 +81,9 @@ def denoiser(net: nn.Module):
 
     def model(x: Tensor, sigma: Tensor) -> Tensor:
         time = (1 + sigma.square()).log().view(-1)
-        kept = (-time / 2).exp().view(-1, 1, 1, 1)
-        variance = 1 - kept.square()
-        scaled = x * kept
-        return (scaled + variance * net(scaled, time)) / kept
+        signal = (-time / 2).exp().view(-1, 1, 1, 1)
+        variance = 1 - signal.square()
+        scaled = x * signal
+        return (scaled + variance * net(scaled, time)) / signal
 
     return model

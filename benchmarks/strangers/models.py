@@ -46,9 +46,9 @@ class Stranger:
 
     def quantized(self, form: str) -> Stranger:
         """Fitted to what the full net sees on three noises, as the node does by default."""
-        seen = qs.observe(self.network, lambda: self.generator(3, 77)(self.identity(), range(3)))
+        observation = qs.observe(self.network, lambda: self.generator(3, 77)(self.identity(), range(3)))
         network = copy.deepcopy(self.network)
-        qs.quantize(network, form, backend="torch", observation=seen)
+        qs.quantize(network, form, backend="torch", observation=observation)
         return replace(self, network=network)
 
     def identity(self) -> qs.Coefficients:
@@ -71,9 +71,9 @@ class Stranger:
         steps = len(self.sigmas) - 1 if self.sampler == "lcm" else 1
         draws = [np.random.default_rng((seed, i)).standard_normal((steps, 1, *self.shape), np.float32) for i in indices]
         noises = iter(torch.from_numpy(np.stack(draws, axis=1)))
-        asked = torch.tensor([self.asked(i % prompts, prompts) for i in indices])
+        wishes = torch.tensor([self.asked(i % prompts, prompts) for i in indices])
         x = qs.sample(
-            self.sampler, self.denoiser(self.network, asked), next(noises) * self.sigmas[0], torch.tensor(self.sigmas),
+            self.sampler, self.denoiser(self.network, wishes), next(noises) * self.sigmas[0], torch.tensor(self.sigmas),
             coefficients, noise_sampler=lambda sigma, after: next(noises),
         )  # fmt: skip
         black, white = self.white
@@ -85,15 +85,15 @@ def karras(first: float, last: float, steps: int) -> tuple[float, ...]:
     return (*(np.linspace(first ** (1 / 7), last ** (1 / 7), steps) ** 7).tolist(), 0.0)
 
 
-def asked_denoiser(net: nn.Module, asked: Tensor):
-    return lambda x, sigma: net(x, sigma, asked)
+def asked_denoiser(net: nn.Module, wishes: Tensor):
+    return lambda x, sigma: net(x, sigma, wishes)
 
 
 def galaxy(side: int) -> Stranger:
     """Log-brightness of galaxies of the HSC survey, in 8 steps from where training ends."""
     net = galaxies.load(f"eqx_hsc_ScoreNet{side}", side)
     return Stranger(
-        f"galaxies {side} x {side}", net, lambda net, asked: galaxies.denoiser(net), (side, side),
+        f"galaxies {side} x {side}", net, lambda net, _: galaxies.denoiser(net), (side, side),
         karras(148.0, 0.05, 8), "euler", (-0.2, 7.0), conditional=False, prompts=24, fresh=96, seeds=4,
     )  # fmt: skip
 

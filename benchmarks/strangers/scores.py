@@ -45,13 +45,13 @@ class Scores:
 
         self.full, self.prompts, self.quality = full, prompts, BRISQUE(url=False)
         self.quality.scale_features = self._scaled(self.quality.scale_features)
-        made = full.in_steps(steps) if steps else full
-        bank = features(made.generator(BANK, 555)(made.identity(), range(BANK)))
+        sampler = full.in_steps(steps) if steps else full
+        bank = features(sampler.generator(BANK, 555)(sampler.identity(), range(BANK)))
         self.mean, self.scale = bank.mean(0), bank.std(0)
         self.bank = (bank - self.mean) / self.scale
-        asked = torch.tensor([full.asked(i, BANK) for i in range(BANK)], dtype=torch.float64)
+        wishes = torch.tensor([full.asked(i, BANK) for i in range(BANK)], dtype=torch.float64)
         ones = torch.ones(BANK, 1, dtype=torch.float64)
-        self.weights = torch.linalg.lstsq(torch.cat([self.bank, ones], 1), asked[:, None]).solution
+        self.weights = torch.linalg.lstsq(torch.cat([self.bank, ones], 1), wishes[:, None]).solution
 
     def for_prompts(self, prompts: int) -> Scores:
         other = copy.copy(self)
@@ -76,9 +76,9 @@ class Scores:
     def _typical(self, pictures: Tensor, indices: Sequence[int]) -> np.ndarray:
         """1 - |asked - got|, got by the line through the full net's pictures; where nothing is asked for, how usual a
         picture's features are among them: from 1 to 0 at ``FURTHEST`` standard deviations."""
-        found = (features(pictures) - self.mean) / self.scale
+        standard = (features(pictures) - self.mean) / self.scale
         if self.full.conditional:
-            asked = torch.tensor([self.full.asked(i % self.prompts, self.prompts) for i in indices]).double()
-            got = (torch.cat([found, torch.ones(len(found), 1).double()], 1) @ self.weights).squeeze(1)
-            return (1 - (got - asked).abs()).numpy()
-        return (1 - found.abs().clamp(max=FURTHEST).mean(1) / FURTHEST).numpy()
+            wishes = torch.tensor([self.full.asked(i % self.prompts, self.prompts) for i in indices]).double()
+            estimate = (torch.cat([standard, torch.ones(len(standard), 1).double()], 1) @ self.weights).squeeze(1)
+            return (1 - (estimate - wishes).abs()).numpy()
+        return (1 - standard.abs().clamp(max=FURTHEST).mean(1) / FURTHEST).numpy()

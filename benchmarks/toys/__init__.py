@@ -107,8 +107,8 @@ class Toy:
     def noises(self, seed: int, indices: Sequence[int]) -> Tensor:
         """(steps, B, 16, 16, 16): what a run starts from, and its fresh noises."""
         steps = 1 if self.sampler == "euler" else len(self.sigmas) - 1
-        drawn = [np.random.default_rng((seed, i)).standard_normal((steps, *LATENT), np.float32) for i in indices]
-        return torch.from_numpy(np.stack(drawn, axis=1))
+        draws = [np.random.default_rng((seed, i)).standard_normal((steps, *LATENT), np.float32) for i in indices]
+        return torch.from_numpy(np.stack(draws, axis=1))
 
     def sample(
         self, noise: Tensor, text: tuple[Tensor, Tensor], coefficients: qs.Coefficients, fresh: Iterator[Tensor]
@@ -218,11 +218,11 @@ def captions(count: int, seed: int) -> list[str]:
         ValueError: the demo's world has fewer.
     """
     generator = torch.Generator().manual_seed(seed)
-    found: dict[str, None] = {}
+    texts: dict[str, None] = {}
     for _ in range(20):
-        if len(found) >= count:
-            return list(found)[:count]
-        found.update(dict.fromkeys(caption_of(row) for row in sample_scenes(count, generator, held_out=True)))
+        if len(texts) >= count:
+            return list(texts)[:count]
+        texts.update(dict.fromkeys(caption_of(row) for row in sample_scenes(count, generator, held_out=True)))
     raise ValueError(f"there are not {count} held-out captions")
 
 

@@ -96,10 +96,10 @@ def train_student(shop: Workshop, material: Material, teacher: nn.Module) -> nn.
         x = clean + sigma * noise
         with torch.no_grad():
             twice = (torch.cat([value, value]) for value in (x, timesteps, sigma))
-            said, unsaid = predict_noise(teacher, *twice, torch.cat([states, no_words])).chunk(2)
+            with_words, without_words = predict_noise(teacher, *twice, torch.cat([states, no_words])).chunk(2)
         with half_precision():
             predicted = predict_noise(unet, x, timesteps, sigma, states).float()
-        error = (predicted - torch.lerp(unsaid, said, GUIDANCE)).square().mean(dim=(1, 2, 3))
+        error = (predicted - torch.lerp(without_words, with_words, GUIDANCE)).square().mean(dim=(1, 2, 3))
         return (_weight(sigma) * error).mean(), {"noise_error": (predicted - noise).detach().square().mean().item()}
 
     train(shop, "student", unet, STUDENT, loss, average=0.98, log_every=25)

@@ -33,8 +33,8 @@ def make_unet() -> UNet2DConditionModel:
 def sigma_table() -> Tensor:
     """Sigmas (1000,) of the timesteps, ascending, in VE space: Stable Diffusion's scaled-linear betas."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, TIMESTEPS, dtype=torch.float64).square()
-    kept = torch.cumprod(1 - betas, dim=0)
-    return ((1 - kept) / kept).sqrt().float()
+    signal = torch.cumprod(1 - betas, dim=0)
+    return ((1 - signal) / signal).sqrt().float()
 
 
 def predict_noise(unet: UNet2DConditionModel, x: Tensor, timesteps: Tensor, sigma: Tensor, states: Tensor) -> Tensor:
