@@ -33,23 +33,23 @@ def network(**vision: object) -> OpenClip:
     return OpenClip(clip, open_clip.get_tokenizer("ViT-B-16"))
 
 
-def metric(**given: object) -> AQMap:
-    return AQMap(network(**given), Splitter())
+def metric(**options: object) -> AQMap:
+    return AQMap(network(**options), Splitter())
 
 
 @pytest.mark.parametrize("layers", [3, 8])
 def test_the_class_token_is_the_networks_own(layers):
     net = network(layers=layers)
-    seen = net.prepared(PICTURES)
+    inputs = net.prepared(PICTURES)
     with torch.no_grad():
-        torch.testing.assert_close(surgery_tokens(net.clip.visual, seen)[:, 0], net.clip.visual(seen))
+        torch.testing.assert_close(surgery_tokens(net.clip.visual, inputs)[:, 0], net.clip.visual(inputs))
 
 
 def test_patch_tokens_add_up_attention_of_values_to_values():
     net = network()
-    visual, seen = net.clip.visual, net.prepared(PICTURES)
+    visual, inputs = net.clip.visual, net.prepared(PICTURES)
     with torch.no_grad():
-        tokens = visual._embeds(seen)
+        tokens = visual._embeds(inputs)
         for block in visual.transformer.resblocks[:2]:  # of 8: CLIP Surgery begins 6 blocks before the end
             tokens = block(tokens)
         patches = tokens
@@ -65,7 +65,7 @@ def test_patch_tokens_add_up_attention_of_values_to_values():
             patches = patches + alike(normal, normal, normal, need_weights=False)[0]
             tokens = block(tokens)
         expected = visual.ln_post(patches) @ visual.proj
-        torch.testing.assert_close(surgery_tokens(visual, seen)[:, 1:], expected[:, 1:], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(surgery_tokens(visual, inputs)[:, 1:], expected[:, 1:], rtol=1e-4, atol=1e-5)
 
 
 def test_a_noun_like_any_text_scores_one_half():

@@ -42,9 +42,9 @@ def place(tmp_path_factory) -> Path:
 
 
 def command(place: Path, output: Path, *more: str) -> list[str]:
-    needed = ["run", str(place / "pipeline"), "--prompts", str(place / "prompts.txt"), "--metric", str(place / "clip")]
+    base = ["run", str(place / "pipeline"), "--prompts", str(place / "prompts.txt"), "--metric", str(place / "clip")]
     small = ["--size", "16x16", "--trials", "2", "--noises", "1", "--strategy", "random", "--device", "cpu"]
-    return [*needed, "--steps", "2", "--output", str(output), *small, *more]
+    return [*base, "--steps", "2", "--output", str(output), *small, *more]
 
 
 @pytest.fixture
@@ -69,16 +69,16 @@ def blind(monkeypatch):
 
 
 def test_the_metric_is_given_the_words_of_a_prompt():
-    seen = []
+    texts = []
 
     class Listening:
         def score(self, pictures, prompts):
-            seen.extend(prompts)
+            texts.extend(prompts)
             return {"tc": torch.zeros(len(prompts)), "iq": torch.zeros(len(prompts))}
 
     score, _ = cli.scoring(Listening(), ["(a dog:1.3), <lora:fur:1>", "rain"])
     score(torch.zeros(3, 4, 4, 3), [0, 1, 2])
-    assert seen == ["a dog", "rain", "a dog"]
+    assert texts == ["a dog", "rain", "a dog"]
 
 
 def test_prompts_that_the_metric_cuts_are_said(place, tmp_path, blind, capsys):
@@ -91,8 +91,8 @@ def test_prompts_that_the_metric_cuts_are_said(place, tmp_path, blind, capsys):
 def test_an_accepted_calibration_writes_its_preset_and_draws(place, tmp_path, bright, capsys):
     output, plots = tmp_path / "out" / "mine.safetensors", tmp_path / "plots"
     code = cli.main(command(place, output, "--trials", "6", "--plots", str(plots), *FREELY))
-    told = capsys.readouterr().out
-    assert code == cli.EXIT_ACCEPTED, told
+    printout = capsys.readouterr().out
+    assert code == cli.EXIT_ACCEPTED, printout
     preset = load_preset(output)
     assert preset.verdict == "accepted as re-tuning"
     assert not preset.coefficients.is_identity
@@ -101,12 +101,12 @@ def test_an_accepted_calibration_writes_its_preset_and_draws(place, tmp_path, br
     assert preset.record["settings"]["trials"] == 6
     assert preset.record["gain"]["low"] > 0
     assert all(text not in json.dumps(dict(preset.record)) for text in PROMPTS)
-    assert "search: " in told
-    assert "min" in told and "s left" in told
-    assert "Accepted, re-tuning: held-out JAQ" in told
-    assert "with Q-Sched" in told
-    drawn = sorted(path.name for path in plots.iterdir())
-    assert drawn == ["before and after.png", "curves.png", "map.png", "pairs.png"]
+    assert "search: " in printout
+    assert "min" in printout and "s left" in printout
+    assert "Accepted, re-tuning: held-out JAQ" in printout
+    assert "with Q-Sched" in printout
+    names = sorted(path.name for path in plots.iterdir())
+    assert names == ["before and after.png", "curves.png", "map.png", "pairs.png"]
     with Image.open(plots / "before and after.png") as image:
         assert image.size == (3 * 16, 2 * 16)
 
@@ -135,7 +135,7 @@ def test_the_same_command_once_more_only_reads(place, tmp_path, blind, monkeypat
     output = tmp_path / "mine.safetensors"
     cli.main(command(place, output))
     first = load_preset(output)
-    monkeypatch.setattr(cli, "scoring", lambda *given: (None, None))  # nothing may be scored any more
+    monkeypatch.setattr(cli, "scoring", lambda *_: (None, None))  # nothing may be scored any more
     assert cli.main(command(place, output)) == cli.EXIT_REFUSED
     assert load_preset(output) == first
     names = {line.split(" in ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("qsched ")}
@@ -148,12 +148,12 @@ def test_another_calibration_in_the_same_journal_is_a_study_of_its_own(place, tm
         assert cli.main(command(place, output, "--study", study, "--k", k)) == cli.EXIT_REFUSED
     capsys.readouterr()
     assert cli.main(["show", study]) == 0
-    told = capsys.readouterr().out
-    assert told.count("3 trials finished (0 that could not be scored), 0 running, 0 lost") == 2
-    assert told.count("<- best") == 2
-    assert told.count(f"process {os.getpid()} on ") == 2
-    assert '"k": 1.0' in told and '"k": 2.0' in told
-    assert "prompts: 6" in told
+    printout = capsys.readouterr().out
+    assert printout.count("3 trials finished (0 that could not be scored), 0 running, 0 lost") == 2
+    assert printout.count("<- best") == 2
+    assert printout.count(f"process {os.getpid()} on ") == 2
+    assert '"k": 1.0' in printout and '"k": 2.0' in printout
+    assert "prompts: 6" in printout
 
 
 def test_a_stop_keeps_the_best_so_far(place, tmp_path, bright, monkeypatch, capsys):
@@ -179,11 +179,11 @@ def test_a_stop_keeps_the_best_so_far(place, tmp_path, bright, monkeypatch, caps
 
 def test_a_second_set_of_prompts_is_for_the_verdict(place, tmp_path, blind, monkeypatch):
     (tmp_path / "more.csv").write_text("prompt\na ship\na lamp\n")
-    seen = []
-    given = cli.calibrate
-    monkeypatch.setattr(cli, "calibrate", lambda *args, **options: seen.append(options) or given(*args, **options))
+    calls = []
+    original = cli.calibrate
+    monkeypatch.setattr(cli, "calibrate", lambda *args, **options: calls.append(options) or original(*args, **options))
     cli.main(command(place, tmp_path / "mine.safetensors", "--verdict-prompts", str(tmp_path / "more.csv")))
-    assert seen[0]["verdict_prompts"] == (6, 7)
+    assert calls[0]["verdict_prompts"] == (6, 7)
 
 
 BAD = {
@@ -263,9 +263,9 @@ def test_the_help_names_the_exit_codes(capsys):
     for argv in (["--help"], ["run", "--help"]):
         with pytest.raises(SystemExit):
             cli.main(argv)
-        told = capsys.readouterr().out
-        assert "exit codes:" in told
-        assert all(f"  {code} " in told for code in (0, 2, 3, 130))
+        printout = capsys.readouterr().out
+        assert "exit codes:" in printout
+        assert all(f"  {code} " in printout for code in (0, 2, 3, 130))
 
 
 def _write_pipeline(folder: Path) -> None:

@@ -38,9 +38,9 @@ def test_scores_are_the_published_formulas(folder, pictures):
 
     model = open_clip.create_model(f"local-dir:{folder}", precision="fp32").eval()
     tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
-    seen = (pictures.movedim(-1, 1) - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(3, 1, 1)
+    normal = (pictures.movedim(-1, 1) - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(3, 1, 1)
     with torch.no_grad():
-        image = model.encode_image(seen, normalize=True)
+        image = model.encode_image(normal, normalize=True)
         text, pair = (model.encode_text(tokenize(t), normalize=True) for t in (PROMPTS, list(QUALITY_PAIR)))
     cosine = (image * text).sum(-1).clamp(min=1e-4)
     # The picture is already 32 px: resizing changes nothing, so only float32 rounding is left.
@@ -79,11 +79,11 @@ def test_a_folder_is_loaded_once_and_freed_with_its_last_metric(folder):
 def test_a_pair_sees_each_picture_once_and_gives_what_its_metrics_give(folder, pictures, monkeypatch):
     pair = ClipScorer(folder)
     alone = {"tc": pair.tc.score(pictures, PROMPTS), "iq": pair.iq.score(pictures, PROMPTS)}
-    seen = []
+    calls = []
     encode = pair.tc.network.encode_image
-    monkeypatch.setattr(pair.tc.network, "encode_image", lambda *given: seen.append(given) or encode(*given))
+    monkeypatch.setattr(pair.tc.network, "encode_image", lambda *args: calls.append(args) or encode(*args))
     together = pair.score(pictures, PROMPTS)
-    assert len(seen) == 1
+    assert len(calls) == 1
     assert all(same_bits(together[role], alone[role]) for role in ("tc", "iq"))
 
 

@@ -33,8 +33,8 @@ def test_the_documented_generator_makes_a_study():
 
     def alignment(pictures: torch.Tensor, texts: list[str]) -> torch.Tensor:
         scored.extend(texts)
-        asked = torch.tensor([len(text) / 10 for text in texts])
-        return 1 - (pictures.mean((1, 2, 3)) - asked).abs()
+        lengths = torch.tensor([len(text) / 10 for text in texts])
+        return 1 - (pictures.mean((1, 2, 3)) - lengths).abs()
 
     names = {
         "prompts": prompts, "sigmas": SIGMAS, "latent_shape": (1, 1, 4, 4), "alignment": alignment,

@@ -66,22 +66,22 @@ def test_pictures_are_compared_with_the_reference_in_their_own_size():
     """A thumbnail is less sharp: it would say that every picture drifts."""
     draw = torch.Generator().manual_seed(0)
     pictures = {index: torch.rand(1, 512, 512, 3, generator=draw) for index in range(2)}
-    made: list[int] = []
+    counts: list[int] = []
 
     def generate(coefficients, indices):
-        made.extend(indices)
+        counts.extend(indices)
         return torch.cat([pictures[index] for index in indices])
 
     reference = ReferencePictures(generate, [0, 1], 4)
-    found = guard_of(reference, stay_near=True)
-    measured = found(generate(Coefficients.identity(4), [0, 1]), [0, 1])
-    assert set(measured) == {"contrast", "saturation", "sharpness", "noise", "distance to full"}
-    assert measured["sharpness"] == pytest.approx(list(reference.statistics([0, 1])["sharpness"]))
-    assert measured["distance to full"] == [0.0, 0.0]
-    assert made == [0, 1, 0, 1], "once for us, once for the reference"
-    assert set(guard_of(reference, stay_near=False)(pictures[0], [0])) == set(measured) - {"distance to full"}
+    guard = guard_of(reference, stay_near=True)
+    distances = guard(generate(Coefficients.identity(4), [0, 1]), [0, 1])
+    assert set(distances) == {"contrast", "saturation", "sharpness", "noise", "distance to full"}
+    assert distances["sharpness"] == pytest.approx(list(reference.statistics([0, 1])["sharpness"]))
+    assert distances["distance to full"] == [0.0, 0.0]
+    assert counts == [0, 1, 0, 1], "once for us, once for the reference"
+    assert set(guard_of(reference, stay_near=False)(pictures[0], [0])) == set(distances) - {"distance to full"}
 
 
 def test_without_a_reference_a_repair_may_be_sharper():
-    found = guard_of(None, stay_near=True)
-    assert set(found(torch.rand(2, 8, 8, 3), [0, 1])) == {"contrast", "saturation"}
+    guard = guard_of(None, stay_near=True)
+    assert set(guard(torch.rand(2, 8, 8, 3), [0, 1])) == {"contrast", "saturation"}

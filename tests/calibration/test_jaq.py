@@ -9,16 +9,16 @@ import torch
 from calibration import jaq
 
 
-@pytest.mark.parametrize(("k", "wanted"), [(2.0, [1.4, 0.5]), (0.0, [0.8, 0.9]), (0.5, [0.95, 0.8])])
-def test_known_answer(k, wanted):
-    made = jaq({"tc": np.array([0.8, 0.9]), "iq": np.array([0.3, -0.2])}, k)
-    np.testing.assert_allclose(made, wanted, rtol=1e-15)  # one rounding
+@pytest.mark.parametrize(("k", "expected"), [(2.0, [1.4, 0.5]), (0.0, [0.8, 0.9]), (0.5, [0.95, 0.8])])
+def test_known_answer(k, expected):
+    value = jaq({"tc": np.array([0.8, 0.9]), "iq": np.array([0.3, -0.2])}, k)
+    np.testing.assert_allclose(value, expected, rtol=1e-15)  # one rounding
 
 
 def test_float64_whatever_the_scorer_gives():
-    made = jaq({"tc": torch.tensor([0.1]), "iq": [1]}, 2.0)
-    assert made.dtype == np.float64
-    assert made.tolist() == [float(np.float32(0.1)) + 2]
+    value = jaq({"tc": torch.tensor([0.1]), "iq": [1]}, 2.0)
+    assert value.dtype == np.float64
+    assert value.tolist() == [float(np.float32(0.1)) + 2]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

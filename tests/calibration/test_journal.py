@@ -30,8 +30,8 @@ from qsched_core import CalibrationError
 class World:
     """``broken``: every picture is NaN. ``stop``: raises before its so-many-th row of pictures."""
 
-    def __init__(self, broken: bool = False, stop: int | None = None):
-        self.broken, self.stop, self.rows = broken, stop, 0
+    def __init__(self, unscorable: bool = False, stop: int | None = None):
+        self.broken, self.stop, self.rows = unscorable, stop, 0
 
     def generate(self, coefficients, indices):
         if self.rows == self.stop:
@@ -65,39 +65,39 @@ def calm(tmp_path_factory) -> tuple[tuple, bytes]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_journal_comes_to_the_same_end_or_names_the_way_out(tmp_path, calm, kind, refused):
     """Regression: 335 of 5200 such journals ended in another result, and others in a JSON error."""
-    wanted, content = calm
+    expected, content = calm
     draw = random.Random(kind)
     for number in range(12):
         journal = tmp_path / f"{number}.jsonl"
         journal.write_bytes(mutant(content, kind, draw))
         try:
-            assert figures(World().run(journal)) == wanted
+            assert figures(World().run(journal)) == expected
         except CalibrationError as error:
             assert str(journal) in str(error)
             assert "damaged at line 1" in str(error)
             journal.unlink()
-            assert figures(World().run(journal)) == wanted
+            assert figures(World().run(journal)) == expected
 
 
 def test_what_is_damaged_is_copied_before_the_study_goes_on(tmp_path, calm, caplog):
-    wanted, content = calm
+    expected, content = calm
     journal = tmp_path / "study.jsonl"
     lines = content.splitlines(keepends=True)
     lines[40] = lines[40].replace(b"0", b"1")
     journal.write_bytes(b"".join(lines))
     world = World()
     result = world.run(journal)
-    assert figures(result) == wanted
+    assert figures(result) == expected
     assert 0 < world.rows < 9
     # Regression: it was said on the console alone.
-    (said,) = remarks(result)
-    assert "damaged at line 41" in said
-    assert "study.jsonl.damaged1" in said
-    assert said not in verdict(result)
+    (remark,) = remarks(result)
+    assert "damaged at line 41" in remark
+    assert "study.jsonl.damaged1" in remark
+    assert remark not in verdict(result)
     assert (tmp_path / "study.jsonl.damaged1").read_bytes() == b"".join(lines)
-    assert f"{journal} {said}" in caplog.text
+    assert f"{journal} {remark}" in caplog.text
     again = World(stop=0).run(journal)
-    assert figures(again) == wanted
+    assert figures(again) == expected
     assert remarks(again) == []
 
 
@@ -123,15 +123,15 @@ def test_a_journal_that_a_power_cut_left_empty_is_a_new_one(tmp_path, calm, cont
 
 def test_a_journal_of_before_there_were_checksums_goes_on(tmp_path, calm):
     """And the first checksum is one of all its lines: they may not change any more."""
-    wanted, content = calm
+    expected, content = calm
     lines = [json.loads(line) for line in content.splitlines()]
     old = [json.dumps({key: value for key, value in line.items() if key != "check"}) + "\n" for line in lines]
     journal = tmp_path / "study.jsonl"
     journal.write_text("".join(old[:60]))
-    assert figures(World().run(journal)) == wanted
+    assert figures(World().run(journal)) == expected
     mixed = journal.read_bytes()
     assert mixed.startswith("".join(old[:60]).encode())
-    assert figures(World(stop=0).run(journal)) == wanted
+    assert figures(World(stop=0).run(journal)) == expected
     journal.write_bytes(mixed.replace(b'"pictures":', b'"picturez":', 1))
     with pytest.raises(CalibrationError, match="damaged at line 1"):
         World().run(journal)
@@ -301,7 +301,7 @@ def lose(journal: Path, order: int) -> None:
 @pytest.mark.parametrize("order", [0, 3, 6])
 @pytest.mark.parametrize("limits", [{}, {"pictures": 20}], ids=["trials", "pictures"])
 def test_a_lost_trial_is_made_again_and_the_identity_always(tmp_path, order, limits):
-    wanted = World().run(None, **limits)
+    expected = World().run(None, **limits)
     journal = tmp_path / "study.jsonl"
     World().run(journal, **limits)
     lose(journal, order)
@@ -309,7 +309,7 @@ def test_a_lost_trial_is_made_again_and_the_identity_always(tmp_path, order, lim
     result = world.run(journal, **limits)
     assert set(result.trace[0][0].values()) == {1.0}
     assert math.isfinite(result.optimism)
-    assert figures(result) == figures(wanted)
+    assert figures(result) == figures(expected)
     assert world.rows <= 1
 
 
@@ -317,8 +317,10 @@ def test_a_trial_that_does_not_say_what_it_is_is_no_raw_error(tmp_path, refused)
     journal = tmp_path / "study.jsonl"
     World().run(journal)
     lines = [json.loads(line) for line in journal.read_bytes().splitlines()]
-    kept = [line for line in lines if "order" not in line.get("user_attr", {}) or line["trial_id"] != 2]
-    journal.write_text("".join(json.dumps({**line, "check": ""}).replace(', "check": ""', "") + "\n" for line in kept))
+    remaining = [line for line in lines if "order" not in line.get("user_attr", {}) or line["trial_id"] != 2]
+    journal.write_text(
+        "".join(json.dumps({**line, "check": ""}).replace(', "check": ""', "") + "\n" for line in remaining)
+    )
     with refused(CalibrationError, "trial 2 of the study qsched is incomplete"):
         World().run(journal)
     assert "6 trials finished" in show_study(str(journal))
@@ -333,7 +335,7 @@ def test_a_study_of_nothing_but_nan_begins_anew_when_the_cause_is_gone(tmp_path,
     """Regression: the trials of a driver that gave black pictures stood in the journal for ever."""
     journal = tmp_path / "study.jsonl"
     with pytest.raises((CalibrationError, Stopped)):
-        World(broken=True, stop=stop).run(journal, **changed)
+        World(unscorable=True, stop=stop).run(journal, **changed)
     assert figures(World().run(journal, **changed)) == figures(World().run(None, **changed))
 
 

@@ -54,10 +54,10 @@ def test_a_pair_takes_any_two_metrics():
 
 def test_distance_is_the_root_mean_square_of_each_picture():
     reference = torch.zeros(3, 8, 8, 3)
-    moved = reference.clone()
-    moved[1] += 0.5
-    moved[2, :2] += 1  # a quarter of the rows
-    torch.testing.assert_close(distance(moved, reference)["distance to full"], torch.tensor([0.0, 0.5, 0.5]))
+    shifted = reference.clone()
+    shifted[1] += 0.5
+    shifted[2, :2] += 1  # a quarter of the rows
+    torch.testing.assert_close(distance(shifted, reference)["distance to full"], torch.tensor([0.0, 0.5, 0.5]))
 
 
 def test_distance_needs_the_same_pictures(refused):

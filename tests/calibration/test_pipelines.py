@@ -62,9 +62,11 @@ def stable_diffusion(diffusers: ModuleType, scheduler: str, seed: int = 0) -> An
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
     ).eval()
     none = dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor"))
-    made = getattr(diffusers, scheduler)(**SD)
+    instance = getattr(diffusers, scheduler)(**SD)
     vae = autoencoder(diffusers)
-    pipe = diffusers.StableDiffusionPipeline(unet=unet, vae=vae, scheduler=made, requires_safety_checker=False, **none)
+    pipe = diffusers.StableDiffusionPipeline(
+        unet=unet, vae=vae, scheduler=instance, requires_safety_checker=False, **none
+    )
 
     def encode_prompt(prompt, device, count, guided, negative_prompt=None, **rest):
         return words(prompt, 3, 8), words(negative_prompt or [""] * len(prompt), 3, 8)
@@ -88,9 +90,9 @@ def flux(diffusers: ModuleType, scheduler: str) -> Any:
         axes_dims_rope=(4, 4, 8),
     ).eval()
     names = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
-    made = getattr(diffusers, scheduler)(shift=1.0)
+    instance = getattr(diffusers, scheduler)(shift=1.0)
     vae = autoencoder(diffusers)
-    pipe = diffusers.FluxPipeline(scheduler=made, transformer=transformer, vae=vae, **dict.fromkeys(names))
+    pipe = diffusers.FluxPipeline(scheduler=instance, transformer=transformer, vae=vae, **dict.fromkeys(names))
 
     def encode_prompt(prompt, **rest):
         return words(prompt, 3, 8), words(prompt, 8), torch.zeros(3, 3)
@@ -102,8 +104,8 @@ def flux(diffusers: ModuleType, scheduler: str) -> Any:
 
 def generator(diffusers: ModuleType, kind: str, **options: Any) -> PipelineGenerator:
     pipe = (flux if kind.startswith("Flow") else stable_diffusion)(diffusers, kind)
-    given = {"steps": 4, "guidance_scale": 1.0, "size": (16, 16), **options}
-    return PipelineGenerator(pipe, PROMPTS, **given)
+    arguments = {"steps": 4, "guidance_scale": 1.0, "size": (16, 16), **options}
+    return PipelineGenerator(pipe, PROMPTS, **arguments)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -129,10 +131,10 @@ def test_coefficients_are_what_a_preset_does_to_the_pipeline(diffusers, kind, tm
     assert "step" not in vars(pipe.scheduler)
     save_preset(Preset(RAMP, generate.sigmas, generate.binding), tmp_path / "mine.safetensors")
     with apply_preset(pipe, load_preset(tmp_path / "mine.safetensors"), if_differs="refuse"):
-        wanted = generate._pictures([2])
-    torch.testing.assert_close(generate(RAMP, [2]), wanted, rtol=0, atol=1e-5)
+        expected = generate._pictures([2])
+    torch.testing.assert_close(generate(RAMP, [2]), expected, rtol=0, atol=1e-5)
     assert same_bits(generate(IDENTITY, [2]), generate._pictures([2]))
-    assert (wanted - generate(IDENTITY, [2])).abs().max() > 0.001
+    assert (expected - generate(IDENTITY, [2])).abs().max() > 0.001
     assert "step" not in vars(pipe.scheduler)
 
 
@@ -199,9 +201,9 @@ def test_memory_that_does_not_suffice_halves_the_batch_once_and_for_all(diffuser
     pipe = stable_diffusion(diffusers, "EulerDiscreteScheduler")
     small = Small(pipe, 2)
     options = {"steps": 4, "guidance_scale": 1.0, "size": (16, 16), "batch_size": 8}
-    made = PipelineGenerator(small, PROMPTS, **options)(RAMP, range(7))
+    pictures = PipelineGenerator(small, PROMPTS, **options)(RAMP, range(7))
     assert small.batches == [1, 7, 3, 1, 1, 1, 1, 1, 1, 1]
-    torch.testing.assert_close(made, PipelineGenerator(pipe, PROMPTS, **options)(RAMP, range(7)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(pictures, PipelineGenerator(pipe, PROMPTS, **options)(RAMP, range(7)), rtol=0, atol=1e-5)
 
 
 def test_a_picture_that_fits_into_no_memory_is_refused(diffusers, refused):
@@ -216,15 +218,15 @@ def test_a_step_that_is_not_finite_breaks_its_own_picture_alone(diffusers):
     forward, calls = generate.pipe.unet.forward, []
 
     def explode(sample, *args, **kwargs):
-        made = forward(sample, *args, **kwargs)
+        pictures = forward(sample, *args, **kwargs)
         calls.append(len(sample))
-        made[0][-1] = torch.nan if len(sample) == 3 or len(calls) > 9 else made[0][-1]
-        return made
+        pictures[0][-1] = torch.nan if len(sample) == 3 or len(calls) > 9 else pictures[0][-1]
+        return pictures
 
     generate.pipe.unet.forward = explode
-    made = generate(RAMP, [0, 1, 2])
-    assert made.isnan().flatten(1).any(1).tolist() == [False, False, True]
-    assert made[2].isnan().all()
+    pictures = generate(RAMP, [0, 1, 2])
+    assert pictures.isnan().flatten(1).any(1).tolist() == [False, False, True]
+    assert pictures[2].isnan().all()
 
 
 def test_a_scheduler_with_a_memory_is_refused_before_a_picture_is_made(diffusers, refused):

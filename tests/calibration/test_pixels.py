@@ -27,19 +27,21 @@ def picture(*pixels: tuple[float, float, float]) -> torch.Tensor:
     ids=["gray", "black and white", "red", "two", "green and blue"],
 )
 def test_known_answers(pixels, contrast, saturation):
-    found = pixel_statistics(picture(*pixels))
+    statistics = pixel_statistics(picture(*pixels))
     # 1e-7: the luminance's weights are decimals.
-    assert found["contrast"].item() == pytest.approx(contrast, abs=1e-7)
-    assert found["saturation"].item() == pytest.approx(saturation, abs=1e-7)
+    assert statistics["contrast"].item() == pytest.approx(contrast, abs=1e-7)
+    assert statistics["saturation"].item() == pytest.approx(saturation, abs=1e-7)
 
 
 def test_one_value_per_picture():
     pictures = torch.rand(3, 8, 8, 3, generator=torch.Generator().manual_seed(0))
-    found = pixel_statistics(pictures)
+    statistics = pixel_statistics(pictures)
     names = ("contrast", "saturation", "sharpness", "noise")
-    assert {name: values.shape for name, values in found.items()} == dict.fromkeys(names, (3,))
+    assert {name: values.shape for name, values in statistics.items()} == dict.fromkeys(names, (3,))
     # 1e-6: float32 sums in another order.
-    assert found["contrast"][1].item() == pytest.approx(pixel_statistics(pictures[1:2])["contrast"].item(), abs=1e-6)
+    assert statistics["contrast"][1].item() == pytest.approx(
+        pixel_statistics(pictures[1:2])["contrast"].item(), abs=1e-6
+    )
 
 
 def gray(luminance: torch.Tensor) -> torch.Tensor:

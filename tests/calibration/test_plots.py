@@ -77,14 +77,14 @@ def test_gains_are_blue_losses_orange_and_a_catastrophe_does_not_flatten_them():
 @pytest.fixture
 def texts(monkeypatch):
     """What is written into pictures, in its order."""
-    written, draw = [], Canvas.text
+    words, draw = [], Canvas.text
 
     def text(self, x, y, text, *arguments, **options):
-        written.append(text)
+        words.append(text)
         return draw(self, x, y, text, *arguments, **options)
 
     monkeypatch.setattr(Canvas, "text", text)
-    return written
+    return words
 
 
 def test_the_colours_have_their_numbers(texts):
@@ -232,13 +232,13 @@ ROW, TOP = 23, 94
 
 def test_prompts_stand_in_the_order_of_their_gains_in_the_colour_of_their_sign():
     image = pixels(paired_plot(*rows([-0.2, 0.3, 0.1]), 3))
-    seen = [
+    colours = [
         [count(image[TOP + i * ROW : TOP + (i + 1) * ROW, 340:930], colour) for colour in (GAIN, LOSS)]
         for i in range(3)
     ]
-    assert [blue > 0 for blue, _ in seen] == [True, True, False]
-    assert [orange > 0 for _, orange in seen] == [False, False, True]
-    assert seen[0][0] > 2 * seen[1][0]  # three times the gain
+    assert [blue > 0 for blue, _ in colours] == [True, True, False]
+    assert [orange > 0 for _, orange in colours] == [False, False, True]
+    assert colours[0][0] > 2 * colours[1][0]  # three times the gain
 
 
 def test_the_colours_of_prompts_are_explained(texts):
@@ -374,7 +374,7 @@ def test_a_sheet_has_all_pictures_below_each_other():
 
 
 @pytest.mark.parametrize(
-    ("text", "drawn"),
+    ("text", "expected"),
     [
         ("a  red\n circle", "a red circle"),
         ("café Ångström", "cafe Angstrom"),
@@ -383,8 +383,8 @@ def test_a_sheet_has_all_pictures_below_each_other():
         ("wait… what", "wait... what"),
     ],
 )
-def test_what_the_font_lacks_becomes_one_ellipsis(text, drawn):
-    assert drawable(text) == drawn
+def test_what_the_font_lacks_becomes_one_ellipsis(text, expected):
+    assert drawable(text) == expected
 
 
 @pytest.mark.parametrize("text", STRANGE)
@@ -408,7 +408,7 @@ def test_a_fitted_text_fits_and_is_not_cut_too_early(text, width):
     ],
 )
 def test_ticks_are_round_numbers(low, high, most, values):
-    found = ticks(low, high, most)
-    assert len(found) <= most
-    assert all(low - 1e-9 <= value <= high + 1e-9 for value in found)  # 1e-9: an end itself, as it is computed
-    assert labels(found) == values
+    places = ticks(low, high, most)
+    assert len(places) <= most
+    assert all(low - 1e-9 <= value <= high + 1e-9 for value in places)  # 1e-9: an end itself, as it is computed
+    assert labels(places) == values

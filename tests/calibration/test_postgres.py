@@ -147,14 +147,14 @@ def test_a_database_that_is_stopped_in_the_midst_of_a_study_is_our_error_and_the
     def run():
         return calibrate(generate, formula, N_PROMPTS, N_STEPS, Settings(**SETTINGS), journal=url)
 
-    wanted = calibrate(generate_all, formula, N_PROMPTS, N_STEPS, Settings(**SETTINGS))
+    expected = calibrate(generate_all, formula, N_PROMPTS, N_STEPS, Settings(**SETTINGS))
     try:
         with refused(CalibrationError, "the study's database stopped answering.", "postgresql+psycopg:///study"):
             run()
     finally:
         _start(socket)
     result = run()
-    assert (result.trace, result.gain, result.nfe) == (wanted.trace, wanted.gain, wanted.nfe)
+    assert (result.trace, result.gain, result.nfe) == (expected.trace, expected.gain, expected.nfe)
     assert len(rows) == 9 + 2  # the row of that moment twice
     assert "7 trials finished" in show_study(url)
 
@@ -183,8 +183,8 @@ def _stop(folder: Path) -> None:
 
 def _programs() -> Path | None:
     """The folder of initdb and pg_ctl: Debian keeps them out of PATH, one folder per version."""
-    found = shutil.which("pg_ctl")
-    places = [Path(found).resolve().parent] if found else []
+    program = shutil.which("pg_ctl")
+    places = [Path(program).resolve().parent] if program else []
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
     return next((place for place in places if (place / "initdb").exists() and (place / "pg_ctl").exists()), None)
 
@@ -205,7 +205,7 @@ def _unprivileged(folder: Path) -> dict:
 
 def _run(user: dict, program: Path, *arguments: object) -> None:
     # To files, not pipes: the server inherits them, and a pipe would stay open as long as it runs.
-    with tempfile.TemporaryFile("w+") as said:
-        done = subprocess.run([program, *map(str, arguments)], stdout=said, stderr=said, timeout=60, **user)
-        said.seek(0)
-        assert done.returncode == 0, said.read()
+    with tempfile.TemporaryFile("w+") as log:
+        done = subprocess.run([program, *map(str, arguments)], stdout=log, stderr=log, timeout=60, **user)
+        log.seek(0)
+        assert done.returncode == 0, log.read()

@@ -60,10 +60,10 @@ def normalised(pictures: torch.Tensor) -> torch.Tensor:
 def test_renamed_weights_give_the_features_of_transformers(theirs, tmp_path):
     model = open_clip.CLIP(**TINY).eval()
     model.load_state_dict(from_transformers(theirs.state_dict()))
-    seen, tokens = normalised(PICTURES), open_clip.get_tokenizer("ViT-H-14")(PROMPTS)
+    inputs, tokens = normalised(PICTURES), open_clip.get_tokenizer("ViT-H-14")(PROMPTS)
     with torch.no_grad():
-        expected = theirs(input_ids=tokens, pixel_values=seen)
-        torch.testing.assert_close(model.encode_image(seen, normalize=True), expected.image_embeds)
+        expected = theirs(input_ids=tokens, pixel_values=inputs)
+        torch.testing.assert_close(model.encode_image(inputs, normalize=True), expected.image_embeds)
         torch.testing.assert_close(model.encode_text(tokens, normalize=True), expected.text_embeds)
 
 

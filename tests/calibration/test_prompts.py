@@ -38,26 +38,26 @@ def test_blank_lines_comments_and_stray_spaces_are_left_out():
 )
 def test_a_number_or_a_colour_begins_a_prompt(prompt):
     """Regression: the line was taken for a comment, and vanished without a word."""
-    made = read_prompts(f"{FOUR}\n{prompt}")
-    assert made.texts[-1] == prompt
-    assert made.note == ""
+    prompts = read_prompts(f"{FOUR}\n{prompt}")
+    assert prompts.texts[-1] == prompt
+    assert prompts.note == ""
 
 
 @pytest.mark.parametrize(
     "comment", ["# a cat", "#a cat", "#", "##", "#!x", "#facade of a house", "#add more", "#bad one"]
 )
 def test_other_lines_that_begin_with_a_hash_are_comments_and_counted(comment):
-    made = read_prompts(f"{FOUR}\n{comment}")
-    assert len(made) == 4
-    assert made.note == "1 comment line skipped"
+    prompts = read_prompts(f"{FOUR}\n{comment}")
+    assert len(prompts) == 4
+    assert prompts.note == "1 comment line skipped"
 
 
 @pytest.mark.parametrize("letter", [*"\u2028\u2029\x85\v\f\x1c\x1d\x1e"], ids=ascii)
 def test_only_line_ends_end_a_prompt(letter):
     """Regression: Python's splitlines splits a prompt at eight more characters, which are pasted with texts."""
-    made = read_prompts(f"a cat,{letter}sitting\n{FOUR}")
-    assert made.texts[0] == "a cat, sitting"
-    assert len(made) == 5
+    prompts = read_prompts(f"a cat,{letter}sitting\n{FOUR}")
+    assert prompts.texts[0] == "a cat, sitting"
+    assert len(prompts) == 5
 
 
 def test_more_lines_than_any_list_of_prompts_has_are_refused(refused):
@@ -91,9 +91,9 @@ def test_fewer_than_four_distinct_prompts_are_refused(refused, text, count):
 
 
 def test_repeated_prompts_are_left_out_and_said():
-    made = read_prompts(FOUR + "\na dog\n  a   dog \na cat")
-    assert made.texts == ("a cat", "a dog", "a hen", "a cow")
-    assert made.note == "3 repeated prompts left out"
+    prompts = read_prompts(FOUR + "\na dog\n  a   dog \na cat")
+    assert prompts.texts == ("a cat", "a dog", "a hen", "a cow")
+    assert prompts.note == "3 repeated prompts left out"
 
 
 def test_the_longest_prompt_is_2000_characters(refused):
@@ -108,10 +108,10 @@ def test_256_prompts_are_all_kept():
 
 
 def test_a_longer_list_is_drawn_from_and_said():
-    made = read_prompts(many(10_000), seed=5)
-    assert len(made) == len(set(made.texts)) == 256
-    assert made.note == "256 of 10000 prompts drawn with seed 5"
-    numbers = [int(text.split()[-1]) for text in made.texts]
+    prompts = read_prompts(many(10_000), seed=5)
+    assert len(prompts) == len(set(prompts.texts)) == 256
+    assert prompts.note == "256 of 10000 prompts drawn with seed 5"
+    numbers = [int(text.split()[-1]) for text in prompts.texts]
     assert numbers == sorted(numbers)
     # Drawn from all of it: the first and the last tenth are hit (each missed by chance once in 10^11).
     assert numbers[0] < 1000
@@ -129,10 +129,10 @@ def test_both_notes_are_given():
 
 
 def test_the_digest_names_the_list_without_telling_it():
-    made = read_prompts(FOUR)
-    assert made.digest == hashlib.sha256(b"a cat\na dog\na hen\na cow").hexdigest()
-    assert made.digest == read_prompts("# other layout\n\n" + FOUR).digest
-    assert made.digest != read_prompts(FOUR + "\na pig").digest
+    prompts = read_prompts(FOUR)
+    assert prompts.digest == hashlib.sha256(b"a cat\na dog\na hen\na cow").hexdigest()
+    assert prompts.digest == read_prompts("# other layout\n\n" + FOUR).digest
+    assert prompts.digest != read_prompts(FOUR + "\na pig").digest
 
 
 def numbered(name: str, count: int) -> list[str]:
@@ -140,18 +140,18 @@ def numbered(name: str, count: int) -> list[str]:
 
 
 def test_a_second_set_comes_last_and_is_the_verdicts():
-    made = select(FOUR.splitlines(), [" a  pig ", "a fox", "", "a pig"])
-    assert made.texts == ("a cat", "a dog", "a hen", "a cow", "a pig", "a fox")
-    assert made.verdict == (4, 5)
-    assert made.note == "1 repeated prompts left out"
+    prompts = select(FOUR.splitlines(), [" a  pig ", "a fox", "", "a pig"])
+    assert prompts.texts == ("a cat", "a dog", "a hen", "a cow", "a pig", "a fox")
+    assert prompts.verdict == (4, 5)
+    assert prompts.note == "1 repeated prompts left out"
     assert read_prompts(FOUR).verdict == ()
 
 
 def test_a_prompt_of_both_sets_is_kept_for_the_verdict_alone():
-    made = select([*FOUR.splitlines(), "a pig"], ["a pig", "a fox"])
-    assert made.texts == ("a cat", "a dog", "a hen", "a cow", "a pig", "a fox")
-    assert made.verdict == (4, 5)
-    assert made.note == "1 prompts of both sets kept for the verdict alone"
+    prompts = select([*FOUR.splitlines(), "a pig"], ["a pig", "a fox"])
+    assert prompts.texts == ("a cat", "a dog", "a hen", "a cow", "a pig", "a fox")
+    assert prompts.verdict == (4, 5)
+    assert prompts.note == "1 prompts of both sets kept for the verdict alone"
 
 
 def test_the_digest_tells_a_second_set_apart():
@@ -163,7 +163,7 @@ def test_the_digest_tells_a_second_set_apart():
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "kept"),
+    ("first", "second", "counts"),
     [
         (1000, 1000, (128, 128)),
         (1000, 20, (236, 20)),
@@ -172,15 +172,17 @@ def test_the_digest_tells_a_second_set_apart():
         (150, 200, (128, 128)),
     ],
 )
-def test_each_set_is_sure_of_half_the_places(first, second, kept):
-    made = select(numbered("s", first), numbered("v", second), seed=3)
-    assert (len(made) - len(made.verdict), len(made.verdict)) == kept
-    assert {made.texts[i][0] for i in made.verdict} == {"v"}
-    assert {text[0] for text in made.texts[: -len(made.verdict)]} == {"s"}
-    assert [int(text[2:]) for text in made.texts[: kept[0]]] == sorted(int(text[2:]) for text in made.texts[: kept[0]])
-    assert made == select(numbered("s", first), numbered("v", second), seed=3)
-    for name, given, count in (("to search on", first, kept[0]), ("for the verdict", second, kept[1])):
-        assert (f"{count} of {given} prompts {name} drawn with seed 3" in made.note) == (count < given)
+def test_each_set_is_sure_of_half_the_places(first, second, counts):
+    prompts = select(numbered("s", first), numbered("v", second), seed=3)
+    assert (len(prompts) - len(prompts.verdict), len(prompts.verdict)) == counts
+    assert {prompts.texts[i][0] for i in prompts.verdict} == {"v"}
+    assert {text[0] for text in prompts.texts[: -len(prompts.verdict)]} == {"s"}
+    assert [int(text[2:]) for text in prompts.texts[: counts[0]]] == sorted(
+        int(text[2:]) for text in prompts.texts[: counts[0]]
+    )
+    assert prompts == select(numbered("s", first), numbered("v", second), seed=3)
+    for name, total, count in (("to search on", first, counts[0]), ("for the verdict", second, counts[1])):
+        assert (f"{count} of {total} prompts {name} drawn with seed 3" in prompts.note) == (count < total)
 
 
 @pytest.mark.parametrize(
@@ -201,10 +203,10 @@ def test_sets_from_which_nothing_can_be_learnt_are_refused(refused, first, secon
 
 def test_prompts_with_something_of_their_own_keep_their_places():
     """The same text twice is two prompts: each has another ControlNet picture."""
-    made = select_as_given(["a", "b", "a", "c", "d", "e", "f"], ["b", " f "])
-    assert made.texts == ("a", "b", "a", "c", "d", "e", "f")
-    assert made.verdict == (1, 6)
-    assert made.note == ""
+    prompts = select_as_given(["a", "b", "a", "c", "d", "e", "f"], ["b", " f "])
+    assert prompts.texts == ("a", "b", "a", "c", "d", "e", "f")
+    assert prompts.verdict == (1, 6)
+    assert prompts.note == ""
     assert select_as_given(["a"] * 4).verdict == ()
 
 

@@ -12,7 +12,7 @@ from calibration import Evaluation, Interval, Objective, OnReference, Result, Tr
 from calibration.report import Row, as_json, describe, lower_is_better, table, verdict
 from qsched_core import Coefficients
 
-FOUND = Coefficients.ramp(4, c_x=(1.0, 0.95), c_eps=(1.0, 1.1))
+BEST = Coefficients.ramp(4, c_x=(1.0, 0.95), c_eps=(1.0, 1.1))
 IDENTITY = Coefficients.identity(4)
 
 
@@ -28,7 +28,7 @@ def gain(value: float, half: float = 0.01) -> Interval:
 def result(**changed) -> Result:
     """A repair of 0.193 that nothing can be said against."""
     fields = {
-        "coefficients": FOUND,
+        "coefficients": BEST,
         "answer": "repair",
         "accepted": True,
         "jaq": 1.193,
@@ -169,7 +169,7 @@ def test_a_term_that_paid_for_the_gain_is_named():
 
 
 @pytest.mark.parametrize(
-    ("optimism", "told"),
+    ("optimism", "text"),
     [
         (0.048, ["The search's own prompts promised +0.241, held-out ones give +0.193: 0.048 was luck."]),
         (0.01, []),  # less than a tenth of what was promised
@@ -177,8 +177,8 @@ def test_a_term_that_paid_for_the_gain_is_named():
         (math.nan, []),
     ],
 )
-def test_luck_is_counted_where_there_was_some(optimism, told):
-    assert [line for line in verdict(result(optimism=optimism)) if "luck" in line] == told
+def test_luck_is_counted_where_there_was_some(optimism, text):
+    assert [line for line in verdict(result(optimism=optimism)) if "luck" in line] == text
 
 
 def test_a_gain_that_was_all_luck_says_so():
@@ -272,14 +272,14 @@ def test_the_table_has_titles_means_and_costs():
 
 
 def test_the_table_leaves_out_costs_that_nobody_knows_and_survives_a_row_without_a_metric():
-    found = table([Row("a", row(tc=0.5)), Row("b", row(tc=0.5, accuracy=math.nan))])
-    assert found["columns"] == ["TC", "accuracy"]
-    assert [line["accuracy"] for line in found["rows"]] == [None, None]
+    result = table([Row("a", row(tc=0.5)), Row("b", row(tc=0.5, accuracy=math.nan))])
+    assert result["columns"] == ["TC", "accuracy"]
+    assert [line["accuracy"] for line in result["rows"]] == [None, None]
 
 
 def test_the_json_is_plain_even_where_an_interval_is_not_finite():
-    found = as_json({"jaq": Interval(0.1, -math.inf, math.inf, 1), "tc": gain(0.2, 0.1)})
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["jaq"] == {"gain": 0.1, "low": None, "high": None}
+    result = as_json({"jaq": Interval(0.1, -math.inf, math.inf, 1), "tc": gain(0.2, 0.1)})
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert result["jaq"] == {"gain": 0.1, "low": None, "high": None}
     # 1e-12: 0.2 ± 0.1 in binary.
-    assert found["tc"] == pytest.approx({"gain": 0.2, "low": 0.1, "high": 0.3}, abs=1e-12)
+    assert result["tc"] == pytest.approx({"gain": 0.2, "low": 0.1, "high": 0.3}, abs=1e-12)

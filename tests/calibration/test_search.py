@@ -39,11 +39,11 @@ def answer(search: Search, value: float) -> None:
 
 
 def climb(search: Search, trials: int, value=hill) -> list[dict[str, float]]:
-    asked = []
+    calls = []
     while len(search.finished()) < trials:
-        asked.append(search.ask())
-        answer(search, value(asked[-1]))
-    return asked
+        calls.append(search.ask())
+        answer(search, value(calls[-1]))
+    return calls
 
 
 def points(search: Search) -> list[tuple[dict[str, float], float]]:
@@ -61,10 +61,10 @@ def test_the_identity_is_asked_first(space, steps):
 
 
 def test_every_point_lies_in_the_trust_region_and_none_is_asked_twice():
-    asked = climb(opened(), 6)
-    assert all(set(point) == {"c_x_last", "c_eps_last"} for point in asked)
-    assert all(0.8 <= value <= 1.2 for point in asked for value in point.values())
-    assert len({tuple(point.values()) for point in asked}) == 6
+    calls = climb(opened(), 6)
+    assert all(set(point) == {"c_x_last", "c_eps_last"} for point in calls)
+    assert all(0.8 <= value <= 1.2 for point in calls for value in point.values())
+    assert len({tuple(point.values()) for point in calls}) == 6
 
 
 def test_the_same_seed_asks_the_same_and_another_asks_another():
@@ -74,8 +74,8 @@ def test_the_same_seed_asks_the_same_and_another_asks_another():
 
 def test_the_starts_of_neighbouring_seeds_share_no_point():
     """Each ask is seeded with seed · 100 003 + number: seed 1's first must not be seed 0's second."""
-    asked = [tuple(point.values()) for seed in range(5) for point in climb(opened(seed=seed), 4)[1:]]
-    assert len(set(asked)) == len(asked)
+    calls = [tuple(point.values()) for seed in range(5) for point in climb(opened(seed=seed), 4)[1:]]
+    assert len(set(calls)) == len(calls)
 
 
 def test_the_gaussian_process_beats_scattered_points(monkeypatch):
@@ -91,8 +91,8 @@ def test_the_gaussian_process_beats_scattered_points(monkeypatch):
 def test_it_asks_under_inference_mode():
     """A host runs its nodes under inference mode; the process is fitted by gradient."""
     with torch.inference_mode():
-        asked = climb(opened(), 5)
-    assert asked == climb(opened(), 5)
+        calls = climb(opened(), 5)
+    assert calls == climb(opened(), 5)
 
 
 # --- what is told
@@ -100,14 +100,14 @@ def test_it_asks_under_inference_mode():
 
 def test_finished_trials_are_kept_in_order():
     search = opened()
-    asked = climb(search, 5)
-    assert points(search) == [(point, hill(point)) for point in asked]
+    calls = climb(search, 5)
+    assert points(search) == [(point, hill(point)) for point in calls]
 
 
 def test_the_best_is_the_highest_and_the_first_of_equals():
     search = opened()
-    asked = climb(search, 3, value=lambda point: 1.0)
-    assert (search.best().point, search.best().value) == (asked[0], 1.0)
+    calls = climb(search, 3, value=lambda point: 1.0)
+    assert (search.best().point, search.best().value) == (calls[0], 1.0)
     higher = search.ask()
     answer(search, 1.5)
     assert (search.best().point, search.best().value) == (higher, 1.5)
@@ -122,11 +122,11 @@ def test_without_a_trial_the_best_is_the_identity_with_nan():
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_is_kept_and_never_wins(bad):
     search = opened()
-    asked = climb(search, 5, value=lambda point: bad if point["c_eps_last"] > 1 else hill(point))
-    values = dict(zip((tuple(point.values()) for point in asked), (v for _, v in points(search)), strict=True))
-    broken = [value for (_, c_eps), value in values.items() if c_eps > 1]
-    assert broken
-    assert all(math.isnan(value) for value in broken)
+    calls = climb(search, 5, value=lambda point: bad if point["c_eps_last"] > 1 else hill(point))
+    values = dict(zip((tuple(point.values()) for point in calls), (v for _, v in points(search)), strict=True))
+    bad_values = [value for (_, c_eps), value in values.items() if c_eps > 1]
+    assert bad_values
+    assert all(math.isnan(value) for value in bad_values)
     best = search.best()
     assert best.point["c_eps_last"] <= 1
     assert best.value == hill(best.point)
@@ -147,10 +147,10 @@ def test_a_search_in_which_nothing_was_finite_goes_on():
 def test_a_search_goes_on_where_another_stopped(tmp_path):
     whole = climb(opened(), 5)
     journal = tmp_path / "deep" / "folder" / "study.jsonl"
-    asked = []
+    calls = []
     for trials in (2, 4, 5):
-        asked += climb(opened(journal=journal), trials)
-    assert asked == whole
+        calls += climb(opened(journal=journal), trials)
+    assert calls == whole
 
 
 def test_an_ask_that_was_never_answered_is_asked_again(tmp_path):

@@ -104,11 +104,11 @@ def test_a_value_out_of_range_is_named(refused, name, value):
 
 def test_a_search_without_a_reference_goes_less_far():
     """Regression: free, the widest space raised the scores of models that had nothing to repair."""
-    held, free = Settings().resolved(True), Settings().resolved(False)
-    assert (held.space, held.radius) == ("both ends", 0.2)
+    with_reference, free = Settings().resolved(True), Settings().resolved(False)
+    assert (with_reference.space, with_reference.radius) == ("both ends", 0.2)
     assert (free.space, free.radius) == ("first step", 0.1)
-    for chosen in (held, free, Settings(space="table", radius=0.3)):
-        assert chosen.resolved(True) == chosen.resolved(False) == chosen
+    for settings in (with_reference, free, Settings(space="table", radius=0.3)):
+        assert settings.resolved(True) == settings.resolved(False) == settings
     assert Settings(strategy="greedy").resolved(False).space == "table"
 
 

@@ -16,7 +16,7 @@ from calibration.step_study import StepStudy
 from qsched_core import CalibrationError
 
 OPTIONS = (StepOption("1", 0, 4, 16, 10), StepOption("1a8", 0, 8, 32, 10), StepOption("2", 1, 4, 64, 30))
-NEEDED = np.array([0.0004, 0.0005, 0.0003, 0.0010])
+STEP_LOSSES = np.array([0.0004, 0.0005, 0.0003, 0.0010])
 """METHOD.md: what each of four steps costs in squared distance when it alone is W4A4."""
 SHARE = np.array([1.0, 0.6, 0.0])
 
@@ -50,8 +50,8 @@ def test_no_plan_within_the_budget_is_said(refused):
 class Pictures:
     """Gray pictures that are off by the root of the summed needs, with a sign and a little noise of their own."""
 
-    def __init__(self, needed=NEEDED, joint: float = 0.0):
-        self.needed, self.joint, self.count, self.calls = np.asarray(needed), joint, 0, []
+    def __init__(self, losses=STEP_LOSSES, joint: float = 0.0):
+        self.needed, self.joint, self.count, self.calls = np.asarray(losses), joint, 0, []
 
     def __call__(self, plan, indices):
         self.calls.append(plan)
@@ -75,18 +75,18 @@ PARTS = Split(tuple(range(6)), tuple(range(6 + 12, 12 + 12)), 1)
 
 
 def study(generate, **more) -> StepStudy:
-    return StepStudy(generate, OPTIONS, len(NEEDED), PARTS, 12, **{"score": score, **more})
+    return StepStudy(generate, OPTIONS, len(STEP_LOSSES), PARTS, 12, **{"score": score, **more})
 
 
 def test_the_needy_step_gets_the_bits_and_the_verdict_says_so():
     pictures = Pictures()
     result = study(pictures).run(0.5)
     assert result.adds
-    assert np.allclose(result.distances[:, 0], NEEDED, rtol=0.15)
+    assert np.allclose(result.distances[:, 0], STEP_LOSSES, rtol=0.15)
     assert result.accepted and result.plan[3] == 2  # the last step, which loses most
     assert result.mean_cost(result.plan) <= 0.5
     assert result.gains["distance to full"].high < 0
-    assert pictures.count <= 3 * len(NEEDED) * len(OPTIONS) * 12
+    assert pictures.count <= 3 * len(STEP_LOSSES) * len(OPTIONS) * 12
     picture = step_losses(result)
     assert picture.size == (1200, 460) and len(picture.getcolors(100000)) > 20
 

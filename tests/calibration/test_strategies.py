@@ -24,8 +24,8 @@ N_PROMPTS, N_STEPS = 24, 4
 class World:
     """Pictures are (coefficients, index); JAQ is a hill over the last step's pair, the same shape for every prompt."""
 
-    def __init__(self, top=(0.95, 1.1), spread: float = 0.3, broken=lambda coefficients, index: False):
-        self.top, self.spread, self.broken = top, spread, broken
+    def __init__(self, top=(0.95, 1.1), spread: float = 0.3, unscorable=lambda coefficients, index: False):
+        self.top, self.spread, self.broken = top, spread, unscorable
         self.asked: list[tuple[Coefficients, tuple[int, ...]]] = []
 
     def generate(self, coefficients: Coefficients, indices: Sequence[int]):
@@ -78,8 +78,8 @@ def test_a_race_finds_the_same_best_for_fewer_pictures():
     worlds = {race: World() for race in settings}
     results = {race: worlds[race].calibrate(settings[race]) for race in settings}
     assert results[True].coefficients == results[False].coefficients
-    made = {race: sum(len(indices) for _, indices in world.searched) for race, world in worlds.items()}
-    assert made[True] < 0.7 * made[False]
+    counts = {race: sum(len(indices) for _, indices in world.searched) for race, world in worlds.items()}
+    assert counts[True] < 0.7 * counts[False]
     assert results[True].nfe == N_STEPS * sum(len(indices) for _, indices in worlds[True].asked)
 
 
@@ -101,11 +101,11 @@ def test_every_candidate_is_asked_for_the_same_groups():
 
 def test_a_picture_that_cannot_be_scored_ends_its_candidate_at_once():
     parts = split(N_PROMPTS, quick())
-    world = World(broken=lambda coefficients, index: coefficients.c_eps[-1] > 1.05 and index == parts.search[0])
+    world = World(unscorable=lambda coefficients, index: coefficients.c_eps[-1] > 1.05 and index == parts.search[0])
     result = world.calibrate(quick())
-    broken = [trial for trial in result.finished if math.isnan(trial.value)]
-    assert result.failed == len(broken) > 0
-    assert all(trial.pictures == 3 and not trial.whole for trial in broken)
+    unscorable = [trial for trial in result.finished if math.isnan(trial.value)]
+    assert result.failed == len(unscorable) > 0
+    assert all(trial.pictures == 3 and not trial.whole for trial in unscorable)
     assert result.coefficients.c_eps[-1] <= 1.05
 
 
@@ -175,15 +175,15 @@ def test_a_point_that_was_tried_is_not_asked_for_again():
     """Regression: optuna names the axes in alphabetical order, and a point was compared with its own mirror image."""
     space = Space(quick(space="both ends"), 4)
     best = dict(zip(space.axes, (0.9, 0.95, 1.1, 1.15), strict=True))
-    tried = [tuple(best.values())]
+    points = [tuple(best.values())]
     shuffled = {axis: best[axis] for axis in sorted(space.axes)}
-    instead = strategies.fresh(shuffled, tried, best, space, 0, 7)
+    instead = strategies.fresh(shuffled, points, best, space, 0, 7)
     assert instead != best
     assert all(abs(instead[axis] - best[axis]) < 0.2 and 0.8 <= instead[axis] <= 1.2 for axis in space.axes)
-    assert instead == strategies.fresh(shuffled, tried, best, space, 0, 7)
-    assert instead != strategies.fresh(shuffled, tried, best, space, 0, 8)
+    assert instead == strategies.fresh(shuffled, points, best, space, 0, 7)
+    assert instead != strategies.fresh(shuffled, points, best, space, 0, 8)
     new = {**shuffled, "c_x_last": 1.0}
-    assert strategies.fresh(new, tried, best, space, 0, 7) == new
+    assert strategies.fresh(new, points, best, space, 0, 7) == new
 
 
 def test_a_guided_search_on_rough_ground_tries_another_point_every_time(monkeypatch):
@@ -208,10 +208,10 @@ def test_a_guided_search_on_rough_ground_tries_another_point_every_time(monkeypa
 def test_a_budget_of_pictures_ends_the_search(pictures):
     world = World()
     result = world.calibrate(quick(trials=100, race=False, pictures=pictures))
-    made = sum(len(indices) for _, indices in world.searched)
+    counts = sum(len(indices) for _, indices in world.searched)
     # The identity and one candidate are always tried; then it stops with the trial that reaches the budget.
-    assert max(24, pictures) <= made < max(25, pictures + 12)
-    assert len(result.trace) == made / 12
+    assert max(24, pictures) <= counts < max(25, pictures + 12)
+    assert len(result.trace) == counts / 12
 
 
 def test_a_budget_of_time_ends_the_search(monkeypatch):
@@ -241,11 +241,11 @@ def test_starts_are_tried_after_the_identity_and_the_best_of_all_wins():
 def test_units_are_what_the_noise_alone_moves_a_metric_by():
     noise = np.random.default_rng(0)
     one, other = noise.normal(0, [[0.5], [2.0]], (2, 5000)), noise.normal(0, [[0.5], [2.0]], (2, 5000))
-    found = Objective.normalised(3.0, *({"tc": row[0], "iq": row[1]} for row in (one, other)))
+    units = Objective.normalised(3.0, *({"tc": row[0], "iq": row[1]} for row in (one, other)))
     # Four standard errors of 5000 draws.
-    assert (found.tc_unit, found.iq_unit) == pytest.approx((0.5, 2.0), rel=0.04)
-    assert found({"tc": np.array([1.0]), "iq": np.array([2.0])}) == pytest.approx(
-        [1 / found.tc_unit + 6 / found.iq_unit]
+    assert (units.tc_unit, units.iq_unit) == pytest.approx((0.5, 2.0), rel=0.04)
+    assert units({"tc": np.array([1.0]), "iq": np.array([2.0])}) == pytest.approx(
+        [1 / units.tc_unit + 6 / units.iq_unit]
     )
 
 

@@ -91,11 +91,11 @@ def away(pictures: list[Picture], indices: Sequence[int]) -> dict[str, list[floa
 
 @pytest.mark.parametrize("settings", [quick(trials=24), quick(trials=24, race=True)], ids=["whole", "raced"])
 def test_no_candidate_wins_that_raises_a_guarded_distance(settings):
-    free, held = World().calibrate(settings), World().calibrate(settings, guard=Guard(away))
+    free, guarded_result = World().calibrate(settings), World().calibrate(settings, guard=Guard(away))
     assert free.coefficients.c_x[-1] < 0.99
-    assert held.coefficients.c_x[-1] >= 1.0
-    assert held.accepted
-    assert 0 < held.gain.gain < free.gain.gain
+    assert guarded_result.coefficients.c_x[-1] >= 1.0
+    assert guarded_result.accepted
+    assert 0 < guarded_result.gain.gain < free.gain.gain
 
 
 def test_the_identity_wins_where_everything_is_raised():
@@ -160,7 +160,7 @@ class Pair:
 
 
 @pytest.mark.parametrize(
-    ("reference", "found"),
+    ("reference", "answer"),
     [
         (indifferent, "repair"),  # the reference has nothing to gain
         (better, "re-tuning"),  # it gains as much: two models that are the same
@@ -168,12 +168,12 @@ class Pair:
     ],
     ids=["nothing to gain", "the same model", "half as much"],
 )
-def test_a_repair_is_what_the_reference_does_not_gain(reference, found):
+def test_a_repair_is_what_the_reference_does_not_gain(reference, answer):
     pair = Pair(reference)
     result = pair.calibrate()
-    assert result.answer == found
-    assert result.accepted == (found == "repair")
-    assert result.recommended.is_identity == (found != "repair")
+    assert result.answer == answer
+    assert result.accepted == (answer == "repair")
+    assert result.recommended.is_identity == (answer != "repair")
     # By hand: the net gain's mean is the difference of the two means.
     assert result.on_reference.net.gain == pytest.approx(result.gain.gain - result.on_reference.same.gain, abs=1e-12)
     assert [is_identity for on_reference, is_identity in pair.order if on_reference] == [True, False]
@@ -184,9 +184,9 @@ def test_without_a_reference_a_gain_may_be_retuning_and_is_taken_on_request_alon
     careful = World().calibrate(REPAIRABLE)
     assert (careful.answer, careful.accepted, careful.on_reference) == ("re-tuning", False, None)
     assert careful.recommended.is_identity
-    taken = World().calibrate(quick())
-    assert (taken.answer, taken.accepted) == ("re-tuning", True)
-    assert taken.recommended == taken.coefficients == careful.coefficients
+    willing = World().calibrate(quick())
+    assert (willing.answer, willing.accepted) == ("re-tuning", True)
+    assert willing.recommended == willing.coefficients == careful.coefficients
 
 
 @pytest.mark.parametrize("accept", ["repair", "re-tuning"])
@@ -279,9 +279,9 @@ def test_the_search_sees_its_prompts_and_the_verdict_the_others():
     world, settings = World(), quick()
     result = world.calibrate(settings)
     parts = split(N_PROMPTS, settings)
-    searched, judged = world.generated[:-2], world.generated[-2:]
-    assert [indices for _, indices in searched] == [parts.search] * (settings.trials + 1)
-    assert judged == [(Coefficients.identity(N_STEPS), parts.held_out), (result.coefficients, parts.held_out)]
+    search_calls, verdict_calls = world.generated[:-2], world.generated[-2:]
+    assert [indices for _, indices in search_calls] == [parts.search] * (settings.trials + 1)
+    assert verdict_calls == [(Coefficients.identity(N_STEPS), parts.held_out), (result.coefficients, parts.held_out)]
 
 
 @pytest.mark.parametrize("space", ["both ends", "first step", "last step", "constant"])
@@ -310,14 +310,14 @@ def test_nfe_counts_every_picture_times_its_steps(n_steps):
 
 
 def test_the_judge_is_asked_for_the_verdict_alone():
-    world, asked = World(), []
+    world, calls = World(), []
 
     def judge(pictures, indices):
-        asked.append((pictures[0][0], tuple(indices)))
+        calls.append((pictures[0][0], tuple(indices)))
         return {"accuracy": np.array([0.1 if c.is_identity else 0.3 for c, _ in pictures])}
 
     result = world.calibrate(judge=judge)
-    assert asked == world.generated[-2:]
+    assert calls == world.generated[-2:]
     assert set(result.gains) == {"tc", "iq", "jaq", "accuracy"}
     # 1e-12: a mean of equal differences.
     assert result.gains["accuracy"].gain == pytest.approx(0.2, abs=1e-12)
@@ -490,7 +490,7 @@ def test_scores_may_be_tensors():
 
 
 @pytest.mark.parametrize(
-    ("scores", "told"),
+    ("scores", "text"),
     [
         (lambda n: {"tc": np.zeros((n, 1)), "iq": np.zeros(n)}, "'tc' gave shape (6, 1) for 6 pictures"),
         (lambda n: {"tc": np.zeros(n), "iq": 0.5}, "'iq' gave shape () for 6 pictures"),
@@ -501,9 +501,9 @@ def test_scores_may_be_tensors():
         (lambda n: np.zeros(n), "a metric gave ndarray"),
     ],
 )
-def test_metrics_of_a_wrong_shape_are_named(refused, scores, told):
+def test_metrics_of_a_wrong_shape_are_named(refused, scores, text):
     """Regression: an error of numpy's, or a mean over the wrong axis."""
-    with refused(CalibrationError, told):
+    with refused(CalibrationError, text):
         calibrate(World().generate, lambda pictures, indices: scores(len(indices)), N_PROMPTS, N_STEPS, quick())
 
 
@@ -532,17 +532,17 @@ def test_the_model_is_no_reference_of_itself(refused):
 
 
 def test_progress_counts_pictures_to_the_end():
-    told: list[Progress] = []
-    result = World().calibrate(on_progress=told.append)
-    assert [item.phase for item in told] == ["search"] * 7 + ["verdict"] * 2
-    assert [item.done for item in told] == [6, 12, 18, 24, 30, 36, 42, 54, 66]
-    assert {item.total for item in told} == {66}
-    assert [len(item.pictures) for item in told] == [6] * 7 + [12] * 2
-    assert [item.identity_jaq for item in told] == [result.trace[0][1]] * 9
+    events: list[Progress] = []
+    result = World().calibrate(on_progress=events.append)
+    assert [item.phase for item in events] == ["search"] * 7 + ["verdict"] * 2
+    assert [item.done for item in events] == [6, 12, 18, 24, 30, 36, 42, 54, 66]
+    assert {item.total for item in events} == {66}
+    assert [len(item.pictures) for item in events] == [6] * 7 + [12] * 2
+    assert [item.identity_jaq for item in events] == [result.trace[0][1]] * 9
     best = [max(value for _, value in result.trace[: i + 1]) for i in range(7)]
-    assert [item.best_jaq for item in told] == best + [best[-1]] * 2
-    assert told[0].best.is_identity
-    assert told[-1].best == result.coefficients
+    assert [item.best_jaq for item in events] == best + [best[-1]] * 2
+    assert events[0].best.is_identity
+    assert events[-1].best == result.coefficients
 
 
 # --- interruptions

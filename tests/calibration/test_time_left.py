@@ -18,5 +18,5 @@ def test_the_time_left_counts_down_and_is_set_anew_only_when_it_is_clearly_wrong
 
 
 def test_times_are_said_as_people_count_them():
-    said = [rounded(seconds) for seconds in (0.2, 12, 29, 44, 119, 125, 3600, 5430)]
-    assert said == ["5 s", "10 s", "30 s", "40 s", "120 s", "2 min", "1 h 00 min", "1 h 30 min"]
+    texts = [rounded(seconds) for seconds in (0.2, 12, 29, 44, 119, 125, 3600, 5430)]
+    assert texts == ["5 s", "10 s", "30 s", "40 s", "120 s", "2 min", "1 h 00 min", "1 h 30 min"]

@@ -25,20 +25,20 @@ def test_known_answer():
     """Prompts 0, 1, 2 of 3, two noises each; by hand: gains per prompt 0.2, 0.4, 0.0, mean 0.2, SD 0.2."""
     base = row([1, 1, 1, 2, 2, 2], [0, 1, 2, 3, 4, 5])
     candidate = row([1.1, 1.6, 0.9, 2.3, 2.2, 2.1], [0, 1, 2, 3, 4, 5])
-    found = paired_gain(base, candidate, "jaq", 3, 0.95)
+    result = paired_gain(base, candidate, "jaq", 3, 0.95)
     half = 4.302652729911275 * 0.2 / math.sqrt(3)  # t of 2 degrees of freedom at 97.5 %, from a printed table
-    assert found.prompts == 3
+    assert result.prompts == 3
     # 1e-9: differences of decimals, and scipy's quantile.
-    assert (found.gain, found.low, found.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-9)
-    assert not found.excludes_zero
+    assert (result.gain, result.low, result.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-9)
+    assert not result.excludes_zero
 
 
 @pytest.mark.parametrize(("confidence", "t"), [(0.5, 0.7648923), (0.9, 2.3533634), (0.99, 5.8409093)])
 def test_other_levels_take_their_own_quantile(confidence, t):
     values = [0.1, 0.3, 0.2, 0.6]
-    found = paired_gain(row([0] * 4), row(values), "jaq", 4, confidence)
+    result = paired_gain(row([0] * 4), row(values), "jaq", 4, confidence)
     # 1e-6: the table's digits (t of 3 degrees of freedom).
-    assert (found.high - found.low) / 2 == pytest.approx(t * np.std(values, ddof=1) / 2, rel=1e-6)
+    assert (result.high - result.low) / 2 == pytest.approx(t * np.std(values, ddof=1) / 2, rel=1e-6)
 
 
 def test_the_order_of_the_pictures_does_not_matter():
@@ -68,14 +68,14 @@ def test_swapping_the_rows_turns_the_sign():
 
 def test_equal_rows_gain_exactly_nothing():
     values = np.random.default_rng(2).normal(size=8)
-    found = paired_gain(row(values), row(values), "jaq", 8, 0.95)
-    assert (found.gain, found.low, found.high) == (0.0, 0.0, 0.0)
-    assert not found.excludes_zero
+    result = paired_gain(row(values), row(values), "jaq", 8, 0.95)
+    assert (result.gain, result.low, result.high) == (0.0, 0.0, 0.0)
+    assert not result.excludes_zero
 
 
 def test_a_single_prompt_proves_nothing():
-    found = paired_gain(row([0.0, 0.0], [0, 1]), row([5.0, 6.0], [0, 1]), "jaq", 1, 0.95)
-    assert (found.gain, found.low, found.high, found.prompts) == (5.5, -math.inf, math.inf, 1)
+    result = paired_gain(row([0.0, 0.0], [0, 1]), row([5.0, 6.0], [0, 1]), "jaq", 1, 0.95)
+    assert (result.gain, result.low, result.high, result.prompts) == (5.5, -math.inf, math.inf, 1)
 
 
 @pytest.mark.parametrize("prompts", [2, 3, 4, 6, 12, 48])
@@ -91,15 +91,15 @@ def test_pure_noise_is_taken_for_a_gain_no_more_often_than_promised(prompts, noi
     for _ in range(2000):
         # Pictures of one prompt share a part of their error.
         shared = np.tile(generator.normal(size=prompts), noises)
-        found = paired_gain(
+        result = paired_gain(
             row(np.zeros(prompts * noises), indices),
             row(shared + generator.normal(size=prompts * noises), indices),
             "jaq",
             prompts,
             0.95,
         )
-        lows += found.low > 0
-        highs += found.high < 0
+        lows += result.low > 0
+        highs += result.high < 0
     assert lows / 2000 == pytest.approx(0.025, abs=0.014)
     assert highs / 2000 == pytest.approx(0.025, abs=0.014)
 
@@ -109,8 +109,8 @@ def test_the_interval_covers_the_true_gain_as_often_as_it_says(confidence):
     generator = np.random.default_rng(9)
     covered = 0
     for _ in range(2000):
-        found = paired_gain(row(np.zeros(12)), row(generator.normal(0.3, 1, size=12)), "jaq", 12, confidence)
-        covered += found.low <= 0.3 <= found.high
+        result = paired_gain(row(np.zeros(12)), row(generator.normal(0.3, 1, size=12)), "jaq", 12, confidence)
+        covered += result.low <= 0.3 <= result.high
     # Four standard errors of 2000 draws are at most 3.6 %.
     assert covered / 2000 == pytest.approx(confidence, abs=0.036)
 
@@ -118,11 +118,11 @@ def test_the_interval_covers_the_true_gain_as_often_as_it_says(confidence):
 def test_a_gain_of_one_standard_deviation_over_24_prompts_is_found():
     """Caution must not blind: the power at this size is 99.7 %, four standard errors of 500 draws below it 98.7 %."""
     generator = np.random.default_rng(3)
-    found = sum(
+    count = sum(
         paired_gain(row(np.zeros(24)), row(generator.normal(1, 1, size=24)), "jaq", 24, 0.95).low > 0
         for _ in range(500)
     )
-    assert found / 500 > 0.987
+    assert count / 500 > 0.987
 
 
 @pytest.mark.parametrize("prompts", [4, 12])
@@ -132,11 +132,11 @@ def test_the_smallest_gain_found_is_found_four_times_in_five(prompts):
     half = quantile / math.sqrt(prompts)  # of noise with SD 1
     size = smallest_found(Interval(0.0, -half, half, prompts), 0.95)
     nothing = row(np.zeros(prompts))
-    found = sum(
+    count = sum(
         paired_gain(nothing, row(draw.normal(size, 1, size=prompts)), "jaq", prompts, 0.95).low > 0 for _ in range(2000)
     )
     # Four standard errors of 2000 draws.
-    assert found / 2000 == pytest.approx(0.8, abs=0.036)
+    assert count / 2000 == pytest.approx(0.8, abs=0.036)
 
 
 def test_one_prompt_finds_no_gain_however_large():
@@ -149,18 +149,18 @@ def test_one_prompt_finds_no_gain_however_large():
 def test_the_net_gain_is_the_difference_of_paired_differences():
     """Prompts 0, 1, 2: gains 0.3, 0.5, 0.1 here and 0.1, 0.1, 0.1 there; by hand: net 0.2, 0.4, 0.0 as above."""
     here, there = row([1.0, 2.0, 3.0]), row([5.0, 5.0, 5.0])
-    found = net_gain(here, row([1.3, 2.5, 3.1]), there, row([5.1, 5.1, 5.1]), "jaq", 3, 0.95)
+    result = net_gain(here, row([1.3, 2.5, 3.1]), there, row([5.1, 5.1, 5.1]), "jaq", 3, 0.95)
     half = 4.302652729911275 * 0.2 / math.sqrt(3)
     # 1e-9: differences of decimals, and scipy's quantile.
-    assert (found.gain, found.low, found.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-9)
+    assert (result.gain, result.low, result.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-9)
 
 
 def test_what_prompts_have_in_common_on_both_models_cancels():
     shared = np.random.default_rng(4).normal(size=8)
     base = row(np.zeros(8))
-    found = net_gain(base, row(shared + 0.5), base, row(shared), "jaq", 8, 0.95)
+    result = net_gain(base, row(shared + 0.5), base, row(shared), "jaq", 8, 0.95)
     # 1e-12: one rounding each.
-    assert (found.low, found.high) == pytest.approx((0.5, 0.5), abs=1e-12)
+    assert (result.low, result.high) == pytest.approx((0.5, 0.5), abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -185,8 +185,8 @@ def test_what_prompts_have_in_common_on_both_models_cancels():
 )
 def test_what_counts_as_a_drift(metric, before, change, reference, worse):
     reference = None if reference is None else row([reference] * 4, metric=metric)
-    found = drifts(row([before] * 4, metric=metric), {metric: Interval(change, change, change, 4)}, reference)
-    assert found == ((metric,) if worse else ())
+    names = drifts(row([before] * 4, metric=metric), {metric: Interval(change, change, change, 4)}, reference)
+    assert names == ((metric,) if worse else ())
 
 
 def test_a_change_within_its_noise_is_no_drift():
@@ -197,8 +197,8 @@ def rows_of(metrics: dict[str, np.ndarray]) -> tuple[Evaluation, dict[str, Inter
     """An identity of zeros, and the gains of a candidate that moves each metric as given, prompt by prompt."""
     count = len(next(iter(metrics.values())))
     base = Evaluation(tuple(range(count)), {metric: np.zeros(count) for metric in metrics})
-    moved = Evaluation(base.indices, metrics)
-    return base, {metric: paired_gain(base, moved, metric, count, 0.95) for metric in metrics}
+    candidate = Evaluation(base.indices, metrics)
+    return base, {metric: paired_gain(base, candidate, metric, count, 0.95) for metric in metrics}
 
 
 def falling(t: float) -> np.ndarray:
@@ -210,7 +210,7 @@ def falling(t: float) -> np.ndarray:
 def test_metrics_are_judged_as_one_family():
     """By hand, from a printed table of t with 3 degrees of freedom: one-sided 5 % at 2.3534, 2.5 % at 3.1824, 1 % at
     4.5407. Of two metrics the worse one needs 2.5 %, and once it is named the other needs 5 % (Holm 1979)."""
-    for t_first, t_second, found in [
+    for t_first, t_second, names in [
         (3.1, 0.0, ()),
         (3.3, 2.3, ("a",)),
         (3.3, 2.4, ("a", "b")),
@@ -218,7 +218,7 @@ def test_metrics_are_judged_as_one_family():
         (2.4, 3.3, ("a", "b")),
     ]:
         base, gains = rows_of({"a": falling(t_first), "b": falling(t_second)})
-        assert drifts(base, gains) == found, (t_first, t_second)
+        assert drifts(base, gains) == names, (t_first, t_second)
     base, gains = rows_of({"a": falling(2.4)})
     assert drifts(base, gains) == ("a",)
     assert drifts(base, gains, confidence=0.95) == ("a",)
@@ -270,10 +270,10 @@ def test_a_picture_without_a_score_counts_as_no_gain(bad, side):
         base[2] = bad
     if side in ("candidate", "both"):
         candidate[2] = bad
-    found = paired_gain(row(base), row(candidate), "jaq", 4, 0.95)
-    assert found.gain == pytest.approx(0.3, abs=1e-15)  # one rounding
-    assert math.isfinite(found.low)
-    assert math.isfinite(found.high)
+    result = paired_gain(row(base), row(candidate), "jaq", 4, 0.95)
+    assert result.gain == pytest.approx(0.3, abs=1e-15)  # one rounding
+    assert math.isfinite(result.low)
+    assert math.isfinite(result.high)
 
 
 def test_only_what_the_candidate_broke_is_newly_broken():
@@ -296,28 +296,28 @@ def test_the_mean_of_nothing_is_nan_without_a_warning():
 
 
 def test_evaluate_hands_the_same_indices_to_both_and_the_pictures_back():
-    seen = []
+    calls = []
 
     def generate(coefficients, indices):
-        seen.append((coefficients, list(indices)))
+        calls.append((coefficients, list(indices)))
         return ["picture"] * len(indices)
 
     def score(pictures, indices):
-        seen.append((pictures, list(indices)))
+        calls.append((pictures, list(indices)))
         return {"tc": torch.tensor([0.5, 0.75]), "iq": [0.1, 0.2], "contrast": np.array([1, 2], dtype=np.float32)}
 
     identity = Coefficients.identity(2)
-    found, pictures = evaluate(generate, score, identity, [3, 1], Objective(2.0))
-    assert seen == [(identity, [3, 1]), (["picture", "picture"], [3, 1])]
+    row, pictures = evaluate(generate, score, identity, [3, 1], Objective(2.0))
+    assert calls == [(identity, [3, 1]), (["picture", "picture"], [3, 1])]
     assert pictures == ["picture", "picture"]
-    assert found.indices == (3, 1)
-    assert {name: values.dtype for name, values in found.scores.items()} == dict.fromkeys(
+    assert row.indices == (3, 1)
+    assert {name: values.dtype for name, values in row.scores.items()} == dict.fromkeys(
         ("tc", "iq", "contrast", "jaq"), np.dtype(np.float64)
     )
     # 1e-15: one rounding.
-    assert found.scores["jaq"] == pytest.approx([0.7, 1.15], abs=1e-15)
+    assert row.scores["jaq"] == pytest.approx([0.7, 1.15], abs=1e-15)
     # By hand: means of the above.
-    assert found.means() == pytest.approx({"tc": 0.625, "iq": 0.15, "contrast": 1.5, "jaq": 0.925}, abs=1e-15)
+    assert row.means() == pytest.approx({"tc": 0.625, "iq": 0.15, "contrast": 1.5, "jaq": 0.925}, abs=1e-15)
 
 
 # --- the interval itself

@@ -11,32 +11,32 @@ from calibration.votes import MIN_VOTES, Votes, wins_needed
 from qsched_core import CalibrationError
 
 
-@pytest.mark.parametrize("decided", [1, 5, 6, 12, 50, 200])
-def test_the_interval_is_the_exact_one(decided):
+@pytest.mark.parametrize("votes", [1, 5, 6, 12, 50, 200])
+def test_the_interval_is_the_exact_one(votes):
     """scipy's own, which takes a second to import."""
     from scipy.stats import binomtest
 
-    for wins in range(0, decided + 1, max(1, decided // 10)):
-        exact = binomtest(wins, decided).proportion_ci(0.95, "exact")
+    for wins in range(0, votes + 1, max(1, votes // 10)):
+        exact = binomtest(wins, votes).proportion_ci(0.95, "exact")
         # 1e-9: two ways to invert the same function.
-        assert Votes(wins, decided - wins).interval() == pytest.approx((exact.low, exact.high), abs=1e-9)
+        assert Votes(wins, votes - wins).interval() == pytest.approx((exact.low, exact.high), abs=1e-9)
 
 
 def test_a_claim_is_made_exactly_where_a_two_sided_test_rejects():
     from scipy.stats import binomtest
 
-    for decided in range(1, 41):
-        for wins in range(decided + 1):
-            claimed = Votes(wins, decided - wins).verdict in ("better", "worse")
-            assert claimed == (binomtest(wins, decided).pvalue <= 0.05), (wins, decided)
+    for votes in range(1, 41):
+        for wins in range(votes + 1):
+            claimed = Votes(wins, votes - wins).verdict in ("better", "worse")
+            assert claimed == (binomtest(wins, votes).pvalue <= 0.05), (wins, votes)
 
 
 def test_coins_are_taken_for_a_difference_no_more_often_than_promised():
     """5 % in all at most. 4000 draws: four standard errors are 1.4 %."""
     generator = np.random.default_rng(0)
-    for decided in (6, 12, 30):
-        wins = generator.binomial(decided, 0.5, size=4000)
-        verdicts = [Votes(int(k), decided - int(k)).verdict for k in wins]
+    for votes in (6, 12, 30):
+        wins = generator.binomial(votes, 0.5, size=4000)
+        verdicts = [Votes(int(k), votes - int(k)).verdict for k in wins]
         assert sum(verdict in ("better", "worse") for verdict in verdicts) / 4000 < 0.05 + 0.014
 
 
@@ -65,8 +65,8 @@ def test_changing_sides_mirrors_the_interval():
 
 def test_the_table_of_the_help_page():
     """By the binomial distribution: the smallest k with 2 P(X >= k) <= 5 %."""
-    needed = {5: None, 6: 6, 8: 8, 10: 9, 12: 10, 20: 15, 30: 21, 50: 33, 100: 61, 200: 115}
-    assert {decided: wins_needed(decided) for decided in needed} == needed
+    table = {5: None, 6: 6, 8: 8, 10: 9, 12: 10, 20: 15, 30: 21, 50: 33, 100: 61, 200: 115}
+    assert {votes: wins_needed(votes) for votes in table} == table
     assert wins_needed(MIN_VOTES - 1) is None
     assert wins_needed(MIN_VOTES) is not None
 

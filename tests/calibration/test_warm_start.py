@@ -60,9 +60,9 @@ def test_a_bias_does_not_pass_for_a_gain():
 
 
 def test_equal_networks_give_the_identity_exactly():
-    found = closed_forms(pairs_of(outputs(), outputs()), SIGMAS)
-    assert list(found) == ["PTQD slope", "variance match", "Q-Drift", "least squares"]
-    assert all(coefficients == Coefficients.identity(3) for coefficients in found.values())
+    starts = closed_forms(pairs_of(outputs(), outputs()), SIGMAS)
+    assert list(starts) == ["PTQD slope", "variance match", "Q-Drift", "least squares"]
+    assert all(coefficients == Coefficients.identity(3) for coefficients in starts.values())
 
 
 def test_one_picture_after_the_other_is_as_good_as_all_at_once():

@@ -189,10 +189,10 @@ def test_a_clock_that_is_set_does_not_kill_a_worker(monkeypatch, hours, system):
         started, boot = psutil.Process(process.pid).create_time(), psutil.boot_time()
         worker = Worker.read(Worker(platform.node(), process.pid, started, boot).text())
         monkeypatch.setattr(psutil, "boot_time", lambda: boot + 3600 * hours)
-        moved = 3600 * hours if system == "Linux" else 0
-        monkeypatch.setattr(psutil.Process, "create_time", lambda self: started + moved)
+        shift = 3600 * hours if system == "Linux" else 0
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: started + shift)
         assert not worker.is_dead()
-        monkeypatch.setattr(psutil.Process, "create_time", lambda self: started + moved + 100)
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: started + shift + 100)
         assert worker.is_dead(), "another process with the same number"
     finally:
         process.kill()

@@ -108,17 +108,17 @@ def assert_every_trial_once(study: str, count: int) -> None:
 def _work(job: Job) -> None:
     time.sleep(max(0.0, job.at - time.time()))
     kind, fatal = job.dies or ("", 0)
-    made = 0
+    count = 0
     if kind == "write":
         _die_at_write(fatal)
 
     def generate(coefficients: Coefficients, indices: Sequence[int]) -> list:
-        nonlocal made
+        nonlocal count
         with (job.folder / f"{job.name}.made").open("a") as file:
             file.write(json.dumps([coefficients.c_x + coefficients.c_eps, list(indices)]) + "\n")
         for _ in indices:
-            made += 1
-            if kind == "picture" and made == fatal:
+            count += 1
+            if kind == "picture" and count == fatal:
                 _die()
             time.sleep(job.pause)
         return [(coefficients, index) for index in indices]
@@ -148,13 +148,13 @@ def score(pictures: list, indices: Sequence[int]) -> dict[str, np.ndarray]:
 
 
 def _die_at_write(fatal: int) -> None:
-    write, written = CheckedJournal.append_logs, 0
+    write, writes = CheckedJournal.append_logs, 0
 
     def append_logs(self, logs) -> None:
-        nonlocal written
+        nonlocal writes
         write(self, logs)
-        written += 1
-        if written == fatal:
+        writes += 1
+        if writes == fatal:
             _die()
 
     CheckedJournal.append_logs = append_logs

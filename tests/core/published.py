@@ -96,15 +96,15 @@ class Replay:
 
     prepared: list[Tensor]
     dtype: torch.dtype = torch.float64
-    asked: list[tuple[float, float]] = field(default_factory=list)
+    requests: list[tuple[float, float]] = field(default_factory=list)
 
     def __call__(self, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        self.asked.append((float(sigma), float(sigma_next)))
-        return self.prepared[len(self.asked) - 1].to(self.dtype)
+        self.requests.append((float(sigma), float(sigma_next)))
+        return self.prepared[len(self.requests) - 1].to(self.dtype)
 
 
-def relative(made: Tensor, reference: Tensor) -> float:
-    return ((made.double() - reference).abs().max() / reference.abs().max()).item()
+def relative(value: Tensor, reference: Tensor) -> float:
+    return ((value.double() - reference).abs().max() / reference.abs().max()).item()
 
 
 # --- updates in terms of the raw output, for noise and flow prediction
@@ -162,8 +162,8 @@ def lcm(kind: Parameterisation, x: Tensor, sigmas: Tensor, coefficients: Coeffic
         if flow:
             x = (1 - after) * x0 + after * z[i]
         else:
-            kept = 1 / (1 + after**2)
-            x = (kept**0.5 * x0 + (1 - kept) ** 0.5 * z[i]) / kept**0.5
+            signal = 1 / (1 + after**2)
+            x = (signal**0.5 * x0 + (1 - signal) ** 0.5 * z[i]) / signal**0.5
     return x
 
 

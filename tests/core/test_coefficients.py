@@ -33,9 +33,9 @@ def test_is_frozen_and_compares_by_value():
 
 
 def test_values_become_floats():
-    made = Coefficients([1], [2])
-    assert (made.c_x, made.c_eps) == ((1.0,), (2.0,))
-    assert {type(value) for value in made.c_x + made.c_eps} == {float}
+    result = Coefficients([1], [2])
+    assert (result.c_x, result.c_eps) == ((1.0,), (2.0,))
+    assert {type(value) for value in result.c_x + result.c_eps} == {float}
 
 
 def test_length_and_at_count_from_the_noisiest_step():
@@ -51,7 +51,7 @@ def test_the_limits_themselves_are_allowed(edge):
 
 @pytest.mark.parametrize("name", ["c_x", "c_eps"])
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "text"),
     [
         (math.nan, "nan"),
         (math.inf, "inf"),
@@ -63,9 +63,9 @@ def test_the_limits_themselves_are_allowed(edge):
     ],
     ids=str,
 )
-def test_a_value_that_is_not_finite_or_out_of_range_is_named(refused, name, value, shown):
+def test_a_value_that_is_not_finite_or_out_of_range_is_named(refused, name, value, text):
     values = {"c_x": (1.0, 1.0), "c_eps": (1.0, 1.0)} | {name: (1.0, value)}
-    with refused(CoefficientError, f"{name}[1] is {shown}.", "[0.1, 10.0]", name=name):
+    with refused(CoefficientError, f"{name}[1] is {text}.", "[0.1, 10.0]", name=name):
         Coefficients(**values)
 
 
@@ -92,10 +92,10 @@ def test_what_is_no_list_of_numbers_is_refused(refused, values):
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 8, 1000])
 def test_the_identity_is_all_ones(steps):
-    made = Coefficients.identity(steps)
-    assert made.is_identity
-    assert made.c_x == made.c_eps == (1.0,) * steps
-    assert Coefficients.ramp(steps) == made
+    result = Coefficients.identity(steps)
+    assert result.is_identity
+    assert result.c_x == result.c_eps == (1.0,) * steps
+    assert Coefficients.ramp(steps) == result
 
 
 @pytest.mark.parametrize(("c_x", "c_eps"), [((1.0, 1.0), (1.0, 1.0 + 1e-15)), ((1.0 - 1e-15, 1.0), (1.0, 1.0))])
@@ -104,10 +104,10 @@ def test_one_value_off_one_is_no_identity(c_x, c_eps):
 
 
 def test_the_published_ramp_is_a_straight_line():
-    made = Coefficients.ramp(4, **PUBLISHED)
+    result = Coefficients.ramp(4, **PUBLISHED)
     # By hand: 0.955 + i·0.048 and 1.012 - i·0.015. 1e-15: a few roundings of numbers near 1.
-    assert made.c_eps == pytest.approx((0.955, 1.003, 1.051, 1.099), abs=1e-15)
-    assert made.c_x == pytest.approx((1.012, 0.997, 0.982, 0.967), abs=1e-15)
+    assert result.c_eps == pytest.approx((0.955, 1.003, 1.051, 1.099), abs=1e-15)
+    assert result.c_x == pytest.approx((1.012, 0.997, 0.982, 0.967), abs=1e-15)
 
 
 def test_the_ends_of_a_ramp_are_exact():
@@ -133,9 +133,9 @@ def test_a_ramp_of_one_step_is_its_first_value():
 
 @pytest.mark.parametrize("steps", [2, 3, 5, 8, 50])
 def test_resample_keeps_both_ends(steps):
-    made = FOUR.resample(steps)
-    assert len(made) == steps
-    assert (made.at(0), made.at(steps - 1)) == (FOUR.at(0), FOUR.at(3))
+    result = FOUR.resample(steps)
+    assert len(result) == steps
+    assert (result.at(0), result.at(steps - 1)) == (FOUR.at(0), FOUR.at(3))
 
 
 def test_resample_to_the_same_steps_changes_nothing():
@@ -144,17 +144,17 @@ def test_resample_to_the_same_steps_changes_nothing():
 
 def test_resample_of_a_ramp_is_the_ramp():
     # 1e-15: a few roundings of numbers near 1.
-    made = Coefficients.ramp(4, **PUBLISHED).resample(9)
-    wanted = Coefficients.ramp(9, **PUBLISHED)
-    assert made.c_eps == pytest.approx(wanted.c_eps, abs=1e-15)
-    assert made.c_x == pytest.approx(wanted.c_x, abs=1e-15)
+    result = Coefficients.ramp(4, **PUBLISHED).resample(9)
+    expected = Coefficients.ramp(9, **PUBLISHED)
+    assert result.c_eps == pytest.approx(expected.c_eps, abs=1e-15)
+    assert result.c_x == pytest.approx(expected.c_x, abs=1e-15)
 
 
 def test_resample_is_linear_between_the_old_steps():
-    made = FOUR.resample(7)
-    assert made.c_eps[::2] == FOUR.c_eps
+    result = FOUR.resample(7)
+    assert result.c_eps[::2] == FOUR.c_eps
     # The halves between 0.9, 0.95, 1.05 and 1.1. 1e-15: one rounding.
-    assert made.c_eps[1::2] == pytest.approx((0.925, 1.0, 1.075), abs=1e-15)
+    assert result.c_eps[1::2] == pytest.approx((0.925, 1.0, 1.075), abs=1e-15)
 
 
 def test_resample_to_one_step_takes_the_noisiest_and_back_is_constant():
@@ -216,8 +216,8 @@ def test_a_slice_of_the_schedule_finds_exactly_its_own_values(first, end):
     """Start step, end step, split sampling: the run is own sigmas from ``first`` to ``end``."""
     if end <= first:
         return
-    made = FOUR.for_sigmas(SIGMAS, SIGMAS[first : end + 1])
-    assert made == Coefficients(FOUR.c_x[first:end], FOUR.c_eps[first:end])
+    result = FOUR.for_sigmas(SIGMAS, SIGMAS[first : end + 1])
+    assert result == Coefficients(FOUR.c_x[first:end], FOUR.c_eps[first:end])
 
 
 def test_a_slice_in_float32_finds_the_same_values():
@@ -234,19 +234,19 @@ def test_the_same_number_of_steps_is_the_same_schedule():
 
 def test_as_many_steps_from_a_lower_sigma_are_the_end_of_the_schedule():
     """denoise < 1: the host runs the asked number of steps, but begins in the middle."""
-    made = FOUR.for_sigmas(SIGMAS, (6.3, 2.9, 2.0, 1.1, 0.0))
-    assert (made.at(0), made.at(3)) == (FOUR.at(1), FOUR.at(3))
+    result = FOUR.for_sigmas(SIGMAS, (6.3, 2.9, 2.0, 1.1, 0.0))
+    assert (result.at(0), result.at(3)) == (FOUR.at(1), FOUR.at(3))
     # 2.9 to 1.1 in two parts, of one half each; 1e-15: a few roundings of numbers near 1.
-    assert made.c_x[1] * made.c_x[2] == pytest.approx(FOUR.c_x[2], abs=1e-15)
-    assert made.c_x[1:3] == pytest.approx((FOUR.c_x[2] ** 0.5,) * 2, abs=1e-15)
+    assert result.c_x[1] * result.c_x[2] == pytest.approx(FOUR.c_x[2], abs=1e-15)
+    assert result.c_x[1:3] == pytest.approx((FOUR.c_x[2] ** 0.5,) * 2, abs=1e-15)
 
 
 def test_above_and_below_the_own_sigmas_there_is_no_jump():
     own, run = SIGMAS[1:4], (20.0, 10.0, 6.3, 2.9, 1.1, 0.5, 0.0)
-    made = Coefficients(FOUR.c_x[1:3], FOUR.c_eps[1:3]).for_sigmas(own, run)
-    assert made.c_x == (1.0, 1.0, FOUR.c_x[1], FOUR.c_x[2], 1.0, 1.0)
+    result = Coefficients(FOUR.c_x[1:3], FOUR.c_eps[1:3]).for_sigmas(own, run)
+    assert result.c_x == (1.0, 1.0, FOUR.c_x[1], FOUR.c_x[2], 1.0, 1.0)
     # 1e-15: one rounding.
-    assert made.c_eps == pytest.approx((FOUR.c_eps[1],) * 3 + (FOUR.c_eps[2],) * 3, abs=1e-15)
+    assert result.c_eps == pytest.approx((FOUR.c_eps[1],) * 3 + (FOUR.c_eps[2],) * 3, abs=1e-15)
 
 
 @pytest.mark.parametrize("parts", [2, 4, 8, 16])
@@ -257,9 +257,9 @@ def test_a_step_in_parts_does_what_the_step_does(step, parts):
     draw = random.Random(parts)
     inner = [end + (start - end) * draw.uniform(0.01, 0.99) for _ in range(parts - 1)]  # nearer ones are the ends
     run = sorted([start, end, *inner], reverse=True)
-    made = FOUR.for_sigmas(SIGMAS, run)
+    result = FOUR.for_sigmas(SIGMAS, run)
     x, output = 1.7, -0.6
-    for (a, b), c_x, c_eps in zip(zip(run, run[1:], strict=False), made.c_x, made.c_eps, strict=True):
+    for (a, b), c_x, c_eps in zip(zip(run, run[1:], strict=False), result.c_x, result.c_eps, strict=True):
         x = c_x * x + c_eps * (b - a) * output
     # 1e-12: 16 roundings of numbers near 10.
     assert x == pytest.approx(FOUR.c_x[step] * 1.7 + FOUR.c_eps[step] * (end - start) * output, abs=1e-12)
@@ -298,19 +298,19 @@ def deviation(sigma: float, flow: bool, spread: float) -> float:
     return math.hypot((1 - sigma) * spread if flow else spread, sigma)
 
 
-def exact_effect(made: Coefficients, sigmas, flow: bool, spread: float) -> float:
+def exact_effect(result: Coefficients, sigmas, flow: bool, spread: float) -> float:
     """Logarithm of how much wider the pictures become where each step is solved exactly: by s·P^r in place of P."""
     total = 0.0
-    for s, m, a, b in zip(made.c_x, made.c_eps, sigmas, sigmas[1:], strict=False):
+    for s, m, a, b in zip(result.c_x, result.c_eps, sigmas, sigmas[1:], strict=False):
         rate = m * math.log(s) / (s - 1) if s != 1 else m
         total += math.log(s) + (rate - 1) * math.log(deviation(b, flow, spread) / deviation(a, flow, spread))
     return total
 
 
-def euler_effect(made: Coefficients, sigmas, flow: bool, spread: float) -> float:
+def euler_effect(result: Coefficients, sigmas, flow: bool, spread: float) -> float:
     """The same of the published step, against the plain Euler step."""
     total = 0.0
-    for s, m, a, b in zip(made.c_x, made.c_eps, sigmas, sigmas[1:], strict=False):
+    for s, m, a, b in zip(result.c_x, result.c_eps, sigmas, sigmas[1:], strict=False):
         output = (a - (1 - a) * spread**2 if flow else a) / deviation(a, flow, spread) ** 2
         total += math.log((s + m * (b - a) * output) / (1 + (b - a) * output))
     return total
@@ -326,12 +326,12 @@ def parted(sigmas, parts: int) -> list[float]:
 def test_a_range_of_sigma_has_one_effect_in_any_number_of_steps(own, flow, spread, factors):
     """Regression: every step of the range jumped by c_x as a whole: 8 short steps of a second pass made contrast 8 %
     stronger where the preset's own run made it 1.4 %."""
-    made = {parts: factors.for_sigmas(own, parted(own, parts)) for parts in PARTS}
-    effects = [exact_effect(made[parts], parted(own, parts), flow, spread) for parts in PARTS]
+    result = {parts: factors.for_sigmas(own, parted(own, parts)) for parts in PARTS}
+    effects = [exact_effect(result[parts], parted(own, parts), flow, spread) for parts in PARTS]
     # 1e-12: 64 logarithms of numbers near 1.
     assert effects == pytest.approx([effects[0]] * 5, abs=1e-12)
     assert abs(effects[0]) > 1e-3
-    jumps = [sum(map(math.log, made[parts].c_x)) for parts in PARTS]
+    jumps = [sum(map(math.log, result[parts].c_x)) for parts in PARTS]
     assert jumps == pytest.approx([sum(map(math.log, factors.c_x))] * 5, abs=1e-13)
 
 
@@ -353,15 +353,15 @@ def test_the_published_steps_have_that_effect_to_first_order(own, flow, spread, 
 @pytest.mark.parametrize("c_x", [1 + 2**-52, 1 - 2**-53, 1 + 1e-12, 1 + 1e-7])
 def test_a_jump_of_next_to_nothing_leaves_the_rate_alone(c_x):
     """Regression: 1 - s^w was 0 where 1 - s was not, and c_eps became 0."""
-    made = Coefficients.constant(4, c_x=c_x, c_eps=1.05).for_sigmas(SIGMAS, parted(SIGMAS, 3))
+    result = Coefficients.constant(4, c_x=c_x, c_eps=1.05).for_sigmas(SIGMAS, parted(SIGMAS, 3))
     # 1e-7: what the largest of these jumps does to the rate.
-    assert made.c_eps == pytest.approx((1.05,) * 12, abs=1e-7)
+    assert result.c_eps == pytest.approx((1.05,) * 12, abs=1e-7)
 
 
 def test_a_rate_is_not_divided():
     """c_eps multiplies how far a step goes, and short steps go less far by themselves."""
-    made = Coefficients.constant(4, c_eps=1.05)
-    assert made.for_sigmas(SIGMAS, parted(SIGMAS, 8)).c_eps == pytest.approx((1.05,) * 32, abs=1e-15)
+    result = Coefficients.constant(4, c_eps=1.05)
+    assert result.for_sigmas(SIGMAS, parted(SIGMAS, 8)).c_eps == pytest.approx((1.05,) * 32, abs=1e-15)
 
 
 def test_the_identity_is_the_identity_on_any_sigmas():

@@ -212,11 +212,13 @@ def test_is_the_schedulers_own_step_on_the_scaled_pair(diffusers, case):
 def test_is_our_sampler_of_that_name(diffusers, case):
     scheduler = case.make(diffusers)
     put(scheduler, case.preset(scheduler))
-    made, wanted = case.walk(scheduler), case.ours(case.make(diffusers), FOUR)
-    assert made.dtype == case.dtype
+    result, expected = case.walk(scheduler), case.ours(case.make(diffusers), FOUR)
+    assert result.dtype == case.dtype
     # Of values about 1 to 15. float64: a few roundings in each of four steps. The others compute in float32 whatever
     # they are given, and Euler's x - D carries 15 units in the last place.
-    torch.testing.assert_close(made.double(), wanted, **dict.fromkeys(("rtol", "atol"), 1e-12 if case.scaled else 2e-5))
+    torch.testing.assert_close(
+        result.double(), expected, **dict.fromkeys(("rtol", "atol"), 1e-12 if case.scaled else 2e-5)
+    )
 
 
 @EVERY
@@ -243,11 +245,11 @@ def test_inverted_sigmas_are_read_the_other_way_round(diffusers):
     put(scheduler, preset)
     stock = case.make(diffusers)
     stock.set_timesteps(sigmas=[1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
-    wanted = FOUR.for_sigmas(preset.sigmas, [i / 8 for i in range(8, -1, -1)])
+    expected = FOUR.for_sigmas(preset.sigmas, [i / 8 for i in range(8, -1, -1)])
     # Steps 3 and 4 are halves of the preset's second: 1e-15, a few roundings of numbers near 1.
-    assert wanted.c_x[2] * wanted.c_x[3] == pytest.approx(FOUR.c_x[1], abs=1e-15)
+    assert expected.c_x[2] * expected.c_x[3] == pytest.approx(FOUR.c_x[1], abs=1e-15)
     # 1e-5: 1 - sigma in float32 on one side, exact eighths on the other.
-    torch.testing.assert_close(case.walk(scheduler), case.by_hand(stock, wanted), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(case.walk(scheduler), case.by_hand(stock, expected), rtol=1e-5, atol=1e-5)
 
 
 # --- how it is called
@@ -275,11 +277,11 @@ def test_the_rest_of_the_call_is_handed_on_unchanged(diffusers, return_dict, by_
         values = (output, scheduler.timesteps[0], sample, 0.7, torch.Generator().manual_seed(1), return_dict)
         return scheduler.step(**dict(zip(names, values, strict=True))) if by_name else scheduler.step(*values)
 
-    made, wanted = call(scheduler, 1.0, 1.0), call(case.make(diffusers), *FOUR.at(0))
-    assert type(made) is type(wanted)
+    result, expected = call(scheduler, 1.0, 1.0), call(case.make(diffusers), *FOUR.at(0))
+    assert type(result) is type(expected)
     # 1e-6: 2·1.12 is made in float32 on one side, in float64 on the other.
-    torch.testing.assert_close(made[0], wanted[0], rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(made[1], wanted[1], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(result[0], expected[0], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(result[1], expected[1], rtol=1e-6, atol=1e-6)
 
 
 @FAMILIES
@@ -321,10 +323,10 @@ def test_a_timestep_may_be_a_number(diffusers):
     case = CASES["lcm"]
     scheduler = case.make(diffusers)
     put(scheduler, case.preset(scheduler))
-    made = scheduler.step(torch.ones(SHAPE), int(scheduler.timesteps[3]), torch.ones(SHAPE)).prev_sample
-    wanted = case.make(diffusers)
-    wanted = wanted.step(torch.full(SHAPE, 1.15), int(wanted.timesteps[3]), torch.full(SHAPE, 0.9)).prev_sample
-    assert same_bits(made, wanted)
+    result = scheduler.step(torch.ones(SHAPE), int(scheduler.timesteps[3]), torch.ones(SHAPE)).prev_sample
+    expected = case.make(diffusers)
+    expected = expected.step(torch.full(SHAPE, 1.15), int(expected.timesteps[3]), torch.full(SHAPE, 0.9)).prev_sample
+    assert same_bits(result, expected)
 
 
 def test_a_step_that_is_not_finite_is_named(diffusers, refused):
@@ -365,11 +367,11 @@ def test_other_steps_get_the_effect_of_their_range_of_sigma_and_it_is_told_once(
     scheduler = case.make(diffusers, steps=6)
     applied = put(scheduler, preset)
     assert applied.differences == []
-    wanted = FOUR.for_sigmas(preset.sigmas, case.sigmas(scheduler).tolist())
-    assert wanted != FOUR.resample(6)
+    expected = FOUR.for_sigmas(preset.sigmas, case.sigmas(scheduler).tolist())
+    assert expected != FOUR.resample(6)
     for _ in range(2):
         scheduler.set_timesteps(6)
-        by_hand = case.by_hand(case.make(diffusers, steps=6), wanted)
+        by_hand = case.by_hand(case.make(diffusers, steps=6), expected)
         # 1e-12: sigmas that were computed in another order decide how long a part of a step is.
         torch.testing.assert_close(case.walk(scheduler), by_hand, rtol=1e-12, atol=1e-12)
     assert applied.differences == ["steps: preset 4, here 6"]
@@ -528,12 +530,12 @@ def test_a_deep_copy_has_a_preset_of_its_own(diffusers, case):
     scheduler = case.make(diffusers)
     applied = put(scheduler, case.preset(scheduler))
     twin = copy.deepcopy(scheduler)
-    wanted = case.by_hand(case.make(diffusers), FOUR)
-    assert same_bits(case.walk(twin), wanted)
+    expected = case.by_hand(case.make(diffusers), FOUR)
+    assert same_bits(case.walk(twin), expected)
     assert scheduler.step_index is None, "the copy stepped the original"
     applied.remove()
     twin.set_timesteps(4)
-    assert same_bits(case.walk(twin), wanted)
+    assert same_bits(case.walk(twin), expected)
     twin.step.remove()
     assert "step" not in vars(twin)
 
@@ -544,10 +546,10 @@ def test_a_state_that_is_saved_and_put_back_keeps_the_preset(diffusers):
     scheduler = case.make(diffusers)
     put(scheduler, case.preset(scheduler))
     saved = copy.deepcopy(vars(scheduler))
-    wanted = case.walk(scheduler)
+    expected = case.walk(scheduler)
     for _ in range(2):
         vars(scheduler).update(copy.deepcopy(saved))
-        assert same_bits(case.walk(scheduler), wanted)
+        assert same_bits(case.walk(scheduler), expected)
         assert scheduler.step_index == 4
 
 
@@ -691,18 +693,18 @@ def test_a_pipeline_paints_with_the_preset_and_as_before_without(diffusers, name
     size = {"height": 16, "width": 16}
     stock = picture(pipe, **size)
     with apply_preset(pipe, preset, if_differs="refuse"):
-        made, again = picture(pipe, **size), picture(pipe, **size)
-        no_longer_random = same_bits(made, again)  # the generator reaches the step
+        result, again = picture(pipe, **size), picture(pipe, **size)
+        no_longer_random = same_bits(result, again)  # the generator reaches the step
         with_eta = picture(pipe, eta=1.0, **size)
     assert same_bits(picture(pipe, **size), stock)
     assert "step" not in vars(pipe.scheduler)
 
     assert no_longer_random
-    assert (made - stock).abs().max() > 0.01
+    assert (result - stock).abs().max() > 0.01
     pipe.scheduler = published(kind, FOUR)(**config)
-    assert same_bits(picture(pipe, **size), made)
+    assert same_bits(picture(pipe, **size), result)
     assert same_bits(picture(pipe, eta=1.0, **size), with_eta)
-    assert same_bits(with_eta, made) == (name != "tcd")  # only tcd's step takes eta
+    assert same_bits(with_eta, result) == (name != "tcd")  # only tcd's step takes eta
 
 
 @pytest.mark.parametrize("name", ["euler", "tcd", "lcm"])
@@ -754,13 +756,13 @@ def test_flux_with_the_demo_weights_is_our_euler(diffusers):
     sigmas = (1.0, 0.75, 0.5, 0.25, 0.0)
     stock = paint()
     with apply_preset(pipe, Preset(FOUR, sigmas, Binding(prediction="CONST", sampler="euler")), if_differs="refuse"):
-        made = paint()
+        result = paint()
     assert same_bits(paint(), stock)
     # Of values up to 10. float32 through four passes of a network.
-    for coefficients, latents in ((FOUR, made), (Coefficients.identity(4), stock)):
-        wanted = qs.sample("euler", model, start, torch.tensor(sigmas), coefficients)
-        torch.testing.assert_close(latents, wanted, rtol=1e-4, atol=1e-4)
-    assert (made - stock).abs().max() > 0.1
+    for coefficients, latents in ((FOUR, result), (Coefficients.identity(4), stock)):
+        expected = qs.sample("euler", model, start, torch.tensor(sigmas), coefficients)
+        torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-4)
+    assert (result - stock).abs().max() > 0.1
 
 
 def test_is_imported_without_diffusers():

@@ -52,8 +52,8 @@ def test_a_missing_package_is_told_with_its_use_and_the_command_of_this_python()
 
 
 def test_the_optional_packages_are_those_that_pyproject_offers():
-    offered = PYPROJECT.read_text("utf-8").split("[project.optional-dependencies]")[1].split("\n[")[0]
-    names = {re.split(r"[\[>=]", text)[0] for text in re.findall(r'"([^"]+)"', offered)}
+    extras = PYPROJECT.read_text("utf-8").split("[project.optional-dependencies]")[1].split("\n[")[0]
+    names = {re.split(r"[\[>=]", text)[0] for text in re.findall(r'"([^"]+)"', extras)}
     assert names == set(environment.EXTRAS)
 
 
@@ -63,9 +63,11 @@ def test_the_required_packages_are_those_of_requirements():
 
 
 def test_a_backend_tells_what_it_packs_and_why_not_the_rest():
-    found = {name: environment.quantizer(backend, torch.device("cpu")) for name, backend in default_backends().items()}
-    assert found["torch"] == [Line(OK, "backend torch on cpu: w4a8, w4a16, w4a4, w8a8, w8a16, w6a8, w3a8")]
-    (kitchen,) = found["kitchen"]
+    reports = {
+        name: environment.quantizer(backend, torch.device("cpu")) for name, backend in default_backends().items()
+    }
+    assert reports["torch"] == [Line(OK, "backend torch on cpu: w4a8, w4a16, w4a4, w8a8, w8a16, w6a8, w3a8")]
+    (kitchen,) = reports["kitchen"]
     assert "not w4a16, w8a16, w6a8, w3a8: ComfyUI has no native layout for them" in kitchen.text
     assert "asym_them" not in kitchen.text  # a layout's name holds the format's
 
@@ -85,7 +87,7 @@ def test_a_folder_is_counted_made_later_or_not_writable(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("address", "shown"),
+    ("address", "text"),
     [
         ("postgresql+psycopg://me:s3cret@host:5432/name", "postgresql+psycopg://host:5432/name "),
         ("postgresql://me:s3c/r?et@host/name", "postgresql://… "),
@@ -95,10 +97,10 @@ def test_a_folder_is_counted_made_later_or_not_writable(tmp_path, monkeypatch):
         ("sqlite:///studies.db", "sqlite:///studies.db "),
     ],
 )
-def test_a_database_is_shown_without_its_password(address, shown):
+def test_a_database_is_shown_without_its_password(address, text):
     line = environment.storage(address, "QSCHED_STUDIES")
     assert line.state == OK
-    assert shown in line.text
+    assert text in line.text
     assert not [part for part in ("cret", "me", "s3c") if part in line.text.replace("name", "")]
 
 

@@ -89,8 +89,8 @@ def text_of(node: ast.expr) -> str:
 
 
 def test_every_text_in_the_code_fits_the_first_line_and_tells_the_way_out():
-    found = list(raised())
-    assert len(found) > 100
-    assert [where for where, what, _ in found if len(f"Q-Sched: {what}") > 90] == []
-    assert [where for where, what, _ in found if "X" * ROOM != what and what[-1] not in ".!?X"] == []
-    assert [where for where, _, fix in found if not fix] == []
+    errors = list(raised())
+    assert len(errors) > 100
+    assert [where for where, what, _ in errors if len(f"Q-Sched: {what}") > 90] == []
+    assert [where for where, what, _ in errors if "X" * ROOM != what and what[-1] not in ".!?X"] == []
+    assert [where for where, _, fix in errors if not fix] == []

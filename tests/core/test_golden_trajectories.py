@@ -62,12 +62,12 @@ def trajectory(sampler: str, prediction: str) -> list[list[float]]:
     name, options = SAMPLERS[sampler]
     convert, flow = PREDICTIONS[prediction], prediction == "flow"
     sigmas = torch.tensor(SIGMAS[flow], dtype=torch.float64)
-    drawn: list[Tensor] = []
+    noises: list[Tensor] = []
     passed: list[Tensor] = []
 
     def noise(sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        drawn.append(wave(10.0 + 2.3 * len(drawn)))
-        return drawn[-1]
+        noises.append(wave(10.0 + 2.3 * len(noises)))
+        return noises[-1]
 
     final = qs.sample(
         name,
@@ -78,7 +78,7 @@ def trajectory(sampler: str, prediction: str) -> list[list[float]]:
         flow=flow,
         noise_sampler=noise,
         zero_denoised=lambda x, sigma: convert(torch.zeros_like(x), x, sigma),
-        callback=lambda told: passed.append(told["x"]),
+        callback=lambda event: passed.append(event["x"]),
         **options,
     )
     return [[*x.flatten()[:3].tolist(), x.norm().item()] for x in (*passed, final)]
@@ -91,10 +91,10 @@ CASES = [f"{sampler}/{prediction}" for sampler in SAMPLERS for prediction in PRE
 def golden() -> dict[str, list[list[float]]]:
     """QSCHED_WRITE_GOLDEN=1 writes anew."""
     if os.environ.get("QSCHED_WRITE_GOLDEN"):
-        found = {case: trajectory(*case.split("/")) for case in CASES}
+        trajectories = {case: trajectory(*case.split("/")) for case in CASES}
         lines = [
             f" {json.dumps(case)}: [\n  " + ",\n  ".join(json.dumps(x) for x in states) + "\n ]"
-            for case, states in found.items()
+            for case, states in trajectories.items()
         ]
         GOLDEN.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     return json.loads(GOLDEN.read_text(encoding="utf-8"))
@@ -107,9 +107,9 @@ def test_the_file_holds_every_sampler_and_prediction(golden):
 
 @pytest.mark.parametrize("case", CASES)
 def test_trajectories_are_the_golden_ones(golden, case):
-    made, kept = trajectory(*case.split("/")), golden[case]
-    assert len(made) == len(kept) == len(COEFFICIENTS) + 1
-    for step, (ours, theirs) in enumerate(zip(made, kept, strict=True)):
+    result, expected = trajectory(*case.split("/")), golden[case]
+    assert len(result) == len(expected) == len(COEFFICIENTS) + 1
+    for step, (ours, theirs) in enumerate(zip(result, expected, strict=True)):
         assert ours == pytest.approx(theirs, rel=TOLERANCE, abs=TOLERANCE * theirs[-1]), step
 
 

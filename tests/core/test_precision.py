@@ -41,8 +41,8 @@ def test_the_last_steps_are_those_of_a_picture(refused):
 
 def test_a_sigma_finds_its_step():
     precision = qs.Precision((4, 8, 4, 16), SIGMAS)
-    found = [precision.bits_at(sigma) for sigma in (80.0, 10.0, 9.999, 5.001, 5.0, 3.0, 2.0, 1.0, 0.4, 0.0)]
-    assert found == [4, 4, 4, 8, 8, 8, 4, 16, 16, 16]
+    bits = [precision.bits_at(sigma) for sigma in (80.0, 10.0, 9.999, 5.001, 5.0, 3.0, 2.0, 1.0, 0.4, 0.0)]
+    assert bits == [4, 4, 4, 8, 8, 8, 4, 16, 16, 16]
 
 
 def test_other_schedules_get_the_bits_of_the_same_sigmas():
@@ -156,14 +156,14 @@ def test_a_run_widens_activations_and_leaves_nothing_on_the_layer(refused):
 
 def test_two_threads_have_two_precisions():
     layer, x = packed(), torch.randn(1, 9, 128, generator=torch.Generator().manual_seed(1))
-    found = []
+    bits = []
     with qs.least_activation_bits(8):
-        thread = threading.Thread(target=lambda: found.append(layer(x)))
+        thread = threading.Thread(target=lambda: bits.append(layer(x)))
         thread.start()
         thread.join()
         wide = layer(x)
-    assert torch.equal(found[0], layer(x))
-    assert not torch.equal(found[0], wide)
+    assert torch.equal(bits[0], layer(x))
+    assert not torch.equal(bits[0], wide)
 
 
 def test_compiled_layers_follow_the_step_without_a_break():

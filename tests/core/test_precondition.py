@@ -29,9 +29,9 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
 def test_is_the_prediction_of_the_scaled_pair(pair, name, c_x, c_eps):
     x, out = pair
     convert, sigma = PARAMETERISATIONS[name], 2.5
-    made = precondition_denoised(convert(out, x, sigma), convert(torch.zeros_like(out), x, sigma), c_x, c_eps)
+    result = precondition_denoised(convert(out, x, sigma), convert(torch.zeros_like(out), x, sigma), c_x, c_eps)
     # 1e-14: float64, a few roundings of numbers below 10.
-    torch.testing.assert_close(made, convert(c_eps * out, c_x * x, sigma), rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(result, convert(c_eps * out, c_x * x, sigma), rtol=1e-14, atol=1e-14)
 
 
 def test_known_answer():

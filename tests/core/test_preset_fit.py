@@ -36,7 +36,7 @@ def test_an_empty_field_fits_everything():
 
 
 @pytest.mark.parametrize(
-    ("name", "here", "shown"),
+    ("name", "here", "text"),
     [
         ("model", "Flux", Mismatch("model", "'SDXL'", "'Flux'")),
         ("fingerprint", "ff", Mismatch("fingerprint", "'0123456789abcdef'", "'ff'")),
@@ -48,18 +48,18 @@ def test_an_empty_field_fits_everything():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_each_field_that_differs_is_named(name, here, shown):
-    assert mismatches(FULL, Binding(**{name: here}), SIGMAS) == [shown]
-    assert str(shown) == f"{name}: preset {shown.preset}, here {shown.here}"
+def test_each_field_that_differs_is_named(name, here, text):
+    assert mismatches(FULL, Binding(**{name: here}), SIGMAS) == [text]
+    assert str(text) == f"{name}: preset {text.preset}, here {text.here}"
 
 
 def test_other_steps_and_other_sigmas_are_named():
     assert mismatches(FULL, Binding(), (1.0, 0.5, 0.0)) == [Mismatch("steps", "4", "2")]
-    (found,) = mismatches(FULL, Binding(), (14.6146, 6.3, 2.9, 1.2, 0.0))
-    assert (found.what, found.here) == ("sigmas", "14.61, 6.3, 2.9, 1.2, …")
+    (difference,) = mismatches(FULL, Binding(), (14.6146, 6.3, 2.9, 1.2, 0.0))
+    assert (difference.what, difference.here) == ("sigmas", "14.61, 6.3, 2.9, 1.2, …")
     three = Preset(Coefficients.identity(3), (3.0, 2.0, 1.0, 0.0))
-    (found,) = mismatches(three, Binding(), (4.0, 2.0, 1.0, 0.0))
-    assert str(found) == "sigmas: preset 3, 2, 1, 0, here 4, 2, 1, 0"
+    (difference,) = mismatches(three, Binding(), (4.0, 2.0, 1.0, 0.0))
+    assert str(difference) == "sigmas: preset 3, 2, 1, 0, here 4, 2, 1, 0"
 
 
 def test_float32_sigmas_are_the_same_sigmas():
@@ -76,8 +76,8 @@ def test_a_part_of_the_own_schedule_is_no_difference(begin, end, to_zero):
     """Start and end steps; an early end may be told to leave no noise."""
     run = SIGMAS[begin:end]
     run = (*run[:-1], 0.0) if to_zero else run
-    coefficients, found = fit(FULL, Binding(), run, if_differs="refuse")
-    assert found == []
+    coefficients, differences = fit(FULL, Binding(), run, if_differs="refuse")
+    assert differences == []
     assert coefficients.c_x == FULL.coefficients.c_x[begin : end - 1]
     assert coefficients.c_eps == FULL.coefficients.c_eps[begin : end - 1]
 
@@ -89,8 +89,8 @@ def test_what_only_resembles_a_part_is_a_difference():
 
 def test_the_choice_is_followed():
     run = (14.6146, 4.0, 0.0)
-    resampled, found = fit(FULL, Binding(), run)
-    assert [item.what for item in found] == ["steps"]
+    resampled, differences = fit(FULL, Binding(), run)
+    assert [item.what for item in differences] == ["steps"]
     assert resampled == FULL.coefficients.for_sigmas(SIGMAS, run)
     as_is, _ = fit(FULL, Binding(), run, if_differs="use as is")
     assert as_is == Coefficients(FULL.coefficients.c_x[:2], FULL.coefficients.c_eps[:2])

@@ -193,7 +193,7 @@ def test_a_host_that_does_not_know_a_layout_is_named():
 def test_the_report_says_where_torch_multiplies_integers():
     """Per channel and both in 8 bits or fewer, on a device where that pays; a CPU's does not."""
     linear, convolution, gpu = nn.Linear(64, 64), nn.Conv2d(32, 32, 3), torch.device("cuda")
-    told = {
+    texts = {
         (name, group, device.type): TorchBackend().kernel(linear, resolve_format(name, group), device)
         for name, group, device in (
             ("w8a8", 0, gpu),
@@ -203,7 +203,7 @@ def test_the_report_says_where_torch_multiplies_integers():
             ("w8a8", 0, CPU),
         )
     }
-    assert {key for key, kernel in told.items() if kernel == "torch's int8 product"} == {
+    assert {key for key, kernel in texts.items() if kernel == "torch's int8 product"} == {
         ("w8a8", 0, "cuda"),
         ("w4a8", 0, "cuda"),
     }

@@ -15,15 +15,15 @@ from qsched_core.quant.sensitivity.budget import solve
 
 def brute(costs, damages, budget) -> float:
     """The least damage of all choices that fit."""
-    found = []
+    totals = []
     for choice in itertools.product(*[range(len(options)) for options in costs]):
         if sum(options[i] for options, i in zip(costs, choice, strict=True)) <= budget:
-            found.append(sum(options[i] for options, i in zip(damages, choice, strict=True)))
-    return min(found)
+            totals.append(sum(options[i] for options, i in zip(damages, choice, strict=True)))
+    return min(totals)
 
 
-def total(table, chosen):
-    return sum(options[i] for options, i in zip(table, chosen, strict=True))
+def total(table, choice):
+    return sum(options[i] for options, i in zip(table, choice, strict=True))
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -35,10 +35,10 @@ def test_as_good_as_trying_every_choice(seed):
     damages = [[draw.choice((0.0, 1.0, 10 ** draw.uniform(-8, 0))) for _ in range(count)] for count in counts]
     least, most = sum(map(min, costs)), sum(map(max, costs))
     for budget in (least, (least + most) // 2, draw.randint(least, most), most + 1):
-        chosen = solve(costs, damages, budget)
-        assert total(costs, chosen) <= budget
+        choice = solve(costs, damages, budget)
+        assert total(costs, choice) <= budget
         # 1e-9: sums of floats in another order.
-        assert total(damages, chosen) == pytest.approx(brute(costs, damages, budget), rel=1e-9, abs=1e-15)
+        assert total(damages, choice) == pytest.approx(brute(costs, damages, budget), rel=1e-9, abs=1e-15)
 
 
 def test_one_byte_decides():
@@ -61,14 +61,14 @@ MIXDQ = json.loads((Path(__file__).parents[1] / "golden" / "mixdq.json").read_te
 def test_as_good_as_a_published_plan_given_its_own_measurements(group, budget):
     """MixDQ's SDXL-Turbo (arXiv 2405.17873): 794 layers, what each loses at each width, and the plans that its own
     solver found. Scores add there, and the widths of the two groups of layers are planned apart."""
-    widths, found = MIXDQ[group]["bits"], MIXDQ[group]
-    published = [widths.index(int(bits)) for bits in found["plans"][budget]]
-    costs = [[size * bits for bits in widths] for size in found["sizes"]]
-    best = max(map(max, found["scores"]))
-    damages = [[best - score for score in scores] for scores in found["scores"]]
-    chosen = solve(costs, damages, total(costs, published))
-    assert total(costs, chosen) <= total(costs, published)
-    assert total(damages, chosen) <= total(damages, published) * (1 + 1e-9)
+    widths, measurement = MIXDQ[group]["bits"], MIXDQ[group]
+    published = [widths.index(int(bits)) for bits in measurement["plans"][budget]]
+    costs = [[size * bits for bits in widths] for size in measurement["sizes"]]
+    best = max(map(max, measurement["scores"]))
+    damages = [[best - score for score in scores] for scores in measurement["scores"]]
+    choice = solve(costs, damages, total(costs, published))
+    assert total(costs, choice) <= total(costs, published)
+    assert total(damages, choice) <= total(damages, published) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("budget", ["3.66", "4.00", "4.08", "5.02", "8.00"])

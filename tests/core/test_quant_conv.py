@@ -46,10 +46,10 @@ def pictures(dtype: torch.dtype = torch.float32) -> Tensor:
 def test_it_is_the_float_convolution_with_rounded_weights(shape, name):
     layer = convolution(**SHAPES[shape])
     packed = twin(layer, name)
-    made = packed(pictures())
+    output = packed(pictures())
     with torch.no_grad():
         layer.weight.copy_(packed.dequantized())
-        assert same_bits(made, layer(pictures()))
+        assert same_bits(output, layer(pictures()))
     assert packed.weight.dtype == torch.uint8
     assert packed.weight.shape == (64, row_bytes(math.prod(layer.weight.shape[1:]), FORMATS[name]))
 
@@ -64,10 +64,10 @@ def test_the_error_is_that_of_the_bits(name, most):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_it_computes_in_the_type_of_its_input(dtype):
     layer = convolution(kernel_size=3, padding=1)
-    made = twin(layer)(pictures(dtype))
-    assert made.dtype == dtype
+    output = twin(layer)(pictures(dtype))
+    assert output.dtype == dtype
     full = twin(layer)(pictures())
-    assert ((made.float() - full).norm() / full.norm()) < 20 * torch.finfo(dtype).eps
+    assert ((output.float() - full).norm() / full.norm()) < 20 * torch.finfo(dtype).eps
 
 
 def test_activations_are_left_alone():
@@ -106,7 +106,7 @@ class UNet(nn.Module):
         self.out = nn.Sequential(nn.GroupNorm(8, 128), nn.SiLU(), nn.Conv2d(128, 4, 3))
 
 
-KEPT = {
+FLOAT_LAYERS = {
     "time_embed.0": "outside the repeated blocks",
     "time_embed.2": "outside the repeated blocks",
     "label_emb.0.0": "outside the repeated blocks",
@@ -122,7 +122,7 @@ PACKED = (
 
 def test_which_layers_of_a_unet_are_packed():
     report = qs.quantize(UNet())
-    assert {layer.name: layer.reason for layer in report.layers} == {**KEPT, **dict.fromkeys(PACKED, "")}
+    assert {layer.name: layer.reason for layer in report.layers} == {**FLOAT_LAYERS, **dict.fromkeys(PACKED, "")}
     assert "2 of 6 Linear layers and 3 of 5 convolutions quantised." in report.text()
     assert "Convolutions round their weights only" in report.text()
 
@@ -155,10 +155,10 @@ def test_include_reaches_what_is_kept_and_exclude_wins():
 def test_what_cannot_be_packed_is_kept_with_its_reason():
     net = UNet()
     odd = nn.Conv2d(128, 128, 3, padding=1, padding_mode="reflect")
-    broken = nn.Conv2d(128, 128, 3)
+    damaged = nn.Conv2d(128, 128, 3)
     with torch.no_grad():
-        broken.weight[5, 3, 1, 1] = float("nan")
-    net.input_blocks.extend([odd, broken, nn.Conv2d(32, 32, 1)])
+        damaged.weight[5, 3, 1, 1] = float("nan")
+    net.input_blocks.extend([odd, damaged, nn.Conv2d(32, 32, 1)])
     reasons = {layer.name: layer.reason for layer in qs.quantize(net).layers}
     assert reasons["input_blocks.2"] == "it pads with something else than zeros"
     assert reasons["input_blocks.3"] == "its weight holds NaN or infinity"
@@ -177,6 +177,6 @@ def test_the_rounded_net_still_computes_nearly_the_same():
     net = UNet()
     full = net.middle_block[0](x, emb)
     qs.quantize(net, "w8a8")
-    made = net.middle_block[0](x, emb)
-    assert 0 < (made - full).norm() / full.norm() < 0.01
-    assert torch.isfinite(F.relu(made)).all()
+    output = net.middle_block[0](x, emb)
+    assert 0 < (output - full).norm() / full.norm() < 0.01
+    assert torch.isfinite(F.relu(output)).all()

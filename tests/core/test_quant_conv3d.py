@@ -66,8 +66,8 @@ def test_it_is_the_float_convolution_with_rounded_weights(shape, name):
     layer = layer_of(**SHAPES[shape])
     twin = twin_of(layer, name)
     assert twin.weight.shape == (32, row_bytes(math.prod(layer.weight.shape[1:]), FORMATS[name]))
-    found = twin(frames())
-    assert same_bits(found, rounded(layer, twin)(frames()))
+    output = twin(frames())
+    assert same_bits(output, rounded(layer, twin)(frames()))
 
 
 def test_a_class_of_videos_keeps_its_own_call_and_its_class():
@@ -88,8 +88,8 @@ def test_a_class_of_videos_keeps_its_own_call_and_its_class():
 def test_a_class_that_calls_torchs_forward_meets_the_floats_and_not_the_bytes():
     layer = layer_of(PastOurs)
     twin = twin_of(layer)
-    found = twin(frames())
-    assert same_bits(found, rounded(layer, twin)(frames()))
+    output = twin(frames())
+    assert same_bits(output, rounded(layer, twin)(frames()))
 
 
 class Video(nn.Module):
@@ -114,14 +114,14 @@ def test_a_network_of_videos_goes_into_a_file_and_back(tmp_path):
     report = qs.quantize(net, "w8a16")
     assert "0 of 0 Linear layers and 2 of 2 convolutions quantised." in report.text()
     assert report.bytes_after < 0.52 * report.bytes_before
-    found = net(video_frames())
-    assert 0 < (found - full).norm() / full.norm() < 0.02
+    output = net(video_frames())
+    assert 0 < (output - full).norm() / full.norm() < 0.02
     path = tmp_path / "video.safetensors"
     save_quantized(net, path)
     again = Video()
     restore(again, load_quantized(path))
     assert all(isinstance(block, Causal) and isinstance(block, QuantizedConv3d) for block in again.blocks)
-    assert same_bits(again(video_frames()), found)
+    assert same_bits(again(video_frames()), output)
 
 
 def driven(net: nn.Module):
@@ -136,8 +136,8 @@ def driven(net: nn.Module):
 
 def test_plain_ones_are_fitted_to_their_patches():
     net = Video(nn.Conv3d).requires_grad_(False)
-    seen = qs.observe(net, driven(net))
-    rows = seen.layers["blocks.0"].judged
+    observation = qs.observe(net, driven(net))
+    rows = observation.layers["blocks.0"].judged
     assert rows.shape[1:] == (32, 3, 3, 3)
     # Every patch is one of the input's: what the layer makes of it is one of its outputs.
     first = net.blocks[0]
@@ -146,19 +146,19 @@ def test_plain_ones_are_fitted_to_their_patches():
     )
     ours = rows.float().flatten(1) @ first.weight.flatten(1).t() + first.bias
     assert (torch.cdist(ours[:8].double(), outputs.double()).amin(1) < 1e-3).all()
-    report = qs.quantize(net, "w4a16", observation=seen, include=["*"])
+    report = qs.quantize(net, "w4a16", observation=observation, include=["*"])
     assert all(layer.fit.nearest is not None for layer in report.quantized)
-    found = qs.quantize(Video(nn.Conv3d), "w4a16", include=["*"])
-    assert len(found.quantized) == len(report.quantized) == 2
+    twin_report = qs.quantize(Video(nn.Conv3d), "w4a16", include=["*"])
+    assert len(twin_report.quantized) == len(report.quantized) == 2
 
 
 def test_classes_with_a_call_of_their_own_are_rounded_to_nearest():
     """What their weight meets is not what they are called with: no input of theirs tells how to round."""
     net = Video().requires_grad_(False)
     net.blocks.append(nn.Conv3d(32, 32, 1))
-    seen = qs.observe(net, driven(net))
-    assert list(seen.layers) == ["blocks.2"]
-    report = qs.quantize(net, "w4a16", observation=seen, include=["*"])
+    observation = qs.observe(net, driven(net))
+    assert list(observation.layers) == ["blocks.2"]
+    report = qs.quantize(net, "w4a16", observation=observation, include=["*"])
     assert "Rounded to nearest 2: its class has a call of its own." in report.text()
 
 

@@ -53,7 +53,7 @@ def net() -> Deep:
 
 
 @pytest.fixture(scope="module")
-def seen(net):
+def observation(net):
     return qs.observe(net, run_of(net))
 
 
@@ -67,38 +67,38 @@ def names_of(packed: nn.Module) -> list[str]:
 
 
 @pytest.mark.parametrize("form", ["w3a8", "w4a16"])
-def test_a_deep_network_comes_nearer_on_inputs_that_it_has_not_seen(net, seen, form):
+def test_a_deep_network_comes_nearer_on_inputs_that_it_has_not_seen(net, observation, form):
     packed = copy.deepcopy(net)
-    qs.quantize(packed, form, group_size=0, observation=seen, quality="fast")
-    found = mean_correction(packed, names_of(packed), seen.calls)
+    qs.quantize(packed, form, group_size=0, observation=observation, quality="fast")
+    correction = mean_correction(packed, names_of(packed), observation.calls)
     corrected = copy.deepcopy(packed)
-    add_to_biases(corrected, found.values)
-    assert found.after < 0.8 * found.before
+    add_to_biases(corrected, correction.values)
+    assert correction.after < 0.8 * correction.before
     assert error(net, corrected) < 0.8 * error(net, packed)
 
 
-def test_the_quantizer_corrects_what_it_has_fitted_and_says_so(net, seen, monkeypatch):
+def test_the_quantizer_corrects_what_it_has_fitted_and_says_so(net, observation, monkeypatch):
     def first(*args) -> Correction:
         return Correction({"conv_1": torch.full((CHANNELS,), 0.5)}, 0.25, 0.125)
 
     packed, plain = copy.deepcopy(net), copy.deepcopy(net)
-    assert qs.quantize(copy.deepcopy(net), "w3a8", observation=seen).correction.after is not None
-    assert qs.quantize(copy.deepcopy(net), "w3a8", observation=seen, quality="fast").correction is None
+    assert qs.quantize(copy.deepcopy(net), "w3a8", observation=observation).correction.after is not None
+    assert qs.quantize(copy.deepcopy(net), "w3a8", observation=observation, quality="fast").correction is None
     monkeypatch.setattr(quantizer, "mean_correction", lambda *args: Correction(note="none"))
-    qs.quantize(plain, "w3a8", group_size=0, observation=seen)
+    qs.quantize(plain, "w3a8", group_size=0, observation=observation)
     monkeypatch.setattr(quantizer, "mean_correction", first)
-    text = qs.quantize(packed, "w3a8", group_size=0, observation=seen).text()
+    text = qs.quantize(packed, "w3a8", group_size=0, observation=observation).text()
     assert torch.allclose(packed.conv_1.bias, plain.conv_1.bias + 0.5)
     assert "Means of outputs corrected in 1 layers. Error of the network's output: 0.2500, corrected 0.1250." in text
 
 
-def test_the_biases_are_what_brings_the_means_back(net, seen):
+def test_the_biases_are_what_brings_the_means_back(net, observation):
     packed = copy.deepcopy(net)
-    qs.quantize(packed, "w3a8", group_size=0, observation=seen, quality="fast")
-    found = mean_correction(packed, names_of(packed), seen.calls)
+    qs.quantize(packed, "w3a8", group_size=0, observation=observation, quality="fast")
+    correction = mean_correction(packed, names_of(packed), observation.calls)
     corrected = copy.deepcopy(packed)
-    add_to_biases(corrected, found.values)
-    name, learn = names_of(packed)[-3], seen.calls.split()[0]
+    add_to_biases(corrected, correction.values)
+    name, learn = names_of(packed)[-3], observation.calls.split()[0]
     target = torch.stack([call.means[name][0] for call in learn]).mean(0)
 
     def mean_of(module: nn.Module) -> Tensor:
@@ -113,35 +113,35 @@ def test_the_biases_are_what_brings_the_means_back(net, seen):
 
 
 def test_a_mean_is_believed_as_far_as_its_calls_agree():
-    found = MeanError()
-    found.see(torch.tensor([1.0, 2.0, -1.0]))
-    assert found.value.tolist() == [0, 0, 0]  # one call cannot tell
-    found.see(torch.tensor([3.0, 2.0, 1.0]))
+    correction = MeanError()
+    correction.see(torch.tensor([1.0, 2.0, -1.0]))
+    assert correction.value.tolist() == [0, 0, 0]  # one call cannot tell
+    correction.see(torch.tensor([3.0, 2.0, 1.0]))
     # mean 2, its variance by chance 1: 2 (1 - 1/4); no spread; no mean
-    assert found.value.tolist() == [1.5, 2.0, 0.0]
+    assert correction.value.tolist() == [1.5, 2.0, 0.0]
 
 
-def test_every_call_of_a_layer_counts(seen):
-    call = seen.calls.kept[0]
+def test_every_call_of_a_layer_counts(observation):
+    call = observation.calls.kept[0]
     assert len(call.means[f"conv_{DEPTH}"]) == 2
     assert len(call.means["conv_1"]) == 1
 
 
-def test_nothing_is_written_where_the_network_comes_no_nearer(net, seen):
+def test_nothing_is_written_where_the_network_comes_no_nearer(net, observation):
     packed = copy.deepcopy(net)
-    qs.quantize(packed, "w8a8", observation=seen, quality="fast")
-    calls = copy.deepcopy(seen.calls)
+    qs.quantize(packed, "w8a8", observation=observation, quality="fast")
+    calls = copy.deepcopy(observation.calls)
     for call in calls.split()[0]:
         call.means = {name: [mean + 1 for mean in means] for name, means in call.means.items()}
-    found = mean_correction(packed, names_of(packed), calls)
-    assert not found.values
-    assert found.after > found.before
-    assert found.note == "the network's output came no nearer"
+    correction = mean_correction(packed, names_of(packed), calls)
+    assert not correction.values
+    assert correction.after > correction.before
+    assert correction.note == "the network's output came no nearer"
 
 
-def test_a_cancel_leaves_the_network_as_it_was(net, seen):
+def test_a_cancel_leaves_the_network_as_it_was(net, observation):
     packed = copy.deepcopy(net)
-    qs.quantize(packed, "w3a8", observation=seen, quality="fast")
+    qs.quantize(packed, "w3a8", observation=observation, quality="fast")
     before = {name: value.clone() for name, value in packed.state_dict().items()}
     left = iter(range(6))
 
@@ -150,7 +150,7 @@ def test_a_cancel_leaves_the_network_as_it_was(net, seen):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        mean_correction(packed, names_of(packed), seen.calls, on_call)
+        mean_correction(packed, names_of(packed), observation.calls, on_call)
     assert not any(module._forward_hooks for module in packed.modules())
     assert all(same_bits(before[name], value) for name, value in packed.state_dict().items())
 
@@ -163,15 +163,15 @@ def test_too_few_calls_are_said(net, tmp_path):
         assert "Means of outputs are not corrected: too few calls of the full model are kept." in report.text()
 
 
-def test_running_out_of_memory_is_said(net, seen, monkeypatch):
+def test_running_out_of_memory_is_said(net, observation, monkeypatch):
     packed = copy.deepcopy(net)
-    qs.quantize(packed, "w3a8", observation=seen, quality="fast")
+    qs.quantize(packed, "w3a8", observation=observation, quality="fast")
 
     def out_of_memory(x):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(packed, "forward", out_of_memory)
-    assert "out of memory" in mean_correction(packed, names_of(packed), seen.calls).note
+    assert "out of memory" in mean_correction(packed, names_of(packed), observation.calls).note
 
 
 def test_calls_are_bounded_by_their_bytes(net, monkeypatch):
@@ -179,10 +179,10 @@ def test_calls_are_bounded_by_their_bytes(net, monkeypatch):
     assert len(qs.observe(net, run_of(net)).calls.kept) == 4  # those of a study
 
 
-def test_a_study_repeats_the_same_few_calls(net, seen):
+def test_a_study_repeats_the_same_few_calls(net, observation):
     plain = qs.observe(net, run_of(net), fit=False)
-    assert len(seen.calls.kept) == CALLS
-    assert [call.number for call in seen.calls.some(4)] == [call.number for call in plain.calls.some(4)]
+    assert len(observation.calls.kept) == CALLS
+    assert [call.number for call in observation.calls.some(4)] == [call.number for call in plain.calls.some(4)]
     assert not plain.calls.kept[0].means
 
 

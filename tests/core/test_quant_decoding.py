@@ -142,11 +142,11 @@ def test_the_codes_of_tokens_are_those_of_the_slow_way(dtype):
     expected, scale = quantize_tokens(x.double(), 8)
     codes, largest = token_codes(x)
     assert codes.dtype == torch.int8
-    seen = torch.ones(15, dtype=torch.bool)
-    seen[5:10] = False  # of zeros: whatever they are, they are multiplied by 0
+    nonzero = torch.ones(15, dtype=torch.bool)
+    nonzero[5:10] = False  # of zeros: whatever they are, they are multiplied by 0
     assert (largest[5:10] == 0).all()
-    assert torch.equal(codes[seen].double(), expected.flatten(0, 1)[seen])
-    assert relative(largest[seen] / 127, scale.flatten(0, 1)[seen]) < 1e-6
+    assert torch.equal(codes[nonzero].double(), expected.flatten(0, 1)[nonzero])
+    assert relative(largest[nonzero] / 127, scale.flatten(0, 1)[nonzero]) < 1e-6
 
 
 def test_a_token_of_zeros_is_multiplied_as_integers_to_the_bias(monkeypatch):
@@ -158,8 +158,8 @@ def test_a_token_of_zeros_is_multiplied_as_integers_to_the_bias(monkeypatch):
 @pytest.fixture
 def counted(monkeypatch):
     """The benchmark's way to count calls on the meta device."""
-    for module, kept in ((decoding, "_constants"), (layers.tokens, "_middles"), (layers.rotation, "_matrices")):
-        monkeypatch.setattr(module, kept, dict(getattr(module, kept)))
+    for module, cache in ((decoding, "_constants"), (layers.tokens, "_middles"), (layers.rotation, "_matrices")):
+        monkeypatch.setattr(module, cache, dict(getattr(module, cache)))
     monkeypatch.setattr(products, "_is_right", products._is_right)
     call_cost.as_on_a_card()
 
@@ -188,11 +188,11 @@ def test_beside_the_weight_lie_only_the_rotated_tokens(counted):
 @pytest.mark.parametrize("size", [64, 0], ids=["rotated", "not rotated"])
 def test_tokens_are_rounded_in_place_only_where_they_are_our_own(dtype, size, monkeypatch):
     x = random(2, 9, 128).to(dtype)
-    given = x.clone()
+    copy = x.clone()
     twin = QuantizedLinear.from_float(0.1 * random(48, 128), None, FORMATS["w4a8"])
     twin.rotation = size
     out = twin(x)
-    assert torch.equal(x, given)
+    assert torch.equal(x, copy)
     monkeypatch.setattr(layers, "rounded_tokens", lambda x, bits, in_place: rounded_tokens(x, bits))
     assert torch.equal(twin(x), out)
     assert torch.equal(rounded_tokens(x.clone(), 8, in_place=True), rounded_tokens(x, 8))
@@ -252,8 +252,8 @@ class Storages(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        given = {one.untyped_storage()._cdata for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
-        if isinstance(out, Tensor) and out.untyped_storage()._cdata not in given:
+        storages = {one.untyped_storage()._cdata for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
+        if isinstance(out, Tensor) and out.untyped_storage()._cdata not in storages:
             self.found.append(StorageWeakRef(out.untyped_storage()))
         return out
 

@@ -57,11 +57,11 @@ def picture(net: Net) -> torch.Tensor:
 def test_there_and_back_bit_for_bit(tmp_path, name, group_size):
     net, path = made(name, group_size=group_size), tmp_path / "a.safetensors"
     save_quantized(net, path, {"model": "Net"})
-    stored = load_quantized(path)
-    assert stored.about == {"model": "Net"}
-    assert stored.shapes() == {key: tuple(value.shape) for key, value in Net().state_dict().items()}
+    packed_file = load_quantized(path)
+    assert packed_file.about == {"model": "Net"}
+    assert packed_file.shapes() == {key: tuple(value.shape) for key, value in Net().state_dict().items()}
     other = Net(seed=9)
-    restore(other, stored)
+    restore(other, packed_file)
     assert same_bits(picture(other), picture(net))
     assert str(other.blocks[0].conv) == str(net.blocks[0].conv)
     assert isinstance(other.blocks[1].same, QuantizedConv2d)
@@ -82,8 +82,8 @@ def test_minimums_come_back_too(tmp_path, name):
 def test_the_file_is_as_small_as_the_module(tmp_path):
     net, path = made(), tmp_path / "a.safetensors"
     save_quantized(net, path)
-    held = sum(value.numel() * value.element_size() for value in net.state_dict().values())
-    assert held <= path.stat().st_size < held + 8192
+    size = sum(value.numel() * value.element_size() for value in net.state_dict().values())
+    assert size <= path.stat().st_size < size + 8192
 
 
 def test_a_float_module_is_refused(tmp_path, refused):
@@ -132,7 +132,7 @@ def test_a_folder_that_is_a_file(tmp_path, refused):
 
 
 @pytest.fixture
-def written(tmp_path):
+def file_parts(tmp_path):
     """(tensors, metadata, write): a good file's content, and a way to write it changed."""
     path = tmp_path / "a.safetensors"
     save_quantized(made(), path)
@@ -219,11 +219,11 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_a_file_that_lies_is_refused(written, refused, attack):
-    tensors, metadata, write = written
-    alter, told = ATTACKS[attack]
+def test_a_file_that_lies_is_refused(file_parts, refused, attack):
+    tensors, metadata, write = file_parts
+    alter, text = ATTACKS[attack]
     alter(tensors, metadata)
-    with refused(QuantizationError, told):
+    with refused(QuantizationError, text):
         load_quantized(write())
 
 
@@ -251,15 +251,15 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_file_that_does_not_agree_with_the_model_is_refused_before_a_value_is_taken(written, refused, lie):
+def test_a_file_that_does_not_agree_with_the_model_is_refused_before_a_value_is_taken(file_parts, refused, lie):
     """Regression: a file's stride, padding and groups were believed, and a layer ran as another one."""
-    tensors, metadata, write = written
-    alter, told = LIES[lie]
+    tensors, metadata, write = file_parts
+    alter, text = LIES[lie]
     alter(tensors, metadata)
-    stored, net = load_quantized(write()), Net(seed=9)
+    packed_file, net = load_quantized(write()), Net(seed=9)
     before = {name: value.clone() for name, value in net.state_dict().items() if name.startswith("blocks.1.norm")}
-    with refused(QuantizationError, told):
-        restore(net, stored)
+    with refused(QuantizationError, text):
+        restore(net, packed_file)
     assert all(same_bits(net.state_dict()[name], value) for name, value in before.items())
 
 
@@ -300,13 +300,13 @@ def test_what_packing_writes_is_always_read(tmp_path, name, symmetric, size):
     save_quantized(net, tmp_path / "a.safetensors")
     other = Net(seed=9)
     restore(other, load_quantized(tmp_path / "a.safetensors"))
-    written, read = net.state_dict(), other.state_dict()
-    assert written.keys() == read.keys()
-    assert all(same_bits(read[name], value) for name, value in written.items())
+    tensors, read = net.state_dict(), other.state_dict()
+    assert tensors.keys() == read.keys()
+    assert all(same_bits(read[name], value) for name, value in tensors.items())
 
 
-def test_a_layer_that_says_nothing_of_minimums_is_symmetric(written):
-    _, metadata, write = written
+def test_a_layer_that_says_nothing_of_minimums_is_symmetric(file_parts):
+    _, metadata, write = file_parts
     for layer in metadata["layers"].values():
         del layer["format"]["symmetric"]
     net = Net(seed=9)
@@ -331,20 +331,20 @@ def test_a_missing_file(tmp_path, refused):
 def test_another_module_is_refused(tmp_path, refused):
     path = tmp_path / "a.safetensors"
     save_quantized(made(), path)
-    stored = load_quantized(path)
+    packed_file = load_quantized(path)
     with refused(QuantizationError, "does not fit this model"):
-        restore(Net(1), stored)
+        restore(Net(1), packed_file)
     with refused(QuantizationError, "the file has no"):
-        restore(Net(3), stored)
+        restore(Net(3), packed_file)
     wide = Net()
     wide.proj_in = nn.Linear(64, 32)
     with refused(QuantizationError, "another shape"):
-        restore(wide, stored)
+        restore(wide, packed_file)
     linear = Net()
     linear.blocks[0].conv = nn.Linear(64, 64)
     with refused(QuantizationError, "does not fit this model"):
-        restore(linear, stored)
+        restore(linear, packed_file)
     more = Net()
     more.register_buffer("extra", torch.zeros(1))
     with refused(QuantizationError, "the file has no extra"):
-        restore(more, stored)
+        restore(more, packed_file)

@@ -71,11 +71,11 @@ def test_plain_floats_of_one_byte_are_named_by_their_type():
 def test_two_labels_say_the_same_or_not(one, other, same):
     assert same_quantization(one, other) is same
     assert same_quantization(other, one) is same
-    found = mismatches(Preset(Coefficients.identity(2), SIGMAS, Binding(quantization=one)), Binding(), SIGMAS)
-    assert found == []
+    differences = mismatches(Preset(Coefficients.identity(2), SIGMAS, Binding(quantization=one)), Binding(), SIGMAS)
+    assert differences == []
     here = Binding(quantization=other)
-    found = mismatches(Preset(Coefficients.identity(2), SIGMAS, Binding(quantization=one)), here, SIGMAS)
-    assert [item.what for item in found] == ([] if same else ["quantization"])
+    differences = mismatches(Preset(Coefficients.identity(2), SIGMAS, Binding(quantization=one)), here, SIGMAS)
+    assert [item.what for item in differences] == ([] if same else ["quantization"])
 
 
 @pytest.mark.parametrize(

@@ -112,25 +112,25 @@ def test_the_output_errs_as_much_as_the_bits_say(name, least, most):
     """Relative to the float layer: about 1, 2, 8, 15 and 17 % for normal weights and tokens; 0 would be no rounding."""
     weight, x = 0.1 * random(OUT, IN), random(64, IN, seed=5)
     exact = x @ weight.T
-    made = Plain.from_float(weight, None, FORMATS[name])(x)
-    assert least < ((made - exact).norm() / exact.norm()).item() < most
+    output = Plain.from_float(weight, None, FORMATS[name])(x)
+    assert least < ((output - exact).norm() / exact.norm()).item() < most
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_agrees_with_float32(dtype):
     module, x = layer(FORMATS["w4a8"]), random(5, IN)
-    made = module(x.to(dtype))
-    assert made.dtype == dtype
+    output = module(x.to(dtype))
+    assert output.dtype == dtype
     # Rounding of scales, codes' scale and output: four roundings of outputs up to 5; a code may differ by one.
-    torch.testing.assert_close(made.float(), module(x), rtol=0, atol=8 * 5 * torch.finfo(dtype).eps)
+    torch.testing.assert_close(output.float(), module(x), rtol=0, atol=8 * 5 * torch.finfo(dtype).eps)
 
 
 def test_float16_does_not_overflow_where_a_float_layer_does_not():
     """Regression: codes up to 127 were summed as they are, and 127·0.5·4096 is beyond float16 where 2048 is not."""
     module = Plain.from_float(torch.full((8, 4096), 0.5), None, FORMATS["w4a8"])
-    made = module(torch.ones(1, 4096, dtype=torch.float16))
+    output = module(torch.ones(1, 4096, dtype=torch.float16))
     # 0.5 %: scale of the token, scale of the weight and the output are rounded to float16.
-    torch.testing.assert_close(made.float(), torch.full((1, 8), 2048.0), rtol=5e-3, atol=0)
+    torch.testing.assert_close(output.float(), torch.full((1, 8), 2048.0), rtol=5e-3, atol=0)
 
 
 def test_float16_takes_the_largest_token_there_is():
@@ -186,22 +186,22 @@ def test_weights_with_a_minimum_are_multiplied_as_unpacked(name):
 @pytest.fixture
 def integers(monkeypatch):
     """The integer path on the CPU, where it does not pay; and how often it was taken."""
-    taken = []
+    shapes = []
 
     def counted(x_codes, w_codes):
-        taken.append(x_codes.shape)
+        shapes.append(x_codes.shape)
         return products.int8_product(x_codes, w_codes)
 
     monkeypatch.setattr(layers, "pays", lambda device: True)
     monkeypatch.setattr(layers, "int8_product", counted)
-    return taken
+    return shapes
 
 
 def test_the_product_of_the_largest_codes_is_exact():
     x, w = torch.full((17, 512), 127, dtype=torch.int8), torch.full((8, 512), -128, dtype=torch.int8)
-    made = products.int8_product(x, w)
-    assert made.dtype == torch.int32
-    assert same_bits(made, torch.full((17, 8), -128 * 127 * 512, dtype=torch.int32))
+    output = products.int8_product(x, w)
+    assert output.dtype == torch.int32
+    assert same_bits(output, torch.full((17, 8), -128 * 127 * 512, dtype=torch.int32))
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (17, 64, 24), (33, 100, 7), (5, 33, 1)])
@@ -213,14 +213,14 @@ def test_it_is_the_product_of_whole_numbers(shape):
     assert same_bits(products.int8_product(x.to(torch.int8), w.to(torch.int8)).long(), x @ w.T)
 
 
-@pytest.mark.parametrize("broken", ["missing", "refusing", "wrong"])
-def test_where_torch_has_no_right_product_there_is_none(monkeypatch, integers, broken):
+@pytest.mark.parametrize("fault", ["missing", "refusing", "wrong"])
+def test_where_torch_has_no_right_product_there_is_none(monkeypatch, integers, fault):
     def other(x, w):
-        if broken == "refusing":
+        if fault == "refusing":
             raise RuntimeError("not implemented for 'Char'")
         return torch.zeros(x.shape[0], w.shape[1], dtype=torch.int32)
 
-    if broken == "missing":
+    if fault == "missing":
         monkeypatch.delattr(torch, "_int_mm")
     else:
         monkeypatch.setattr(torch, "_int_mm", other)
@@ -238,23 +238,23 @@ def test_where_torch_has_no_right_product_there_is_none(monkeypatch, integers, b
 def test_other_devices_get_the_shapes_that_they_take(monkeypatch, rows, inner, outer):
     """CUDA takes more than 16 rows, and inner and outer sizes in eights. A stand-in: there is no GPU here."""
     monkeypatch.setattr(products, "_is_right", lambda device: True)
-    seen = []
+    shapes = []
 
     def product(x, w):
-        seen.append((*x.shape, w.shape[1]))
+        shapes.append((*x.shape, w.shape[1]))
         return torch.empty(x.shape[0], w.shape[1], dtype=torch.int32, device=x.device)
 
     monkeypatch.setattr(torch, "_int_mm", product)
 
-    def made(*sizes):
+    def output(*sizes):
         x, w = (torch.empty(*size, dtype=torch.int8, device="meta") for size in (sizes[:2], (sizes[2], sizes[1])))
         return products.int8_product(x, w)
 
-    assert made(rows, inner, outer).shape == (rows, outer)
-    assert seen == [(max(17, rows), inner, outer)]
-    assert made(rows, inner + 4, outer) is None
-    assert made(rows, inner, outer + 4) is None
-    assert made(0, inner, outer) is None
+    assert output(rows, inner, outer).shape == (rows, outer)
+    assert shapes == [(max(17, rows), inner, outer)]
+    assert output(rows, inner + 4, outer) is None
+    assert output(rows, inner, outer + 4) is None
+    assert output(0, inner, outer) is None
 
 
 def test_no_product_where_torch_only_plans():
@@ -267,23 +267,23 @@ def test_no_product_where_torch_only_plans():
 @pytest.mark.parametrize("shape", [(3, 7), (64,), ()], ids=str)
 def test_integers_give_what_floats_give(integers, name, bias, shape):
     module, x = layer(resolve_format(name, 0), bias), random(*shape, IN)
-    made, floats = module(x), module.apply_weight(x, module.dequantized())
+    output, floats = module(x), module.apply_weight(x, module.dequantized())
     assert len(integers) == 1
-    assert made.shape == floats.shape
+    assert output.shape == floats.shape
     # 1e-5: float32 sums, relative to the outputs' size, which is about 3.
-    torch.testing.assert_close(made, floats, rtol=1e-5, atol=1e-5)
-    assert ((made - floats).norm() / floats.norm()).item() < 1e-6
+    torch.testing.assert_close(output, floats, rtol=1e-5, atol=1e-5)
+    assert ((output - floats).norm() / floats.norm()).item() < 1e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 def test_integers_agree_in_every_type(integers, dtype):
     module, x = layer(FORMATS["w8a8"]).to(dtype), random(5, IN).to(dtype)
-    made = module(x)
+    output = module(x)
     assert len(integers) == 1
-    assert made.dtype == dtype
+    assert output.dtype == dtype
     floats = module.apply_weight(x, module.dequantized(dtype))
     # Rounding of scales, products and output: four roundings of outputs up to 5.
-    torch.testing.assert_close(made, floats, rtol=0, atol=4 * 5 * torch.finfo(dtype).eps)
+    torch.testing.assert_close(output, floats, rtol=0, atol=4 * 5 * torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize(
@@ -301,9 +301,9 @@ def test_only_one_scale_per_channel_and_int8_tokens_are_summed_as_integers(integ
 
 def test_integers_do_not_overflow_float16_either(integers):
     module = Plain.from_float(torch.full((8, 4096), 0.5), None, FORMATS["w8a8"])
-    made = module(torch.ones(1, 4096, dtype=torch.float16))
+    output = module(torch.ones(1, 4096, dtype=torch.float16))
     # 0.5 %: scale of the token, scale of the weight and the output are rounded to float16.
-    torch.testing.assert_close(made.float(), torch.full((1, 8), 2048.0), rtol=5e-3, atol=0)
+    torch.testing.assert_close(output.float(), torch.full((1, 8), 2048.0), rtol=5e-3, atol=0)
     assert integers
 
 

@@ -66,7 +66,7 @@ def net() -> Flat:
 
 
 @pytest.fixture
-def seen(net):
+def observation(net):
     return qs.observe(net, run_of(net))
 
 
@@ -91,11 +91,14 @@ def test_a_sample_is_uniform_and_the_same_in_pieces():
     assert len(set(values.tolist())) == 10
 
 
-def test_places_order_and_rows_are_told_from_the_calls(seen):
-    assert seen.edges() == {"layer_0": "it reads the network's input", "layer_2": "it writes the network's output"}
-    assert [name for name in seen.layers if seen.one_row(name)] == ["time"]
-    assert seen.idle == ("unused",)
-    assert seen.calls.seen == 12
+def test_places_order_and_rows_are_told_from_the_calls(observation):
+    assert observation.edges() == {
+        "layer_0": "it reads the network's input",
+        "layer_2": "it writes the network's output",
+    }
+    assert [name for name in observation.layers if observation.one_row(name)] == ["time"]
+    assert observation.idle == ("unused",)
+    assert observation.calls.seen == 12
 
 
 class Picture(nn.Module):
@@ -121,11 +124,11 @@ def test_an_edge_too_small_to_pack_makes_the_next_one_an_edge(inner, expected, t
     """Regression: on the terrain U-Net the kept edge had 288 weights, and the 9216 behind it, rounded to four bits,
     moved the mean of every picture: distance 0.12 with 3 observed noises, 0.40 with 6."""
     net = Picture(inner).requires_grad_(False)
-    seen = qs.observe(net, lambda: net(torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(1))))
-    assert list(seen.edges()) == expected  # one that is no small part of the network is packed all the same
-    seen.save(tmp_path / "seen.safetensors")
-    assert qs.load_observation(tmp_path / "seen.safetensors").edges() == seen.edges()
-    report = qs.quantize(net, "w4a16", observation=seen)
+    observation = qs.observe(net, lambda: net(torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(1))))
+    assert list(observation.edges()) == expected  # one that is no small part of the network is packed all the same
+    observation.save(tmp_path / "seen.safetensors")
+    assert qs.load_observation(tmp_path / "seen.safetensors").edges() == observation.edges()
+    report = qs.quantize(net, "w4a16", observation=observation)
     reasons = {layer.name: layer.reason for layer in report.layers}
     assert all(reasons[name] for name in expected)
     assert sum(not reason for reason in reasons.values()) == len(reasons) - len(expected)
@@ -134,34 +137,34 @@ def test_an_edge_too_small_to_pack_makes_the_next_one_an_edge(inner, expected, t
 def test_the_largest_inputs_are_those_of_all_rows(net):
     largest = []
     hook = net.layer_1.register_forward_pre_hook(lambda module, args: largest.append(args[0].abs().amax((0, 1))))
-    seen = qs.observe(net, run_of(net))
+    observation = qs.observe(net, run_of(net))
     hook.remove()
-    assert same_bits(seen.layers["layer_1"].usage.largest, torch.stack(largest).amax(0))
-    assert seen.layers["conv"].usage.largest.shape == (WIDTH,)
+    assert same_bits(observation.layers["layer_1"].usage.largest, torch.stack(largest).amax(0))
+    assert observation.layers["conv"].usage.largest.shape == (WIDTH,)
 
 
-def test_rows_to_judge_are_not_those_to_fit(seen):
-    layer = seen.layers["layer_1"]
+def test_rows_to_judge_are_not_those_to_fit(observation):
+    layer = observation.layers["layer_1"]
     assert (len(layer.fitted), len(layer.judged)) == (9 * 2 * TOKENS, 3 * 2 * TOKENS)
     both = torch.cat([layer.fitted, layer.judged])
     assert len(both.unique(dim=0)) == len(both)
-    assert seen.layers["conv"].fitted.shape[1:] == (WIDTH, 3, 3)
+    assert observation.layers["conv"].fitted.shape[1:] == (WIDTH, 3, 3)
 
 
 def test_the_last_calls_judge(net):
     """They are other prompts: rows of the same pictures would praise every rounding that was fitted to these."""
     inputs = []
     hook = net.layer_1.register_forward_pre_hook(lambda module, args: inputs.append(args[0].flatten(0, 1)))
-    seen = qs.observe(net, run_of(net))
+    observation = qs.observe(net, run_of(net))
     hook.remove()
-    judged = seen.layers["layer_1"].judged
-    assert same_bits(judged.sort(0).values, torch.cat(inputs[9:]).sort(0).values)
+    check_rows = observation.layers["layer_1"].judged
+    assert same_bits(check_rows.sort(0).values, torch.cat(inputs[9:]).sort(0).values)
 
 
 def test_rows_are_bounded(net):
-    seen = qs.observe(net, run_of(net, calls=120))
-    assert len(seen.layers["layer_1"].fitted) == FIT_ROWS
-    for name, layer in seen.layers.items():
+    observation = qs.observe(net, run_of(net, calls=120))
+    assert len(observation.layers["layer_1"].fitted) == FIT_ROWS
+    for name, layer in observation.layers.items():
         assert len(layer.judged) <= judging_rows(net.get_submodule(name))
         assert len(layer.fitted) <= FIT_ROWS
 
@@ -203,13 +206,13 @@ def test_a_cancel_leaves_no_hooks(net):
 # --- what the quantiser makes of it
 
 
-def test_a_network_of_flat_names_is_quantized_but_for_its_edges(net, seen, refused):
+def test_a_network_of_flat_names_is_quantized_but_for_its_edges(net, observation, refused):
     with refused(QuantizationError, "outside the repeated blocks", "Fix: plug in Observe Layers"):
         qs.quantize(copy.deepcopy(net))
     packed = copy.deepcopy(net)
-    report = qs.quantize(packed, observation=seen)
-    kept = {layer.name: layer.reason for layer in report.layers if layer.reason}
-    assert kept == seen.edges()
+    report = qs.quantize(packed, observation=observation)
+    reasons = {layer.name: layer.reason for layer in report.layers if layer.reason}
+    assert reasons == observation.edges()
     formats = {layer.name: layer.format for layer in report.quantized}
     assert formats == {
         "time": "w4a16/g32", "layer_1": "w4a8/g32", "conv": "w4a8/g32", "unused": "w4a8/g32",
@@ -219,58 +222,58 @@ def test_a_network_of_flat_names_is_quantized_but_for_its_edges(net, seen, refus
     assert "Rounded to nearest 1: never reached." in report.text()
 
 
-def test_edges_that_are_asked_for_get_eight_bits(net, seen):
+def test_edges_that_are_asked_for_get_eight_bits(net, observation):
     packed = copy.deepcopy(net)
-    report = qs.quantize(packed, "w4a4", observation=seen, include=["*"])
+    report = qs.quantize(packed, "w4a4", observation=observation, include=["*"])
     formats = {layer.name: layer.format for layer in report.quantized}
     assert formats["layer_0"] == formats["layer_2"] == "w8a8/channel"
     assert formats["layer_1"] == "w4a4/g32"
 
 
 @pytest.mark.parametrize("form", ["w4a8", "w3a8", "w4a4", "w4a16"])
-def test_fitted_networks_are_nearer(net, seen, form):
+def test_fitted_networks_are_nearer(net, observation, form):
     fitted, nearest = copy.deepcopy(net), copy.deepcopy(net)
-    report = qs.quantize(fitted, form, group_size=0, observation=seen)
-    fast = qs.quantize(nearest, form, group_size=0, observation=seen, quality="fast")
+    report = qs.quantize(fitted, form, group_size=0, observation=observation)
+    fast = qs.quantize(nearest, form, group_size=0, observation=observation, quality="fast")
     assert output_error(net, fitted) < 0.9 * output_error(net, nearest)
     assert report.bytes_after == fast.bytes_after
     assert "Rounding fitted" not in fast.text()
 
 
-def test_a_rank_is_kept_beside_the_linear_layers(net, seen, refused):
+def test_a_rank_is_kept_beside_the_linear_layers(net, observation, refused):
     plain, ranked = copy.deepcopy(net), copy.deepcopy(net)
-    before = qs.quantize(plain, "w4a4", group_size=0, observation=seen)
-    after = qs.quantize(ranked, "w4a4", group_size=0, observation=seen, rank=8)
+    before = qs.quantize(plain, "w4a4", group_size=0, observation=observation)
+    after = qs.quantize(ranked, "w4a4", group_size=0, observation=observation, rank=8)
     assert output_error(net, ranked) < output_error(net, plain)
-    found = {layer.name: layer.bytes_after for layer in after.quantized}
+    sizes = {layer.name: layer.bytes_after for layer in after.quantized}
     for layer in before.quantized:
         branch = 2 * 8 * 2 * WIDTH if layer.name in ("time", "layer_1") else 0
-        assert found[layer.name] - layer.bytes_after == branch
+        assert sizes[layer.name] - layer.bytes_after == branch
     assert after.bytes_after > before.bytes_after
-    for options in ({"rank": 8}, {"rank": 8, "observation": seen, "quality": "fast"}):
+    for options in ({"rank": 8}, {"rank": 8, "observation": observation, "quality": "fast"}):
         with refused(QuantizationError, "a rank needs an observation"):
             qs.quantize(copy.deepcopy(net), **options)
     best = copy.deepcopy(net)
-    qs.quantize(best, "w4a4", group_size=0, observation=seen, quality="best")
+    qs.quantize(best, "w4a4", group_size=0, observation=observation, quality="best")
     assert best.layer_1.low_rank.up.shape[1] == 16
     with refused(QuantizationError, "best needs an observation"):
         qs.quantize(copy.deepcopy(net), quality="best")
     with refused(QuantizationError, "rank 1000"):
-        qs.quantize(copy.deepcopy(net), rank=1000, observation=seen)
+        qs.quantize(copy.deepcopy(net), rank=1000, observation=observation)
 
 
-def test_it_is_the_same_every_time_and_survives_a_file(net, seen, tmp_path):
-    seen.save(tmp_path / "seen.safetensors")
+def test_it_is_the_same_every_time_and_survives_a_file(net, observation, tmp_path):
+    observation.save(tmp_path / "seen.safetensors")
     states = []
-    for observation in (seen, qs.load_observation(tmp_path / "seen.safetensors")):
+    for either in (observation, qs.load_observation(tmp_path / "seen.safetensors")):
         packed = copy.deepcopy(net)
-        qs.quantize(packed, observation=observation)
+        qs.quantize(packed, observation=either)
         states.append(packed.state_dict())
     assert states[0].keys() == states[1].keys()
     assert all(same_bits(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_fitting_goes_on_where_it_was_cancelled(net, seen, monkeypatch):
+def test_fitting_goes_on_where_it_was_cancelled(net, observation, monkeypatch):
     fitted, real = [], quantizer.fitted_twin
 
     def counted(way, layer, *rest):
@@ -278,7 +281,7 @@ def test_fitting_goes_on_where_it_was_cancelled(net, seen, monkeypatch):
         return real(way, layer, *rest)
 
     def packed(form: str = "w4a8", layers: int | None = None) -> dict:
-        job = Job.of(form, backend="torch", observation=seen)
+        job = Job.of(form, backend="torch", observation=observation)
         twins = islice((pair for pair in quantized_layers(net, job) if pair[0] is not None), layers)
         return {report.name: twin.weight.clone() for twin, report in twins}
 
@@ -293,25 +296,25 @@ def test_fitting_goes_on_where_it_was_cancelled(net, seen, monkeypatch):
     packed("w3a8", layers=2)  # another job starts anew, and what the first left is let go
     packed()
     assert len(fitted) == 3 + 2 + 2 + 3
-    assert not seen.unfinished.layers
+    assert not observation.unfinished.layers
 
 
 def test_in_place_within_a_small_budget(net):
     packed = copy.deepcopy(net)
-    seen = qs.observe(packed, run_of(packed), budget=1)
-    qs.quantize(packed, "w4a8", group_size=0, observation=seen)
+    observation = qs.observe(packed, run_of(packed), budget=1)
+    qs.quantize(packed, "w4a8", group_size=0, observation=observation)
     nearest = copy.deepcopy(net)
-    qs.quantize(nearest, "w4a8", group_size=0, observation=seen, quality="fast")
+    qs.quantize(nearest, "w4a8", group_size=0, observation=observation, quality="fast")
     assert output_error(net, packed) < 0.9 * output_error(net, nearest)
 
 
-def test_a_study_of_the_same_observation_is_fitted_and_drives_nothing(net, seen):
+def test_a_study_of_the_same_observation_is_fitted_and_drives_nothing(net, observation):
     def drive() -> None:
         raise AssertionError
 
     form = resolve_format("w4a16", 0)
     names = ["layer_1", "conv"]
-    fitted = measure_sensitivity(net, drive, [form], include=names, observation=seen, depth="network")
+    fitted = measure_sensitivity(net, drive, [form], include=names, observation=observation, depth="network")
     nearest = measure_sensitivity(net, run_of(net), [form], include=names, depth="network")
     for one, other in zip(fitted.layers, nearest.layers, strict=True):
         assert one.measure(form).damage < 0.8 * other.measure(form).damage
@@ -320,14 +323,14 @@ def test_a_study_of_the_same_observation_is_fitted_and_drives_nothing(net, seen)
 # --- bad input
 
 
-def test_an_observation_of_another_model_is_refused(net, seen, refused):
+def test_an_observation_of_another_model_is_refused(net, observation, refused):
     other = copy.deepcopy(net)
     other.layer_1.weight.data += 1e-3
     for stranger in (other, nn.Sequential(nn.Linear(WIDTH, WIDTH))):
         with refused(QuantizationError, "observation is of another model"):
-            qs.quantize(stranger, observation=seen)
+            qs.quantize(stranger, observation=observation)
     with refused(QuantizationError, "observation is of another model"):
-        measure_sensitivity(other, lambda: None, include=["*"], observation=seen)
+        measure_sensitivity(other, lambda: None, include=["*"], observation=observation)
 
 
 def test_a_run_that_reaches_nothing_is_refused(net, refused):
@@ -342,36 +345,36 @@ def test_quality_needs_an_observation(net, refused):
         qs.quantize(net, quality="finest")
 
 
-def test_its_calls_survive_a_file(net, seen, tmp_path):
+def test_its_calls_survive_a_file(net, observation, tmp_path):
     """Regression: a saved observation had none, so that means were not corrected and no network was studied."""
-    seen.calls.kept[0].kwargs["options"] = {"sigmas": [1.0, None, ("a", True)], ("keys", 1): {"id": UUID(int=7)}}
-    seen.save(tmp_path / "seen.safetensors")
+    observation.calls.kept[0].kwargs["options"] = {"sigmas": [1.0, None, ("a", True)], ("keys", 1): {"id": UUID(int=7)}}
+    observation.save(tmp_path / "seen.safetensors")
     loaded = qs.load_observation(tmp_path / "seen.safetensors")
-    assert loaded.calls.kept[0].kwargs == seen.calls.kept[0].kwargs
-    del loaded.calls.kept[0].kwargs["options"], seen.calls.kept[0].kwargs["options"]
-    for one, other in zip(seen.calls.kept, loaded.calls.kept, strict=True):
+    assert loaded.calls.kept[0].kwargs == observation.calls.kept[0].kwargs
+    del loaded.calls.kept[0].kwargs["options"], observation.calls.kept[0].kwargs["options"]
+    for one, other in zip(observation.calls.kept, loaded.calls.kept, strict=True):
         assert (one.number, one.lot) == (other.number, other.lot)
         assert same_bits(one.again(net), other.again(net))
         assert same_bits(one.output, other.output)
         assert all(same_bits(torch.stack(one.means[name]), torch.stack(other.means[name])) for name in one.means)
     studies = [
         measure_sensitivity(net, lambda: None, include=["conv"], depth="network", observation=observation)
-        for observation in (seen, loaded)
+        for observation in (observation, loaded)
     ]
     assert studies[0].layers == studies[1].layers
 
 
-def test_calls_that_no_file_holds_are_left_out(net, seen, tmp_path, refused):
-    seen.calls.kept[0].kwargs["options"] = {"patch": lambda x: x}
-    seen.save(tmp_path / "seen.safetensors")
+def test_calls_that_no_file_holds_are_left_out(net, observation, tmp_path, refused):
+    observation.calls.kept[0].kwargs["options"] = {"patch": lambda x: x}
+    observation.save(tmp_path / "seen.safetensors")
     loaded = qs.load_observation(tmp_path / "seen.safetensors")
     assert loaded.calls is None
     with refused(QuantizationError, "holds no calls"):
         measure_sensitivity(net, lambda: None, include=["*"], depth="network", observation=loaded)
 
 
-def test_a_strangers_rows_of_another_width_are_refused(net, seen, tmp_path, refused):
-    seen.save(tmp_path / "seen.safetensors")
+def test_a_strangers_rows_of_another_width_are_refused(net, observation, tmp_path, refused):
+    observation.save(tmp_path / "seen.safetensors")
     tensors = load_file(tmp_path / "seen.safetensors")
     with safe_open(tmp_path / "seen.safetensors", "pt") as file:
         metadata = file.metadata()
@@ -422,9 +425,9 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_a_strangers_file_is_refused(seen, tmp_path, refused, attack):
+def test_a_strangers_file_is_refused(observation, tmp_path, refused, attack):
     path = tmp_path / "seen.safetensors"
-    seen.save(path)
+    observation.save(path)
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
         metadata = file.metadata()

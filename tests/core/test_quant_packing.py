@@ -125,8 +125,8 @@ def test_the_bytes_of_a_known_weight():
     weight = torch.tensor([[-8, 7, 0, 1, 2, 3, -1, -2, 4, -3.5, 0, 0.5, 1, -0.5, 0, 0]]) / 32
     packed = pack(weight, form)
     low, high = [0, 15, 8, 9, 10, 11, 7, 6], [0, 15, 8, 7, 6, 9, 8, 8]
-    stored = [a | b << 4 for a, b in zip(low, high, strict=True)]
-    assert packed.tolist() == [[*stored, 0, 128 + 12, 256 - 60, 0xFF]]
+    code_values = [a | b << 4 for a, b in zip(low, high, strict=True)]
+    assert packed.tolist() == [[*code_values, 0, 128 + 12, 256 - 60, 0xFF]]
     assert same_bits(unpack(packed, 16, form), weight)
     assert codes(packed, 16, form).tolist() == [[code - 8 for code in low + high]]
     assert scales(packed, 16, form).tolist() == [[2**-5, -(2**-6)]]
@@ -145,9 +145,9 @@ def test_the_bytes_of_6_bit_codes(symmetric):
     """Group scale 1: symmetric codes plus 32; asymmetric codes above a minimum of -32, which are the same."""
     form = Format("f", 6, 8, 8, symmetric)
     weight = torch.tensor([[-32.0, 31, 0, 1, 16, -16, -1, 15]])
-    stored = [0, 63, 32, 33, 48, 16, 31, 47]
-    nibbles = [stored[i] & 15 | (stored[i + 4] & 15) << 4 for i in range(4)]
-    upper = [sum((stored[i + 2 * place] >> 4) << 2 * place for place in range(4)) for i in range(2)]
+    code_values = [0, 63, 32, 33, 48, 16, 31, 47]
+    nibbles = [code_values[i] & 15 | (code_values[i + 4] & 15) << 4 for i in range(4)]
+    upper = [sum((code_values[i + 2 * place] >> 4) << 2 * place for place in range(4)) for i in range(2)]
     packed = pack(weight, form)
     assert packed.tolist() == [[*nibbles, *upper, 0x00, 0x3C, *([] if symmetric else [0x00, 0xD0])]]
     assert same_bits(unpack(packed, 8, form), weight)
@@ -168,26 +168,28 @@ def test_a_row_takes_the_bits_of_its_codes_and_the_bytes_of_its_scales(form, col
 def test_the_codes_can_be_read_alone(form, columns):
     packed = pack(weights(3, columns), form)
     size, groups = grouping(columns, form)
-    found, values = codes(packed, columns, form), scales(packed, columns, form).double()
-    assert found.dtype == (torch.int8 if form.symmetric else torch.uint8)
-    made = found.double() * values[:, :groups].repeat_interleave(size, 1)[:, :columns]
+    numbers, values = codes(packed, columns, form), scales(packed, columns, form).double()
+    assert numbers.dtype == (torch.int8 if form.symmetric else torch.uint8)
+    result = numbers.double() * values[:, :groups].repeat_interleave(size, 1)[:, :columns]
     if not form.symmetric:
-        made += values[:, groups:].repeat_interleave(size, 1)[:, :columns]
+        result += values[:, groups:].repeat_interleave(size, 1)[:, :columns]
     # 1e-6 as above.
-    torch.testing.assert_close(made, slow_unpack(packed, columns, form)[0], rtol=1e-6 if in_steps(form) else 0, atol=0)
+    torch.testing.assert_close(
+        result, slow_unpack(packed, columns, form)[0], rtol=1e-6 if in_steps(form) else 0, atol=0
+    )
 
 
 @pytest.mark.parametrize(("form", "columns"), GRID)
 def test_codes_span_the_whole_range_and_the_largest_weight_is_at_its_low_end(form, columns):
     """What clipping leaves of it, too: a group that is packed again must find its scale."""
     weight = weights(6, columns)
-    found = grouped(codes(pack(weight, form), columns, form), form)
+    numbers = grouped(codes(pack(weight, form), columns, form), form)
     values = grouped(weight, form)
     least = -(2 ** (form.weight_bits - 1))
     largest = values.abs().argmax(-1, keepdim=True)
-    assert (found.gather(-1, largest) == least).all()
-    assert found.amin() == least
-    assert found.amax() <= -least - 1
+    assert (numbers.gather(-1, largest) == least).all()
+    assert numbers.amin() == least
+    assert numbers.amax() <= -least - 1
 
 
 def test_4_bits_with_groups_of_32_are_4_and_a_quarter_bits_per_weight():
@@ -198,17 +200,17 @@ def test_4_bits_with_groups_of_32_are_4_and_a_quarter_bits_per_weight():
 @pytest.mark.parametrize(("form", "columns"), GRID)
 def test_no_element_errs_by_more_than_half_a_step_unless_it_is_clipped(form, columns):
     weight = weights(6, columns).double()
-    made, scale = slow_unpack(pack(weight.float(), form), columns, form)
+    result, scale = slow_unpack(pack(weight.float(), form), columns, form)
     end = 2 ** (form.weight_bits - 1)
-    wanted = weight / scale
+    units = weight / scale
     # Above, the last code is end - 1: what is just below the group's largest loses up to a whole step there.
-    allowed = torch.maximum(wanted - (end - 1), -end - wanted).clamp(min=0.5)
+    allowed = torch.maximum(units - (end - 1), -end - units).clamp(min=0.5)
     # 2e-5: the codes, up to 128, are chosen in float32.
-    assert ((wanted - made / scale).abs() <= allowed + 2e-5).all()
-    assert ((wanted - made / scale).abs() <= 1)[wanted.abs() <= end].all()
+    assert ((units - result / scale).abs() <= allowed + 2e-5).all()
+    assert ((units - result / scale).abs() <= 1)[units.abs() <= end].all()
     # Clipping takes at most a quarter of a group's largest value, six steps of 2^(1/12) a little more; 2^-10: the scale
     # is rounded to float16.
-    assert (wanted.abs() <= (2 ** (6 / 12) if in_steps(form) else 1 / 0.75) * end * (1 + 2**-10)).all()
+    assert (units.abs() <= (2 ** (6 / 12) if in_steps(form) else 1 / 0.75) * end * (1 + 2**-10)).all()
 
 
 @pytest.mark.parametrize(("form", "columns"), GRID)
@@ -240,8 +242,8 @@ def test_a_scale_with_a_sign_pays(bits, most):
     weight, form = weights(64, 256, seed=2), Format("f", bits, 8, 32)
     groups, top = grouped(weight, form), 2 ** (bits - 1) - 1
     largest = groups.abs().amax(-1, keepdim=True)
-    tried = [squared_errors(groups, largest / top * 2 ** (-step / 12), -top, top) for step in range(7)]
-    other = (torch.stack(tried).amin(0).sum().sqrt() / weight.norm()).item()
+    errors = [squared_errors(groups, largest / top * 2 ** (-step / 12), -top, top) for step in range(7)]
+    other = (torch.stack(errors).amin(0).sum().sqrt() / weight.norm()).item()
     assert relative_error(weight, form) < most * other
 
 
@@ -251,8 +253,8 @@ def test_steps_cost_less_than_2_percent(bits):
     weight, form = weights(64, 256, seed=2), Format("f", bits, 8, 32)
     groups, end = grouped(weight, form), 2 ** (bits - 1)
     exact = signed_scales(groups, bits)
-    tried = [squared_errors(groups, exact * shrink, -end, end - 1) for shrink in torch.linspace(1, 0.7, 64).tolist()]
-    other = (torch.stack(tried).amin(0).sum().sqrt() / weight.norm()).item()
+    errors = [squared_errors(groups, exact * shrink, -end, end - 1) for shrink in torch.linspace(1, 0.7, 64).tolist()]
+    other = (torch.stack(errors).amin(0).sum().sqrt() / weight.norm()).item()
     assert relative_error(weight, form) < 1.02 * other
 
 
@@ -284,8 +286,8 @@ def test_every_step_is_found_again(bits):
     form, end = Format("f", bits, 8, 8), 2 ** (bits - 1)
     exact = torch.tensor([-end, end - 1, 0, 1, -1, 1 - end, 1, 0]) * 1.0
     steps = torch.arange(-288, 192)
-    made = exact * (2.0 ** (steps.double() / 12)).float()[:, None]
-    packed = pack(torch.cat([made, -made]), form)
+    result = exact * (2.0 ** (steps.double() / 12)).float()[:, None]
+    packed = pack(torch.cat([result, -result]), form)
     numbers = packed[:, 5:].clone().view(torch.int16).flatten()
     assert same_bits(numbers, steps.repeat(2).to(torch.int16))
     assert same_bits(packed[:, 4], torch.tensor([0, 128], dtype=torch.uint8).repeat_interleave(len(steps)))
@@ -321,10 +323,10 @@ def test_the_type_of_the_weight_makes_no_difference_beyond_its_own_rounding(dtyp
 def test_unpack_gives_the_type_asked_for(dtype):
     form = FORMATS["w4a8"]
     packed = pack(weights(8, 64), form)
-    made = unpack(packed, 64, form, dtype)
-    assert made.dtype == dtype
+    result = unpack(packed, 64, form, dtype)
+    assert result.dtype == dtype
     # One rounding of the scale and one of the product.
-    torch.testing.assert_close(made.float(), unpack(packed, 64, form), rtol=2 * torch.finfo(dtype).eps, atol=0)
+    torch.testing.assert_close(result.float(), unpack(packed, 64, form), rtol=2 * torch.finfo(dtype).eps, atol=0)
 
 
 # --- weights that break naive scales
@@ -334,9 +336,9 @@ def test_unpack_gives_the_type_asked_for(dtype):
 def test_zero_rows_stay_zero(form, columns):
     weight = weights(4, columns)
     weight[1] = 0
-    made = unpack(pack(weight, form), columns, form)
-    assert (made[1] == 0).all()
-    assert (made[0] != 0).any()
+    result = unpack(pack(weight, form), columns, form)
+    assert (result[1] == 0).all()
+    assert (result[0] != 0).any()
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -345,13 +347,13 @@ def test_huge_and_tiny_weights_stay_finite(magnitude, bits):
     """Regression: scales above 65504 became infinite in float16, and the layer all zeros."""
     form = Format("f", bits, 8, 32)
     weight = weights(4, 64, scale=magnitude)
-    made = unpack(pack(weight, form), 64, form)
-    assert torch.isfinite(made).all()
-    assert ((made == 0) | (made.sign() == weight.sign())).all()
+    result = unpack(pack(weight, form), 64, form)
+    assert torch.isfinite(result).all()
+    assert ((result == 0) | (result.sign() == weight.sign())).all()
     if magnitude > 1:
-        assert (made.abs().amax(1) >= 65504).all()  # what is beyond the largest scale is cut, not dropped
+        assert (result.abs().amax(1) >= 65504).all()  # what is beyond the largest scale is cut, not dropped
     # Never larger than given. 6 %: a step of a scale; 2^-23: the smallest one, halved steps and all.
-    assert made.abs().max() <= 1.06 * weight.abs().max() + 2**-23
+    assert result.abs().max() <= 1.06 * weight.abs().max() + 2**-23
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -361,9 +363,9 @@ def test_what_float16_cannot_hold_is_infinite_but_not_nan(magnitude, bits):
     form = Format("f", bits, 8, 32)
     weight = weights(4, 64, scale=magnitude)
     weight[:, ::2] = 0
-    made = unpack(pack(weight, form), 64, form, torch.float16)
-    assert not torch.isnan(made).any()
-    assert (made[:, ::2] == 0).all()
+    result = unpack(pack(weight, form), 64, form, torch.float16)
+    assert not torch.isnan(result).any()
+    assert (result[:, ::2] == 0).all()
 
 
 @pytest.mark.parametrize("magnitude", [3e4, 1e-3])
@@ -380,16 +382,16 @@ def test_what_scales_can_hold_is_as_exact_as_ever(magnitude, group):
 def test_one_huge_weight_spoils_its_own_group_only(name, huge):
     form, weight = FORMATS[name], weights(2, 96)
     weight[0, 40] = huge
-    made = unpack(pack(weight, form), 96, form)
+    result = unpack(pack(weight, form), 96, form)
     clean = unpack(pack(weights(2, 96), form), 96, form)
-    assert same_bits(made[1], clean[1])
-    assert same_bits(made[0, :32], clean[0, :32])
-    assert same_bits(made[0, 64:], clean[0, 64:])
+    assert same_bits(result[1], clean[1])
+    assert same_bits(result[0, :32], clean[0, :32])
+    assert same_bits(result[0, 64:], clean[0, 64:])
 
 
-@pytest.mark.parametrize(("steps", "kept"), [(120, 120), (127, 127), (128, 127), (140, 127), (400, 127)])
+@pytest.mark.parametrize(("steps", "expected"), [(120, 120), (127, 127), (128, 127), (140, 127), (400, 127)])
 @pytest.mark.parametrize("bits", [3, 4])
-def test_a_scale_is_at_most_127_steps_below_the_largest_of_its_row(bits, steps, kept):
+def test_a_scale_is_at_most_127_steps_below_the_largest_of_its_row(bits, steps, expected):
     """1500 times smaller. A group that would need less is rounded with that, coarsely or away; it does no harm to the
     others, and is a 3000th of their step at most."""
     form, end = Format("f", bits, 8, 8), 2 ** (bits - 1)
@@ -397,17 +399,17 @@ def test_a_scale_is_at_most_127_steps_below_the_largest_of_its_row(bits, steps, 
     exact = torch.tensor([-end, end - 1, 0, 1, -1, 1 - end, 1, 0]) * 1.0
     weight = torch.cat([exact, exact * 2 ** (-steps / 12), exact * 2 ** (-60 / 12)])[None]
     packed = pack(weight, form)
-    made, scale = slow_unpack(packed, 24, form)
-    assert [number % 128 for number in packed[0, 12:15].tolist()] == [0, kept, 60]
-    torch.testing.assert_close(made[0, :8], weight[0, :8].double(), rtol=1e-6, atol=0)
-    torch.testing.assert_close(made[0, 16:], weight[0, 16:].double(), rtol=1e-6, atol=0)
+    result, scale = slow_unpack(packed, 24, form)
+    assert [number % 128 for number in packed[0, 12:15].tolist()] == [0, expected, 60]
+    torch.testing.assert_close(result[0, :8], weight[0, :8].double(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(result[0, 16:], weight[0, 16:].double(), rtol=1e-6, atol=0)
     # 1e-6: 2^(e/12) in float32.
-    assert ((made - weight).abs() <= scale / 2 + 1e-6 * weight.abs())[0, 8:16].all()
-    assert scale[0, 8] == pytest.approx(2 ** (-kept / 12), rel=1e-6)
-    if steps == kept:
-        torch.testing.assert_close(made[0, 8:16], weight[0, 8:16].double(), rtol=1e-6, atol=0)
+    assert ((result - weight).abs() <= scale / 2 + 1e-6 * weight.abs())[0, 8:16].all()
+    assert scale[0, 8] == pytest.approx(2 ** (-expected / 12), rel=1e-6)
+    if steps == expected:
+        torch.testing.assert_close(result[0, 8:16], weight[0, 8:16].double(), rtol=1e-6, atol=0)
     if steps == 400:
-        assert (made[0, 8:16] == 0).all()
+        assert (result[0, 8:16] == 0).all()
     once = unpack(packed, 24, form)
     assert same_bits(unpack(pack(once, form), 24, form), once)
 
@@ -429,9 +431,9 @@ def test_a_weight_that_is_turned_over_is_rounded_alike(form):
     weight = weights(16, 100)
     assert same_bits(unpack(pack(-weight, form), 100, form), -unpack(pack(weight, form), 100, form))
     both = torch.tensor([[1.0, -1.0] * 16])
-    made, end = unpack(pack(both, form), 32, form), 2 ** (form.weight_bits - 1)
-    assert made.amin() == -1
-    assert made.amax() >= 1 - 1 / end
+    result, end = unpack(pack(both, form), 32, form), 2 ** (form.weight_bits - 1)
+    assert result.amin() == -1
+    assert result.amax() >= 1 - 1 / end
 
 
 # --- minimums
@@ -440,14 +442,14 @@ def test_a_weight_that_is_turned_over_is_rounded_alike(form):
 @pytest.mark.parametrize(("form", "columns"), ASYMMETRIC)
 def test_with_a_minimum_no_element_errs_by_more_than_half_a_step_unless_it_is_clipped(form, columns):
     weight = weights(6, columns).double() + 0.1
-    made, scale = slow_unpack(pack(weight.float(), form), columns, form)
+    result, scale = slow_unpack(pack(weight.float(), form), columns, form)
     size, groups = grouping(columns, form)
     for part in range(groups):
         here = slice(part * size, (part + 1) * size)
         group, step = weight[:, here], scale[:, here]
         # An eighth of the range may be clipped at either end; 2^-10 of the values: float16 rounds minimum and scale.
         clip = (group.amax(1) - group.amin(1))[:, None] / 8 + group.abs().amax(1, keepdim=True) * 2**-10
-        error = (group - made[:, here]).abs()
+        error = (group - result[:, here]).abs()
         assert (error <= step / 2 + clip).all()
         inside = (group > group.amin(1, keepdim=True) + clip) & (group < group.amax(1, keepdim=True) - clip)
         # 1e-6: the codes are chosen in float32.
@@ -483,9 +485,9 @@ def test_padding_draws_no_minimum_to_zero():
     """33 columns, groups of 32: the last one stands alone in its group, and is all there is to it."""
     weight = 1 + weights(4, 33)
     form = Format("f", 4, 8, 32, False)
-    made = unpack(pack(weight, form), 33, form)
+    result = unpack(pack(weight, form), 33, form)
     # 2^-11: the minimum is a float16.
-    torch.testing.assert_close(made[:, 32], weight[:, 32], rtol=2**-11, atol=0)
+    torch.testing.assert_close(result[:, 32], weight[:, 32], rtol=2**-11, atol=0)
 
 
 def test_padding_has_no_part_in_the_choice_of_a_range():
@@ -513,12 +515,12 @@ def test_groups_far_from_zero_are_as_exact_as_float16_and_do_not_wear_out(bits, 
     weight = offset + spread * weights(6, width, scale=1.0)
     once = unpack(pack(weight, form), width, form)
     assert same_bits(unpack(pack(once, form), width, form), once)
-    grouped, made = (
+    grouped, result = (
         torch.nn.functional.pad(w, (0, -width % 32), mode="replicate").view(6, -1, 32) for w in (weight, once)
     )
     span = (grouped.amax(-1) - grouped.amin(-1))[..., None]
     # An eighth of the range may be clipped, or half a step be lost; then a rounding of the minimum and of the scale.
-    assert ((made - grouped).abs() <= span / 8 + span / (2**bits - 1) / 2 + 2**-10 * grouped.abs()).all()
+    assert ((result - grouped).abs() <= span / 8 + span / (2**bits - 1) / 2 + 2**-10 * grouped.abs()).all()
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -526,12 +528,12 @@ def test_groups_far_from_zero_are_as_exact_as_float16_and_do_not_wear_out(bits, 
 def test_huge_and_tiny_weights_stay_finite_with_a_minimum(magnitude, bits):
     form = Format("f", bits, 8, 32, False)
     weight = weights(4, 64, scale=magnitude)
-    made = unpack(pack(weight, form), 64, form)
-    assert torch.isfinite(made).all()
+    result = unpack(pack(weight, form), 64, form)
+    assert torch.isfinite(result).all()
     if magnitude > 1:
-        assert (made.abs().amax(1) >= 65504).all()
+        assert (result.abs().amax(1) >= 65504).all()
     # 2^-9, three roundings to float16; 2^-23 as above.
-    assert made.abs().max() <= (1 + 2**-9) * weight.abs().max() + (2**bits) * 2**-24
+    assert result.abs().max() <= (1 + 2**-9) * weight.abs().max() + (2**bits) * 2**-24
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

@@ -105,9 +105,9 @@ def test_the_weight_is_the_rounded_one_of_the_same_layer():
     net, original = Net(), Net()
     report = qs.quantize(net, "w8a8")
     for layer in report.quantized:
-        made = net.get_submodule(layer.name).dequantized()
+        weight = net.get_submodule(layer.name).dequantized()
         exact = original.get_submodule(layer.name).weight
-        error = ((made - exact).norm() / exact.norm()).item()
+        error = ((weight - exact).norm() / exact.norm()).item()
         # 8 bits per channel: below 1 %. The report says the same number (1e-6: float32 norms).
         assert error == pytest.approx(layer.error, rel=1e-6)
         assert 0 < error < 0.01
@@ -151,9 +151,9 @@ def test_an_fp8_checkpoint_is_quantized():
     exact = net.blocks[0].ff[0].weight.detach().to(torch.float8_e4m3fn)
     net.blocks[0].ff[0].weight = nn.Parameter(exact, requires_grad=False)
     qs.quantize(net)
-    made = net.blocks[0].ff[0].dequantized()
+    weight = net.blocks[0].ff[0].dequantized()
     # 10 %: 4 bits in groups of 32.
-    assert ((made - exact.float()).norm() / exact.float().norm()).item() < 0.1
+    assert ((weight - exact.float()).norm() / exact.float().norm()).item() < 0.1
 
 
 # --- which layers
@@ -171,8 +171,8 @@ def test_every_layer_is_accounted_for_with_its_reason():
 
 def test_excluded_layers_are_kept():
     net = Net()
-    found = reasons(qs.quantize(net, exclude=["*.ff.2", "blocks.0.*"]))
-    assert [name for name, reason in found.items() if reason == "excluded by the user"] == [
+    reasons_of = reasons(qs.quantize(net, exclude=["*.ff.2", "blocks.0.*"]))
+    assert [name for name, reason in reasons_of.items() if reason == "excluded by the user"] == [
         "blocks.0.ff.0",
         "blocks.0.ff.2",
         "blocks.0.gate",
@@ -184,9 +184,9 @@ def test_excluded_layers_are_kept():
 
 def test_include_reaches_outside_the_blocks_and_leaves_the_rest():
     net = Net()
-    found = reasons(qs.quantize(net, include=["proj_*", "blocks.1.ff.[0]"]))
+    reasons_of = reasons(qs.quantize(net, include=["proj_*", "blocks.1.ff.[0]"]))
     assert quantized_names(net) == ["proj_in", "blocks.1.ff.0", "proj_out"]
-    assert found["blocks.0.ff.0"] == "not among the included"
+    assert reasons_of["blocks.0.ff.0"] == "not among the included"
 
 
 def test_exclude_wins_over_include():
@@ -366,11 +366,11 @@ def test_the_text_says_what_a_person_asks():
 
 
 @pytest.mark.parametrize(
-    ("count", "shown"),
+    ("count", "text"),
     [(0, "0.0 kB"), (2_500, "2.5 kB"), (999_900, "999.9 kB"), (10**6, "1.00 MB"), (10**9, "1.00 GB")],
 )
-def test_sizes_are_told_in_the_unit_that_fits(count, shown):
-    assert f"Model {shown} at FP16 -> {shown}" in QuantReport((), count, count).text()
+def test_sizes_are_told_in_the_unit_that_fits(count, text):
+    assert f"Model {text} at FP16 -> {text}" in QuantReport((), count, count).text()
 
 
 def test_a_report_without_quantized_layers_can_be_told_too():
@@ -392,17 +392,17 @@ def test_a_tensor_that_two_modules_share_is_counted_once():
 
 
 def test_quantized_layers_only_reads_and_asks_for_the_values():
-    net, asked = Net(), []
+    net, names = Net(), []
 
     def weight_of(name: str, parameter: Tensor) -> Tensor:
-        asked.append(name)
+        names.append(name)
         return parameter * 2
 
     pairs = list(quantized_layers(net, Job.of("w8a8"), weight_of))
     assert quantized_names(net) == []
     twins = {report.name: twin for twin, report in pairs if twin is not None}
     assert list(twins) == INSIDE
-    assert asked[:2] == ["blocks.0.ff.0.weight", "blocks.0.ff.0.bias"]
+    assert names[:2] == ["blocks.0.ff.0.weight", "blocks.0.ff.0.bias"]
     exact = 2 * net.blocks[0].ff[0].weight
     # 1 %: 8 bits per channel.
     assert ((twins["blocks.0.ff.0"].dequantized() - exact).norm() / exact.norm()).item() < 0.01

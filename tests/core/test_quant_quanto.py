@@ -32,10 +32,10 @@ def theirs(weight: Tensor, form: Format) -> Tensor:
         return quanto.quantize_weight(weight, quanto.qint8, 0, scale, optimized=False).dequantize()
     group = form.group_size or None
     scale, shift = quanto.MaxOptimizer()(weight, quanto.qint4, 0, group)
-    made = quanto.quantize_weight(weight, quanto.qint4, 0, scale, shift, group, optimized=False)
+    tensor = quanto.quantize_weight(weight, quanto.qint4, 0, scale, shift, group, optimized=False)
     # Codes in place of nibbles: undoing those is what quanto compiles.
-    made._data = torch.ops.quanto.quantize_affine(weight, 4, 0, group, scale, shift)
-    return made.dequantize()
+    tensor._data = torch.ops.quanto.quantize_affine(weight, 4, 0, group, scale, shift)
+    return tensor.dequantize()
 
 
 class Net(nn.Module):
@@ -52,18 +52,18 @@ class Net(nn.Module):
 def test_a_weight_is_rounded_as_quanto_does(shape, form):
     kind, layer = (QuantoConv2d, nn.Conv2d(64, 32, 3)) if len(shape) == 4 else (QuantoLinear, nn.Linear(8, 8))
     weight = weights(*shape)
-    made, other = kind.like(layer, weight, None, form).dequantized(), theirs(weight, form)
-    errors = [((some - weight).norm() / weight.norm()).item() for some in (made, other)]
+    weight_here, other = kind.like(layer, weight, None, form).dequantized(), theirs(weight, form)
+    errors = [((some - weight).norm() / weight.norm()).item() for some in (weight_here, other)]
     # A half scale moves single weights to the next code, and the error of all by little.
     assert errors[0] == pytest.approx(errors[1], rel=0.02)
-    assert (made - other).norm() < 0.4 * (other - weight).norm()
+    assert (weight_here - other).norm() < 0.4 * (other - weight).norm()
 
 
 def test_an_odd_number_of_columns_is_packed_per_channel():
     weight = weights(6, 75)
-    made = QuantoLinear.from_float(weight, None, CHANNEL)
-    assert made.weight.shape == (6, 38 + 4)
-    assert (made.dequantized() - weight).norm() < 0.1 * weight.norm()
+    layer = QuantoLinear.from_float(weight, None, CHANNEL)
+    assert layer.weight.shape == (6, 38 + 4)
+    assert (layer.dequantized() - weight).norm() < 0.1 * weight.norm()
 
 
 @pytest.mark.parametrize("form", [FOUR, EIGHT], ids=str)

@@ -45,9 +45,9 @@ def linear(columns: int = 128, outputs: int = 48, bias: bool = True) -> nn.Linea
     return nn.Linear(columns, outputs, bias).requires_grad_(False)
 
 
-def fit(layer: nn.Module, form, rows: Tensor, judged: Tensor, backend=None):
+def fit(layer: nn.Module, form, rows: Tensor, check_rows: Tensor, backend=None):
     bias = None if layer.bias is None else layer.bias.data
-    return fitted_twin(Way(backend or TorchBackend(), form), layer, layer.weight.data, bias, rows, judged)
+    return fitted_twin(Way(backend or TorchBackend(), form), layer, layer.weight.data, bias, rows, check_rows)
 
 
 # --- the arithmetic
@@ -58,8 +58,8 @@ def test_two_columns_are_rounded_as_worked_out_by_hand(monkeypatch):
     monkeypatch.setattr(rounding, "DAMPING", 0.0)
     rows = torch.tensor([[2.0, 1.0], [2.0, 0.0], [0.0, 1.0]])  # H = [[8, 2], [2, 2]] / 3
     grid = IntegerGrid(torch.ones(1, 1), None, 2, -8, 7)
-    chosen, made = fitted_codes(torch.tensor([[1.4, 2.3]]), rows, grid)
-    assert chosen.tolist() == made.tolist() == [[1.0, 3.0]]  # 2.3 + 0.4 * 2 / 2 = 2.7
+    numbers, values = fitted_codes(torch.tensor([[1.4, 2.3]]), rows, grid)
+    assert numbers.tolist() == values.tolist() == [[1.0, 3.0]]  # 2.3 + 0.4 * 2 / 2 = 2.7
     nearest, _ = fitted_codes(torch.tensor([[1.4, 2.3]]), torch.eye(2), grid)
     assert nearest.tolist() == [[1.0, 2.0]]
 
@@ -68,9 +68,9 @@ def test_inputs_that_know_nothing_of_each_other_leave_nearest():
     weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
     form = resolve_format("w4a8", 32)
     packed = pack(weight, form)
-    chosen, made = fitted_codes(weight, torch.eye(64), grid_of(packed, 64, form))
-    assert same_bits(chosen.to(torch.int8), codes(packed, 64, form))
-    assert same_bits(made, unpack(packed, 64, form))
+    numbers, values = fitted_codes(weight, torch.eye(64), grid_of(packed, 64, form))
+    assert same_bits(numbers.to(torch.int8), codes(packed, 64, form))
+    assert same_bits(values, unpack(packed, 64, form))
 
 
 def test_blocks_of_columns_change_nothing(monkeypatch):
@@ -94,11 +94,11 @@ def test_wide_layers_are_cut_between_channels(columns, channel, widths):
 
 
 def test_a_cut_costs_little_and_stays_better_than_nearest(monkeypatch):
-    layer, rows, judged = linear(), correlated(2000, 128), correlated(300, 128, seed=1)
+    layer, rows, check_rows = linear(), correlated(2000, 128), correlated(300, 128, seed=1)
     form = resolve_format("w4a16", 0)
-    _, whole = fit(layer, form, rows, judged)
+    _, whole = fit(layer, form, rows, check_rows)
     monkeypatch.setattr(rounding, "MAX_COLUMNS", 64)
-    _, cut = fit(layer, form, rows, judged)
+    _, cut = fit(layer, form, rows, check_rows)
     assert whole.fitted < cut.fitted < cut.nearest
 
 
@@ -106,10 +106,10 @@ def test_the_levels_of_a_table_are_the_nearest_ones():
     levels = torch.tensor([[[-3.0, -1.0, 0.0, 2.0]], [[-6.0, -2.0, 0.0, 4.0]]])  # two outputs, one group
     rounded = TableGrid(levels, 4).block(torch.arange(4))
     for value in (-9.0, -2.2, -1.9, -0.4, 0.9, 1.1, 9.0):
-        chosen, made = rounded(0, torch.tensor([value, value]))
+        numbers, values = rounded(0, torch.tensor([value, value]))
         expected = (levels[:, 0] - value).abs().argmin(1)
-        assert chosen.tolist() == expected.tolist()
-        assert same_bits(made, levels[:, 0].gather(1, expected[:, None])[:, 0])
+        assert numbers.tolist() == expected.tolist()
+        assert same_bits(values, levels[:, 0].gather(1, expected[:, None])[:, 0])
 
 
 # --- the bytes
@@ -121,26 +121,26 @@ def test_codes_go_into_the_same_bytes(form, columns):
     weight = torch.randn(12, columns, generator=torch.Generator().manual_seed(3))
     packed = pack(weight, form)
     grid = grid_of(packed, columns, form)
-    chosen, made = fitted_codes(weight, correlated(400, columns), grid)
-    other = recoded(packed, chosen, form)
+    numbers, values = fitted_codes(weight, correlated(400, columns), grid)
+    other = recoded(packed, numbers, form)
     assert other.shape == (12, row_bytes(columns, form))
-    assert same_bits(unpack(other, columns, form), made)
+    assert same_bits(unpack(other, columns, form), values)
     assert same_bits(scales(other, columns, form), scales(packed, columns, form))
     assert same_bits(recoded(other, codes(packed, columns, form), form), packed)
     low, high = (-(2 ** (form.weight_bits - 1)), 0)[not form.symmetric], 2**form.weight_bits - 1
-    assert low <= chosen.min()
-    assert chosen.max() <= high + low
+    assert low <= numbers.min()
+    assert numbers.max() <= high + low
 
 
 @pytest.mark.parametrize("form", [*FORMS, resolve_format("w4a16"), resolve_format("w4a4")], ids=str)
 def test_the_output_is_nearer_on_inputs_that_nothing_was_fitted_to(form):
-    layer, judged = linear(), correlated(500, 128, seed=1)
-    twin, found = fit(layer, form, correlated(3000, 128), judged)
+    layer, check_rows = linear(), correlated(500, 128, seed=1)
+    twin, report = fit(layer, form, correlated(3000, 128), check_rows)
     nearest = TorchBackend().twin(layer, layer.weight.data, layer.bias.data, form)
-    assert found.nearest == pytest.approx(output_error(layer, nearest, layer.weight.data, layer.bias.data, judged))
-    assert found.fitted == pytest.approx(output_error(layer, twin, layer.weight.data, layer.bias.data, judged))
+    assert report.nearest == pytest.approx(output_error(layer, nearest, layer.weight.data, layer.bias.data, check_rows))
+    assert report.fitted == pytest.approx(output_error(layer, twin, layer.weight.data, layer.bias.data, check_rows))
     # Rounded activations have an error of their own, which no weight takes back; 8 bits of it are most of W8A8's.
-    assert found.fitted < found.nearest * (0.8 if form.activation_bits > 4 and form.weight_bits < 6 else 1.0)
+    assert report.fitted < report.nearest * (0.8 if form.activation_bits > 4 and form.weight_bits < 6 else 1.0)
     assert twin.weight.shape == nearest.weight.shape
 
 
@@ -149,11 +149,11 @@ def test_convolutions_are_fitted_through_their_patches(groups):
     torch.manual_seed(2)
     layer = nn.Conv2d(16, 24, 3, groups=groups).requires_grad_(False)
     rows = correlated(3000, 16 * 9).view(-1, 16, 3, 3)
-    judged = correlated(400, 16 * 9, seed=1).view(-1, 16, 3, 3)
-    twin, found = fit(layer, resolve_format("w4a16"), rows, judged)
-    assert found.fitted < 0.9 * found.nearest
-    exact = layer(judged)
-    assert (twin(judged) - exact).norm() < 0.91 * found.nearest * (exact - layer.bias[:, None, None]).norm()
+    check_rows = correlated(400, 16 * 9, seed=1).view(-1, 16, 3, 3)
+    twin, report = fit(layer, resolve_format("w4a16"), rows, check_rows)
+    assert report.fitted < 0.9 * report.nearest
+    exact = layer(check_rows)
+    assert (twin(check_rows) - exact).norm() < 0.91 * report.nearest * (exact - layer.bias[:, None, None]).norm()
     assert twin.shape == tuple(layer.weight.shape)
 
 
@@ -195,8 +195,8 @@ def test_native_tensors_are_fitted_in_their_own_bytes(name):
     fitting.write(torch.stack([rounded(i, fitting.weight[0][:, i].contiguous())[0] for i in range(256)], 1))
     # Their rotation sums in another order: a weight halfway between two codes may fall to either side.
     assert (nearest.weight.data._qdata != before).float().mean() < 1e-3
-    twin, found = fit(layer, form, correlated(3000, 256), correlated(300, 256, 1), backend)
-    assert found.fitted < 0.9 * found.nearest
+    twin, report = fit(layer, form, correlated(3000, 256), correlated(300, 256, 1), backend)
+    assert report.fitted < 0.9 * report.nearest
     assert {key: (v.shape, v.dtype) for key, v in twin.weight.data.state_dict("weight").items()} == {
         key: (v.shape, v.dtype) for key, v in nearest.weight.data.state_dict("weight").items()
     }
@@ -210,28 +210,28 @@ def test_dead_columns_are_rounded_to_nearest():
     rows[:, 40:50] = 0
     form = resolve_format("w4a16")
     nearest = pack(layer.weight.data, form)
-    chosen, _ = fitted_codes(layer.weight.data, rows, grid_of(nearest, 128, form))
-    assert same_bits(chosen[:, 40:50].to(torch.int8), codes(nearest, 128, form)[:, 40:50])
+    numbers, _ = fitted_codes(layer.weight.data, rows, grid_of(nearest, 128, form))
+    assert same_bits(numbers[:, 40:50].to(torch.int8), codes(nearest, 128, form)[:, 40:50])
 
 
 def test_fewer_rows_than_columns_are_enough_to_be_better():
     """Of a time embedding every sampling shows the same few points: they lie on few axes."""
     layer = linear()
-    rows, judged = (correlated(count, 4, seed) @ correlated(4, 128, 3) for count, seed in ((40, 0), (300, 1)))
-    _, found = fit(layer, resolve_format("w4a16", 0), rows, judged)
-    assert found.fitted < found.nearest
+    rows, check_rows = (correlated(count, 4, seed) @ correlated(4, 128, 3) for count, seed in ((40, 0), (300, 1)))
+    _, report = fit(layer, resolve_format("w4a16", 0), rows, check_rows)
+    assert report.fitted < report.nearest
 
 
-@pytest.mark.parametrize(("rows", "judged", "note"), [
+@pytest.mark.parametrize(("rows", "check_rows", "note"), [
     (None, correlated(20, 128), "fewer than 8 inputs seen"),
     (correlated(7, 128), correlated(20, 128), "fewer than 8 inputs seen"),
     (correlated(100, 128).fill_(float("nan")), correlated(20, 128), "its inputs hold NaN or infinity"),
     (correlated(100, 128), correlated(20, 128).fill_(float("inf")), "its inputs hold NaN or infinity"),
 ])  # fmt: skip
-def test_inputs_that_tell_nothing_leave_nearest(rows, judged, note):
+def test_inputs_that_tell_nothing_leave_nearest(rows, check_rows, note):
     layer, form = linear(), resolve_format("w4a16")
-    twin, found = fit(layer, form, rows, judged)
-    assert (found.fitted, found.note) == (None, note)
+    twin, report = fit(layer, form, rows, check_rows)
+    assert (report.fitted, report.note) == (None, note)
     assert same_bits(twin.weight, TorchBackend().twin(layer, layer.weight.data, None, form).weight)
 
 
@@ -244,9 +244,9 @@ def test_what_goes_wrong_in_the_factorisation_leaves_nearest(monkeypatch, error,
 
     monkeypatch.setattr(rounding, "_inverse_factor", fail)
     layer, form = linear(), resolve_format("w4a16")
-    twin, found = fit(layer, form, correlated(100, 128), correlated(20, 128))
-    assert found.note == note
-    assert not found.better
+    twin, report = fit(layer, form, correlated(100, 128), correlated(20, 128))
+    assert report.note == note
+    assert not report.better
     assert same_bits(twin.bias, layer.bias)
 
 
@@ -261,10 +261,10 @@ def test_fitted_to_other_inputs_than_judged_stays_nearest():
     rows = torch.zeros(100, 128)
     rows[:, :4] = correlated(100, 4) * 100
     rows[:, 4:] = rows[:, :1] * 0.3
-    judged = torch.randn(400, 128, generator=torch.Generator().manual_seed(5))
-    twin, found = fit(layer, form, rows, judged)
-    assert found.fitted > found.nearest
-    assert found.note == "fitted was not better"
+    check_rows = torch.randn(400, 128, generator=torch.Generator().manual_seed(5))
+    twin, report = fit(layer, form, rows, check_rows)
+    assert report.fitted > report.nearest
+    assert report.note == "fitted was not better"
     assert same_bits(twin.weight, TorchBackend().twin(layer, layer.weight.data, None, form).weight)
 
 
@@ -306,21 +306,27 @@ def test_smoothing_evens_inputs_and_weights_out():
 
 
 def test_four_bit_activations_of_loud_columns_are_smoothed():
-    layer, rows, judged = linear(), loud(3000), loud(400, seed=1)
+    layer, rows, check_rows = linear(), loud(3000), loud(400, seed=1)
     form = resolve_format("w4a4", 0)
     bias = layer.bias.data
-    twin, found = fitted_twin(
-        Way(TorchBackend(), form), layer, layer.weight.data, bias, rows, judged, rows.abs().amax(0)
+    twin, report = fitted_twin(
+        Way(TorchBackend(), form), layer, layer.weight.data, bias, rows, check_rows, rows.abs().amax(0)
     )
-    _, plain = fit(layer, form, rows, judged)
+    _, plain = fit(layer, form, rows, check_rows)
     assert twin.input_scale is not None
-    assert found.fitted < 0.9 * plain.fitted
-    assert output_error(layer, twin, layer.weight.data, bias, judged) == pytest.approx(found.fitted)
+    assert report.fitted < 0.9 * plain.fitted
+    assert output_error(layer, twin, layer.weight.data, bias, check_rows) == pytest.approx(report.fitted)
     # A host's LoRA goes through these: the weight is still the layer's own.
     near = (twin.dequantized() - layer.weight).norm() / layer.weight.norm()
     assert near < 0.5
     wide, _ = fitted_twin(
-        Way(TorchBackend(), resolve_format("w4a8")), layer, layer.weight.data, bias, rows, judged, rows.abs().amax(0)
+        Way(TorchBackend(), resolve_format("w4a8")),
+        layer,
+        layer.weight.data,
+        bias,
+        rows,
+        check_rows,
+        rows.abs().amax(0),
     )
     assert wide.input_scale is None
 
@@ -329,10 +335,10 @@ def test_a_rotation_that_harms_is_left_out():
     """Weights that four bits hold exactly: rotated, they would be rounded."""
     layer = linear(bias=False)
     layer.weight.data = exact_in_four_bits(layer.weight.data)
-    rows, judged = correlated(1000, 128), correlated(200, 128, seed=1)
-    twin, found = fit(layer, resolve_format("w4a16", 0), rows, judged)
+    rows, check_rows = correlated(1000, 128), correlated(200, 128, seed=1)
+    twin, report = fit(layer, resolve_format("w4a16", 0), rows, check_rows)
     assert twin.rotation == 0
-    assert found.fitted < 1e-3 < found.nearest
+    assert report.fitted < 1e-3 < report.nearest
 
 
 @pytest.mark.parametrize("name", ["w4a4", "w4a16"])
@@ -348,10 +354,10 @@ def test_both_survive_a_file_bit_for_bit(tmp_path, name):
     assert twin.rotation == 0 or twin.input_scale is not None
     path = tmp_path / "a.safetensors"
     save_quantized(nn.ModuleDict({"a": twin}), path)
-    stored = load_quantized(path)
+    packed_file = load_quantized(path)
     other = nn.ModuleDict({"a": linear()})
-    assert stored.shapes() == {key: tuple(value.shape) for key, value in other.state_dict().items()}
-    restore(other, stored)
+    assert packed_file.shapes() == {key: tuple(value.shape) for key, value in other.state_dict().items()}
+    restore(other, packed_file)
     assert other["a"].rotation == twin.rotation
     assert same_bits(other["a"](rows[:50]), twin(rows[:50]))
 
@@ -400,9 +406,9 @@ def test_the_leading_part_is_that_of_a_whole_decomposition():
         smoothed = weight if factor is None else weight * factor
         left, sizes, right = torch.linalg.svd(smoothed, full_matrices=False)
         exact = (left[:, :8] * sizes[:8]) @ right[:8]
-        made = leading_part(weight, factor, 8).weight() * (1.0 if factor is None else factor)
+        values = leading_part(weight, factor, 8).weight() * (1.0 if factor is None else factor)
         least = (smoothed - exact).norm()
-        assert (smoothed - made).norm() < 1.01 * least  # no part of that rank leaves less
+        assert (smoothed - values).norm() < 1.01 * least  # no part of that rank leaves less
     before = torch.random.get_rng_state()
     leading_part(weight, None, 8)
     assert same_bits(torch.random.get_rng_state(), before)
@@ -410,35 +416,35 @@ def test_the_leading_part_is_that_of_a_whole_decomposition():
 
 def ranked(form_name: str, rank: int):
     """A layer with a few directions of large weights, as real ones have them."""
-    layer, rows, judged = linear(), loud(3000), loud(400, seed=1)
+    layer, rows, check_rows = linear(), loud(3000), loud(400, seed=1)
     few = torch.randn(48, 4, generator=torch.Generator().manual_seed(1))
     layer.weight.data += 0.3 * few @ torch.randn(4, 128, generator=torch.Generator().manual_seed(2))
     way = Way(TorchBackend(), resolve_format(form_name, 0))
-    twin, found = fitted_twin(
-        way, layer, layer.weight.data, layer.bias.data, rows, judged, rows.abs().amax(0), rank
+    twin, report = fitted_twin(
+        way, layer, layer.weight.data, layer.bias.data, rows, check_rows, rows.abs().amax(0), rank
     )  # fmt: skip
-    return layer, twin, found, judged
+    return layer, twin, report, check_rows
 
 
 @pytest.mark.parametrize("name", ["w4a4", "w4a8"])
 def test_a_branch_brings_the_output_nearer(name):
     _, plain, without, _ = ranked(name, 0)
-    layer, twin, found, judged = ranked(name, 8)
+    layer, twin, report, check_rows = ranked(name, 8)
     assert plain.low_rank is None
     assert twin.low_rank.up.shape == (48, 8)
     assert twin.low_rank.down.dtype == torch.float16
-    assert found.fitted < 0.8 * without.fitted
-    assert output_error(layer, twin, layer.weight.data, layer.bias.data, judged) == pytest.approx(found.fitted)
+    assert report.fitted < 0.8 * without.fitted
+    assert output_error(layer, twin, layer.weight.data, layer.bias.data, check_rows) == pytest.approx(report.fitted)
 
 
 def test_a_branch_survives_a_file_bit_for_bit(tmp_path):
-    _, twin, _, judged = ranked("w4a4", 8)
+    _, twin, _, check_rows = ranked("w4a4", 8)
     path, net = tmp_path / "a.safetensors", nn.ModuleDict({"a": twin})
     save_quantized(net, path)
-    stored, other = load_quantized(path), nn.ModuleDict({"a": linear()})
-    assert stored.shapes() == {key: tuple(value.shape) for key, value in other.state_dict().items()}
-    restore(other, stored)
-    assert same_bits(other["a"](judged), twin(judged))
+    packed_file, other = load_quantized(path), nn.ModuleDict({"a": linear()})
+    assert packed_file.shapes() == {key: tuple(value.shape) for key, value in other.state_dict().items()}
+    restore(other, packed_file)
+    assert same_bits(other["a"](check_rows), twin(check_rows))
     assert module_bytes(other) == module_bytes(net)
 
 

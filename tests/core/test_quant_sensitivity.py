@@ -104,8 +104,8 @@ def true_error(net: Net, plan: Plan) -> float:
     errors = []
     for prompt in range(100, 106):
         (x, more), (_, again) = inputs(prompt), inputs(prompt)
-        exact, made = net(x, **more)[0], packed(x, **again)[0]
-        errors += content_and_quality(made, exact)
+        exact, result = net(x, **more)[0], packed(x, **again)[0]
+        errors += content_and_quality(result, exact)
     return sum(error**2 for error in errors) ** 0.5
 
 
@@ -131,38 +131,38 @@ def test_every_layer_that_would_be_packed_and_ran_is_measured(net, study):
     assert study.idle == ("blocks.3",)
     assert study.calls == 3
     for layer in study.layers:
-        four, eight, kept = (layer.measure(form) for form in (W4, W8, None))
-        assert four.error > 3 * eight.error > kept.error == kept.damage == 0
+        four, eight, floats = (layer.measure(form) for form in (W4, W8, None))
+        assert four.error > 3 * eight.error > floats.error == floats.damage == 0
         assert layer.shape == tuple(net.get_submodule(layer.name).weight.shape)
 
 
 def test_a_layers_error_is_that_of_its_output(net):
     """Few rows: then the sample is all there was."""
-    seen = []
+    inputs = []
     layer = net.blocks[2].out
-    with layer.register_forward_pre_hook(lambda module, args: seen.append(args[0])):
+    with layer.register_forward_pre_hook(lambda module, args: inputs.append(args[0])):
         driving(net)()  # by itself: a layer that somebody else has hooked is not quantised
     study = measure_sensitivity(net, driving(net), include=["blocks.2.out"])
     twin = QuantizedLinear.from_float(layer.weight.detach(), layer.bias.detach(), W4)
-    exact = torch.cat([layer(x) - layer.bias for x in seen])
-    made = torch.cat([twin(x) - layer.bias for x in seen])
-    error = (made - exact).norm() / exact.norm()
+    exact = torch.cat([layer(x) - layer.bias for x in inputs])
+    result = torch.cat([twin(x) - layer.bias for x in inputs])
+    error = (result - exact).norm() / exact.norm()
     assert study.layers[0].measure(W4).error == pytest.approx(error.item(), rel=1e-4)
 
 
 def test_a_convolutions_patches_give_its_outputs(net):
-    seen = []
+    inputs = []
     layer = nn.Conv2d(32, 64, 3, stride=2, padding=(2, 1), dilation=2, groups=4)
     holder = nn.ModuleList([layer])
     holder.forward = lambda x: layer(x)
     x = torch.randn(2, 32, 11, 9, generator=torch.Generator().manual_seed(1))
-    seen.append(holder(x))
+    inputs.append(holder(x))
     study = measure_sensitivity(holder, lambda: holder(x), include=["0"])
     packed = nn.ModuleList([copy.deepcopy(layer)])
     qs.quantize(packed, include=["0"])
-    made = packed[0](x) - layer.bias[:, None, None]
-    exact = seen[0] - layer.bias[:, None, None]
-    error = ((made - exact).norm() / exact.norm()).item()
+    result = packed[0](x) - layer.bias[:, None, None]
+    exact = inputs[0] - layer.bias[:, None, None]
+    error = ((result - exact).norm() / exact.norm()).item()
     # All positions fit into the sample: the same numbers in another order.
     assert study.layers[0].measure(W4).error == pytest.approx(error, rel=1e-4)
 
@@ -177,8 +177,8 @@ def test_the_networks_error_is_that_of_the_network_with_the_packed_layer(net):
         (x, more), (_, again) = inputs(prompt), inputs(prompt)
         errors.append(content_and_quality(packed(x, **again)[0], net(x, **more)[0]))
     content, quality = (sum(e**2 / 2 for e in part) ** 0.5 for part in zip(*errors, strict=True))
-    found = study.layers[0].measure(W4)
-    assert (found.content, found.quality) == (pytest.approx(content, rel=1e-3), pytest.approx(quality, rel=1e-3))
+    measure = study.layers[0].measure(W4)
+    assert (measure.content, measure.quality) == (pytest.approx(content, rel=1e-3), pytest.approx(quality, rel=1e-3))
 
 
 def test_content_is_what_is_where_and_quality_is_texture():
@@ -186,8 +186,8 @@ def test_content_is_what_is_where_and_quality_is_texture():
     exact = torch.randn(2, 3, 10, 9, generator=generator)  # not in whole fours
     assert content_and_quality(exact, exact) == (0.0, 0.0)
     coarse = torch.randn(2, 3, 3, 3, generator=generator)
-    moved = coarse.repeat_interleave(4, 2).repeat_interleave(4, 3)[..., :10, :9]
-    content, quality = content_and_quality(exact + moved, exact)
+    shift = coarse.repeat_interleave(4, 2).repeat_interleave(4, 3)[..., :10, :9]
+    content, quality = content_and_quality(exact + shift, exact)
     assert content > 1
     assert quality < 1e-6
     checks = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(5, 5)[:, :8]
@@ -199,19 +199,19 @@ def test_content_is_what_is_where_and_quality_is_texture():
 
 
 def test_kurtosis_finds_the_long_tails(study):
-    found = {layer.name: layer.kurtosis for layer in study.layers}
-    assert max(found, key=found.get) == "blocks.1.out"
-    assert found["blocks.0.out"] < 3 < found["blocks.1.out"]  # 1.8: evenly distributed
+    values = {layer.name: layer.kurtosis for layer in study.layers}
+    assert max(values, key=values.get) == "blocks.1.out"
+    assert values["blocks.0.out"] < 3 < values["blocks.1.out"]  # 1.8: evenly distributed
 
 
 def test_the_rows_kept_are_bounded(net):
     large = nn.ModuleList([nn.Linear(256, 64), nn.Linear(16384, 8)])
     large.forward = lambda: [layer(torch.ones(2, 3000, layer.in_features)) for layer in large]
-    with observing(large, {"0": large[0], "1": large[1]}, 1, lambda number: None) as seen:
+    with observing(large, {"0": large[0], "1": large[1]}, 1, lambda number: None) as recorder:
         large()
         large()
-    assert seen.rows["0"].values.shape == (VALUES // 256, 256)
-    assert seen.rows["1"].values.shape == (FEWEST_ROWS, 16384)
+    assert recorder.rows["0"].values.shape == (VALUES // 256, 256)
+    assert recorder.rows["1"].values.shape == (FEWEST_ROWS, 16384)
 
 
 def test_two_studies_are_the_same(net):
@@ -244,10 +244,10 @@ def test_a_cancel_leaves_no_hooks(net, when):
 
 
 def test_progress_is_told_from_start_to_end(net):
-    told = []
-    measure_sensitivity(net, driving(net), depth="network", on_progress=lambda *args: told.append(args))
-    assert sum(text.startswith("recording") for _, _, text in told) == 3
-    evaluations = [(done, total) for done, total, text in told if text.startswith("network")]
+    events = []
+    measure_sensitivity(net, driving(net), depth="network", on_progress=lambda *args: events.append(args))
+    assert sum(text.startswith("recording") for _, _, text in events) == 3
+    evaluations = [(done, total) for done, total, text in events if text.startswith("network")]
     total = evaluations[0][1]
     assert total >= len(NAMES) * 2 * 3
     assert evaluations == [(done, total) for done in range(total)]
@@ -280,11 +280,11 @@ def test_keeping_it_takes_most_of_the_error_away(net):
     qs.quantize(without, include=["*.to_k"])
     (x, more), (_, two), (_, three) = (inputs(50, outlier()) for _ in range(3))
     exact = net.blocks[0].to_k(more["context"])
-    kept, lost = (other.blocks[0].to_k(more["context"]) for other in (packed, without))
-    assert (kept[:, 0] - exact[:, 0]).norm() < 1e-5 * exact[:, 0].norm()
-    assert (lost[:, 0] - exact[:, 0]).norm() > 1e-2 * exact[:, 0].norm()
-    assert same_bits(kept[:, 1:], lost[:, 1:])
-    error = (kept[:, 1:] - exact[:, 1:]).norm() / exact[:, 1:].norm()
+    row_output, plain_output = (other.blocks[0].to_k(more["context"]) for other in (packed, without))
+    assert (row_output[:, 0] - exact[:, 0]).norm() < 1e-5 * exact[:, 0].norm()
+    assert (plain_output[:, 0] - exact[:, 0]).norm() > 1e-2 * exact[:, 0].norm()
+    assert same_bits(row_output[:, 1:], plain_output[:, 1:])
+    error = (row_output[:, 1:] - exact[:, 1:]).norm() / exact[:, 1:].norm()
     assert with_token.error == pytest.approx(error.item(), rel=0.2)  # another prompt's tokens
     exact = net(x, **more)[0]
     assert (packed(x, **two)[0] - exact).norm() < 0.7 * (without(x, **three)[0] - exact).norm()
@@ -298,15 +298,15 @@ def test_the_row_is_the_float_layers_in_every_type(dtype):
     twin.keep_first_token(token, layer.weight.detach(), layer.bias.detach())
     x = torch.randn(2, 5, WIDTH).to(dtype)
     x[0, 0] = token
-    exact, made = nn.functional.linear(x.float(), layer.weight, layer.bias), twin(x).float()
+    exact, result = nn.functional.linear(x.float(), layer.weight, layer.bias), twin(x).float()
     plain = QuantizedLinear.like(layer, layer.weight.detach(), layer.bias.detach(), W4)(x).float()
     tolerance = 4 * torch.finfo(dtype).eps * (token.float().norm() * layer.weight.norm(dim=1)).max()
-    assert (made[0, 0] - exact[0, 0]).abs().max() < tolerance
-    assert same_bits(made[1], plain[1])  # not the token
-    assert same_bits(made[0, 1:], plain[0, 1:])
+    assert (result[0, 0] - exact[0, 0]).abs().max() < tolerance
+    assert same_bits(result[1], plain[1])  # not the token
+    assert same_bits(result[0, 1:], plain[0, 1:])
     flat = x[0]  # without a token axis the first row is a batch's
     assert same_bits(twin(flat), twin(flat.clone()[None])[0]) is False
-    assert same_bits(copy.deepcopy(twin)(x).float(), made)
+    assert same_bits(copy.deepcopy(twin)(x).float(), result)
 
 
 def with_tokens(net: Net) -> Net:
@@ -319,10 +319,10 @@ def with_tokens(net: Net) -> Net:
 def test_it_survives_a_file_bit_for_bit(net, tmp_path):
     packed, path = with_tokens(net), tmp_path / "a.safetensors"
     save_quantized(packed, path)
-    stored = load_quantized(path)
-    assert stored.shapes() == {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    packed_file = load_quantized(path)
+    assert packed_file.shapes() == {name: tuple(value.shape) for name, value in net.state_dict().items()}
     other = Net()
-    restore(other, stored)
+    restore(other, packed_file)
     (x, one), (_, two) = inputs(7, outlier()), inputs(7, outlier())
     assert same_bits(other(x, **one)[0], packed(x, **two)[0])
     assert module_bytes(other) == module_bytes(packed)

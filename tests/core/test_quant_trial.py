@@ -59,8 +59,8 @@ def only_256(function: str):
     """The eager function, for rotations of 256; else it throws as CUDA's does."""
 
     def run(*args, **kwargs):
-        given = [value for value in args if isinstance(value, int)]
-        sizes = {*given, kwargs.get("group_size"), kwargs.get("convrot_groupsize")}
+        integers = [value for value in args if isinstance(value, int)]
+        sizes = {*integers, kwargs.get("group_size"), kwargs.get("convrot_groupsize")}
         if sizes & {16, 64}:
             raise RuntimeError(MESSAGE)
         return eager(function)(*args, **kwargs)
@@ -158,8 +158,8 @@ def test_a_shape_that_cannot_be_packed_by_the_kernel_is_packed_the_slow_way(stan
         raise RuntimeError("no room in shared memory")
 
     standin(quantize_int8_convrot_weight=narrow_only)
-    made = quantized_weight(weight, resolve_format("w8a8"))
-    assert same_bits(made.dequantize(), expected.dequantize())
+    result = quantized_weight(weight, resolve_format("w8a8"))
+    assert same_bits(result.dequantize(), expected.dequantize())
     assert "no room in shared memory" in caplog.text
 
 

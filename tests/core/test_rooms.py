@@ -18,13 +18,13 @@ FORBIDDEN = {
 
 def imports(path: Path) -> set[str]:
     """Top-level names that a file imports; a relative import that leaves the package counts by its first name."""
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            modules |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
-    return found
+            modules.add(node.module.split(".")[0])
+    return modules
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)

@@ -83,9 +83,9 @@ def test_every_sampler_is_run_here():
 def test_euler_is_the_published_update(dtype, steps, first):
     sigmas, coefficients = falling_sigmas(first, steps, steps), random_coefficients(steps, steps)
     reference = published.euler(start(first), sigmas, coefficients)
-    made = qs.sample("euler", NOISE.model, start(first).to(dtype), sigmas.to(dtype), coefficients, flow=first == 1.0)
-    assert made.dtype == dtype
-    assert relative(made, reference) <= TOLERANCE[dtype]
+    result = qs.sample("euler", NOISE.model, start(first).to(dtype), sigmas.to(dtype), coefficients, flow=first == 1.0)
+    assert result.dtype == dtype
+    assert relative(result, reference) <= TOLERANCE[dtype]
 
 
 @BOTH
@@ -94,9 +94,9 @@ def test_euler_ancestral_is_the_published_update(dtype, steps):
     sigmas, coefficients, z = falling_sigmas(14.6, steps, steps), random_coefficients(steps, steps), noises(steps)
     reference = published.euler_ancestral(start(14.6), sigmas, coefficients, z)
     fresh, x = Replay(z, dtype), start(14.6).to(dtype)
-    made = qs.sample("euler_ancestral", NOISE.model, x, sigmas.to(dtype), coefficients, noise_sampler=fresh)
-    assert relative(made, reference) <= TOLERANCE[dtype]
-    assert len(fresh.asked) == steps - 1  # no noise after the last step
+    result = qs.sample("euler_ancestral", NOISE.model, x, sigmas.to(dtype), coefficients, noise_sampler=fresh)
+    assert relative(result, reference) <= TOLERANCE[dtype]
+    assert len(fresh.requests) == steps - 1  # no noise after the last step
 
 
 @BOTH
@@ -108,11 +108,11 @@ def test_renoising_flow_samplers_are_flow_euler_renoised(dtype, name, steps, eta
     update = published.euler_ancestral_flow if name == "euler_ancestral" else published.tcd_flow
     reference = update(start(1.0), sigmas, coefficients, z, eta)
     fresh, x = Replay(z, dtype), start(1.0).to(dtype)
-    made = qs.sample(
+    result = qs.sample(
         name, FLOW.model, x, sigmas.to(dtype), coefficients, flow=True, noise_sampler=fresh, eta=eta
     )  # fmt: skip
-    assert relative(made, reference) <= TOLERANCE[dtype]
-    assert len(fresh.asked) == (steps - 1 if eta else 0)
+    assert relative(result, reference) <= TOLERANCE[dtype]
+    assert len(fresh.requests) == (steps - 1 if eta else 0)
 
 
 @BOTH
@@ -127,7 +127,7 @@ def test_other_parameterisations_scale_the_raw_output_before_it_is_converted(dty
         down = sigmas[i + 1] ** 2 / sigmas[i] if ancestral else sigmas[i + 1]
         x = x + (x - denoised) / sigmas[i] * (down - sigmas[i])
         x = x + (sigmas[i + 1] ** 2 - down**2) ** 0.5 * z[i]
-    made = qs.sample(
+    result = qs.sample(
         "euler_ancestral" if ancestral else "euler",
         kind.model,
         start(14.6).to(dtype),
@@ -136,7 +136,7 @@ def test_other_parameterisations_scale_the_raw_output_before_it_is_converted(dty
         noise_sampler=Replay(z, dtype),
         zero_denoised=kind.zero_denoised,
     )
-    assert relative(made, x) <= TOLERANCE[dtype]
+    assert relative(result, x) <= TOLERANCE[dtype]
 
 
 # How each is called, and its reference(kind, x, sigmas, coefficients, z, flow).
@@ -166,7 +166,7 @@ def test_samplers_of_denoised_predictions_are_the_published_updates(dtype, kind,
         # A float32 of 0.999 would be another sigma, whose odds 999:1 differ by more than the tolerance.
         exact[0] = 1 - 2**-10
         options = {**options, "first_sigma": 1 - 2**-10}
-    made = qs.sample(
+    result = qs.sample(
         name,
         KINDS[kind].model,
         x.to(dtype),
@@ -177,7 +177,7 @@ def test_samplers_of_denoised_predictions_are_the_published_updates(dtype, kind,
         zero_denoised=KINDS[kind].zero_denoised,
         **options,
     )
-    assert relative(made, reference(KINDS[kind], x, exact, coefficients, z, flow)) <= TOLERANCE[dtype]
+    assert relative(result, reference(KINDS[kind], x, exact, coefficients, z, flow)) <= TOLERANCE[dtype]
 
 
 def test_one_step_is_a_gain_on_the_output():
@@ -186,8 +186,8 @@ def test_one_step_is_a_gain_on_the_output():
     expected = (1.1 - 0.9) * x + 0.9 * NOISE.model(x, sigmas[0].expand(2))
     for name in qs.SAMPLERS:
         more = {"table": TABLE} if name == "tcd" else {}
-        made = qs.sample(name, NOISE.model, x, sigmas, Coefficients((1.1,), (0.9,)), **more)
-        assert relative(made, expected) <= 1e-12, name  # as above
+        result = qs.sample(name, NOISE.model, x, sigmas, Coefficients((1.1,), (0.9,)), **more)
+        assert relative(result, expected) <= 1e-12, name  # as above
 
 
 @pytest.mark.parametrize("run", ["euler_ancestral", "euler_ancestral-flow", "tcd", "tcd-flow"])
@@ -214,18 +214,18 @@ def test_s_noise_scales_the_fresh_noise(run):
 @EVERY
 def test_the_identity_goes_on_with_the_very_tensors_of_the_model(run):
     """So it can be the stock sampler bit for bit; that it is, the host's tests show."""
-    seen, told = [], []
+    calls, events = [], []
 
     def model(x: Tensor, sigma: Tensor) -> Tensor:
-        seen.append((x, NOISE.model(x, sigma)))
-        return seen[-1][1]
+        calls.append((x, NOISE.model(x, sigma)))
+        return calls[-1][1]
 
     def never(x: Tensor, sigma: Tensor) -> Tensor:
         raise AssertionError("the identity needs no D0")
 
-    sample_run(run, Coefficients.identity(4), model=model, zero_denoised=never, callback=told.append)
-    assert len(told) == 4
-    for (x, denoised), item in zip(seen, told, strict=True):
+    sample_run(run, Coefficients.identity(4), model=model, zero_denoised=never, callback=events.append)
+    assert len(events) == 4
+    for (x, denoised), item in zip(calls, events, strict=True):
         assert item["x"] is x
         assert item["denoised"] is denoised
 
@@ -248,9 +248,9 @@ def test_a_host_may_scale_x_in_place_once_the_model_has_seen_it(run):
 @EVERY
 def test_coefficients_of_one_step_change_nothing_before_it(run):
     def trajectory(coefficients: Coefficients) -> list[Tensor]:
-        seen = []
-        sample_run(run, coefficients, callback=lambda told: seen.append(told["x"]))
-        return seen
+        states = []
+        sample_run(run, coefficients, callback=lambda event: states.append(event["x"]))
+        return states
 
     stock, changed = trajectory(Coefficients.identity(4)), trajectory(Coefficients((1, 1, 1.1, 1), (1, 1, 0.9, 1)))
     assert [same_bits(a, b) for a, b in zip(stock, changed, strict=True)] == [True, True, False, False]
@@ -300,29 +300,29 @@ def test_a_run_in_two_parts_is_the_whole_run(run, steps):
 
 def test_the_callback_sees_x_and_denoised_as_the_update_uses_them():
     x, sigmas, coefficients = start(14.6), falling_sigmas(14.6, 3, 0), random_coefficients(3, 0)
-    told = []
-    final = qs.sample("euler", NOISE.model, x, sigmas, coefficients, callback=told.append)
-    assert [item["i"] for item in told] == [0, 1, 2]
-    assert [float(item["sigma"]) for item in told] == sigmas[:-1].tolist()
+    events = []
+    final = qs.sample("euler", NOISE.model, x, sigmas, coefficients, callback=events.append)
+    assert [item["i"] for item in events] == [0, 1, 2]
+    assert [float(item["sigma"]) for item in events] == sigmas[:-1].tolist()
     s, m = coefficients.at(0)
-    assert same_bits(told[0]["x"], s * x)
+    assert same_bits(events[0]["x"], s * x)
     # 1e-12 as above, for both.
     denoised = s * x - sigmas[0] * m * published.network(x, sigmas[0])
-    assert relative(told[0]["denoised"], denoised) <= 1e-12
-    assert relative(told[-1]["denoised"], final) <= 1e-12
+    assert relative(events[0]["denoised"], denoised) <= 1e-12
+    assert relative(events[-1]["denoised"], final) <= 1e-12
 
 
 def test_the_model_and_the_callback_see_the_first_sigma_that_stands_in():
-    seen, told = [], []
+    calls, events = [], []
 
     def model(x: Tensor, sigma: Tensor) -> Tensor:
-        seen.append(float(sigma[0]))
+        calls.append(float(sigma[0]))
         return NOISE.model(x, sigma)
 
-    sample_run("er_sde-flow", Coefficients.identity(3), model=model, callback=told.append)
+    sample_run("er_sde-flow", Coefficients.identity(3), model=model, callback=events.append)
     expected = [0.999, *falling_sigmas(1.0, 3, 0)[1:-1].tolist()]
-    assert seen == expected
-    assert [float(item["sigma"]) for item in told] == expected
+    assert calls == expected
+    assert [float(item["sigma"]) for item in events] == expected
 
 
 def test_a_first_sigma_with_a_ratio_is_not_replaced():
@@ -379,8 +379,8 @@ def test_each_sampler_has_the_options_it_should():
 @pytest.mark.parametrize("name", qs.SAMPLERS)
 def test_an_unknown_option_is_refused_with_the_known_ones(refused, name):
     """Regression: it was a bare TypeError naming a private function."""
-    known = OPTIONS[name] or ("there are none",)
-    with refused(SamplingError, f"{name} has no option 'gamma'.", *known, name=name, option="gamma"):
+    names = OPTIONS[name] or ("there are none",)
+    with refused(SamplingError, f"{name} has no option 'gamma'.", *names, name=name, option="gamma"):
         qs.sample(name, NOISE.model, start(1.0), falling_sigmas(1.0, 2, 0), Coefficients.identity(2), gamma=0.3)
 
 

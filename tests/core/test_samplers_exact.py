@@ -53,13 +53,13 @@ def final_deviation(name: str, model, sigmas: Tensor, **options) -> float:
 
     Every step is linear here, so the result of all of them together has the sum of the rows' squares.
     """
-    rows, asked = len(sigmas), []
+    rows, calls = len(sigmas), []
     x = torch.zeros(rows, 1, dtype=torch.float64)
     x[0] = deviation(float(sigmas[0]), options.get("flow", False))
 
     def one_hot(sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        asked.append(sigma)
-        return torch.eye(rows, dtype=torch.float64)[len(asked)].view(rows, 1)
+        calls.append(sigma)
+        return torch.eye(rows, dtype=torch.float64)[len(calls)].view(rows, 1)
 
     identity = Coefficients.identity(rows - 1)
     return qs.sample(name, model, x, sigmas, identity, noise_sampler=one_hot, **options).norm().item()
@@ -77,9 +77,9 @@ def test_the_right_c_eps_makes_few_step_euler_exact(steps):
         c = SPREAD**2 / (SPREAD**2 + before**2)
         c_eps.append((1 - deviation(after) / deviation(before)) / ((1 - c) * (1 - after / before)))
     x = torch.tensor([[10.0], [-3.0]], dtype=torch.float64)
-    made = qs.sample("euler", gaussian, x, sigmas, Coefficients((1.0,) * steps, tuple(c_eps)))
+    result = qs.sample("euler", gaussian, x, sigmas, Coefficients((1.0,) * steps, tuple(c_eps)))
     # 1e-12: a few roundings in each step.
-    torch.testing.assert_close(made, x * deviation(0.0) / deviation(10.0), rtol=1e-12, atol=0)
+    torch.testing.assert_close(result, x * deviation(0.0) / deviation(10.0), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -93,9 +93,9 @@ def test_the_inverse_gain_undoes_a_model_that_overshoots(steps):
 
     x = torch.tensor([[10.0], [-3.0]], dtype=torch.float64)
     clean = qs.sample("euler", gaussian, x, sigmas, Coefficients.identity(steps))
-    broken = qs.sample("euler", quantized, x, sigmas, Coefficients.identity(steps))
+    uncorrected = qs.sample("euler", quantized, x, sigmas, Coefficients.identity(steps))
     repaired = qs.sample("euler", quantized, x, sigmas, Coefficients((1.0,) * steps, tuple(1 / gain for gain in gains)))
-    assert not torch.allclose(broken, clean, rtol=1e-3)
+    assert not torch.allclose(uncorrected, clean, rtol=1e-3)
     torch.testing.assert_close(repaired, clean, rtol=1e-12, atol=0)  # as above
 
 
@@ -133,9 +133,9 @@ def test_a_perfect_model_keeps_the_deviation_of_the_data(name, flow, steps, ends
         return x * (deviation(down, flow) / deviation(here, flow) - down / here) / (1 - down / here)
 
     options = {"eta": 0.5, "table": TABLE} if name == "tcd" else {}
-    made = final_deviation(name, perfect, sigmas, flow=flow, **options)
+    result = final_deviation(name, perfect, sigmas, flow=flow, **options)
     # 1e-12: a few roundings in each step.
-    assert made == pytest.approx(deviation(float(sigmas[-1]), flow), rel=1e-12)
+    assert result == pytest.approx(deviation(float(sigmas[-1]), flow), rel=1e-12)
 
 
 # --- many steps, converging
@@ -154,8 +154,8 @@ def test_error_of_the_trajectory_falls_with_the_order_of_the_sampler(name, expec
     exact = deviation(0.0) / deviation(10.0)
     errors = []
     for steps in (128, 256, 512):
-        made = qs.sample(name, gaussian, x, smooth_sigmas(steps), Coefficients.identity(steps), **options)
-        errors.append(abs(made.item() / exact - 1))
+        result = qs.sample(name, gaussian, x, smooth_sigmas(steps), Coefficients.identity(steps), **options)
+        errors.append(abs(result.item() / exact - 1))
     # 0.1: what the next order still adds at 128 steps.
     assert order(errors) == pytest.approx([expected] * 2, abs=0.1)
 

@@ -50,14 +50,14 @@ def random_coefficients(steps: int) -> Coefficients:
 def trajectory_of(scheduler, coefficients: Coefficients, eta: float) -> list[Tensor]:
     """The scheduler's samples after each step, in k-diffusion's variables x = y/sqrt(A)."""
     generator = torch.Generator().manual_seed(7)
-    kept = [scheduler.alphas_cumprod[t] for t in [*scheduler.timesteps.tolist(), 0]]
-    y, found = start() * kept[0].sqrt(), []
+    signal = [scheduler.alphas_cumprod[t] for t in [*scheduler.timesteps.tolist(), 0]]
+    y, states = start() * signal[0].sqrt(), []
     for i, timestep in enumerate(scheduler.timesteps):
         s, m = coefficients.at(i)
-        output = network(y / kept[i].sqrt(), (1 / kept[i] - 1).sqrt())
+        output = network(y / signal[i].sqrt(), (1 / signal[i] - 1).sqrt())
         y = scheduler.step(m * output, timestep, s * y, eta=eta, generator=generator).prev_sample
-        found.append(y / kept[i + 1].sqrt())
-    return found
+        states.append(y / signal[i + 1].sqrt())
+    return states
 
 
 def ours(
@@ -86,8 +86,8 @@ def ours(
     )
 
 
-def relative(made: Tensor, reference: Tensor) -> float:
-    return ((made.double() - reference).abs().max() / reference.abs().max()).item()
+def relative(value: Tensor, reference: Tensor) -> float:
+    return ((value.double() - reference).abs().max() / reference.abs().max()).item()
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE), ids=["float64", "float32"])
@@ -106,11 +106,11 @@ def test_every_timestep_leads_to_the_timestep_of_diffusers(eta):
     """(1 - eta)·t is rounded before its floor is taken: in another precision some steps would land one beside."""
     scheduler, coefficients = scheduler_for("epsilon"), Coefficients.identity(1000)
     scheduler.set_timesteps(timesteps=list(range(999, -1, -1)))
-    seen: list[Tensor] = []
-    final = ours(scheduler, coefficients, eta, callback=lambda told: seen.append(told["x"]))
+    states: list[Tensor] = []
+    final = ours(scheduler, coefficients, eta, callback=lambda event: states.append(event["x"]))
     reference = trajectory_of(scheduler, coefficients, eta)
     # 1e-10: a thousand steps. One timestep beside is 1e-3.
-    wrong = [i for i, pair in enumerate(zip([*seen[1:], final], reference, strict=True)) if relative(*pair) > 1e-10]
+    wrong = [i for i, pair in enumerate(zip([*states[1:], final], reference, strict=True)) if relative(*pair) > 1e-10]
     assert wrong == []
 
 
@@ -119,34 +119,34 @@ def test_a_last_sigma_of_zero_gives_the_prediction(eta):
     """The host's schedules end at 0; up to the last step it is the same trajectory."""
     scheduler, coefficients = scheduler_for("epsilon"), random_coefficients(4)
     scheduler.set_timesteps(4)
-    told = []
-    made = ours(scheduler, coefficients, eta, last=0.0, callback=told.append)
+    events = []
+    result = ours(scheduler, coefficients, eta, last=0.0, callback=events.append)
     before = trajectory_of(scheduler, coefficients, eta)[-2]
-    assert relative(told[-1]["x"], coefficients.c_x[-1] * before) <= 1e-12
-    assert same_bits(made, told[-1]["denoised"])
+    assert relative(events[-1]["x"], coefficients.c_x[-1] * before) <= 1e-12
+    assert same_bits(result, events[-1]["denoised"])
 
 
-@pytest.mark.parametrize("moved", [0.98, 1.02])
-def test_a_sigma_between_two_of_the_table_takes_the_nearest(moved):
+@pytest.mark.parametrize("factor", [0.98, 1.02])
+def test_a_sigma_between_two_of_the_table_takes_the_nearest(factor):
     """A schedule of another kind hits no timestep; sigma_s is still below the next sigma, and the noise real."""
     table = torch.logspace(-1.5, 1.2, 20, dtype=torch.float64)
-    sigmas = torch.stack([table[-1], table[8] * moved, torch.tensor(0.0, dtype=torch.float64)])
-    asked = []
+    sigmas = torch.stack([table[-1], table[8] * factor, torch.tensor(0.0, dtype=torch.float64)])
+    nexts = []
 
     def zero(x: Tensor, sigma: Tensor) -> Tensor:
         return torch.zeros_like(x)
 
     def ones(sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        asked.append(float(sigma_next))
+        nexts.append(float(sigma_next))
         return torch.ones(SHAPE, dtype=torch.float64)
 
     def second_x(eta: float) -> Tensor:
-        seen = []
+        states = []
         qs.sample(
             "tcd", zero, start(), sigmas, Coefficients.identity(2), eta=eta, table=table, noise_sampler=ones,
-            callback=lambda told: seen.append(told["x"]),
+            callback=lambda event: states.append(event["x"]),
         )  # fmt: skip
-        return seen[1]
+        return states[1]
 
     # With D = 0 the step is x·sigma_s/sigma and noise. floor(0.5 · 8) = 4.
     lower, after = table[4], sigmas[1]
@@ -156,4 +156,4 @@ def test_a_sigma_between_two_of_the_table_takes_the_nearest(moved):
     lower = min(table[7], after)
     expected = start() * lower / sigmas[0] + (after**2 - lower**2).sqrt()
     assert relative(second_x(1e-3), expected) <= 1e-12
-    assert asked == [float(after)] * 2
+    assert nexts == [float(after)] * 2

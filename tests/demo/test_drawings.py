@@ -39,24 +39,24 @@ def test_the_kept_list_says_what_each_thing_is_and_whose():
 def test_no_two_cells_of_the_sheet_overlap():
     with Image.open(files.DRAWINGS) as sheet:
         width, height = sheet.size
-    taken = torch.zeros(height, width, dtype=torch.int64)
+    owners = torch.zeros(height, width, dtype=torch.int64)
     for index in range(len(THINGS)):
         for side in WIDTHS:
             x, y = corner(index, side)
             assert x + side <= width
             assert y + side <= height
-            taken[y : y + side, x : x + side] += 1
-    assert taken.max() == 1
+            owners[y : y + side, x : x + side] += 1
+    assert owners.max() == 1
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_drawings_have_colours_times_coverage(width):
-    found = drawings(width)
-    assert found.shape == (len(THINGS), 4, width, width)
-    assert (found[:, :3] <= found[:, 3:] + 1e-6).all()
-    assert (found[:, 3].flatten(1).amax(1) == 1).all()
+    pixels = drawings(width)
+    assert pixels.shape == (len(THINGS), 4, width, width)
+    assert (pixels[:, :3] <= pixels[:, 3:] + 1e-6).all()
+    assert (pixels[:, 3].flatten(1).amax(1) == 1).all()
     # Every two things differ in more than a tenth of their pixels: nobody takes one for another.
-    flat = found.flatten(1)
+    flat = pixels.flatten(1)
     for index in range(len(THINGS)):
         others = torch.cat([flat[:index], flat[index + 1 :]])
         assert ((others - flat[index]).abs() > 0.1).float().mean(1).min() > 0.1
@@ -67,8 +67,8 @@ def test_a_drawing_that_cannot_be_drawn_is_left_out_and_said(capsys):
     choice = {"apple": "good", "car": "bad", "dog": "blank", "cat": "absent"}
     pictures = making.make_sheet(icons, disc, choice)
     assert list(pictures) == ["apple"]
-    said = capsys.readouterr().out
-    assert [line.split(":")[1].split()[0] for line in said.splitlines()] == ["car", "dog", "cat"]
+    output = capsys.readouterr().out
+    assert [line.split(":")[1].split()[0] for line in output.splitlines()] == ["car", "dog", "cat"]
 
 
 def test_a_made_sheet_reads_back(tmp_path, monkeypatch):

@@ -45,8 +45,8 @@ def judge() -> DemoJudge:
     return DemoJudge()
 
 
-def share(found: Tensor) -> float:
-    return found.float().mean().item()
+def share(values: Tensor) -> float:
+    return values.float().mean().item()
 
 
 def damages(pictures: Tensor) -> dict[str, Tensor]:
@@ -92,23 +92,23 @@ def test_a_picture_scores_the_same_alone_and_in_a_batch(scorer, scene):
 
 def test_the_judge_reads_drawn_pictures(judge, scene):
     pictures, captions = scene
-    found = judge.score(pictures, captions)
-    assert share(found["all right"]) >= 0.95
-    assert found["attribute accuracy"].mean() >= 0.98
+    scores = judge.score(pictures, captions)
+    assert share(scores["all right"]) >= 0.95
+    assert scores["attribute accuracy"].mean() >= 0.98
 
 
 def test_the_judge_sees_a_wrong_picture(judge, scene):
     pictures, captions = scene
-    found = judge.score(pictures, captions[1:] + captions[:1])
-    assert share(found["all right"]) <= 0.1
-    assert found["attribute accuracy"].mean() <= 0.6
+    scores = judge.score(pictures, captions[1:] + captions[:1])
+    assert share(scores["all right"]) <= 0.1
+    assert scores["attribute accuracy"].mean() <= 0.6
 
 
 def test_the_judge_has_no_opinion_on_other_prompts(judge, scene):
     pictures, captions = scene
-    found = judge.score(pictures[:2], ["a castle at dawn", captions[1]])
+    scores = judge.score(pictures[:2], ["a castle at dawn", captions[1]])
     for metric in ("attribute accuracy", "all right"):
-        assert torch.isnan(found[metric]).tolist() == [True, False]
+        assert torch.isnan(scores[metric]).tolist() == [True, False]
 
 
 def test_pictures_of_another_size_are_read_too(judge, scene):
@@ -175,21 +175,21 @@ def test_drawn_pictures_are_no_distance_away_and_damage_is(judge):
 
 def test_the_values_of_a_set_have_its_distance_as_their_mean(judge):
     """Against the definition, summed pair by pair."""
-    found, reference = torch.randn(7, 5, dtype=torch.float64), torch.randn(9, 5, dtype=torch.float64)
+    features, reference = torch.randn(7, 5, dtype=torch.float64), torch.randn(9, 5, dtype=torch.float64)
 
     def mean(a, b, pairs):
         return torch.stack([(a[i] - b[j]).norm() for i, j in pairs]).mean()
 
-    across = mean(found, reference, [(i, j) for i in range(7) for j in range(9)])
-    own = mean(found, found, [(i, j) for i in range(7) for j in range(7) if i != j])
+    across = mean(features, reference, [(i, j) for i in range(7) for j in range(9)])
+    own = mean(features, features, [(i, j) for i in range(7) for j in range(7) if i != j])
     other = mean(reference, reference, [(i, j) for i in range(9) for j in range(9) if i != j])
-    torch.testing.assert_close(energy_distance(found, reference).mean(), 2 * across - own - other)
+    torch.testing.assert_close(energy_distance(features, reference).mean(), 2 * across - own - other)
 
 
 def test_a_broken_picture_leaves_the_others_their_distance(judge):
     pictures = drawn(4, 8)
-    broken = torch.cat([pictures, torch.full((1, *pictures.shape[1:]), torch.nan)])
-    values = judge.score_set(broken)["distance to drawn set"]
+    with_nan = torch.cat([pictures, torch.full((1, *pictures.shape[1:]), torch.nan)])
+    values = judge.score_set(with_nan)["distance to drawn set"]
     assert values.isnan().tolist() == [False] * 8 + [True]
     torch.testing.assert_close(values[:8], judge.score_set(pictures)["distance to drawn set"], rtol=0, atol=1e-5)
     assert judge.score_set(pictures[:2])["distance to drawn set"].isnan().all()

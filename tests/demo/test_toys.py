@@ -43,9 +43,9 @@ def test_the_flow_toy_walks_as_its_training_did(loaded, captions):
     painter.flux, painter.text = toy.network, toy.text
     noise = toy.noises(0, range(6))[0]
     walked = painter.walk(noise, painter.read(compact_ids(captions)), 1.0, 0.0, 4)
-    made = toy.generator(captions)(IDENTITY, range(6))
+    pictures = toy.generator(captions)(IDENTITY, range(6))
     # 1e-4: four evaluations in float32, in another order of operations.
-    assert (made - toys.decode(toy.decoder, walked)).abs().max() < 1e-4
+    assert (pictures - toys.decode(toy.decoder, walked)).abs().max() < 1e-4
 
 
 @torch.no_grad()
@@ -58,8 +58,8 @@ def test_the_noise_toy_is_a_multistep_consistency_model(loaded, captions):
         sigma = torch.full((6, 1, 1, 1), toy.sigmas[i])
         clean = x - sigma * predict_noise(toy.network, x, torch.full((6,), timestep), sigma, states)
         x = clean + toy.sigmas[i + 1] * fresh[i + 1] if i < 3 else clean
-    made = toy.generator(captions, seed=5)(IDENTITY, range(6))
-    assert (made - toys.decode(toy.decoder, x)).abs().max() < 1e-4  # as above
+    pictures = toy.generator(captions, seed=5)(IDENTITY, range(6))
+    assert (pictures - toys.decode(toy.decoder, x)).abs().max() < 1e-4  # as above
 
 
 @pytest.mark.parametrize("kind", toys.KINDS)

@@ -20,11 +20,11 @@ from scripts.layout import NEWER_NODES
 @pytest.fixture(scope="session")
 def host() -> Host:
     """The ComfyUI to test on: `QSCHED_HOST_PATH` (set by `scripts/dev.py test`), else the one at hand."""
-    named = os.environ.get("QSCHED_HOST_PATH")
-    found = host_at(Path(named), "QSCHED_HOST_PATH") if named else local_host()
-    if found is None:
+    path = os.environ.get("QSCHED_HOST_PATH")
+    host_here = host_at(Path(path), "QSCHED_HOST_PATH") if path else local_host()
+    if host_here is None:
         raise HostError("There is no ComfyUI to test on. Run `make env`, or set COMFYUI_PATH.")
-    return found
+    return host_here
 
 
 @pytest.fixture(scope="session")

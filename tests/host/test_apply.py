@@ -43,7 +43,7 @@ def ways(name: str = "euler_ancestral") -> dict[str, dict]:
     """Every way to sample, with the same seed, schedule and preset."""
     applied = node("QSchedApply", model=["m", 0], **USE)
     select = node("KSamplerSelect", sampler_name=name)
-    driven = node("QSchedSamplerSelect", sampler=["k", 0], **USE)
+    sampler = node("QSchedSamplerSelect", sampler=["k", 0], **USE)
     ksampler = {**KSAMPLER, "sampler_name": name}
     custom = {
         "noise_seed": 7,
@@ -66,11 +66,11 @@ def ways(name: str = "euler_ancestral") -> dict[str, dict]:
             a=applied, k=select, s=node("SamplerCustom", model=["a", 0], sampler=["k", 0], **custom)
         ),
         "SamplerCustom, SAMPLER": base(
-            k=select, d=driven, s=node("SamplerCustom", model=["m", 0], sampler=["d", 0], **custom)
+            k=select, d=sampler, s=node("SamplerCustom", model=["m", 0], sampler=["d", 0], **custom)
         ),
         "SamplerCustomAdvanced": base(
             k=select,
-            d=driven,
+            d=sampler,
             n=node("RandomNoise", noise_seed=7),
             g=node("BasicGuider", model=["m", 0], conditioning=["t", 0]),
             s=node("SamplerCustomAdvanced", sampler=["d", 0], **advanced),
@@ -78,7 +78,7 @@ def ways(name: str = "euler_ancestral") -> dict[str, dict]:
         "both": base(
             a=node("QSchedApply", model=["m", 0], preset=["p", 0], strength=0.3, if_preset_differs="resample"),
             k=select,
-            d=driven,
+            d=sampler,
             s=node("SamplerCustom", model=["a", 0], sampler=["d", 0], **custom),
         ),
         "KSamplerAdvanced": base(
@@ -108,10 +108,10 @@ def error_of(server, graph: dict) -> str:
 
 def test_all_doors_give_the_same_picture(server):
     every = ways()
-    wanted = latent(server, every.pop("Q-Sched Sampler"))
+    expected = latent(server, every.pop("Q-Sched Sampler"))
     every.pop("KSamplerAdvanced")  # ancestral noise starts anew in its second half, as in stock ComfyUI
     for name, graph in every.items():
-        assert same_bits(latent(server, graph), wanted), name
+        assert same_bits(latent(server, graph), expected), name
     deterministic = ways("euler")
     halves = latent(server, deterministic["KSamplerAdvanced"])
     at_once = latent(server, deterministic["KSampler"])
@@ -123,13 +123,13 @@ def test_strength_zero_is_stock_at_every_door(server):
     every = ways("euler")
     graph = every["KSampler"]
     graph["s"]["inputs"]["model"] = ["m", 0]
-    wanted = latent(server, graph)
+    expected = latent(server, graph)
     for name in ("Q-Sched Sampler", "SamplerCustom, SAMPLER", "SamplerCustom, MODEL"):
         graph = every[name]
         for each in graph.values():
             if "if_preset_differs" in each["inputs"]:
                 each["inputs"]["strength"] = 0.0
-        assert same_bits(latent(server, graph), wanted), name
+        assert same_bits(latent(server, graph), expected), name
 
 
 def test_tcd_through_custom_sampling_and_in_the_node(server):
@@ -173,9 +173,9 @@ def test_any_sigmas(server, schedule):
     )
     graph["sigmas"] = schedule
     graph["s"]["inputs"]["model"] = ["shifted", 0]
-    driven = latent(server, graph)
+    result = latent(server, graph)
     graph["d"]["inputs"]["strength"] = 0.0
-    assert (driven - latent(server, graph)).norm() > 1e-2 * driven.norm()
+    assert (result - latent(server, graph)).norm() > 1e-2 * result.norm()
 
 
 FORMS = {
@@ -213,8 +213,8 @@ def test_a_changed_preset_loses_its_verdict_and_keeps_what_it_is_bound_to(pack):
     sigmas = (1.0, 0.75, 0.5, 0.25, 0.0)
     ramp, bound = core.Coefficients.ramp(4, c_eps=(0.9, 1.1)), core.Binding(model="Flux")
     preset = core.Preset(ramp, sigmas, bound, "accepted", {"gain": {"gain": 1}})
-    kept = make({"form": "as plugged in"}, 1.0, None, preset)
-    assert kept is preset
+    copy = make({"form": "as plugged in"}, 1.0, None, preset)
+    assert copy is preset
     half = make({"form": "as plugged in"}, 0.5, None, preset)
     assert half.coefficients.c_eps == pytest.approx((0.95, 0.9833333, 1.0166667, 1.05))
     assert (half.verdict, dict(half.record), half.binding) == ("made by hand", {}, preset.binding)
@@ -237,11 +237,11 @@ BAD_COEFFICIENTS = {
 
 @pytest.mark.parametrize("case", BAD_COEFFICIENTS)
 def test_wrong_coefficients_are_told_what_is_wrong(server, case):
-    changes, told = BAD_COEFFICIENTS[case]
+    changes, text = BAD_COEFFICIENTS[case]
     graph = ways("euler")["KSampler"]
     inputs = {"sigmas": ["sigmas", 0], "strength": 1.0, **changes}
     graph["p"] = node("QSchedCoefficients", **{key: value for key, value in inputs.items() if value is not None})
-    assert told in error_of(server, graph)
+    assert text in error_of(server, graph)
 
 
 BAD_DOORS = {
@@ -260,7 +260,7 @@ BAD_DOORS = {
 
 @pytest.mark.parametrize("case", BAD_DOORS)
 def test_wrong_use_of_a_door_is_told_what_is_wrong(server, case):
-    way, where, changes, told = BAD_DOORS[case]
+    way, where, changes, text = BAD_DOORS[case]
     graph = ways("euler")[way]
     if "eta" in changes:
         graph["k"] = node("QSchedSamplerTCD")
@@ -268,7 +268,7 @@ def test_wrong_use_of_a_door_is_told_what_is_wrong(server, case):
         graph["more"] = node("BasicScheduler", model=["m", 0], scheduler="simple", steps=4, denoise=1.0)
         graph["p"]["inputs"]["sigmas"] = ["more", 0]
     graph[where]["inputs"].update(changes)
-    assert told in error_of(server, graph)
+    assert text in error_of(server, graph)
 
 
 def test_what_differs_is_said_and_the_picture_comes(server):

@@ -75,8 +75,8 @@ def colour(client, name: str) -> str:
     return "red" if red > blue else "blue"
 
 
-def side_of(client, told: dict, pair: int, wanted: str = "red") -> str:
-    return ("left", "right")[[colour(client, name) for name in told["pictures"][pair]].index(wanted)]
+def side_of(client, vote_state: dict, pair: int, side_colour: str = "red") -> str:
+    return ("left", "right")[[colour(client, name) for name in vote_state["pictures"][pair]].index(side_colour)]
 
 
 def refused(status: int, call, *arguments) -> str:
@@ -94,12 +94,12 @@ def test_a_vote_ends_in_the_report_and_in_the_preset(client, server, pack):
     graph["save"] = node("QSchedSavePreset", preset=["a", 0], name="voted", author="", license="", notes="")
     key, report = run(client, graph)
     assert report.startswith("0 of 8 pairs are voted on.")
-    told = state(client, key)
+    vote_state = state(client, key)
     for pair in range(7):
-        told = vote(client, key, pair, side_of(client, told, pair))
-    told = vote(client, key, 7, "skip")
-    assert told["votes"][7] == "skip"
-    assert "result" not in told
+        vote_state = vote(client, key, pair, side_of(client, vote_state, pair))
+    vote_state = vote(client, key, 7, "skip")
+    assert vote_state["votes"][7] == "skip"
+    assert "result" not in vote_state
     again, report = run(client, graph)
     assert again == key
     assert "better with the preset. The preset won 7 of 7 decided votes, 100.0 % [59.0 %, 100.0 %]; 1 skipped" in report
@@ -110,8 +110,8 @@ def test_a_vote_ends_in_the_report_and_in_the_preset(client, server, pack):
     folder = server.folder("models") / "qsched_presets"
     assert "votes" not in load(folder / "voted.safetensors").record
     assert load(folder / "voted (2).safetensors").record["votes"] == result
-    shown = pack("nodes.library.card").describe_preset(load(folder / "voted (2).safetensors"))
-    assert "Blind vote: better with the preset. The preset won 7 of 7" in shown
+    card = pack("nodes.library.card").describe_preset(load(folder / "voted (2).safetensors"))
+    assert "Blind vote: better with the preset. The preset won 7 of 7" in card
 
 
 def test_the_preset_is_left_alone_unless_it_is_wished(client, server, pack):
@@ -148,20 +148,20 @@ def test_without_a_preset_the_vote_works_and_a_node_that_needs_one_does_not_run(
 
 def test_before_the_end_nothing_tells_the_sides(client):
     key, _ = run(client, arena(100, ballot=20))
-    told = state(client, key)
-    assert set(told) == {"key", "pairs", "votes", "last", "closed", "pictures", "texts"}
-    names = [name for pair in told["pictures"] for name in pair]
+    vote_state = state(client, key)
+    assert set(vote_state) == {"key", "pairs", "votes", "last", "closed", "pictures", "texts"}
+    names = [name for pair in vote_state["pictures"] for name in pair]
     assert len(set(names)) == 200
     colours = {name: colour(client, name) for name in names}
-    left = sum(colours[left] == "red" for left, _ in told["pictures"])
+    left = sum(colours[left] == "red" for left, _ in vote_state["pictures"])
     # A fair coin 100 times: five standard deviations are 25.
     assert 25 < left < 75
     assert {len(name) for name in names} == {36}
     # Neither sorting by name nor by date finds them: five standard deviations again.
     assert 25 < sum(colours[name] == "red" for name in sorted(names)[:100]) < 75
     voted = vote(client, key, 0, "left")
-    assert set(voted) == set(told)
-    assert voted["pictures"] == told["pictures"]
+    assert set(voted) == set(vote_state)
+    assert voted["pictures"] == vote_state["pictures"]
 
 
 def test_the_left_file_is_always_the_older_one_and_holds_pixels_only(client, server):
@@ -175,8 +175,8 @@ def test_the_left_file_is_always_the_older_one_and_holds_pixels_only(client, ser
 
 def test_the_result_and_the_sides_come_with_the_close_and_then_nothing_can_be_changed(client):
     key, _ = run(client, arena(4, ballot=22))
-    told = state(client, key)
-    truth = [side_of(client, told, pair) for pair in range(4)]
+    vote_state = state(client, key)
+    truth = [side_of(client, vote_state, pair) for pair in range(4)]
     vote(client, key, 0, truth[0])
     vote(client, key, 1, "left" if truth[1] == "right" else "right")
     closed = vote(client, key, 0, "close")
@@ -194,8 +194,8 @@ def test_undo_takes_back_the_last_vote_only(client):
     vote(client, key, 0, "left")
     vote(client, key, 1, "skip")
     refused(409, vote, client, key, 0, "undo")
-    told = vote(client, key, 1, "undo")
-    assert (told["votes"], told["last"]) == (["left", None, None], 0)
+    vote_state = vote(client, key, 1, "undo")
+    assert (vote_state["votes"], vote_state["last"]) == (["left", None, None], 0)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_two_tabs_cannot_both_vote_on_a_pair(client):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reason"),
     [
         ({"with": pictures(5, RED)}, "8 pictures without and 5 with the preset. Fix: make both from the same prompts"),
         ({"with": pictures(8, RED, 24)}, "pair 1 has pictures of 16 x 16 and 24 x 24."),
@@ -255,11 +255,11 @@ def test_two_tabs_cannot_both_vote_on_a_pair(client):
     ],
     ids=["counts", "sizes", "equal", "many"],
 )
-def test_pictures_that_make_no_pairs_are_refused_with_a_way_out(client, changes, told):
+def test_pictures_that_make_no_pairs_are_refused_with_a_way_out(client, changes, reason):
     with pytest.raises(PromptFailed) as caught:
         client.run(arena() | changes)
     text = caught.value.exception_message
-    assert told in " ".join(text.split())
+    assert reason in " ".join(text.split())
     assert "Fix: " in text
     assert len(text.splitlines()[0]) <= 90
 
@@ -271,17 +271,17 @@ def test_a_restarted_server_goes_on_with_the_same_vote(host, tmp_path):
     graph = arena(4)
     with comfyui.running(host, sys.executable, base=tmp_path) as first:
         key, _ = run(first.client, graph)
-        told = state(first.client, key)
-        truth = [side_of(first.client, told, pair) for pair in range(4)]
+        vote_state = state(first.client, key)
+        truth = [side_of(first.client, vote_state, pair) for pair in range(4)]
         vote(first.client, key, 0, truth[0])
         vote(first.client, key, 1, "skip")
     with comfyui.running(host, sys.executable, base=tmp_path) as second:
-        told = state(second.client, key)
-        assert (told["votes"], told["pictures"]) == ([truth[0], "skip", None, None], [])
+        vote_state = state(second.client, key)
+        assert (vote_state["votes"], vote_state["pictures"]) == ([truth[0], "skip", None, None], [])
         assert "run the node again" in refused(404, vote, second.client, key, 2, "left")
         assert run(second.client, graph) == (key, "2 of 4 pairs are voted on. Vote on the node, then run it again.")
-        told = state(second.client, key)
-        assert [side_of(second.client, told, pair) for pair in range(4)] == truth
+        vote_state = state(second.client, key)
+        assert [side_of(second.client, vote_state, pair) for pair in range(4)] == truth
         vote(second.client, key, 2, truth[2])
 
 
@@ -318,8 +318,8 @@ def test_equal_pairs_are_not_asked_and_every_pixel_makes_another_vote(pairs_of):
     def key(first, second, ballot=1):
         return pairs_of.ballot_key(pairs_of.read_pairs([first], [second]), ballot)
 
-    first, asked = key(one, other)
-    assert asked == [1, 2]
+    first, first_pairs = key(one, other)
+    assert first_pairs == [1, 2]
     changed = other.clone()
     changed[2, 7, 7] = 0.5
     assert len({first, key(other, one)[0], key(one, other, 2)[0], key(one, changed)[0]}) == 4
@@ -348,32 +348,32 @@ def test_texts_are_spread_cut_and_counted(pairs_of, pack):
 )
 def test_a_damaged_file_of_votes_begins_anew_and_breaks_nothing(ballots, tmp_path, content):
     (tmp_path / f"{'a' * 64}.json").write_text(content)
-    found = ballots.Ballots(lambda: tmp_path).open("a" * 64, 1)
-    assert (found.votes, found.closed) == ((), False)
+    ballot = ballots.Ballots(lambda: tmp_path).open("a" * 64, 1)
+    assert (ballot.votes, ballot.closed) == ((), False)
 
 
 def test_only_the_youngest_pictures_are_kept_and_their_votes_always(ballots, tmp_path):
-    kept = ballots.Ballots(lambda: tmp_path / "votes")
+    store = ballots.Ballots(lambda: tmp_path / "votes")
     keys = [f"{number:064x}" for number in range(ballots.MAX_PICTURE_SETS + 1)]
     for key in keys:
         files = tuple(tmp_path / f"{key} {side}.png" for side in "ab")
         for path in files:
             path.touch()
-        kept.open(key, 1)
-        kept.show(key, ballots.Shown([files]))
-        kept.act(key, 0, "left")
+        store.open(key, 1)
+        store.show(key, ballots.Shown([files]))
+        store.act(key, 0, "left")
     assert not list(tmp_path.glob(f"{keys[0]}*"))
-    assert kept.view(keys[0])["votes"] == ["left"]
-    assert kept.view(keys[0])["pictures"] == []
+    assert store.view(keys[0])["votes"] == ["left"]
+    assert store.view(keys[0])["pictures"] == []
     assert len(list(tmp_path.glob("*.png"))) == 2 * ballots.MAX_PICTURE_SETS
     assert not list((tmp_path / "votes").glob("*.tmp"))
 
 
 def test_a_vote_that_cannot_be_written_is_not_counted(ballots, pack, tmp_path):
     (tmp_path / "votes").write_text("a file where the folder should be")
-    kept = ballots.Ballots(lambda: tmp_path / "votes")
-    kept.open("b" * 64, 1)
-    kept.show("b" * 64, ballots.Shown([]))
+    store = ballots.Ballots(lambda: tmp_path / "votes")
+    store.open("b" * 64, 1)
+    store.show("b" * 64, ballots.Shown([]))
     with pytest.raises(pack("qsched_core").VoteError, match="cannot be saved"):
-        kept.act("b" * 64, 0, "left")
-    assert kept.view("b" * 64)["votes"] == [None]
+        store.act("b" * 64, 0, "left")
+    assert store.view("b" * 64)["votes"] == [None]

@@ -55,9 +55,9 @@ PROMPTS += "\n" + PROMPTS.replace("large", "small")
 @pytest.fixture(scope="module")
 def python(tmp_path_factory) -> tuple[Path, dict[str, str]]:
     """(Interpreter, what its environment needs) that has none of OPTIONAL."""
-    named = os.environ.get("QSCHED_BARE_PYTHON")
-    if named:
-        return Path(named), {}
+    path = os.environ.get("QSCHED_BARE_PYTHON")
+    if path:
+        return Path(path), {}
     folder = tmp_path_factory.mktemp("hidden")
     (folder / "sitecustomize.py").write_text(HIDE, "utf-8")
     return Path(sys.executable), {"PYTHONPATH": str(folder)}
@@ -93,9 +93,9 @@ def reports(outputs: dict) -> list[dict]:
 
 def test_nothing_optional_can_be_imported(python):
     """Else all that follows shows nothing."""
-    asked = f"from importlib.util import find_spec; print([m for m in {list(OPTIONAL.values())} if find_spec(m)])"
+    code = f"from importlib.util import find_spec; print([m for m in {list(OPTIONAL.values())} if find_spec(m)])"
     env = {**os.environ, **python[1]}
-    done = subprocess.run([python[0], "-c", asked], capture_output=True, text=True, env=env, check=True)
+    done = subprocess.run([python[0], "-c", code], capture_output=True, text=True, env=env, check=True)
     assert done.stdout.strip() == "[]"
 
 
@@ -118,8 +118,8 @@ def test_the_demo_s_graph_saves_its_preset_for_the_library(bare):
     graph = workflow("demo")
     shutil.copyfile(ROOT / "demo" / "prompts.txt", bare.folder("input") / "qsched_demo_prompts.txt")
     assert len(reports(bare.client.run(graph, timeout=900))) == len(of_kind(graph, "QSchedCalibrate"))
-    offered = bare.client.object_info("QSchedLoadPreset")["QSchedLoadPreset"]["input"]["required"]["preset_name"]
-    names = set(offered[1]["options"])
+    options = bare.client.object_info("QSchedLoadPreset")["QSchedLoadPreset"]["input"]["required"]["preset_name"]
+    names = set(options[1]["options"])
     assert {f"{inputs['name']}.safetensors" for inputs in of_kind(graph, "QSchedSavePreset")} <= names
 
 

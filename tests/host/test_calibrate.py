@@ -84,13 +84,13 @@ def test_names_and_sockets_that_mean_the_same_give_the_same(run, demo, twin):
     _, names, _ = run()
     sampler = comfy.samplers.sampler_object("euler")
     guider = BasicGuider.execute(demo[0], encoded(demo, "anything")).args[0]
-    given = dict(guider.original_conds)
+    conds = dict(guider.original_conds)
     sigmas = torch.tensor(names["sigmas"])
     preset, sockets, _ = run(steps=9, sampler_name="lcm", sampler=sampler, sigmas=sigmas, guider=guider)
     assert sockets["trace"] == names["trace"]
     assert sockets["gains"] == names["gains"]
     assert (preset.binding.sampler, preset.binding.scheduler, preset.binding.cfg) == ("euler", "", 1.0)
-    assert guider.original_conds == given and guider.model_patcher is demo[0], "the user's GUIDER is not touched"
+    assert guider.original_conds == conds and guider.model_patcher is demo[0], "the user's GUIDER is not touched"
 
 
 def encoded(demo, text):
@@ -123,10 +123,10 @@ def test_a_preset_on_the_sampler_does_not_take_part(run, pack):
     import qsched_core as qs
 
     preset = qs.Preset(qs.Coefficients.constant(2, c_eps=0.8), (1.0, 0.5, 0.0))
-    driven = pack("nodes.sampling.patch").sampler_with(
+    sampler = pack("nodes.sampling.patch").sampler_with(
         comfy.samplers.sampler_object("euler"), pack("nodes.sampling.patch").PresetUse(preset)
     )
-    assert run(sampler=driven)[1]["trace"] == run()[1]["trace"]
+    assert run(sampler=sampler)[1]["trace"] == run()[1]["trace"]
 
 
 # --- prompts
@@ -175,13 +175,13 @@ def test_what_is_missing_is_said_before_anything_is_sampled(errors, run, refused
 def test_the_metric_is_given_the_words_of_a_prompt(pack, errors, demo):
     """Regression: the same pictures' TC fell from 0.97 to 0.81 with weights and tags around the words."""
     metrics = pack("nodes.calibrating.scorer")
-    written = [f"({text}:1.2), <lora:oil:0.8>" for text in PROMPTS]
+    syntax = [f"({text}:1.2), <lora:oil:0.8>" for text in PROMPTS]
     pictures = torch.rand(8, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     plain, wrapped = (metrics.load_scorer("demo") for _ in range(2))
-    one, other = (s.bind(texts)[0](pictures, range(8)) for s, texts in ((plain, PROMPTS), (wrapped, written)))
+    one, other = (s.bind(texts)[0](pictures, range(8)) for s, texts in ((plain, PROMPTS), (wrapped, syntax)))
     assert (one["tc"] == other["tc"]).all()
     assert plain.reading(PROMPTS) == []
-    assert wrapped.reading(written) == ["8 of 8 prompts were scored without their weights, embeddings and tags."]
+    assert wrapped.reading(syntax) == ["8 of 8 prompts were scored without their weights, embeddings and tags."]
 
 
 def test_prompts_that_the_metric_cuts_are_said_once_in_the_report(run):
@@ -197,12 +197,12 @@ def test_a_schedule_of_nan_is_named(errors, run, refused):
 
 
 def test_names_in_place_of_texts_cannot_be_scored(errors, run, refused, demo):
-    named = SimpleNamespace(
+    conditionings = SimpleNamespace(
         texts=tuple(f"conditioning {i}" for i in range(8)), note="", digest="z", verdict=(), has_texts=False,
         conditionings=[encoded(demo, text) for text in PROMPTS],
     )  # fmt: skip
     with refused(errors.CalibrationError, "a text-image score needs the prompts' texts."):
-        run(prompt_set=named)
+        run(prompt_set=conditionings)
 
 
 # --- the report
@@ -230,8 +230,8 @@ def test_near_the_full_model_the_winner_is_no_farther_from_it(run, demo):
     assert report["trace"][0]["whole"] and not any(trial["whole"] for trial in report["trace"][1:])
     assert preset.coefficients.is_identity and not report["accepted"]
     assert preset.record["settings"]["stay near"]
-    guarded = "contrast, saturation, sharpness, noise, distance to full"
-    assert f"No candidate could win that worsens: {guarded}." in report["verdict"]
+    metrics = "contrast, saturation, sharpness, noise, distance to full"
+    assert f"No candidate could win that worsens: {metrics}." in report["verdict"]
     free, _, _ = run(full_model=demo[0], warm_start=False, stay_near=False)
     assert not free.record["settings"]["stay near"]
 
@@ -259,16 +259,16 @@ def test_every_strategy_ends_with_a_map(run, strategy):
 
 def test_the_same_inputs_are_read_from_the_journal(run, pack, monkeypatch):
     first = run()[1]
-    made = []
+    calls = []
     generate = pack("nodes.calibrating.generator").HostGenerator.__call__
     monkeypatch.setattr(
         pack("nodes.calibrating.generator").HostGenerator,
         "__call__",
-        lambda self, c, i: made.append(len(i)) or generate(self, c, i),
+        lambda self, c, i: calls.append(len(i)) or generate(self, c, i),
     )
     again = run()[1]
     assert again["trace"] == first["trace"] and again["gains"] == first["gains"]
-    assert made == [4, 4], "only the before/after picture: the four held-out prompts, twice"
+    assert calls == [4, 4], "only the before/after picture: the four held-out prompts, twice"
     assert run(k=3.0)[1]["trace"] != first["trace"]
 
 
@@ -296,10 +296,10 @@ def shortage() -> RuntimeError:
 
 def test_decoding_and_scoring_halve_their_batch_and_go_on(run, demo, pack, monkeypatch):
     plain = run()[1]
-    decode, score, tried = demo[2].decode, pack("demo.judges").DemoScorer.score, []
+    decode, score, sizes = demo[2].decode, pack("demo.judges").DemoScorer.score, []
 
     def decoded(samples, *args, **kwargs):
-        tried.append(len(samples))
+        sizes.append(len(samples))
         if len(samples) > 1:
             raise shortage()
         return decode(samples, *args, **kwargs)
@@ -313,7 +313,7 @@ def test_decoding_and_scoring_halve_their_batch_and_go_on(run, demo, pack, monke
     monkeypatch.setattr(pack("demo.judges").DemoScorer, "score", scored)
     # Another journal, so that the pictures are made.
     report = run(search_seed=0, batch_size=15)[1]
-    assert max(tried) > 1 and tried.count(max(tried)) <= 2, "a shortage is remembered"
+    assert max(sizes) > 1 and sizes.count(max(sizes)) <= 2, "a shortage is remembered"
     values = [[trial["jaq"] for trial in r["trace"]] for r in (plain, report)]
     # 1e-4: nets round otherwise in other batches.
     assert values[0] == pytest.approx(values[1], abs=1e-4)
@@ -403,7 +403,7 @@ def test_the_page_gets_the_stock_sampler_s_pictures_beside_the_candidate_s(run, 
 
 def test_the_result_goes_to_the_page_as_rows_of_the_same_prompts(run, pack, monkeypatch):
     outputs = []
-    monkeypatch.setattr(pack("nodes.calibrate"), "keep_output", lambda cls, shown: outputs.append(shown) or shown)
+    monkeypatch.setattr(pack("nodes.calibrate"), "keep_output", lambda cls, output: outputs.append(output) or output)
     run()
     (pictures,) = outputs[0]["qsched_pictures"]
     assert [row["name"] for row in pictures["rows"]] == ["quantised", "quantised + Q-Sched"]
@@ -422,9 +422,9 @@ def test_loaded_encoders_score_without_a_file(pack):
     vision = SimpleNamespace(encode_image=lambda pictures: {"image_embeds": pictures.mean((1, 2))})
     score = pack("calibration.metrics.embeddings").CosineScore(*metrics.host_encoders(clip, vision))
     pictures = torch.tensor([colours["red"]] * 2).view(2, 1, 1, 3).expand(2, 8, 8, 3)
-    found = score.score(pictures, ["red", "violet"])
+    scores = score.score(pictures, ["red", "violet"])
     # ln(100·cos): cos is 1 and sqrt(1/2).
-    assert found.tolist() == pytest.approx([4.60517, 4.60517 - 0.34657], abs=1e-4)
+    assert scores.tolist() == pytest.approx([4.60517, 4.60517 - 0.34657], abs=1e-4)
 
 
 def test_thumbnails_keep_shape_and_mean(pack):

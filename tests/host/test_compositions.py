@@ -43,9 +43,9 @@ def rescaled_guidance(model, tiny):
 
 
 def guidance_changed_afterwards(model, tiny):
-    patched = model.clone()
-    patched.set_model_sampler_post_cfg_function(lambda a: a["denoised"] + 0.1 * (a["denoised"] - a["uncond_denoised"]))
-    return patched, {"cfg": 3.0}
+    clone = model.clone()
+    clone.set_model_sampler_post_cfg_function(lambda a: a["denoised"] + 0.1 * (a["denoised"] - a["uncond_denoised"]))
+    return clone, {"cfg": 3.0}
 
 
 def regions(model, tiny):
@@ -78,9 +78,9 @@ def inpainting(model, tiny):
 def differential_diffusion(model, tiny):
     from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
 
-    (patched,) = DifferentialDiffusion.execute(model).args
+    (clone,) = DifferentialDiffusion.execute(model).args
     mask = torch.linspace(0, 1, 8).expand(2, 1, 8, 8).clone()
-    return patched, {"latent_image": torch.randn(2, 4, 8, 8, generator=generator(9)), "noise_mask": mask}
+    return clone, {"latent_image": torch.randn(2, 4, 8, 8, generator=generator(9)), "noise_mask": mask}
 
 
 def lora(model, tiny):
@@ -93,9 +93,9 @@ def lora(model, tiny):
         f"{name}.lora_down.weight": torch.randn(4, 32, generator=generator(4)),
         f"{name}.alpha": torch.tensor(4.0),
     }
-    patched, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
-    assert patched.patches, "the LoRA found no layer"
-    return patched, {}
+    clone, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
+    assert clone.patches, "the LoRA found no layer"
+    return clone, {}
 
 
 def control_net(model, tiny):
@@ -130,15 +130,15 @@ def compiled(model, tiny):
     """torch.compile as the host's node does it; the "eager" backend traces like all others and needs no compiler."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
-    patched = model.clone()
-    set_torch_compile_wrapper(patched, backend="eager")
-    return patched, {}
+    clone = model.clone()
+    set_torch_compile_wrapper(clone, backend="eager")
+    return clone, {}
 
 
 def model_function_wrapper(model, tiny):
-    patched = model.clone()
-    patched.set_model_unet_function_wrapper(lambda apply, a: 0.9 * apply(a["input"], a["timestep"], **a["c"]))
-    return patched, {}
+    clone = model.clone()
+    clone.set_model_unet_function_wrapper(lambda apply, a: 0.9 * apply(a["input"], a["timestep"], **a["c"]))
+    return clone, {}
 
 
 SITUATIONS = [
@@ -196,12 +196,12 @@ def euler_inside_the_blend(model, coefficients):
             c_x, c_eps = coefficients.at(i)
             each, mask = sigma.expand(len(x)), extra_args["denoise_mask"]
             if "denoise_mask_function" in options:
-                known = {"model": guider, "sigmas": sigmas}
-                mask = options["denoise_mask_function"](each, mask, extra_options=known)
+                constants = {"model": guider, "sigmas": sigmas}
+                mask = options["denoise_mask_function"](each, mask, extra_options=constants)
             noised = sampling.noise_scaling(sigma.view(1, 1, 1, 1), model_k.noise, latent)
-            seen = x * mask + noised * (1 - mask)
-            denoised = guider(seen, each, model_options=options, seed=5)
-            zero = sampling.calculate_denoised(each, torch.zeros_like(seen), seen)
+            blend = x * mask + noised * (1 - mask)
+            denoised = guider(blend, each, model_options=options, seed=5)
+            zero = sampling.calculate_denoised(each, torch.zeros_like(blend), blend)
             denoised = (c_x * zero - c_eps * (zero - denoised)) * mask + latent * (1 - mask)
             x = c_x * x
             x = x + (x - denoised) / sigma * (after - sigma)
@@ -226,15 +226,15 @@ def test_the_region_that_inpainting_keeps_stays_as_exact_as_stock(pack, tiny, mo
     patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     _, more = inpainting(model, tiny)
     sigmas, latent = tiny.schedule(model), more["latent_image"]
-    kept = (slice(None), slice(None), slice(None), slice(4, None))
+    region = (slice(None), slice(None), slice(None), slice(4, None))
     for name in ("euler", "euler_ancestral", "lcm", "dpmpp_2m", "heun", "euler_cfg_pp"):
         sampler = pack("nodes.sampling.sampler_menu").sampler_object(name)
         stock = tiny.run(model, sampler, sigmas, **more)
-        driven = patch.apply_coefficients(model, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
-        ours = tiny.run(driven, sampler, sigmas, **more)
+        preset_model = patch.apply_coefficients(model, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
+        ours = tiny.run(preset_model, sampler, sigmas, **more)
         # The stock sampler itself leaves float32 rounding of x + (D - x); ours may not be worse than a few of those.
-        worst = (stock[kept] - latent[kept]).abs().max()
-        assert (ours[kept] - latent[kept]).abs().max() <= max(1e-5, 2 * worst), name
+        worst = (stock[region] - latent[region]).abs().max()
+        assert (ours[region] - latent[region]).abs().max() <= max(1e-5, 2 * worst), name
         assert not torch.allclose(ours[..., :4], stock[..., :4], atol=1e-3), name
 
 
@@ -247,7 +247,7 @@ def test_two_guiders_of_the_host(pack, tiny, model):
     coefficients = core.Coefficients(*COEFFICIENTS)
     preset = core.Preset(coefficients, tuple(sigmas.tolist()))
     sampler = pack("nodes.sampling.sampler_menu").sampler_object("euler")
-    driven = patch.sampler_with(sampler, patch.PresetUse(preset, if_differs="refuse"))
+    preset_sampler = patch.sampler_with(sampler, patch.PresetUse(preset, if_differs="refuse"))
     reference = tiny.core_sampler(pack, "euler", coefficients, model)
     first, second, negative = data["positive"], [[text(8), {}]], data["negative"]
     for make in (
@@ -256,7 +256,7 @@ def test_two_guiders_of_the_host(pack, tiny, model):
     ):
         results = [
             make().sample(data["noise"], data["latent_image"], used, sigmas, disable_pbar=True, seed=5)
-            for used in (driven, reference, sampler)
+            for used in (preset_sampler, reference, sampler)
         ]
         assert torch.linalg.norm(results[0] - results[1]) <= 2e-6 * torch.linalg.norm(results[1])
         assert torch.linalg.norm(results[0] - results[2]) > 1e-2 * torch.linalg.norm(results[2])
@@ -279,6 +279,6 @@ def test_another_packs_wrapper_is_still_called(pack, tiny, model):
     for kind in (kinds.OUTER_SAMPLE, kinds.SAMPLER_SAMPLE, kinds.PREDICT_NOISE, kinds.CALC_COND_BATCH):
         watched.add_wrapper_with_key(kind, "another pack", wrapper(kind))
     sigmas = tiny.schedule(model)
-    driven = patch.apply_coefficients(watched, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
-    tiny.run(driven, pack("nodes.sampling.sampler_menu").sampler_object("euler"), sigmas)
+    preset_model = patch.apply_coefficients(watched, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
+    tiny.run(preset_model, pack("nodes.sampling.sampler_menu").sampler_object("euler"), sigmas)
     assert called == [kinds.OUTER_SAMPLE, kinds.SAMPLER_SAMPLE] + [kinds.PREDICT_NOISE, kinds.CALC_COND_BATCH] * 4

@@ -34,9 +34,9 @@ def model(request, pack, tiny):
 
 
 def ours(pack, tiny, model, name: str, steps: int, **options):
-    chosen, always = TWINS[name]
+    choices, always = TWINS[name]
     identity = pack("qsched_core").Coefficients.identity(steps)
-    return tiny.core_sampler(pack, chosen, identity, model, **{**always, **options})
+    return tiny.core_sampler(pack, choices, identity, model, **{**always, **options})
 
 
 def test_every_core_sampler_but_tcd_has_a_twin_in_the_host(pack):
@@ -82,8 +82,8 @@ def test_tcd_without_noise_is_the_stock_euler(pack, tiny, model):
     sigmas = tiny.schedule(model)
     identity = pack("qsched_core").Coefficients.identity(tiny.STEPS)
     stock = tiny.run(model, comfy.samplers.sampler_object("euler"), sigmas)
-    made = tiny.run(model, tiny.core_sampler(pack, "tcd", identity, model, eta=0.0), sigmas)
+    result = tiny.run(model, tiny.core_sampler(pack, "tcd", identity, model, eta=0.0), sigmas)
     noisy = tiny.run(model, tiny.core_sampler(pack, "tcd", identity, model, eta=0.3), sigmas)
     # float32, four steps: the two differ only in the order of a few roundings.
-    assert torch.linalg.norm(made - stock) <= 2e-6 * torch.linalg.norm(stock)
+    assert torch.linalg.norm(result - stock) <= 2e-6 * torch.linalg.norm(stock)
     assert torch.linalg.norm(noisy - stock) > 1e-2 * torch.linalg.norm(stock), "the noise did nothing"

@@ -11,14 +11,14 @@ import torch
 @pytest.fixture
 def deferred(pack, tiny):
     """(its MODEL, the source, how often it was made)"""
-    source, made = tiny.model("EPS"), []
+    source, makes = tiny.model("EPS"), []
 
     def make():
-        made.append(1)
+        makes.append(1)
         job = pack("nodes.quantization.backends").job_for(source, "w8a8", backend="torch")
         return pack("nodes.quantization.twin_model").quantized_twin(source, job)[0]
 
-    return pack("nodes.quantization.deferred_model").DeferredModel(make, like=source), source, made
+    return pack("nodes.quantization.deferred_model").DeferredModel(make, like=source), source, makes
 
 
 def test_it_is_not_made_where_nobody_uses_it(deferred):
@@ -26,7 +26,7 @@ def test_it_is_not_made_where_nobody_uses_it(deferred):
     import comfy_execution.caching as caching
     from comfy.model_patcher import ModelPatcher
 
-    model, _, made = deferred
+    model, _, makes = deferred
     assert isinstance(model, ModelPatcher)
     if hasattr(caching, "all_outputs_dynamic"):
         assert not caching.all_outputs_dynamic([[model]])
@@ -35,7 +35,7 @@ def test_it_is_not_made_where_nobody_uses_it(deferred):
         assert model.get_ram_usage() == 0
     del model
     gc.collect()
-    assert not made
+    assert not makes
 
 
 @pytest.mark.parametrize(
@@ -50,15 +50,15 @@ def test_it_is_not_made_where_nobody_uses_it(deferred):
     ids=["clone", "network", "object", "size", "is clone"],
 )
 def test_it_is_made_once_by_whatever_uses_it(deferred, pack, use):
-    model, _, made = deferred
+    model, _, makes = deferred
     use(model)
     use(model)
-    assert made == [1]
+    assert makes == [1]
     assert type(model) is pack("nodes.quantization.patcher").PackedPatcher
 
 
 def test_it_samples_as_the_twin_does(deferred, pack, tiny):
-    model, source, made = deferred
+    model, source, makes = deferred
     import comfy.samplers
 
     sigmas = torch.tensor([2.0, 1.0, 0.0])
@@ -67,7 +67,7 @@ def test_it_samples_as_the_twin_does(deferred, pack, tiny):
     twin = pack("nodes.quantization.twin_model").quantized_twin(source, job)[0]
     assert torch.equal(tiny.run(model, euler, sigmas), tiny.run(twin, euler, sigmas))
     assert type(model) is type(twin)
-    assert made == [1]
+    assert makes == [1]
 
 
 def test_a_failure_is_told_and_it_can_be_tried_again(pack, tiny, deferred):

@@ -89,9 +89,9 @@ def test_the_same_preset_takes_the_same_path(pack, tiny, tmp_path, name):
     preset = load_preset(tmp_path / "shared.safetensors")
 
     recorder, patch = Recorder(), pack("nodes.sampling.patch")
-    driven = patch.model_with(recorder.watch(model), patch.PresetUse(preset, if_differs="refuse"))
+    preset_model = patch.model_with(recorder.watch(model), patch.PresetUse(preset, if_differs="refuse"))
     data = tiny.inputs()
-    ours = tiny.run(driven, pack("nodes.sampling.sampler_menu").sampler_object(sampler_name), sigmas)
+    ours = tiny.run(preset_model, pack("nodes.sampling.sampler_menu").sampler_object(sampler_name), sigmas)
 
     sampling = model.get_model_object("model_sampling")
     network = model.model.diffusion_model
@@ -103,8 +103,8 @@ def test_the_same_preset_takes_the_same_path(pack, tiny, tmp_path, name):
     with apply_preset(Pipe(scheduler), preset) as applied:
         for step, timestep in enumerate(scheduler.timesteps):
             x = sample * scale[step]
-            wanted = recorder.states[step]
-            assert torch.linalg.norm(x - wanted) <= 2e-5 * torch.linalg.norm(wanted), f"step {step}"
+            expected = recorder.states[step]
+            assert torch.linalg.norm(x - expected) <= 2e-5 * torch.linalg.norm(expected), f"step {step}"
             sigma = sigmas[step].expand(2)
             output = network(sampling.calculate_input(sigma, x), sampling.timestep(sigma).float(), context=context)
             options = {"eta": 0.3} if name == "tcd" else {}

@@ -19,8 +19,8 @@ def unmeasured(pack, monkeypatch):
 
 
 def check(server) -> list[str]:
-    shown = server.client.run({"1": {"class_type": "QSchedCheck", "inputs": {}}}, timeout=300)["1"]["text"]
-    return shown[0].splitlines()
+    output = server.client.run({"1": {"class_type": "QSchedCheck", "inputs": {}}}, timeout=300)["1"]["text"]
+    return output[0].splitlines()
 
 
 def test_the_report_names_this_host_and_its_folders_and_looks_again_each_time(server, host):

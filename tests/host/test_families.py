@@ -97,9 +97,9 @@ def test_a_family_samples_with_and_without_a_preset(server, family):
     assert torch.isfinite(plain).all()
     assert plain.std() > 0
     assert same_bits(sampled(server, with_strength(graph, 0.0)), plain), "strength 0 must be the stock sampler"
-    driven = sampled(server, with_strength(graph, 1.0))
-    assert torch.isfinite(driven).all()
-    assert differ(driven, plain)
+    result = sampled(server, with_strength(graph, 1.0))
+    assert torch.isfinite(result).all()
+    assert differ(result, plain)
 
 
 def test_every_published_workflow_is_run_here():
@@ -121,15 +121,15 @@ def test_every_node_fits_its_definition(server, family):
     every = server.client.object_info()
     for node in written(family).values():
         kinds = every[node["class_type"]]["input"]
-        known = {**kinds["required"], **kinds.get("optional", {})}
-        given = {name for name in node["inputs"] if "." not in name}  # a dot: what a choice brings with it
-        assert set(kinds["required"]) <= given <= set(known), node
-        for name in given:
-            choices = known[name][1].get("options") if known[name][0] == "COMBO" else known[name][0]
+        inputs = {**kinds["required"], **kinds.get("optional", {})}
+        names = {name for name in node["inputs"] if "." not in name}  # a dot: what a choice brings with it
+        assert set(kinds["required"]) <= names <= set(inputs), node
+        for name in names:
+            choices = inputs[name][1].get("options") if inputs[name][0] == "COMBO" else inputs[name][0]
             value = node["inputs"][name]
             of_newer = family in UNKNOWN and (node["class_type"], name) == ("CLIPLoader", "type")
-            chosen = not isinstance(choices, list) or value in choices or value.endswith(".safetensors")
-            assert chosen or of_newer, (node, name)
+            valid = not isinstance(choices, list) or value in choices or value.endswith(".safetensors")
+            assert valid or of_newer, (node, name)
 
 
 def complaints(log: str) -> list[str]:
@@ -170,9 +170,9 @@ def at_hand(family: str) -> Graph:
 
 def doors_of(graph: Graph) -> list[str]:
     """One, or one for each of two models."""
-    found = [node_id for node_id, node in graph.items() if node["class_type"] in DOORS]
-    assert found
-    return found
+    nodes = [node_id for node_id, node in graph.items() if node["class_type"] in DOORS]
+    assert nodes
+    return nodes
 
 
 def with_strength(graph: Graph, strength: float) -> Graph:
@@ -196,8 +196,8 @@ def _without(graph: Graph, door: str) -> Graph:
         for name in ("preset", "strength", "if_preset_differs"):
             del graph[door]["inputs"][name]
         return graph
-    given = graph.pop(door)
-    source = given["inputs"][DOORS[given["class_type"]]]
+    door_node = graph.pop(door)
+    source = door_node["inputs"][DOORS[door_node["class_type"]]]
     for node in graph.values():
         node["inputs"] = {name: source if value == [door, 0] else value for name, value in node["inputs"].items()}
     return graph
@@ -206,9 +206,9 @@ def _without(graph: Graph, door: str) -> Graph:
 def sampled(server, graph: Graph) -> torch.Tensor:
     """The latent that a graph saves; its picture must show something."""
     outputs = server.client.run(graph, timeout=300)
-    found = {node_id: output for node_id, output in outputs.items() if "images" in output or "latents" in output}
-    (latent,) = found["latent"]["latents"]
-    (picture,) = next(output["images"] for output in found.values() if "images" in output)
+    images = {node_id: output for node_id, output in outputs.items() if "images" in output or "latents" in output}
+    (latent,) = images["latent"]["latents"]
+    (picture,) = next(output["images"] for output in images.values() if "images" in output)
     if not picture["filename"].endswith(".mp4"):
         with Image.open(_saved(server, picture)) as image:
             assert image.convert("L").getextrema()[0] < image.convert("L").getextrema()[1]

@@ -23,7 +23,7 @@ def twin_of(pack, model, name: str = "w4a8", backend: str = "torch", recipe: str
 
 
 @pytest.fixture(scope="module")
-def patched(pack, demo):
+def lora_twin(pack, demo):
     twin = twin_of(pack, demo[0])
     clone = twin.clone()
     clone.add_patches({f"{LINEAR}.weight": patch_of("lora", demo[0].model.get_submodule(LINEAR).weight, 0.1)})
@@ -38,19 +38,19 @@ def outputs(model, name: str = LINEAR) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("memory", [0, 1])
-def test_the_hosts_own_saver_writes_a_float_model_with_the_lora_in_it(pack, demo, patched, tmp_path, memory):
+def test_the_hosts_own_saver_writes_a_float_model_with_the_lora_in_it(pack, demo, lora_twin, tmp_path, memory):
     """ModelSave and CheckpointSave wrote the bytes under the floats' names: a file that nothing reads."""
     import comfy.model_management
     import comfy.sd
 
     comfy.model_management.unload_all_models()
-    patched.patch_model(patched.load_device, lowvram_model_memory=memory)
-    wanted = patched.model.get_submodule(LINEAR).patched_weight(torch.device("cpu"))
-    patched.unpatch_model(patched.offload_device)
-    comfy.sd.save_checkpoint(str(tmp_path / "model.safetensors"), patched)
+    lora_twin.patch_model(lora_twin.load_device, lowvram_model_memory=memory)
+    expected = lora_twin.model.get_submodule(LINEAR).patched_weight(torch.device("cpu"))
+    lora_twin.unpatch_model(lora_twin.offload_device)
+    comfy.sd.save_checkpoint(str(tmp_path / "model.safetensors"), lora_twin)
     loaded = comfy.sd.load_diffusion_model(str(tmp_path / "model.safetensors"))
     assert type(loaded.model.model_config) is type(demo[0].model.model_config)
-    assert same_bits(loaded.model.get_submodule(LINEAR).weight.float(), wanted)
+    assert same_bits(loaded.model.get_submodule(LINEAR).weight.float(), expected)
     shapes = {name: value.shape for name, value in demo[0].model.state_dict().items()}
     assert {name: value.shape for name, value in loaded.model.state_dict().items()} == shapes
 
@@ -95,11 +95,11 @@ def test_the_networks_own_state_dict_gives_floats_and_the_whole_models_the_bytes
     assert control(torch.zeros(1, 32, 8, 8)).shape == (1, 32, 6, 6)
 
 
-def test_the_models_state_dict_gives_the_patched_floats(patched):
+def test_the_models_state_dict_gives_the_patched_floats(lora_twin):
     """Nodes that extract a LoRA from the difference of two models read it from the patcher."""
-    outputs(patched)
-    layer = patched.model.get_submodule(LINEAR)
-    read = patched.model_state_dict("diffusion_model.")
+    outputs(lora_twin)
+    layer = lora_twin.model.get_submodule(LINEAR)
+    read = lora_twin.model_state_dict("diffusion_model.")
     assert same_bits(read[f"{LINEAR}.weight"], layer.patched_weight(torch.device("cpu")))
     assert same_bits(dict(read.items())[f"{LINEAR}.weight"], read[f"{LINEAR}.weight"])
     assert differ(read[f"{LINEAR}.weight"], layer.dequantized())
@@ -145,52 +145,52 @@ READERS = {
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
-def test_who_computes_with_a_packed_weight_is_told(pack, patched, refused, read):
+def test_who_computes_with_a_packed_weight_is_told(pack, lora_twin, refused, read):
     """Its bytes became floats from 0 to 255, and a node went on with them."""
     import comfy.utils
 
     error = pack("qsched_core").QuantizationError
-    layer = patched.model.get_submodule(LINEAR)
+    layer = lora_twin.model.get_submodule(LINEAR)
     for weight in (
         layer.weight,
-        comfy.utils.get_attr(patched.model, f"{LINEAR}.weight"),
-        patched.get_model_object(f"{LINEAR}.weight"),
-        dict(patched.model.named_parameters())[f"{LINEAR}.weight"],
+        comfy.utils.get_attr(lora_twin.model, f"{LINEAR}.weight"),
+        lora_twin.get_model_object(f"{LINEAR}.weight"),
+        dict(lora_twin.model.named_parameters())[f"{LINEAR}.weight"],
     ):
         with refused(error, "another node computes with a weight that is packed"):
             read(weight)
 
 
-def test_the_hosts_own_cast_of_a_packed_weight_is_told_and_its_merges_read_floats(pack, demo, patched, refused):
+def test_the_hosts_own_cast_of_a_packed_weight_is_told_and_its_merges_read_floats(pack, demo, lora_twin, refused):
     """ModelMergeSimple casts what it reads to float32 and then asks the layer to unpack it."""
     import comfy.model_management
 
     key, cpu = f"{LINEAR}.weight", torch.device("cpu")
-    layer = patched.model.get_submodule(LINEAR)
+    layer = lora_twin.model.get_submodule(LINEAR)
     with refused(pack("qsched_core").QuantizationError, "packed"):
         comfy.model_management.cast_to_device(layer.weight, cpu, torch.float32)
     float_model = demo[0].clone()
-    merged = patched.get_key_patches("diffusion_model.")
+    merged = lora_twin.get_key_patches("diffusion_model.")
     float_model.add_patches({key: merged[key]}, 1.0, 0.0)
     before = demo[0].model.get_submodule(LINEAR).weight.clone()
     comfy.model_management.load_models_gpu([float_model])
-    made = float_model.model.get_submodule(LINEAR).weight.float()
-    wanted = patched.float_value(key).float()
+    weight = float_model.model.get_submodule(LINEAR).weight.float()
+    expected = lora_twin.float_value(key).float()
     float_model.detach()
-    assert ((made - wanted).norm() / wanted.norm()).item() < 1e-2, "the type that the model lies in"
+    assert ((weight - expected).norm() / expected.norm()).item() < 1e-2, "the type that the model lies in"
     assert same_bits(demo[0].model.get_submodule(LINEAR).weight, before)
 
 
-def test_what_moves_and_counts_a_packed_weight_still_does(pack, patched, tmp_path):
+def test_what_moves_and_counts_a_packed_weight_still_does(pack, lora_twin, tmp_path):
     kind = pack("nodes.quantization.packed_bytes").PackedBytes
-    layer = patched.model.get_submodule(LINEAR)
+    layer = lora_twin.model.get_submodule(LINEAR)
     bytes_before = layer.weight.detach().clone()
     assert type(bytes_before) is torch.Tensor
     twin = copy.deepcopy(layer)
     assert type(twin.weight) is kind
     assert type(twin.to("meta").weight) is kind
     files = pack("nodes.quantization.files")
-    files.save_model(patched, tmp_path / "model.safetensors")
+    files.save_model(lora_twin, tmp_path / "model.safetensors")
     again = files.load_model(tmp_path / "model.safetensors").model.get_submodule(LINEAR)
     assert type(again.weight) is kind
     assert same_bits(again.weight.detach(), bytes_before)

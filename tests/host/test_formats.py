@@ -29,8 +29,10 @@ LAYOUTS = {
 
 def layers(model) -> dict[str, torch.nn.Linear]:
     """Linear layers wide enough for every layout."""
-    found = model.model.diffusion_model.named_modules()
-    return {name: module for name, module in found if isinstance(module, torch.nn.Linear) and module.in_features == 64}
+    modules = model.model.diffusion_model.named_modules()
+    return {
+        name: module for name, module in modules if isinstance(module, torch.nn.Linear) and module.in_features == 64
+    }
 
 
 def rebuilt(tiny, source, weights: dict[str, torch.Tensor], operations=None, quantized: bool = False):
@@ -56,11 +58,11 @@ def in_layout(tiny, source, name: str):
     algorithm = comfy.quant_ops.QUANT_ALGOS.get(name)
     if algorithm is None:
         pytest.skip(f"this ComfyUI has no {name}")
-    asked, noted = LAYOUTS[name]
+    metadata, noted = LAYOUTS[name]
     weights = dict(source.model.diffusion_model.state_dict())
     for layer, module in layers(source).items():
         packed = comfy.quant_ops.QuantizedTensor.from_float(
-            module.weight.detach().clone(), algorithm["comfy_tensor_layout"], **asked
+            module.weight.detach().clone(), algorithm["comfy_tensor_layout"], **metadata
         )
         del weights[f"{layer}.weight"]
         weights.update(packed.state_dict(f"{layer}.weight"))
@@ -110,15 +112,15 @@ def source(request, tiny):
     return tiny.model(request.param)
 
 
-def check(pack, tiny, source, model, named: str):
+def check(pack, tiny, source, model, layout: str):
     patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
-    assert named in pack("nodes.host.model_info").quantization(model)
+    assert layout in pack("nodes.host.model_info").quantization(model)
     assert pack("nodes.host.model_info").fingerprint(model) == pack("nodes.host.model_info").fingerprint(source)
     sigmas, coefficients = tiny.schedule(model), core.Coefficients(*COEFFICIENTS)
     for name in ("euler", "euler_ancestral", "res_multistep"):
         sampler = pack("nodes.sampling.sampler_menu").sampler_object(name)
-        driven = patch.apply_coefficients(model, coefficients, sigmas.tolist())
-        ours = tiny.run(driven, sampler, sigmas)
+        preset_model = patch.apply_coefficients(model, coefficients, sigmas.tolist())
+        ours = tiny.run(preset_model, sampler, sigmas)
         reference = tiny.run(model, tiny.core_sampler(pack, name, coefficients, model), sigmas)
         stock = tiny.run(model, sampler, sigmas)
         full = tiny.run(source, sampler, sigmas)

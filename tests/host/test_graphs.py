@@ -83,7 +83,7 @@ def test_the_same_calibration_gives_the_same_figures(server):
 def test_cancel_keeps_the_best_and_the_same_inputs_go_on(server):
     graph = graphs.calibrating(trials=400, search_seed=5)
     client, folder = server.client, preset_folder(server)
-    kept = set(folder.glob("cancelled calibration*"))
+    files = set(folder.glob("cancelled calibration*"))
 
     def stop_soon(progress) -> None:
         if progress.text and "search: best JAQ" in progress.text:
@@ -91,7 +91,7 @@ def test_cancel_keeps_the_best_and_the_same_inputs_go_on(server):
 
     with pytest.raises(PromptInterrupted):
         client.run(graph, on_progress=stop_soon, timeout=300)
-    (saved,) = set(folder.glob("cancelled calibration*")) - kept
+    (saved,) = set(folder.glob("cancelled calibration*")) - files
     import qsched_core as qs
 
     preset = qs.load_preset(saved)
@@ -129,8 +129,8 @@ BAD_CALIBRATIONS = {
 
 @pytest.mark.parametrize("case", BAD_CALIBRATIONS, ids=str)
 def test_a_wrong_calibration_is_told_what_is_wrong(server, case):
-    changes, told = BAD_CALIBRATIONS[case]
-    assert told in error_of(server, graphs.calibrating(**changes))
+    changes, text = BAD_CALIBRATIONS[case]
+    assert text in error_of(server, graphs.calibrating(**changes))
 
 
 def test_ten_thousand_prompts_are_sampled_and_the_report_says_so(server):
@@ -169,18 +169,18 @@ def with_preset(name: str, **changes) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("steps", "sampler", "told"), [(8, "euler", "steps: preset 8, here 4"), (4, "lcm", "sampler: preset 'lcm'")]
+    ("steps", "sampler", "text"), [(8, "euler", "steps: preset 8, here 4"), (4, "lcm", "sampler: preset 'lcm'")]
 )
-def test_a_preset_that_does_not_fit_warns_or_refuses(server, steps, sampler, told):
+def test_a_preset_that_does_not_fit_warns_or_refuses(server, steps, sampler, text):
     name = saved_preset(server, f"other {steps} {sampler}.safetensors", steps, sampler)
     server.client.object_info("QSchedLoadPreset")
-    assert told in error_of(server, with_preset(name, if_preset_differs="refuse"))
+    assert text in error_of(server, with_preset(name, if_preset_differs="refuse"))
     texts: list[str] = []
     outputs = server.client.run(
         with_preset(name, seed=steps), on_progress=lambda p: texts.append(p.text or ""), timeout=120
     )
     assert outputs["6"]["images"]
-    assert told in server.log_text()
+    assert text in server.log_text()
 
 
 def test_hostile_preset_files_are_refused_by_name(server):
@@ -192,13 +192,13 @@ def test_hostile_preset_files_are_refused_by_name(server):
     })  # fmt: skip
     save_file({"weight": torch.zeros(3)}, folder / "model.safetensors")
     server.client.object_info("QSchedLoadPreset")
-    for name, told in (
+    for name, text in (
         ("garbage.safetensors", "garbage.safetensors (100 bytes) is no preset"),
         ("nan.safetensors", "nan"),
         ("model.safetensors", "model.safetensors"),
         ("../secret.safetensors", "secret"),
     ):
-        assert told in error_of(server, with_preset(name))
+        assert text in error_of(server, with_preset(name))
     works(server)
 
 
@@ -220,8 +220,8 @@ BAD_QUANTIZATIONS = {
 
 @pytest.mark.parametrize("case", BAD_QUANTIZATIONS, ids=str)
 def test_a_wrong_quantization_is_told_what_is_wrong(server, case):
-    changes, told = BAD_QUANTIZATIONS[case]
-    assert told in error_of(server, graphs.quantizing(**changes))
+    changes, text = BAD_QUANTIZATIONS[case]
+    assert text in error_of(server, graphs.quantizing(**changes))
 
 
 def test_quantizing_twice_in_a_graph_is_refused_and_the_graph_stays_usable(server):

@@ -77,7 +77,7 @@ def test_presets_that_came_with_the_pack_say_that_nobody_verified_them(library):
 
 
 def test_a_preset_is_listed_with_what_it_was_made_for_and_what_it_gained(library, folder):
-    made = preset(
+    red = preset(
         {"gain": GAIN},
         {"modelspec.title": "Red", "modelspec.author": "Me", "modelspec.thumbnail": picture_uri("PNG")},
         "accepted",
@@ -87,7 +87,7 @@ def test_a_preset_is_listed_with_what_it_was_made_for_and_what_it_gained(library
         scheduler="simple",
         cfg=1.0,
     )
-    qs.save_preset(made, folder / "deep" / "red.safetensors")
+    qs.save_preset(red, folder / "deep" / "red.safetensors")
     entry = library.entry("deep/red.safetensors")
     thumbnail = base64.b64decode(entry.pop("thumbnail").removeprefix("data:image/jpeg;base64,"))
     assert Image.open(io.BytesIO(thumbnail)).size == (256, 85)
@@ -205,7 +205,7 @@ def test_more_than_a_thousand_presets_are_listed_page_by_page_those_that_fit_fir
     for number in range(1, 1200):
         (folder / f"differs {number:04}.safetensors").write_bytes(content)
     (folder / "a broken one.safetensors").write_bytes(b"x")
-    pages, graph = pack("nodes.library.pages"), told(DEMO, [KNOWN], [FOUR])
+    pages, graph = pack("nodes.library.pages"), told(DEMO, [SAME_LABEL], [FOUR])
     first = pages.page({**graph, "limit": 100})
     assert (first["total"], first["all"], len(first["presets"])) == (1205, 1205, 100)
     names = [first["presets"][0]["name"]]
@@ -489,25 +489,25 @@ class Hidden:
     extra_pnginfo = {"workflow": {"nodes": [], "extra": {"words": HTML}}}
 
 
-def saved(pack, folder, monkeypatch, made=None, name: str = "mine", **inputs) -> tuple[qs.Preset, str]:
+def saved(pack, folder, monkeypatch, instance=None, name: str = "mine", **inputs) -> tuple[qs.Preset, str]:
     """(What Save wrote, what it said)."""
     node = pack("nodes.presets").QSchedSavePreset
     monkeypatch.setattr(node, "hidden", Hidden)
-    result = node.execute(made or preset({"gain": GAIN}, verdict="accepted"), name, "", "CC0-1.0", "", **inputs)
+    result = node.execute(instance or preset({"gain": GAIN}, verdict="accepted"), name, "", "CC0-1.0", "", **inputs)
     return qs.load_preset(folder / result.args[0]), str(result.ui)
 
 
 def test_save_writes_a_card_and_the_workflow(pack, folder, monkeypatch):
     pair = torch.stack([torch.zeros(256, 256, 3), torch.ones(256, 256, 3)])
-    written, said = saved(pack, folder, monkeypatch, thumbnail=pair)
-    assert json.loads(written.card["workflow"]) == Hidden.extra_pnginfo["workflow"]
-    assert json.loads(written.card["prompt"]) == Hidden.prompt
-    assert "accepted, held-out JAQ gain +0.0200 [+0.0100, +0.0300]" in written.card["modelspec.description"]
-    encoded = written.card["modelspec.thumbnail"].removeprefix("data:image/jpeg;base64,")
+    result, text = saved(pack, folder, monkeypatch, thumbnail=pair)
+    assert json.loads(result.card["workflow"]) == Hidden.extra_pnginfo["workflow"]
+    assert json.loads(result.card["prompt"]) == Hidden.prompt
+    assert "accepted, held-out JAQ gain +0.0200 [+0.0100, +0.0300]" in result.card["modelspec.description"]
+    encoded = result.card["modelspec.thumbnail"].removeprefix("data:image/jpeg;base64,")
     picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
     assert picture.size == (256, 128)
     assert [picture.getpixel((x, 64))[0] for x in (32, 224)] == pytest.approx([0, 255], abs=4)
-    assert "workflow is not in it" not in said
+    assert "workflow is not in it" not in text
 
 
 def test_without_workflow_none_is_in_the_file_not_even_an_earlier_one(pack, folder, monkeypatch):
@@ -527,19 +527,19 @@ def test_what_an_author_said_is_kept_when_somebody_else_saves_it(pack, library, 
 
 def test_a_workflow_that_is_too_large_is_left_out_and_that_is_said(pack, folder, monkeypatch):
     monkeypatch.setattr(Hidden, "extra_pnginfo", {"workflow": {"words": "x" * 1_100_000}})
-    written, said = saved(pack, folder, monkeypatch)
-    assert "workflow" not in written.card
-    assert "The workflow is not in it" in said
+    result, text = saved(pack, folder, monkeypatch)
+    assert "workflow" not in result.card
+    assert "The workflow is not in it" in text
 
 
 def test_with_disable_metadata_no_file_says_how_it_was_made(pack, folder, monkeypatch):
     """Regression: pictures obeyed the host's flag, presets carried prompts and workflow all the same."""
     first, _ = saved(pack, folder, monkeypatch)
     monkeypatch.setattr(pack("nodes.library.card").args, "disable_metadata", True)
-    again, said = saved(pack, folder, monkeypatch, first)
+    again, text = saved(pack, folder, monkeypatch, first)
     assert not {"workflow", "prompt"} & set(again.card)
     assert again.card["modelspec.title"] == "mine"
-    assert "--disable-metadata" in said
+    assert "--disable-metadata" in text
     content = pack("nodes.library.files").picture("mine.safetensors")
     with Image.open(io.BytesIO(content)) as picture:
         assert set(picture.text) == {"qsched_preset"}
@@ -549,8 +549,8 @@ def test_with_disable_metadata_no_file_says_how_it_was_made(pack, folder, monkey
 
 
 def test_the_share_picture_carries_the_workflow_and_no_more(pack, folder, monkeypatch):
-    written, _ = saved(pack, folder, monkeypatch, name=HTML.replace("/", "").replace("<", "").translate(NO_SIGNS))
-    with Image.open(io.BytesIO(pack("nodes.library.picture").share_picture(written))) as picture:
+    result, _ = saved(pack, folder, monkeypatch, name=HTML.replace("/", "").replace("<", "").translate(NO_SIGNS))
+    with Image.open(io.BytesIO(pack("nodes.library.picture").share_picture(result))) as picture:
         assert picture.size == (1200, 630)
         assert set(picture.text) == {"workflow", "prompt"}  # of a preset that has no file
         assert json.loads(picture.text["workflow"]) == Hidden.extra_pnginfo["workflow"]
@@ -587,8 +587,8 @@ NO_SIGNS = str.maketrans(dict.fromkeys('">|:?*', ""))
 def test_a_share_picture_can_be_drawn_of_any_number_of_steps(pack, steps):
     sigmas = [1 - step / steps for step in range(steps + 1)]
     title = "\u4e2d\u6587 " * 50 + HTML
-    made = qs.Preset(qs.Coefficients.ramp(steps, c_x=(0.5, 1.5)), sigmas, card={"modelspec.title": title})
-    assert len(pack("nodes.library.picture").share_picture(made)) > 5000
+    instance = qs.Preset(qs.Coefficients.ramp(steps, c_x=(0.5, 1.5)), sigmas, card={"modelspec.title": title})
+    assert len(pack("nodes.library.picture").share_picture(instance)) > 5000
 
 
 # --- what fits a graph
@@ -607,7 +607,7 @@ def told(models=(), quantizers=(), samplers=()) -> dict:
 
 
 DEMO = [("QSchedDemoModel", "")]
-KNOWN, OTHER = "w4a8 64 compact symmetric", "w4a8 32 compact symmetric"
+SAME_LABEL, OTHER = "w4a8 64 compact symmetric", "w4a8 32 compact symmetric"
 FOUR = {"steps": 4, "sampler": "euler", "scheduler": "simple", "cfg": 1}
 BOUND = {
     "model": "FluxSchnell",
@@ -621,27 +621,27 @@ BOUND = {
 @pytest.mark.parametrize(
     ("graph", "fits", "differs", "unknown"),
     [
-        (told(DEMO, [KNOWN], [FOUR]), True, [], []),
+        (told(DEMO, [SAME_LABEL], [FOUR]), True, [], []),
         (told(DEMO, ["w4a8"], [FOUR]), True, [], ["quantization"]),
         (told(DEMO, ["w4a8 64 stock symmetric"], [FOUR]), True, [], ["quantization"]),
         (told(DEMO, [OTHER], [FOUR]), False, ["quantization: preset w4a8/g64, here w4a8/g32"], []),
         (told(DEMO, ["w8a8"], [FOUR]), False, ["quantization: preset w4a8/g64, here w8a8"], []),
         (told(DEMO, [], [FOUR]), False, ["quantization: preset w4a8/g64, here none"], []),
         (told(DEMO, [""], [FOUR]), True, [], ["quantization"]),
-        (told(DEMO, [KNOWN], [{**FOUR, "steps": 8}]), False, ["steps: preset 4, here 8"], []),
-        (told(DEMO, [KNOWN], [{**FOUR, "cfg": 2.5}]), False, ["cfg: preset 1, here 2.5"], []),
-        (told(DEMO, [KNOWN], [{**FOUR, "steps": 8}, FOUR]), True, [], []),
-        (told([("SomebodysLoader", "x.safetensors")], [KNOWN], [FOUR]), None, [], ["model"]),
-        (told([("UNETLoader", "gone.safetensors")], [KNOWN]), None, [], ["model"]),
-        (told([], [KNOWN], [{"sampler": "lcm"}]), False, ["sampler: preset euler, here lcm"], ["model"]),
+        (told(DEMO, [SAME_LABEL], [{**FOUR, "steps": 8}]), False, ["steps: preset 4, here 8"], []),
+        (told(DEMO, [SAME_LABEL], [{**FOUR, "cfg": 2.5}]), False, ["cfg: preset 1, here 2.5"], []),
+        (told(DEMO, [SAME_LABEL], [{**FOUR, "steps": 8}, FOUR]), True, [], []),
+        (told([("SomebodysLoader", "x.safetensors")], [SAME_LABEL], [FOUR]), None, [], ["model"]),
+        (told([("UNETLoader", "gone.safetensors")], [SAME_LABEL]), None, [], ["model"]),
+        (told([], [SAME_LABEL], [{"sampler": "lcm"}]), False, ["sampler: preset euler, here lcm"], ["model"]),
     ],
 )  # fmt: skip
 def test_a_preset_fits_a_graph_or_not_and_why(pack, graph, fits, differs, unknown):
     matching = pack("nodes.library.matching")
-    found = matching.match(preset(**BOUND), matching.read_graph(graph))
-    assert found.fits is fits
-    assert [str(item) for item in found.differs] == differs
-    assert list(found.unknown) == unknown
+    match = matching.match(preset(**BOUND), matching.read_graph(graph))
+    assert match.fits is fits
+    assert [str(item) for item in match.differs] == differs
+    assert list(match.unknown) == unknown
 
 
 @pytest.mark.parametrize("family", ["sd15", "flux1-schnell", "flux2-klein"])
@@ -652,13 +652,13 @@ def test_the_family_in_a_file_is_what_its_loader_gives(pack, family, monkeypatch
     path = write(family, CACHE / "random-models")
     monkeypatch.setattr(folder_paths, "get_full_path", lambda folder, name: str(path))
     loader = "CheckpointLoaderSimple" if family == "sd15" else "UNETLoader"
-    known = pack("nodes.library.matching").known_model(loader, path.name)
+    binding = pack("nodes.library.matching").known_model(loader, path.name)
     if family == "sd15":
         model = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_clip=False)[0]
     else:
         model = comfy.sd.load_diffusion_model(str(path))
     bound = pack("nodes.host.model_info").describe(model, "", "", 1.0)
-    assert (known.family, known.quantization) == (bound.model, bound.quantization)
+    assert (binding.family, binding.quantization) == (bound.model, bound.quantization)
 
 
 def test_a_quantized_file_says_itself_what_it_is(pack, demo, tmp_path, monkeypatch):
@@ -672,8 +672,12 @@ def test_a_quantized_file_says_itself_what_it_is(pack, demo, tmp_path, monkeypat
     monkeypatch.setattr(folder_paths, "get_full_path", lambda folder, name: str(path))
     bound = pack("nodes.host.model_info").describe(model, "", "", 1.0)
     matching = pack("nodes.library.matching")
-    known = matching.known_model("QSchedLoadQuantized", path.name)
-    assert (known.family, known.fingerprint, known.quantization) == (bound.model, bound.fingerprint, bound.quantization)
+    binding = matching.known_model("QSchedLoadQuantized", path.name)
+    assert (binding.family, binding.fingerprint, binding.quantization) == (
+        bound.model,
+        bound.fingerprint,
+        bound.quantization,
+    )
     another = preset(model=bound.model, fingerprint="0123456789abcdef")
     graph = matching.read_graph(told([("QSchedLoadQuantized", path.name)]))
     assert [item.what for item in matching.match(another, graph).differs] == ["fingerprint"]
@@ -724,17 +728,17 @@ def test_import_list_match_picture_and_rename_over_http(server, tmp_path):
     qs.save_preset(preset(card={"modelspec.title": HTML}, **BOUND), tmp_path / "given.safetensors")
     status, answer = uploaded(server, "../../../shared.safetensors", (tmp_path / "given.safetensors").read_bytes())
     assert (status, answer) == (200, {"name": "shared.safetensors", "added": True})
-    found = server.client.post("/qsched/presets", told(DEMO, [KNOWN], [FOUR]))
-    names = {entry["name"]: entry for entry in found["presets"]}
+    listing = server.client.post("/qsched/presets", told(DEMO, [SAME_LABEL], [FOUR]))
+    names = {entry["name"]: entry for entry in listing["presets"]}
     assert names["shared.safetensors"]["title"] == HTML
     assert [entry["shipped"] for entry in names.values()].count(True) == 3
-    assert found["models"] == ["FluxSchnell"]
+    assert listing["models"] == ["FluxSchnell"]
     assert names["shared.safetensors"]["match"] == {"fits": True, "differs": [], "unknown": []}
     turbo = names["SDXL-Turbo W4A4 (published).safetensors"]["match"]
     assert turbo["differs"][0] == {"what": "model", "preset": "SDXL", "here": "FluxSchnell"}
     order = list(names)
     assert order.index("shared.safetensors") < order.index("SDXL-Turbo W4A4 (published).safetensors"), "fits first"
-    ordered = server.client.post("/qsched/presets/names", told(DEMO, [KNOWN], [FOUR]))["names"]
+    ordered = server.client.post("/qsched/presets/names", told(DEMO, [SAME_LABEL], [FOUR]))["names"]
     assert ordered == list(names)
     picture = server.client.read("/qsched/presets/picture?name=shared.safetensors")
     assert Image.open(io.BytesIO(picture)).size == (1200, 630)

@@ -47,8 +47,8 @@ ONE = (0, 1, 2, 3)
 def pytest_generate_tests(metafunc):
     if "name" in metafunc.fixturenames:
         # The host is not imported when tests are collected; its list is read from the source.
-        named = os.environ.get("QSCHED_HOST_PATH")
-        folder = Path(named) if named else local_host().path
+        path = os.environ.get("QSCHED_HOST_PATH")
+        folder = Path(path) if path else local_host().path
         text = (folder / "comfy" / "samplers.py").read_text("utf-8")
         listed = re.search(r"^KSAMPLER_NAMES = \[(.*?)\]", text, re.S | re.M)[1]
         names = re.findall(r'"(\w+)"', listed) + ["ddim", "uni_pc", "uni_pc_bh2"]
@@ -127,14 +127,14 @@ def test_every_sampler_of_the_host(pack, tiny, model, name):
 
     core, patch = pack("qsched_core"), pack("nodes.sampling.patch")
     sigmas = tiny.schedule(model)
-    driven = patch.apply_coefficients(model, core.Coefficients(C_X, C_EPS), sigmas.tolist())
+    preset_model = patch.apply_coefficients(model, core.Coefficients(C_X, C_EPS), sigmas.tolist())
     stock = comfy.samplers.sampler_object(name)
     if name in REFUSED:
         with pytest.raises(core.SamplingError, match=REFUSED[name]) as caught:
-            tiny.run(driven, stock, sigmas, cfg=2.0)
+            tiny.run(preset_model, stock, sigmas, cfg=2.0)
         assert "Fix: use " in str(caught.value)
         return
-    ours = tiny.run(driven, stock, sigmas, cfg=2.0)
+    ours = tiny.run(preset_model, stock, sigmas, cfg=2.0)
     reference = tiny.run(model, published_sampler(name), sigmas, cfg=2.0)
     plain = tiny.run(model, stock, sigmas, cfg=2.0)
     # float32; the higher orders divide small differences by small numbers.

@@ -95,12 +95,12 @@ def error_of(model, source, encoded) -> float:
 
 
 def test_what_was_observed_is_said(observation, source):
-    seen, text = observation
-    assert text.startswith(f"{len(seen.layers)} layers observed on 32 evaluations.")
+    layer_inputs, text = observation
+    assert text.startswith(f"{len(layer_inputs.layers)} layers observed on 32 evaluations.")
     assert "At the network's input and output, not packed into 4 bits: img_in, final_layer.linear." in text
     assert "see one row per picture" in text
-    assert seen.one_row("double_blocks.0.img_mod.lin")
-    assert not seen.one_row("double_blocks.0.img_mlp.0")
+    assert layer_inputs.one_row("double_blocks.0.img_mod.lin")
+    assert not layer_inputs.one_row("double_blocks.0.img_mlp.0")
     hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in source.model.modules())
     assert hooks == 0
 
@@ -138,8 +138,8 @@ def test_means_are_corrected_on_the_loaded_model_under_its_patches(pack, quantiz
     plain, report = quantize("w4a8", observation=observation[0])
     assert "Means of outputs" in report
     before = plain.model.diffusion_model.get_submodule(layer).bias.clone()
-    patched = plain.clone()
-    patched.add_patches({f"diffusion_model.{layer}.bias": (torch.ones_like(before),)})
+    clone = plain.clone()
+    clone.add_patches({f"diffusion_model.{layer}.bias": (torch.ones_like(before),)})
     real = module.mean_correction
 
     def found(root, names, calls, on_call):
@@ -148,10 +148,10 @@ def test_means_are_corrected_on_the_loaded_model_under_its_patches(pack, quantiz
         return pack("qsched_core.quant").Correction({layer: torch.full_like(before, 0.25)}, 0.2, 0.1)
 
     monkeypatch.setattr(module, "mean_correction", found)
-    module.correct_means(patched, [layer], observation[0])
-    assert torch.allclose(patched.model.diffusion_model.get_submodule(layer).bias, before + 1.25)
+    module.correct_means(clone, [layer], observation[0])
+    assert torch.allclose(clone.model.diffusion_model.get_submodule(layer).bias, before + 1.25)
     comfy.model_management.unload_all_models()
-    assert torch.allclose(patched.model.diffusion_model.get_submodule(layer).bias, before + 0.25)
+    assert torch.allclose(clone.model.diffusion_model.get_submodule(layer).bias, before + 0.25)
 
 
 def test_the_observation_is_used_but_for_the_rounding(quantize, observation):
@@ -187,9 +187,9 @@ def test_the_plan_is_studied_on_the_same_observation(pack, inputs, observation, 
 
 
 def test_a_small_memory_samples_again_and_is_as_near(node, inputs, quantize, source, encoded):
-    seen, text = node.execute(**inputs, memory_gb=0.001).args
+    layer_inputs, text = node.execute(**inputs, memory_gb=0.001).args
     assert "do not fit the memory" in text
-    fitted, _ = quantize(observation=seen)
+    fitted, _ = quantize(observation=layer_inputs)
     nearest, _ = quantize()
     assert error_of(fitted, source, encoded) < 0.95 * error_of(nearest, source, encoded)
 
@@ -201,10 +201,10 @@ def test_the_model_is_left_as_it_is(quantize, observation, source, encoded):
 
 
 def test_a_twin_does_not_keep_what_was_observed(node, inputs, quantize):
-    seen, _ = node.execute(**inputs).args
-    reference = weakref.ref(seen)
-    model, _ = quantize(observation=seen)
-    del seen
+    layer_inputs, _ = node.execute(**inputs).args
+    reference = weakref.ref(layer_inputs)
+    model, _ = quantize(observation=layer_inputs)
+    del layer_inputs
     gc.collect()
     assert reference() is None
     assert model is not None
@@ -262,7 +262,9 @@ def test_the_next_server_reads_it_and_samples_nothing(pack, node, few, quantize,
     assert evaluations[0] == 0
     assert "Read from disk" in text
     assert second is not first
-    one, other = (quantize(observation=seen)[0].model.diffusion_model.state_dict() for seen in (first, second))
+    one, other = (
+        quantize(observation=layer_inputs)[0].model.diffusion_model.state_dict() for layer_inputs in (first, second)
+    )
     assert one.keys() == other.keys()
     assert all(same_bits(one[name], other[name]) for name in one)
 
@@ -287,12 +289,12 @@ def test_whatever_decides_it_makes_another_key(pack, inputs, source, encoded):
         prompts = study.StudyPrompts(model, positive, positive[:1], latent, recipe(steps, cfg, sampler, "simple"))
         return store.observation_key(prompts, seed, budget=budget)
 
-    patched, other = source.clone(), source.clone()
+    clone, other = source.clone(), source.clone()
     weight = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
-    patched.add_patches({weight: ("diff", (torch.ones_like(source.model.state_dict()[weight]),))}, 0.5)
+    clone.add_patches({weight: ("diff", (torch.ones_like(source.model.state_dict()[weight]),))}, 0.5)
     other.add_patches({weight: ("diff", (torch.ones_like(source.model.state_dict()[weight]),))}, 0.6)
     keys = [
-        key(), key(model=patched), key(model=other), key(positive=encoded[UNSEEN[0]]), key(size=10), key(seed=1),
+        key(), key(model=clone), key(model=other), key(positive=encoded[UNSEEN[0]]), key(size=10), key(seed=1),
         key(steps=3), key(cfg=2.0), key(budget=2), key(sampler="heun"),
     ]  # fmt: skip
     assert all(keys)

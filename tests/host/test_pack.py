@@ -60,9 +60,9 @@ def test_node_definitions_are_the_golden_ones(server):
 
 
 def test_every_input_and_output_is_explained(server):
-    found = definitions(server.client)
-    assert tuple(found) == NODES
-    for name, info in found.items():
+    nodes = definitions(server.client)
+    assert tuple(nodes) == NODES
+    for name, info in nodes.items():
         assert info["description"], name
         assert info["category"] == "Q-Sched"
         assert all(info["output_tooltips"]), name
@@ -76,8 +76,8 @@ def defined(inputs: dict, values: list) -> list[str]:
     names = []
     for key, (kind, options, *_) in {**inputs.get("required", {}), **inputs.get("optional", {})}.items():
         if kind == "COMFY_DYNAMICCOMBO_V3":
-            (chosen,) = (option for option in options["options"] if option["key"] in values)
-            names += [key, *(f"{key}.{name}" for name in chosen["inputs"].get("required", {}))]
+            (match,) = (option for option in options["options"] if option["key"] in values)
+            names += [key, *(f"{key}.{name}" for name in match["inputs"].get("required", {}))]
         elif kind in ("INT", "FLOAT", "STRING", "COMBO", "BOOLEAN") and not options.get("forceInput"):
             names.append(key)
     return names

@@ -97,10 +97,10 @@ def test_identity_is_the_stock_sampler_bit_for_bit(pack, tiny, model, name):
     plain = tiny.run(model, sampler, sigmas)
     identity = core.Preset(core.Coefficients.identity(4), tuple(sigmas.tolist()))
     for use in (patch.PresetUse(identity), patch.PresetUse(identity, 0.0)):
-        patched = patch.model_with(model, use)
-        assert "qsched" not in patched.wrappers.get("outer_sample", {})
+        preset_model = patch.model_with(model, use)
+        assert "qsched" not in preset_model.wrappers.get("outer_sample", {})
         assert patch.sampler_with(sampler, use) is sampler
-        assert same_bits(tiny.run(patched, sampler, sigmas), plain)
+        assert same_bits(tiny.run(preset_model, sampler, sigmas), plain)
 
 
 def test_steps_of_ones_are_left_alone(pack, tiny, flow):
@@ -108,17 +108,17 @@ def test_steps_of_ones_are_left_alone(pack, tiny, flow):
     patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     coefficients = core.Coefficients((1, 1, 0.95, 1), (1, 1, 1.05, 1))
     sigmas = tiny.schedule(flow)
-    driven = patch.apply_coefficients(flow, coefficients, sigmas.tolist())
-    seen = []
-    for model in (flow, driven):
+    preset_model = patch.apply_coefficients(flow, coefficients, sigmas.tolist())
+    calls = []
+    for model in (flow, preset_model):
         states = []
         watched = model.clone()
         watched.set_model_sampler_post_cfg_function(
             lambda a, states=states: (states.append(a["input"].clone()), a["denoised"])[1]
         )
         tiny.run(watched, stock("euler"), sigmas)
-        seen.append(states)
-    assert [same_bits(a, b) for a, b in zip(*seen, strict=True)] == [True, True, True, False]
+        calls.append(states)
+    assert [same_bits(a, b) for a, b in zip(*calls, strict=True)] == [True, True, True, False]
 
 
 def test_a_part_of_the_schedule_uses_its_own_coefficients(pack, tiny, model, preset):
@@ -139,17 +139,18 @@ def test_split_sampling_equals_sampling_at_once(pack, tiny, flow):
 
     patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     sigmas, data = tiny.schedule(flow), tiny.inputs()
-    driven = patch.apply_coefficients(flow, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
+    preset_model = patch.apply_coefficients(flow, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
 
     def steps(noise, latent, start, end):
         return comfy.sample.sample(
-            driven, noise, 4, 1.0, "euler", "simple", data["positive"], data["negative"], latent, disable_pbar=True,
-            start_step=start, last_step=end, force_full_denoise=end == 4, seed=5, disable_noise=start > 0,
+            preset_model, noise, 4, 1.0, "euler", "simple", data["positive"], data["negative"], latent,
+            disable_pbar=True, start_step=start, last_step=end, force_full_denoise=end == 4, seed=5,
+            disable_noise=start > 0,
         )  # fmt: skip
 
     begun = steps(data["noise"], data["latent_image"], 0, 2)
     done = steps(torch.zeros_like(begun), begun, 2, 4)
-    at_once = tiny.run(driven, stock("euler"), sigmas)
+    at_once = tiny.run(preset_model, stock("euler"), sigmas)
     assert torch.allclose(done, at_once, rtol=1e-4, atol=1e-5)
 
 
@@ -191,11 +192,11 @@ def test_what_differs_is_said_and_the_choice_is_followed(pack, tiny, flow, caplo
     for words in ("prediction: preset 'EPS', here 'CONST'", "sampler: preset 'lcm', here 'euler'", "steps: preset 2"):
         assert words in caplog.text
     as_is = with_choice("use as is")
-    taken = core.Coefficients((0.9, 1.1, 1.1, 1.1), (0.95, 1.05, 1.05, 1.05))
+    unchanged = core.Coefficients((0.9, 1.1, 1.1, 1.1), (0.95, 1.05, 1.05, 1.05))
     by_sigma = preset.coefficients.for_sigmas(own, sigmas.tolist())
-    for got, wanted in ((as_is, taken), (resampled, by_sigma)):
-        direct = patch.apply_coefficients(flow, wanted, sigmas.tolist())
-        assert same_bits(got, tiny.run(direct, stock("euler"), sigmas, cfg=2.0))
+    for result, expected in ((as_is, unchanged), (resampled, by_sigma)):
+        direct = patch.apply_coefficients(flow, expected, sigmas.tolist())
+        assert same_bits(result, tiny.run(direct, stock("euler"), sigmas, cfg=2.0))
     assert differ(as_is, resampled)
 
 
@@ -223,9 +224,11 @@ def test_any_schedule(pack, tiny, model, scheduler, steps):
 
 def test_no_steps_at_all(pack, tiny, flow):
     patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
-    driven = patch.apply_coefficients(flow, core.Coefficients.ramp(4, c_eps=(0.9, 1.1)), (1.0, 0.75, 0.5, 0.25, 0.0))
+    preset_model = patch.apply_coefficients(
+        flow, core.Coefficients.ramp(4, c_eps=(0.9, 1.1)), (1.0, 0.75, 0.5, 0.25, 0.0)
+    )
     for sigmas in (torch.tensor([]), torch.tensor([1.0])):
-        assert same_bits(tiny.run(driven, stock("euler"), sigmas), tiny.run(flow, stock("euler"), sigmas))
+        assert same_bits(tiny.run(preset_model, stock("euler"), sigmas), tiny.run(flow, stock("euler"), sigmas))
 
 
 def test_a_prediction_that_is_not_finite_names_its_step(pack, tiny, model, preset):
@@ -240,13 +243,13 @@ def test_a_prediction_that_is_not_finite_names_its_step(pack, tiny, model, prese
     poisoned = model.clone()
     poisoned.set_model_sampler_post_cfg_function(poison)
     on_sampler = patch.sampler_with(stock("euler"), patch.PresetUse(preset))
-    for broken, sampler in (
+    for nan_model, sampler in (
         (patch.model_with(poisoned, patch.PresetUse(preset)), stock("euler")),
         (poisoned, on_sampler),
         (patch.model_with(poisoned, patch.PresetUse(preset)), stock("euler_cfg_pp")),
     ):
         with pytest.raises(core.SamplingError, match=r"step 3 \(sigma .* c_x 1\.02, c_eps 1\.04\) is not") as caught:
-            tiny.run(broken, sampler, sigmas)
+            tiny.run(nan_model, sampler, sigmas)
         assert caught.value.fields["step"] == 2
 
 
@@ -286,8 +289,8 @@ def odd_samplers():
 
     def scales_first(model, x, sigmas, extra_args=None, callback=None, disable=None):
         for i in range(len(sigmas) - 1):
-            seen = x * 1.0
-            denoised = model(seen, sigmas[i] * x.new_ones([x.shape[0]]), **extra_args)
+            inputs = x * 1.0
+            denoised = model(inputs, sigmas[i] * x.new_ones([x.shape[0]]), **extra_args)
             x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
         return x
 
@@ -316,15 +319,15 @@ def test_samplers_of_other_packs_are_tried_not_trusted(pack, tiny, flow, name):
     patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     function, reason = odd_samplers()[name]
     sigmas, coefficients = tiny.schedule(flow), core.Coefficients(*COEFFICIENTS)
-    driven = patch.apply_coefficients(flow, coefficients, sigmas.tolist())
+    preset_model = patch.apply_coefficients(flow, coefficients, sigmas.tolist())
     state = torch.random.get_rng_state()
     if reason is None:
-        ours = tiny.run(driven, comfy.samplers.KSAMPLER(function), sigmas)
+        ours = tiny.run(preset_model, comfy.samplers.KSAMPLER(function), sigmas)
         reference = tiny.run(flow, tiny.core_sampler(pack, "euler", coefficients, flow), sigmas)
         assert torch.linalg.norm(ours - reference) <= 2e-6 * torch.linalg.norm(reference)
     else:
         with pytest.raises(core.SamplingError, match=reason):
-            tiny.run(driven, comfy.samplers.KSAMPLER(function), sigmas)
+            tiny.run(preset_model, comfy.samplers.KSAMPLER(function), sigmas)
     assert same_bits(torch.random.get_rng_state(), state), "a rehearsal must leave the random state alone"
 
 
@@ -359,10 +362,10 @@ def test_a_sampler_that_shows_the_model_other_sigmas_is_driven(pack, tiny, model
         """Euler by hand, the two lines at the sigma that the model sees."""
         for i in range(len(sigmas) - 1):
             middle = 4 * sigmas[i] / sigmas[0] * (1 - sigmas[i] / sigmas[0])
-            seen = (sigmas[i] * (1 - 0.15 * middle)).expand(len(x))
-            denoised = model_k(x, seen, **extra_args)
+            sigma = (sigmas[i] * (1 - 0.15 * middle)).expand(len(x))
+            denoised = model_k(x, sigma, **extra_args)
             c_x, c_eps = coefficients.at(i)
-            zero = sampling.calculate_denoised(seen, torch.zeros_like(x), x)
+            zero = sampling.calculate_denoised(sigma, torch.zeros_like(x), x)
             denoised, x = (c_x - c_eps) * zero + c_eps * denoised, c_x * x
             x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
         return x
@@ -370,18 +373,20 @@ def test_a_sampler_that_shows_the_model_other_sigmas_is_driven(pack, tiny, model
     import comfy.samplers
 
     ours = tiny.run(patch.apply_coefficients(model, coefficients, sigmas.tolist()), shifting("euler"), sigmas)
-    wanted = tiny.run(model, comfy.samplers.KSAMPLER(reference), sigmas)
+    expected = tiny.run(model, comfy.samplers.KSAMPLER(reference), sigmas)
     # float32, four steps: the two differ only in the order of a few roundings.
-    assert torch.linalg.norm(ours - wanted) <= 5e-6 * torch.linalg.norm(wanted)
+    assert torch.linalg.norm(ours - expected) <= 5e-6 * torch.linalg.norm(expected)
     assert differ(ours, tiny.run(model, shifting("euler"), sigmas), 1e-2)
 
 
 def test_shifted_sigmas_of_several_evaluations_a_step_are_refused_by_name_and_reason(pack, tiny, flow, refused):
     core = pack("qsched_core")
     sigmas = tiny.schedule(flow)
-    driven = pack("nodes.sampling.patch").apply_coefficients(flow, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
+    preset_model = pack("nodes.sampling.patch").apply_coefficients(
+        flow, core.Coefficients(*COEFFICIENTS), sigmas.tolist()
+    )
     with refused(core.SamplingError, "sampler detail_sampler shows the model other sigmas than the schedule's"):
-        tiny.run(driven, shifting("heun"), sigmas)
+        tiny.run(preset_model, shifting("heun"), sigmas)
 
 
 def test_a_sampler_is_called_what_its_pack_calls_it(pack):
@@ -407,28 +412,28 @@ def test_a_sampler_is_called_what_its_pack_calls_it(pack):
 
 
 @pytest.mark.parametrize(
-    ("sigmas", "told"),
+    ("sigmas", "text"),
     [
         ([1.0, float("nan"), 0.0], "sigma 2 of 3 is nan"),
         ([1.0, 0.5, 0.7, 0.0], "rises at step 2, from sigma 0.5 to 0.7"),
         ([1.0, 0.5, -0.1], "sigma 3 of 3 is -0.1"),
     ],
 )
-def test_what_is_no_schedule_is_named_as_that(pack, tiny, flow, preset, refused, sigmas, told):
+def test_what_is_no_schedule_is_named_as_that(pack, tiny, flow, preset, refused, sigmas, text):
     core, patch = pack("qsched_core"), pack("nodes.sampling.patch")
-    for driven, sampler in (
+    for model, sampler in (
         (patch.model_with(flow, patch.PresetUse(preset)), stock("euler")),
         (flow, patch.sampler_with(stock("euler"), patch.PresetUse(preset))),
     ):
-        with refused(core.SamplingError, told):
-            tiny.run(driven, sampler, torch.tensor(sigmas))
+        with refused(core.SamplingError, text):
+            tiny.run(model, sampler, torch.tensor(sigmas))
 
 
 def test_two_equal_sigmas_are_a_schedule(pack, tiny, flow, preset):
     """Long schedules repeat some: stock samplers pass over them."""
     patch = pack("nodes.sampling.patch")
-    driven = patch.model_with(flow, patch.PresetUse(preset))
-    assert tiny.run(driven, stock("euler"), torch.tensor([1.0, 0.5, 0.5, 0.0])).isfinite().all()
+    preset_model = patch.model_with(flow, patch.PresetUse(preset))
+    assert tiny.run(preset_model, stock("euler"), torch.tensor([1.0, 0.5, 0.5, 0.0])).isfinite().all()
 
 
 @pytest.mark.parametrize("base", [BaseException, Exception])
@@ -444,9 +449,9 @@ def test_a_cancel_in_rehearsal_is_a_cancel(pack, tiny, flow, monkeypatch, base):
 
     sigmas = tiny.schedule(flow)
     coefficients = pack("qsched_core").Coefficients(*COEFFICIENTS)
-    driven = pack("nodes.sampling.patch").apply_coefficients(flow, coefficients, sigmas.tolist())
+    preset_model = pack("nodes.sampling.patch").apply_coefficients(flow, coefficients, sigmas.tolist())
     with pytest.raises(interrupt):
-        tiny.run(driven, comfy.samplers.KSAMPLER(cancelled), sigmas)
+        tiny.run(preset_model, comfy.samplers.KSAMPLER(cancelled), sigmas)
 
 
 def test_a_sampler_that_changes_its_mind_is_stopped(pack, tiny, flow):
@@ -460,6 +465,6 @@ def test_a_sampler_that_changes_its_mind_is_stopped(pack, tiny, flow):
         return euler(model, x, sigmas if x.shape[-1] == 1 else sigmas[[0, 2, 4]], extra_args)
 
     sigmas = tiny.schedule(flow)
-    driven = patch.apply_coefficients(flow, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
+    preset_model = patch.apply_coefficients(flow, core.Coefficients(*COEFFICIENTS), sigmas.tolist())
     with pytest.raises(core.SamplingError, match="other steps than in rehearsal"):
-        tiny.run(driven, comfy.samplers.KSAMPLER(moody), sigmas)
+        tiny.run(preset_model, comfy.samplers.KSAMPLER(moody), sigmas)

@@ -39,17 +39,17 @@ def schedule(pack, monkeypatch):
 def bits_seen(pack, conditioning):
     """Of each evaluation of a MODEL's network."""
 
-    def seen(model, sample=None) -> list[int]:
-        found, quant = [], pack("qsched_core.quant")
+    def calls(model, sample=None) -> list[int]:
+        bits, quant = [], pack("qsched_core.quant")
         layer = model.model.diffusion_model.get_submodule(LAYER)
-        hook = layer.register_forward_hook(lambda *_: found.append(quant.step_bits(4)))
+        hook = layer.register_forward_hook(lambda *_: bits.append(quant.step_bits(4)))
         try:
             (sample or picture)(model, conditioning)
         finally:
             hook.remove()
-        return found
+        return bits
 
-    return seen
+    return calls
 
 
 def picture(model, conditioning, cfg: float = 1.0, sampler: str = "euler", callback=None, steps: int = 4, **part):
@@ -111,9 +111,9 @@ def test_what_follows_on_the_model_holds_for_all(pack, demo, packed, schedule, c
     from comfy.patcher_extension import WrappersMP
     from comfy_extras.nodes_model_advanced import ModelSamplingFlux
 
-    def changed(model, seen):
+    def changed(model, calls):
         def spy(executor, x, t, *args, **kwargs):
-            seen.append(executor.class_obj)
+            calls.append(executor.class_obj)
             return executor(x, t, *args, **kwargs)
 
         model = comfy.sd.load_lora_for_models(model, None, lora(0.1), 1.0, 0.0)[0]
@@ -122,10 +122,10 @@ def test_what_follows_on_the_model_holds_for_all(pack, demo, packed, schedule, c
         model.add_wrapper(WrappersMP.APPLY_MODEL, spy)
         return model
 
-    one, other, seen = demo[0], packed(), []
-    model = changed(schedule(one, "1, 1, 2, 2", model_2=other)[0], seen)
+    one, other, calls = demo[0], packed(), []
+    model = changed(schedule(one, "1, 1, 2, 2", model_2=other)[0], calls)
     both = picture(model, conditioning)
-    assert seen == [one.model, one.model, other.model, other.model]
+    assert calls == [one.model, one.model, other.model, other.model]
     assert torch.allclose(both, two_samplers(changed(one, []), changed(other, []), conditioning), atol=1e-4)
     # The same weights' patches are the same clone: the host loads nothing anew.
     library = pack("nodes.sampling.model_library").library_on(model)
@@ -153,9 +153,9 @@ def test_what_a_model_had_before_stays_its_own(demo, packed, schedule, condition
     # One network with and without a LoRA are two models as well.
     import comfy.sd
 
-    patched = comfy.sd.load_lora_for_models(demo[0], None, lora(0.1), 1.0, 0.0)[0]
-    both = picture(schedule(demo[0], "1, 1, 2, 2", model_2=patched)[0], conditioning)
-    assert torch.allclose(both, two_samplers(demo[0], patched, conditioning), atol=1e-4)
+    lora_model = comfy.sd.load_lora_for_models(demo[0], None, lora(0.1), 1.0, 0.0)[0]
+    both = picture(schedule(demo[0], "1, 1, 2, 2", model_2=lora_model)[0], conditioning)
+    assert torch.allclose(both, two_samplers(demo[0], lora_model, conditioning), atol=1e-4)
     assert not torch.allclose(both, picture(demo[0], conditioning), atol=1e-2), "the LoRA did nothing"
 
 
@@ -201,8 +201,8 @@ def test_a_preset_brings_its_plan(pack, packed, schedule, bits_seen, tmp_path, r
     model = packed("w4a4", last_steps=0)
     precision = schedule(model, "1, 1, 1a8, 1a8")[1]
     node = pack("nodes.coefficients").QSchedCoefficients
-    made = node.execute({"form": "identity"}, 1.0, torch.tensor(precision.sigmas), precision=precision).args
-    core.save_preset(made[0], tmp_path / "plan.safetensors")
+    result = node.execute({"form": "identity"}, 1.0, torch.tensor(precision.sigmas), precision=precision).args
+    core.save_preset(result[0], tmp_path / "plan.safetensors")
     preset = core.load_preset(tmp_path / "plan.safetensors")
     assert "precision of the steps: 1, 1, 1a8, 1a8" in pack("nodes.library.card").describe_preset(preset)
     assert pack("nodes.library.curve").curve(preset)["qsched_curve"][0]["bits"] == [4, 4, 8, 8]

@@ -75,20 +75,20 @@ def run(module, monkeypatch):
     ours = {"QSchedPrompts": module.QSchedPrompts, "CreateList": toolkit.CreateList}
     for name, node in {**ours, "Texts": Texts, "Encode": Encode, "End": End}.items():
         monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, name, node)
-    server = SimpleNamespace(client_id=None, last_node_id=None, send_sync=lambda *told: None)
+    server = SimpleNamespace(client_id=None, last_node_id=None, send_sync=lambda *args: None)
     executor = execution.PromptExecutor(server, cache_args={"lru": 0, "ram": 0, "ram_inactive": 0})
 
     def execute(inputs, **others):
         graph = {
             "made": {"class_type": "QSchedPrompts", "inputs": inputs},
             "end": {"class_type": "End", "inputs": {"value": ["made", 0], "report": ["made", 1]}},
-            **{name: {"class_type": kind, "inputs": given} for name, (kind, given) in others.items()},
+            **{name: {"class_type": kind, "inputs": values} for name, (kind, values) in others.items()},
         }
         caught.clear()
         valid = asyncio.run(execution.validate_prompt("id", graph, None))
         assert valid[0], valid
         executor.execute(graph, "id", {}, valid[2])
-        errors = [told for kind, told in executor.status_messages if kind == "execution_error"]
+        errors = [args for kind, args in executor.status_messages if kind == "execution_error"]
         if errors:
             raise RuntimeError(errors[0]["exception_message"])
         return caught[0] if caught else None
@@ -281,7 +281,7 @@ def test_the_digest_tells_controlnets_of_other_weights_apart(module):
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         network = torch.nn.Linear(2, 2)
-        held = Control(torch.zeros(1))
-        held.get_models_only_self = lambda network=network: [SimpleNamespace(model=network)]
-        digests.append(made(module, conditionings=[*SIX, conditioning(1.0, control=held)])[0].digest)
+        control = Control(torch.zeros(1))
+        control.get_models_only_self = lambda network=network: [SimpleNamespace(model=network)]
+        digests.append(made(module, conditionings=[*SIX, conditioning(1.0, control=control)])[0].digest)
     assert digests[0] == digests[1] != digests[2]

@@ -74,10 +74,10 @@ def test_a_vae_is_packed_and_the_given_one_stays(pack, make, least):
     before, full = values_of(vae), vae.decode(vae.encode(image))
     twin, report = quantized(pack, vae, image=image)
     psnr = pack("nodes.quantization.vae").psnr
-    found = twin.decode(twin.encode(image))
-    assert least < psnr(found, full) < math.inf
-    assert f"Your picture: PSNR {psnr(found, full):.1f} dB to the full VAE's" in report
-    assert ("That can be seen" in report) == (psnr(found, full) < 40)
+    result = twin.decode(twin.encode(image))
+    assert least < psnr(result, full) < math.inf
+    assert f"Your picture: PSNR {psnr(result, full):.1f} dB to the full VAE's" in report
+    assert ("That can be seen" in report) == (psnr(result, full) < 40)
     packed = layers_of(pack, twin)
     assert len(packed) > 20
     assert not {"decoder.conv_in", "decoder.conv_out", "encoder.conv_in", "quant_conv"} & set(packed)
@@ -148,8 +148,8 @@ def test_a_video_vae_is_packed_its_convolutions_over_time_too(pack):
     psnr = pack("nodes.quantization.vae").psnr
     # Nine frames at once: the network asks each layer for its class, to hand it the frames before.
     assert full.shape == (1, 9, 64, 64, 3)
-    found = twin.decode(twin.encode(pictures))
-    assert 30 < psnr(found, full) < math.inf  # as of the other deep random one
+    result = twin.decode(twin.encode(pictures))
+    assert 30 < psnr(result, full) < math.inf  # as of the other deep random one
     assert all(same_bits(value, before[name]) for name, value in values_of(vae).items())
     assert same_bits(vae.decode(vae.encode(pictures)), full)
 
@@ -204,8 +204,8 @@ def test_a_layer_of_seedvr2_keeps_its_memory_of_frames_and_its_limit(pack, limit
             one(x.clone(), memory_state=state, memory_cache=memory)
             for state in (MemoryState.INITIALIZING, MemoryState.ACTIVE, MemoryState.DISABLED)
         ])  # fmt: skip
-    for found, wanted in zip(*outputs, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(*outputs, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_a_lora_of_a_convolution_over_time_acts_at_its_output(pack):
@@ -221,10 +221,10 @@ def test_a_lora_of_a_convolution_over_time_acts_at_its_output(pack):
     rounded.weight.add_((up.flatten(1) @ down.flatten(1)).view(32, 32, 3, 3, 3) / 400)
     x = torch.randn(1, 32, 1, 16, 16, generator=generator)
     for limit in (math.inf, 5e-5):
-        found, wanted = (
+        ours, theirs = (
             one.set_memory_limit(limit) or one(x.clone(), memory_state=MemoryState.DISABLED) for one in (twin, rounded)
         )
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_an_interrupt_is_heard_between_the_layers_of_a_long_decode(pack):

@@ -55,19 +55,19 @@ def git(*words: str) -> str:
 
 
 def inputs_of(info: dict) -> set[str]:
-    return {name for group, found in info["input"].items() if group != "hidden" for name in found}
+    return {name for group, names in info["input"].items() if group != "hidden" for name in names}
 
 
 def test_every_promised_node_is_there_with_its_inputs_and_outputs_or_replaced(server, pack):
-    found, replaced = (
+    nodes, replaced = (
         server.client.object_info(),
         {entry["old_node_id"] for entry in pack("nodes.renamed").RENAMED_NODES},
     )
     for name, old in promised().items():
         if name in replaced:
             continue
-        assert name in found, f"{name} is gone: put it into nodes/renamed.py"
-        new = found[name]
+        assert name in nodes, f"{name} is gone: put it into nodes/renamed.py"
+        new = nodes[name]
         assert inputs_of(old) <= inputs_of(new), name
         assert new["output"][: len(old["output"])] == old["output"], name
         required = set(new["input"].get("required", {})) - inputs_of(old)
@@ -75,10 +75,10 @@ def test_every_promised_node_is_there_with_its_inputs_and_outputs_or_replaced(se
 
 
 def test_no_replacement_leads_nowhere(server, pack):
-    found = server.client.object_info()
+    nodes = server.client.object_info()
     for entry in pack("nodes.renamed").RENAMED_NODES:
-        assert entry["old_node_id"] not in found
-        new = found[entry["new_node_id"]]
+        assert entry["old_node_id"] not in nodes
+        new = nodes[entry["new_node_id"]]
         assert {item["new_id"].partition(".")[0] for item in entry["input_mapping"]} <= inputs_of(new)
         assert all(item["new_idx"] < len(new["output"]) for item in entry["output_mapping"])
 
@@ -90,9 +90,9 @@ def test_an_old_workflow_runs_with_the_new_node(host, tmp_path):
     with (place / "nodes" / "renamed.py").open("a", encoding="utf-8") as file:
         file.write(EXAMPLE)
     with comfyui.running(host, Path(sys.executable), pack=place) as server:
-        told = server.client.get("/node_replacements")  # what the page opens old workflows with
-        assert told["QSchedDoctor"][0]["new_node_id"] == "QSchedCheck"
-        shown = server.client.run(OLD, timeout=300)["2"]["text"][0]
-        assert shown.startswith("Q-Sched ")
+        replacements = server.client.get("/node_replacements")  # what the page opens old workflows with
+        assert replacements["QSchedDoctor"][0]["new_node_id"] == "QSchedCheck"
+        text = server.client.run(OLD, timeout=300)["2"]["text"][0]
+        assert text.startswith("Q-Sched ")
         with pytest.raises(PromptRefused, match="eta"):  # 7 is out of its range: the old value has arrived
             server.client.submit(OLD_WIDGET)

@@ -77,11 +77,11 @@ def test_the_gain_of_the_single_step_is_found_from_the_full_models_pictures(pack
     preset, report, *_ = run(model=twin, full_model=restorer)
     assert preset.steps == 1
     assert preset.coefficients.c_eps[0] == pytest.approx(1 / 0.9, rel=0.05)
-    found = preset.record["gains"]
+    gains = preset.record["gains"]
     # What it gains is what pictures come nearer by.
-    assert found["tc"] == found["iq"]
-    assert found["tc"]["gain"] == pytest.approx(-found["distance to full"]["gain"], abs=1e-9)
-    assert found["tc"]["low"] > 0
+    assert gains["tc"] == gains["iq"]
+    assert gains["tc"]["gain"] == pytest.approx(-gains["distance to full"]["gain"], abs=1e-9)
+    assert gains["tc"]["low"] > 0
 
 
 def test_without_a_reference_it_is_refused(pack, run, refused):

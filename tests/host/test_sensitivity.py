@@ -71,7 +71,7 @@ def inputs(model, positive, **changed) -> dict:
 
 
 @pytest.fixture(scope="module", params=["layers", "network"])
-def made(request, node, source, positive):
+def study_report(request, node, source, positive):
     """(plan, report, plot)"""
     return node.execute(**inputs(source, positive, depth=request.param)).args
 
@@ -83,7 +83,7 @@ def study(pack, source, positive):
         source, positive, None, latent(), pack("nodes.sampling.ksampler").Recipe(4, 1, "euler", "simple")
     )
     forms = sensitivity.read_formats("w4a8, w8a8")
-    return sensitivity.study(source, prompts.sampled(0), forms, "network", lambda *told: None)
+    return sensitivity.study(source, prompts.sampled(0), forms, "network", lambda *args: None)
 
 
 def drawn(model, conditioning, seed: int) -> torch.Tensor:
@@ -117,8 +117,8 @@ def error_of(pack, source, encoded, plan) -> float:
     return total**0.5
 
 
-def test_the_quantizer_follows_the_plan(pack, source, made):
-    plan, report, plot = made
+def test_the_quantizer_follows_the_plan(pack, source, study_report):
+    plan, report, plot = study_report
     twin, quantized = planned(pack, source, plan)
     followed = {layer.name: layer.format for layer in quantized.layers if layer.name in plan.forms}
     assert followed == {name: "" if form is None else str(form) for name, form in plan.forms.items()}
@@ -228,8 +228,8 @@ def test_clips_first_token_is_found_and_kept(pack, node, unet):
     assert (ours[:, 1:] - exact[:, 1:]).norm() > 1e-3 * exact[:, 1:].norm()
     assert twin.model_size() < unet.model_size()
     packed.weight_function.append(lambda weight: weight + 0.01)  # as the host runs a LoRA when memory is low
-    moved = packed(entries[1][0])[:, 0] - 0.01 * entries[1][0][:, 0].sum(-1, keepdim=True)
-    assert (moved - exact[:, 0]).norm() < 1e-2 * exact[:, 0].norm()  # the token is rounded for the product
+    shift = packed(entries[1][0])[:, 0] - 0.01 * entries[1][0][:, 0].sum(-1, keepdim=True)
+    assert (shift - exact[:, 0]).norm() < 1e-2 * exact[:, 0].norm()  # the token is rounded for the product
 
 
 @pytest.mark.parametrize(("constant", "count"), [(False, 3), (True, 1)])
@@ -268,19 +268,19 @@ def test_a_lora_is_sampled_with_and_the_weights_below_it_are_judged(pack, node, 
         "lora_unet_single_blocks_0_linear2.lora_up.weight": torch.randn(outputs, 4, generator=generator),
         "lora_unet_single_blocks_0_linear2.lora_down.weight": torch.randn(4, columns, generator=generator),
     }
-    patched = comfy.sd.load_lora_for_models(source, None, lora, 0.5, 0.0)[0]
+    lora_model = comfy.sd.load_lora_for_models(source, None, lora, 0.5, 0.0)[0]
     before = {name: value.clone() for name, value in source.model.state_dict().items()}
     sensitivity = pack("nodes.quantization.study")
     recipe = pack("nodes.sampling.ksampler").Recipe(2, 1, "euler", "simple")
-    found = {}
-    for kind, model in (("without", source), ("with", patched)):
+    errors = {}
+    for kind, model in (("without", source), ("with", lora_model)):
         prompts = sensitivity.StudyPrompts(model, positive[:1], None, latent(), recipe)
         forms = sensitivity.read_formats("w4a8")
-        layers = sensitivity.study(model, prompts.sampled(0), forms, "layers", lambda *told: None).layers
-        found[kind] = {layer.name: layer for layer in layers}
-    assert found["with"][name].kurtosis == found["without"][name].kurtosis
-    moved = "single_blocks.2.linear1"
-    assert found["with"][moved].measures[0].error != found["without"][moved].measures[0].error
+        layers = sensitivity.study(model, prompts.sampled(0), forms, "layers", lambda *args: None).layers
+        errors[kind] = {layer.name: layer for layer in layers}
+    assert errors["with"][name].kurtosis == errors["without"][name].kurtosis
+    later_layer = "single_blocks.2.linear1"
+    assert errors["with"][later_layer].measures[0].error != errors["without"][later_layer].measures[0].error
     drawn(source, positive[:1], 0)
     assert all(same_bits(value, source.model.state_dict()[key]) for key, value in before.items())
 
@@ -310,14 +310,14 @@ def test_wrong_inputs_are_refused_before_anything_is_sampled(pack, node, source,
 
     monkeypatch.setattr(comfy.sample, "sample_custom", lambda *args, **more: pytest.fail("it sampled"))
     refusal = pack("qsched_core").QuantizationError
-    for changed, told in (
+    for changed, text in (
         ({"formats": "w5a8"}, "'w5a8' is unknown"),
         ({"formats": "w4a8/h3"}, "w4a8/h3"),
         ({"formats": " , "}, "no format"),
         ({"average_bits": 4.0}, "4 bits a weight are too few"),
         ({"cfg": 3.0}, "cfg 3 needs a negative prompt"),
     ):
-        with pytest.raises(refusal, match=told):
+        with pytest.raises(refusal, match=text):
             node.execute(**inputs(source, positive, **changed))
     with pytest.raises(pack("qsched_core").SamplingError, match="3 channels"):
         node.execute(**inputs(source, positive, latent_image=latent(3, 1.0)))

@@ -34,11 +34,11 @@ LAYER = "double_blocks.0.img_attn.qkv"
 def checkpoint(algo: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """(a file of a small FLUX.1-schnell with its blocks in one format, the same in floats)."""
     floats = {name: value.float() for name, value in tensors(MODELS["flux1-schnell"]).items()}
-    found = {}
+    values = {}
     for name, value in floats.items():
         blocks = "_blocks." in name and name.endswith(".weight")
-        found |= packed(name.removesuffix(".weight"), value, algo) if blocks and value.ndim == 2 else {name: value}
-    return found, floats
+        values |= packed(name.removesuffix(".weight"), value, algo) if blocks and value.ndim == 2 else {name: value}
+    return values, floats
 
 
 def loaded(values: dict[str, torch.Tensor]):
@@ -103,15 +103,15 @@ def test_every_format_is_packed_or_passed_through_and_the_source_stays(pack, alg
     """Formerly "this model is quantised already": of the few-step models of today most come in these formats alone."""
     values, floats = checkpoint(algo)
     source = loaded(values)
-    before, drawn = codes_of(source), picture(source)
+    before, full_picture = codes_of(source), picture(source)
     twin, report = twin_of(pack, source)
     assert same_values(before, codes_of(source))
-    assert same_bits(picture(source), drawn)
+    assert same_bits(picture(source), full_picture)
     if algo in BITS:
         assert not report.quantized
         assert {layer.reason for layer in report.layers if "_blocks." in layer.name} == {"it has already 4 bits"}
         assert "Nothing to gain: the model goes through as it is." in report.text()
-        assert twin is not source and same_bits(picture(twin), drawn)
+        assert twin is not source and same_bits(picture(twin), full_picture)
         return
     assert len(report.quantized) == sum("_blocks." in name and v.ndim == 2 for name, v in floats.items())
     # 4.4 bits of 8, and the scale that a row or a block had.
@@ -126,9 +126,9 @@ def test_every_format_is_packed_or_passed_through_and_the_source_stays(pack, alg
     if settings_of(algo)[0] == "int8_tensorwise":
         assert relative(float_weight(twin), weight) <= 1.02 * alone
     else:  # what 8-bit floats lost is lost: the two errors add up as squares
-        lost = relative(dequantized, weight)
-        assert relative(float_weight(twin), weight) <= 1.02 * (alone**2 + lost**2) ** 0.5
-    assert 0 < relative(picture(twin), drawn) < 0.6
+        loss = relative(dequantized, weight)
+        assert relative(float_weight(twin), weight) <= 1.02 * (alone**2 + loss**2) ** 0.5
+    assert 0 < relative(picture(twin), full_picture) < 0.6
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -154,19 +154,19 @@ def test_turning_a_rotated_source_back_loses_nothing(pack, name, size, dtype):
     def packed_weight(floats: torch.Tensor) -> torch.Tensor:
         return pack("nodes.quantization.layers").HostLinear.from_float(floats, None, form).dequantized()
 
-    alone, lost = relative(packed_weight(weight), weight), relative(back, weight)
-    found = packed_weight(back)
-    assert relative(found, back) <= 1.02 * alone
-    assert relative(found, weight) <= 1.02 * (alone**2 + lost**2) ** 0.5
+    alone, loss = relative(packed_weight(weight), weight), relative(back, weight)
+    repacked = packed_weight(back)
+    assert relative(repacked, back) <= 1.02 * alone
+    assert relative(repacked, weight) <= 1.02 * (alone**2 + loss**2) ** 0.5
     if form.weight_bits <= 4:
-        assert relative(found, weight) <= 1.02 * alone
+        assert relative(repacked, weight) <= 1.02 * alone
     if size == 64:
         lying = source._qdata.float() * source._params.scale.float().view(-1, 1)
         rotated = pack("qsched_core.quant.rotation").rotate_weight(back.float(), size) / size**0.5
         assert relative(rotated, lying) < (1e-6 if dtype == torch.float32 else 2**-8)
         packing = pack("qsched_core.quant.packing")
         never_turned = packing.unpack(packing.pack(lying * size**0.5, form), 512, form) / size**0.5
-        assert relative(found, back) == pytest.approx(relative(never_turned, lying), rel=2e-3)
+        assert relative(repacked, back) == pytest.approx(relative(never_turned, lying), rel=2e-3)
 
 
 def test_floats_of_one_layer_at_a_time_are_held(pack, monkeypatch):
@@ -177,13 +177,13 @@ def test_floats_of_one_layer_at_a_time_are_held(pack, monkeypatch):
 
     def watched(layer, leaf, value):
         nonlocal most
-        found = plain(layer, leaf, value)
-        if leaf == "weight" and found.ndim == 2:
+        floats = plain(layer, leaf, value)
+        if leaf == "weight" and floats.ndim == 2:
             gc.collect()
             alive[:] = [reference for reference in alive if reference() is not None]
-            alive.append(weakref.ref(found))
+            alive.append(weakref.ref(floats))
             most = max(most, len(alive))
-        return found
+        return floats
 
     source = loaded(checkpoint("int8_tensorwise")[0])
     monkeypatch.setattr(twins, "float_value", watched)
@@ -200,19 +200,19 @@ def test_layers_with_fewer_bits_stay_among_those_that_are_packed(pack, tmp_path)
     values = {k: v for k, v in values.items() if not k.startswith("single")}
     values |= {k: v for k, v in four.items() if k.startswith("single")}
     source = loaded(values)
-    drawn = picture(source)
+    full_picture = picture(source)
     twin, report = twin_of(pack, source)
-    kept = {layer.name for layer in report.layers if layer.reason == "it has already 4 bits"}
-    assert kept == {"single_blocks.0.linear1", "single_blocks.0.linear2", "single_blocks.0.modulation.lin"}
+    names = {layer.name for layer in report.layers if layer.reason == "it has already 4 bits"}
+    assert names == {"single_blocks.0.linear1", "single_blocks.0.linear2", "single_blocks.0.modulation.lin"}
     assert pack("nodes.host.model_info").quantization(twin) == "nvfp4+w4a8/g32"
-    made = picture(twin)
-    assert 0 < relative(made, drawn) < 0.6
-    moved = picture(with_lora(twin, "single_blocks.0.linear1"))
-    assert relative(moved, made) > 0.05, "the LoRA did nothing"
-    assert same_bits(picture(twin), made), "the LoRA stayed behind"
+    twin_picture = picture(twin)
+    assert 0 < relative(twin_picture, full_picture) < 0.6
+    lora_picture = picture(with_lora(twin, "single_blocks.0.linear1"))
+    assert relative(lora_picture, twin_picture) > 0.05, "the LoRA did nothing"
+    assert same_bits(picture(twin), twin_picture), "the LoRA stayed behind"
     files, path = pack("nodes.quantization.files"), tmp_path / "model.safetensors"
     files.save_model(twin, path)
-    assert relative(picture(files.load_model(path)), made) < 2e-2
+    assert relative(picture(files.load_model(path)), twin_picture) < 2e-2
 
 
 def with_lora(model, name: str = LAYER, scale: float = 0.5):
@@ -226,22 +226,22 @@ def with_lora(model, name: str = LAYER, scale: float = 0.5):
         f"{key}.lora_down.weight": torch.randn(4, columns, generator=generator) / 4,
         f"{key}.alpha": torch.tensor(4.0),
     }
-    patched, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
-    assert patched.patches
-    return patched
+    lora_model, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
+    assert lora_model.patches
+    return lora_model
 
 
 def test_a_lora_before_and_after_packing_moves_the_picture_as_on_floats(pack):
     need("convrot")
     values, floats = checkpoint("convrot")
     source = loaded(values)
-    moved = relative(picture(with_lora(loaded(floats))), picture(loaded(floats)))
+    shift = relative(picture(with_lora(loaded(floats))), picture(loaded(floats)))
     twin, _ = twin_of(pack, source, "w6a8")
     plain = picture(twin)
     after, before = picture(with_lora(twin)), picture(twin_of(pack, with_lora(source), "w6a8")[0])
-    assert moved > 0.05, "the LoRA did nothing"
-    assert relative(after, plain) > 0.7 * moved
-    assert relative(after, before) < 0.25 * moved
+    assert shift > 0.05, "the LoRA did nothing"
+    assert relative(after, plain) > 0.7 * shift
+    assert relative(after, before) < 0.25 * shift
     assert same_bits(picture(twin), plain), "the LoRA stayed behind"
 
 
@@ -262,33 +262,33 @@ def test_a_model_cast_to_float8_on_loading_is_packed(pack):
 
     _, floats = checkpoint("float8_e4m3fn")
     source = comfy.sd.load_diffusion_model_state_dict(floats, model_options={"dtype": torch.float8_e4m3fn})
-    drawn = picture(source)
+    full_picture = picture(source)
     twin, report = twin_of(pack, source)
     assert report.source == "float8_e4m3fn"
     assert "in float8_e4m3fn -> " in report.text()
-    assert 0 < relative(picture(twin), drawn) < 0.6
+    assert 0 < relative(picture(twin), full_picture) < 0.6
     assert twin.model.diffusion_model.get_submodule(LAYER).bias.dtype == torch.bfloat16
-    assert same_bits(picture(source), drawn)
+    assert same_bits(picture(source), full_picture)
     assert not twin_of(pack, source, "w8a8")[1].quantized
 
 
 def test_layers_are_observed_and_studied_as_those_of_floats(pack):
     need("convrot")
     source = loaded(checkpoint("convrot")[0])
-    seen = pack("nodes.quantization.layer_observation").observed(source, lambda: picture(source), 2**30)
-    assert LAYER in seen.layers and "single_blocks.0.linear1" in seen.layers
-    twin, report = twin_of(pack, source, observation=seen)
+    layer_inputs = pack("nodes.quantization.layer_observation").observed(source, lambda: picture(source), 2**30)
+    assert LAYER in layer_inputs.layers and "single_blocks.0.linear1" in layer_inputs.layers
+    twin, report = twin_of(pack, source, observation=layer_inputs)
     assert any(layer.fit is not None and layer.fit.better for layer in report.quantized)
     assert 0 < relative(picture(twin), picture(source)) < 0.6
     forms = pack("nodes.quantization.study").read_formats("w4a8, w8a8")
-    for given in (None, seen):
-        found = pack("nodes.quantization.study").study(
-            source, lambda: picture(source), forms, "layers", lambda done, total, text: None, given
+    for observation in (None, layer_inputs):
+        result = pack("nodes.quantization.study").study(
+            source, lambda: picture(source), forms, "layers", lambda done, total, text: None, observation
         )
-        whole = found.plan(average_bits=8.5)
+        whole = result.plan(average_bits=8.5)
         assert set(whole.forms.values()) == {None}, "as it is, a layer has 8 bits and no error"
-        assert any(form is not None and form.weight_bits == 4 for form in found.plan(average_bits=5.0).forms.values())
-        _, report = twin_of(pack, source, plan=found.plan(average_bits=5.0))
+        assert any(form is not None and form.weight_bits == 4 for form in result.plan(average_bits=5.0).forms.values())
+        _, report = twin_of(pack, source, plan=result.plan(average_bits=5.0))
         assert 0 < len(report.quantized) < len([x for x in report.layers if "_blocks." in x.name])
 
 

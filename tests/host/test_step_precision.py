@@ -32,14 +32,14 @@ def picture(model, conditioning, sampler: str = "euler", **part) -> torch.Tensor
 
 def bits_seen(pack, model, conditioning, *args, **part) -> list[int]:
     """Of each evaluation of the network, told by a hook inside it."""
-    found, quant = [], pack("qsched_core.quant")
+    bits, quant = [], pack("qsched_core.quant")
     layer = model.model.diffusion_model.get_submodule(LAYER)
-    hook = layer.register_forward_hook(lambda *_: found.append(quant.step_bits(4)))
+    hook = layer.register_forward_hook(lambda *_: bits.append(quant.step_bits(4)))
     try:
         picture(model, conditioning, *args, **part)
     finally:
         hook.remove()
-    return found
+    return bits
 
 
 def test_the_last_step_of_a_picture_is_wide_in_every_sampler(pack, demo, conditioning):
@@ -91,16 +91,18 @@ def test_it_composes_with_loras_little_memory_and_presets(pack, demo, conditioni
         f"{name}.alpha": torch.tensor(4.0),
     }
     model, _ = twin_of(pack, demo[0])
-    patched = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)[0]
-    assert bits_seen(pack, patched, conditioning) == [4, 4, 4, 8]
-    assert not torch.equal(picture(patched, conditioning), picture(model, conditioning))
+    lora_model = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)[0]
+    assert bits_seen(pack, lora_model, conditioning) == [4, 4, 4, 8]
+    assert not torch.equal(picture(lora_model, conditioning), picture(model, conditioning))
     sigmas = pack("nodes.sampling.ksampler").Recipe(4, 1.0, "euler", "simple").sigmas(model)
-    driven = pack("nodes.sampling.patch").apply_coefficients(patched, core.Coefficients.constant(4, c_eps=1.05), sigmas)
-    assert bits_seen(pack, driven, conditioning) == [4, 4, 4, 8]
-    whole = picture(patched, conditioning)
+    preset_model = pack("nodes.sampling.patch").apply_coefficients(
+        lora_model, core.Coefficients.constant(4, c_eps=1.05), sigmas
+    )
+    assert bits_seen(pack, preset_model, conditioning) == [4, 4, 4, 8]
+    whole = picture(lora_model, conditioning)
     comfy.model_management.unload_all_models()
-    patched.load(patched.load_device, lowvram_model_memory=1)  # nothing fits: every layer stays offloaded
-    assert torch.allclose(picture(patched, conditioning), whole, atol=1e-4)
+    lora_model.load(lora_model.load_device, lowvram_model_memory=1)  # nothing fits: every layer stays offloaded
+    assert torch.allclose(picture(lora_model, conditioning), whole, atol=1e-4)
 
 
 def test_it_is_saved_with_the_model_and_a_false_number_is_refused(pack, demo, conditioning, tmp_path, refused):

@@ -72,10 +72,10 @@ def test_no_prompts_are_noises_of_an_empty_one(packed, study, pictures):
     precision, _, report, _ = study(narrow, budget=0.8)
     assert precision.models == ()
     assert "JAQ -" not in report.partition("Distance when")[0]
-    made = len(pictures)
-    assert 0 < made <= 3 * 2 * 2 * 12
+    count = len(pictures)
+    assert 0 < count <= 3 * 2 * 2 * 12
     assert study(narrow, budget=0.8)[2].splitlines()[-1] == "0 pictures were made."  # all of it was kept
-    assert len(pictures) == made
+    assert len(pictures) == count
 
 
 def test_a_cancel_keeps_what_was_measured(pack, packed, study, pictures, monkeypatch):

@@ -118,6 +118,15 @@ def test_the_plan_of_the_steps_is_sampled_beside_the_unplanned(server):
     assert differ(found["W4A4"], found["W4A4 + W8A8"])
 
 
+def test_the_plan_of_the_steps_is_sampled_beside_the_unplanned(server):
+    graph = written("20")
+    lines = graph["4"]["inputs"]["prompts"].splitlines()
+    graph["4"]["inputs"].update(prompts="\n".join(lines[:4]), formats="1, 2")
+    found = pictures(server, graph)
+    assert set(found) == {"Losses and costs", "W4A4", "W4A4 + W8A8"}
+    assert differ(found["W4A4"], found["W4A4 + W8A8"])
+
+
 def test_the_host_offers_the_templates_and_the_blueprint(server):
     (ours,) = (names for pack, names in server.client.get("/workflow_templates").items() if "q-sched" in pack.lower())
     assert sorted(ours) == sorted(path.stem for path in WORKFLOWS.parent.glob("*.json"))

@@ -49,11 +49,11 @@ def test_every_architecture_is_packed_and_the_given_clip_stays(pack, family):
     before, full = values_of(source), said(source)
     twin, report = quantized(pack, source, prompts=PROMPTS)
     assert 0 < relative(said(twin), full) < 0.2  # random attention is sharp, and makes errors larger
-    found = layers_of(pack, twin)
+    layers = layers_of(pack, twin)
     encoders = {"flux": 2, "sdxl": 2}.get(family, 1)
-    assert len({name.split(".")[0] for name in found}) == encoders
+    assert len({name.split(".")[0] for name in layers}) == encoders
     # Every matrix of every block: 6 of a CLIP's layer, 7 of T5's and of a Llama's.
-    assert len(found) == {"flux": 3 * 6 + 2 * 7, "sdxl": 2 * 3 * 6, "z_image": 3 * 7, "lumina2": 3 * 7}[family]
+    assert len(layers) == {"flux": 3 * 6 + 2 * 7, "sdxl": 2 * 3 * 6, "z_image": 3 * 7, "lumina2": 3 * 7}[family]
     assert "Conditioning of 2 prompts: cosine to the full one 0.99" in report
     assert ("; pooled " in report) == (family in ("flux", "sdxl"))
     assert "Not packed, no layer of a known kind: " in report and "Embedding" in report
@@ -84,9 +84,9 @@ def with_lora(clip, key: str, layer: str, scale: float = 1.0):
         f"{key}.lora_down.weight": torch.randn(4, 128, generator=generator) / 4,
         f"{key}.alpha": torch.tensor(4.0),
     }
-    _, patched = comfy.sd.load_lora_for_models(None, clip, weights, 0.0, 1.0)
-    assert f"{layer}.weight" in patched.patcher.patches
-    return patched
+    _, lora_clip = comfy.sd.load_lora_for_models(None, clip, weights, 0.0, 1.0)
+    assert f"{layer}.weight" in lora_clip.patcher.patches
+    return lora_clip
 
 
 @pytest.mark.parametrize(
@@ -99,15 +99,15 @@ def with_lora(clip, key: str, layer: str, scale: float = 1.0):
 )  # fmt: skip
 def test_loras_for_text_encoders_act_before_and_after(pack, family, key, layer):
     source = text_encoder(family)
-    full, moved = said(source), said(with_lora(source, key, layer))
-    effect = relative(moved, full)
+    full, shift = said(source), said(with_lora(source, key, layer))
+    effect = relative(shift, full)
     assert effect > 0.01, "the LoRA did nothing"
     twin, _ = quantized(pack, source)
     plain = said(twin)
     after = said(with_lora(twin, key, layer))
     before = said(quantized(pack, with_lora(source, key, layer))[0])
-    for found in (after, before):
-        assert 0.7 * effect < relative(found, plain) < 1.4 * effect
+    for layers in (after, before):
+        assert 0.7 * effect < relative(layers, plain) < 1.4 * effect
     assert relative(after, before) < 0.25 * effect
     assert same_bits(said(twin), plain), "the LoRA stayed behind"
     assert same_bits(said(source), full)
@@ -118,11 +118,11 @@ def test_clip_skip_stays_and_can_be_set_afterwards(pack):
     skipped = source.clone()
     skipped.clip_layer(-3)
     assert relative(said(skipped), said(source)) > 0.1
-    kept, _ = quantized(pack, skipped)
+    packed_clip, _ = quantized(pack, skipped)
     later = quantized(pack, source)[0].clone()
     later.clip_layer(-3)
-    assert kept.layer_idx == -3
-    for twin in (kept, later):
+    assert packed_clip.layer_idx == -3
+    for twin in (packed_clip, later):
         assert relative(said(twin), said(skipped)) < 0.05
 
 
@@ -156,12 +156,12 @@ def test_a_scaled_encoder_of_the_hosts_own_format_is_a_source(pack):
         pytest.skip("this ComfyUI has no scaled float8")
     floats = text_encoder("z_image")
     values = floats.cond_stage_model.qwen3_4b.transformer.state_dict()
-    found = {}
+    layers = {}
     for name, value in values.items():
         block = ".layers." in name and value.ndim == 2
-        found |= packed(name.removesuffix(".weight"), value, "float8_e4m3fn") if block else {name: value}
-    found = {name: value.clone() for name, value in found.items()}
-    source = text_encoder("z_image", found, {"quantization_metadata": {"mixed_ops": True}})
+        layers |= packed(name.removesuffix(".weight"), value, "float8_e4m3fn") if block else {name: value}
+    layers = {name: value.clone() for name, value in layers.items()}
+    source = text_encoder("z_image", layers, {"quantization_metadata": {"mixed_ops": True}})
     full = said(source)
     assert relative(full, said(floats)) < 0.2
     twin, report = quantized(pack, source, "w4a8")

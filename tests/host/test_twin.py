@@ -60,23 +60,23 @@ def with_lora(model, scale: float = 0.1):
 
 
 def test_the_source_is_bit_identical_afterwards(pack, source, conditioning):
-    before, drawn = snapshot(source), picture(source, conditioning)
+    before, full_picture = snapshot(source), picture(source, conditioning)
     twin, _ = twin_of(pack, source)
     picture(twin, conditioning)
     after = snapshot(source)
     assert before.keys() == after.keys()
     assert all(same_bits(before[name], after[name]) for name in before)
-    assert same_bits(picture(source, conditioning), drawn)
+    assert same_bits(picture(source, conditioning), full_picture)
 
 
 @pytest.mark.parametrize(("name", "most"), [("w8a8", 0.05), ("w4a8", 0.6), ("w4a16", 0.6)])
 def test_the_twin_draws_nearly_the_same_and_is_deterministic(pack, source, conditioning, name, most):
     twin, report = twin_of(pack, source, name)
-    drawn = picture(twin, conditioning)
+    twin_picture = picture(twin, conditioning)
     # Latent after four steps, against the float model: a loose bound that broken scales or packing cannot meet.
-    assert 0 < relative(drawn, picture(source, conditioning)) < most
+    assert 0 < relative(twin_picture, picture(source, conditioning)) < most
     again, _ = twin_of(pack, source, name)
-    assert same_bits(picture(again, conditioning), drawn)
+    assert same_bits(picture(again, conditioning), twin_picture)
     assert len(report.quantized) == 19
 
 
@@ -97,11 +97,11 @@ def test_a_lora_after_quantizing_moves_the_picture_as_it_does_before(pack, sourc
     plain, full = picture(twin, conditioning), picture(with_lora(source), conditioning)
     after = picture(with_lora(twin), conditioning)
     before = picture(twin_of(pack, with_lora(source), "w8a8")[0], conditioning)
-    moved = relative(after, plain)
-    assert moved > 0.05, "the LoRA did nothing"
+    shift = relative(after, plain)
+    assert shift > 0.05, "the LoRA did nothing"
     # 8 bits are nearly lossless here: both ways must land near the float model with the LoRA.
-    assert relative(after, full) < 0.25 * moved
-    assert relative(before, full) < 0.25 * moved
+    assert relative(after, full) < 0.25 * shift
+    assert relative(before, full) < 0.25 * shift
     assert same_bits(picture(twin, conditioning), plain), "the LoRA stayed behind in the twin"
 
 

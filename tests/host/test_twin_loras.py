@@ -63,12 +63,12 @@ class Loaded:
 
 def in_every_state(model, call) -> torch.Tensor:
     """What ``call`` gives, which must not depend on how much of the MODEL is loaded."""
-    found = []
+    outputs = []
     for fully in (True, False):
         with Loaded(model, fully):
-            found.append(call(model))
-    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-5)
-    return found[0]
+            outputs.append(call(model))
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-5, atol=1e-5)
+    return outputs[0]
 
 
 @pytest.fixture(scope="module")
@@ -129,13 +129,13 @@ def test_a_function_of_the_host_that_reads_the_weight_by_itself_sees_the_patches
     layer, key = model.model.get_submodule(name), f"{name}.weight"
     fused = lambda model: comfy.ops.linear_input_act(model.model.get_submodule(name), x, "gelu_tanh").clone()  # noqa: E731
     called = output_of(name, F.gelu(x, approximate="tanh"))
-    patched = clone_with(model, {key: patch_of("lora", unpacked(layer), size)})
+    lora_model = clone_with(model, {key: patch_of("lora", unpacked(layer), size)})
     plain = fused(loaded(model)), called(loaded(model))
-    change, wanted = (one(loaded(patched)) - other for one, other in zip((fused, called), plain, strict=True))
+    change, expected = (one(loaded(lora_model)) - other for one, other in zip((fused, called), plain, strict=True))
     # Beside the LoRA the change holds what rounding of activations does in one way and not in the other.
-    along = (change * wanted).sum() / wanted.square().sum()
+    along = (change * expected).sum() / expected.square().sum()
     assert 0.95 < along < 1.05
-    patched.detach()
+    lora_model.detach()
     assert same_bits(fused(loaded(model)), plain[0]), "the patch stayed"
 
 
@@ -148,11 +148,11 @@ def test_an_adapter_changes_the_output_by_what_it_does_to_the_float_weight(packe
     layer, key = model.model.get_submodule(name), f"{name}.weight"
     weight = unpacked(layer)
     plain, codes = in_every_state(model, output_of(name, x)), layer.state_dict()["weight"].clone()
-    patched = clone_with(model, {key: patch_of(adapter, weight, 0.01)}, 0.8)
-    change = in_every_state(patched, output_of(name, x)) - plain
+    lora_model = clone_with(model, {key: patch_of(adapter, weight, 0.01)}, 0.8)
+    change = in_every_state(lora_model, output_of(name, x)) - plain
     if adapter == "dora" and layer.norm_shift is not None:  # see the next test
         weight = weight * (1 + layer.norm_shift.float().view(-1, *[1] * (weight.ndim - 1)))
-    after = comfy.lora.calculate_weight(patched.patches[key], weight.clone(), key)
+    after = comfy.lora.calculate_weight(lora_model.patches[key], weight.clone(), key)
     # float32: two sums of the same numbers in another order.
     assert relative(change, float_output(layer, x, after - weight)) < 1e-4
     assert same_bits(layer.state_dict()["weight"], codes), "the patch was packed"
@@ -169,12 +169,12 @@ def test_a_dora_divides_by_the_norm_of_the_float_weight(packed, source, unet, ki
     layer, key = model.model.get_submodule(name), f"{name}.weight"
     weight = (unet if kind.startswith("Conv") else source).model.get_submodule(name).weight.float()
     patch = patch_of("dora", weight, size)
-    wanted = comfy.lora.calculate_weight([(1.0, patch, 1.0, None, None)], weight.clone(), key) - weight
+    expected = comfy.lora.calculate_weight([(1.0, patch, 1.0, None, None)], weight.clone(), key) - weight
     change = clone_with(model, {key: patch}).float_value(key).float() - unpacked(layer)
-    along = (change * wanted).sum()
-    assert 0.98 < along / wanted.square().sum() < 1.02
+    along = (change * expected).sum()
+    assert 0.98 < along / expected.square().sum() < 1.02
     # 3 bits: what is rescaled errs by 0.18, half of the change of a DoRA.
-    assert along / (change.norm() * wanted.norm()) > (0.97 if kind == "Linear w3a8" else 0.99)
+    assert along / (change.norm() * expected.norm()) > (0.97 if kind == "Linear w3a8" else 0.99)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -199,10 +199,10 @@ def test_a_lora_of_a_part_of_the_weight(packed, offset):
     up, down = torch.randn(rows, 4, generator=generator), torch.randn(4, columns, generator=generator)
     value = comfy.weight_adapter.LoRAAdapter(set(), (up, down, None, None, None, None))
     plain = in_every_state(model, output_of(name, x))
-    patched = model.clone()
-    patched.add_patches({(f"{name}.weight", offset): value})
-    assert len(patched.patches) == 1
-    change = in_every_state(patched, output_of(name, x)) - plain
+    lora_model = model.clone()
+    lora_model.add_patches({(f"{name}.weight", offset): value})
+    assert len(lora_model.patches) == 1
+    change = in_every_state(lora_model, output_of(name, x)) - plain
     delta = torch.zeros(768, 256)
     delta.narrow(*offset).copy_(up @ down)
     assert relative(change, F.linear(x, delta)) < 1e-4
@@ -213,11 +213,11 @@ def test_two_loras_and_a_dense_patch_add_up(packed):
 
     model, name, x = packed["Linear w4a8"]
     layer, key = model.model.get_submodule(name), f"{name}.weight"
-    patched, weight = model, unpacked(layer)
+    lora_model, weight = model, unpacked(layer)
     for seed, kind in enumerate(("lora", "lora", "loha")):
-        patched = clone_with(patched, {key: patch_of(kind, weight, 0.02, seed)}, 0.5)
-    change = in_every_state(patched, output_of(name, x)) - in_every_state(model, output_of(name, x))
-    after = comfy.lora.calculate_weight(patched.patches[key], weight.clone(), key)
+        lora_model = clone_with(lora_model, {key: patch_of(kind, weight, 0.02, seed)}, 0.5)
+    change = in_every_state(lora_model, output_of(name, x)) - in_every_state(model, output_of(name, x))
+    after = comfy.lora.calculate_weight(lora_model.patches[key], weight.clone(), key)
     assert relative(change, F.linear(x, after - weight)) < 1e-4
 
 
@@ -226,12 +226,12 @@ def test_half_precision_keeps_a_lora_of_one_per_cent(packed):
     layer = model.model.get_submodule(name)
     value = patch_of("lora", unpacked(layer), 0.01)
     patches = layer.layer_patches(f"{name}.weight", [(1.0, value, 1.0, None, None)])
-    wanted = patches.added(layer, x, torch.zeros(2, 5, 768))
+    expected = patches.added(layer, x, torch.zeros(2, 5, 768))
     for dtype in (torch.float16, torch.bfloat16):
         change = patches.added(layer, x.to(dtype), torch.zeros(2, 5, 768, dtype=dtype))
         assert change.dtype == dtype
         # Three roundings to bfloat16's eight bits.
-        assert relative(change.float(), wanted) < 0.01
+        assert relative(change.float(), expected) < 0.01
 
 
 def test_a_lora_of_another_model_is_named_and_left_out(packed, caplog):
@@ -240,11 +240,11 @@ def test_a_lora_of_another_model_is_named_and_left_out(packed, caplog):
     model, name, x = packed["Linear w4a8"]
     plain = in_every_state(model, output_of(name, x))
     alien = comfy.weight_adapter.LoRAAdapter(set(), (torch.ones(320, 4), torch.ones(4, 320), 4.0, None, None, None))
-    patched = clone_with(model, {f"{name}.weight": alien})
+    lora_model = clone_with(model, {f"{name}.weight": alien})
     with caplog.at_level(logging.ERROR):
-        assert same_bits(in_every_state(patched, output_of(name, x)), plain)
+        assert same_bits(in_every_state(lora_model, output_of(name, x)), plain)
     assert f"{name}.weight" in caplog.text
-    assert patched.model_size() == model.model_size()
+    assert lora_model.model_size() == model.model_size()
 
 
 @pytest.mark.parametrize("adapter", ["lora", "dora", "diff"])
@@ -254,8 +254,8 @@ def test_a_patch_on_a_layer_that_was_left_float_acts_as_on_the_float_model(pack,
     x = torch.randn(3, own.in_features, generator=torch.Generator().manual_seed(1))
     assert type(model.model.get_submodule(name)) is type(own), "it is packed"
     patches = {f"{name}.weight": patch_of(adapter, own.weight, 0.05)}
-    found = in_every_state(clone_with(model, patches), output_of(name, x))
-    torch.testing.assert_close(found, in_every_state(clone_with(source, patches), output_of(name, x)))
+    outputs = in_every_state(clone_with(model, patches), output_of(name, x))
+    torch.testing.assert_close(outputs, in_every_state(clone_with(source, patches), output_of(name, x)))
     assert same_bits(in_every_state(model, output_of(name, x)), in_every_state(source, output_of(name, x)))
 
 
@@ -264,11 +264,11 @@ def test_two_twins_of_one_source_have_their_own_loras(pack, source):
     twins = [twin_of(pack, source), twin_of(pack, source, "w8a8")]
     plain = [output_of(LINEAR, x)(loaded(twin)) for twin in twins]
     weight = source.model.get_submodule(LINEAR).weight
-    patched = [
+    clones = [
         clone_with(twin, {f"{LINEAR}.weight": patch_of("lora", weight, 0.05, seed)}) for seed, twin in enumerate(twins)
     ]
-    changed = [output_of(LINEAR, x)(loaded(model)) for model in patched]
-    again = [output_of(LINEAR, x)(loaded(model)) for model in (*twins, *patched)]
+    changed = [output_of(LINEAR, x)(loaded(model)) for model in clones]
+    again = [output_of(LINEAR, x)(loaded(model)) for model in (*twins, *clones)]
     for before, after in zip([*plain, *changed], again, strict=True):
         assert same_bits(after, before)
     assert relative(changed[0] - plain[0], changed[1] - plain[1]) > 0.5
@@ -320,15 +320,15 @@ def test_a_lora_of_one_per_cent_does_what_it_does_on_the_float_model(pack, sourc
     recipe = "stock" if backend == "kitchen" else "compact"
     twin = twin_of(pack, source, name, backend, recipe)
     floats = unpacked_twin(source, twin)
-    wanted = call(loaded(clone_with(floats, patches))) - call(loaded(floats))
+    expected = call(loaded(clone_with(floats, patches))) - call(loaded(floats))
     plain = in_every_state(twin, call)
     after = in_every_state(clone_with(twin, patches), call)
     before = in_every_state(twin_of(pack, clone_with(source, patches), name, backend, recipe), call)
     assert same_bits(after, before)
     change = after - plain
-    along = (change * wanted).sum()
-    assert 0.95 < along / wanted.square().sum() < 1.05
-    assert along / (change.norm() * wanted.norm()) > cosine
+    along = (change * expected).sum()
+    assert 0.95 < along / expected.square().sum() < 1.05
+    assert along / (change.norm() * expected.norm()) > cosine
 
 
 # --- what comes and goes: hooks, memory, merges
@@ -360,10 +360,10 @@ def test_a_hook_lora_acts_while_it_holds(pack, source, demo):
     hooked = comfy.hooks.set_hooks_for_conditioning(
         [[value.clone(), dict(more)] for value, more in text], comfy.hooks.create_hook_lora(values, 1.0, 1.0)
     )
-    plain, wanted = sampled(twin, text), sampled(clone_with(twin, {f"{LINEAR}.weight": adapter}), text)
-    assert relative(wanted, plain) > 0.01
+    plain, expected = sampled(twin, text), sampled(clone_with(twin, {f"{LINEAR}.weight": adapter}), text)
+    assert relative(expected, plain) > 0.01
     for _ in range(2):
-        torch.testing.assert_close(sampled(twin.clone(), hooked), wanted, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(sampled(twin.clone(), hooked), expected, rtol=1e-4, atol=1e-4)
     assert same_bits(sampled(twin, text), plain), "the hook stayed behind"
 
 
@@ -378,15 +378,15 @@ def test_a_hook_comes_from_the_cache_and_goes_again(pack, source):
     group.add(hook)
     weight = source.model.get_submodule(LINEAR).weight
     twin.add_hook_patches(hook, {f"{LINEAR}.weight": patch_of("lora", weight, 0.1)})
-    found = []
+    outputs = []
     for hooks in (group, None, group):
         twin.apply_hooks(hooks)
-        found.append(output_of(LINEAR, x)(twin))
+        outputs.append(output_of(LINEAR, x)(twin))
     assert twin.cached_hook_patches[group]
     twin.clean_hooks()
-    assert same_bits(found[0], found[2])
-    assert same_bits(found[1], plain)
-    assert relative(found[0], plain) > 0.01
+    assert same_bits(outputs[0], outputs[2])
+    assert same_bits(outputs[1], plain)
+    assert relative(outputs[0], plain) > 0.01
     assert same_bits(output_of(LINEAR, x)(twin), plain)
 
 
@@ -408,9 +408,9 @@ def test_a_lora_outlives_a_partial_unload_once(pack, source, call):
         assert size == model.model_size()
         freed = model.partially_unload(model.offload_device, size // 3)
         layers = [layer for _, layer in model.packed_layers()]
-        moved = [layer for layer in layers if layer.weight_function]
-        assert 0 < len(moved) < len(layers)
-        assert all(layer.loaded_patches is None for layer in moved)
+        merges = [layer for layer in layers if layer.weight_function]
+        assert 0 < len(merges) < len(layers)
+        assert all(layer.loaded_patches is None for layer in merges)
         assert model.loaded_size() == size - freed
         torch.testing.assert_close(call(model), whole, rtol=1e-5, atol=1e-5)
         model.partially_load(model.load_device, 1 << 40)
@@ -487,9 +487,9 @@ def test_a_twin_of_a_partially_loaded_source_is_clean_without_its_lora(pack, sou
     """Layers that were kept had the source's patch in ``weight_function``: a LoRA that was removed still acted."""
     clean = call(loaded(twin_of(pack, source)))
     weight = source.model.get_submodule("diffusion_model.img_in").weight
-    patched = clone_with(source, {"diffusion_model.img_in.weight": patch_of("lora", weight, 0.3)})
-    with Loaded(patched, False):
-        twin = twin_of(pack, patched)
+    lora_model = clone_with(source, {"diffusion_model.img_in.weight": patch_of("lora", weight, 0.3)})
+    with Loaded(lora_model, False):
+        twin = twin_of(pack, lora_model)
     twin.patches.clear()
     for fully in (True, False):
         with Loaded(twin, fully):
@@ -579,7 +579,7 @@ PROTOCOL = {
 
 @pytest.mark.parametrize("part", PROTOCOL)
 def test_every_part_of_the_weight_protocol_is_answered_and_shown(pack, part):
-    who, shown = PROTOCOL[part]
+    who, answer = PROTOCOL[part]
     owner = getattr(pack("nodes.quantization.patcher"), who)
     whose, _, name = part.partition(".")
     if whose == "layer" and not name.endswith("_function"):
@@ -589,7 +589,7 @@ def test_every_part_of_the_weight_protocol_is_answered_and_shown(pack, part):
         assert callable(getattr(pack("nodes.quantization.patcher").ModelPatcher, name)), (
             "the host has no such part any more"
         )
-    assert callable(globals()[shown])
+    assert callable(globals()[answer])
 
 
 def test_set_weight_packs_in_place_and_beside(packed):

@@ -63,25 +63,25 @@ def with_lora(model, key: str):
         f"{name}.lora_down.weight": down,
         f"{name}.alpha": torch.tensor(4.0),
     }
-    patched, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
-    assert list(patched.patches) == [f"{key}.weight"]
-    return patched
+    lora_model, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
+    assert list(lora_model.patches) == [f"{key}.weight"]
+    return lora_model
 
 
 @pytest.mark.parametrize(("name", "most"), [("w4a16", 0.6), ("w8a16", 0.05)])
 def test_the_source_is_untouched_and_the_twin_draws_nearly_the_same(pack, case, name, most):
     source, key, picture = case
-    drawn = picture(source)  # first: a LoRA that another test's clone has merged is taken out with it
+    full_picture = picture(source)  # first: a LoRA that another test's clone has merged is taken out with it
     before = {name: value.clone() for name, value in source.model.state_dict().items()}
     twin, report = twin_of(pack, source, name)
-    made = picture(twin)
-    assert 0 < relative(made, drawn) < most
-    assert same_bits(picture(twin_of(pack, source, name)[0]), made)
+    twin_picture = picture(twin)
+    assert 0 < relative(twin_picture, full_picture) < most
+    assert same_bits(picture(twin_of(pack, source, name)[0]), twin_picture)
     assert {layer.backend for layer in report.quantized} == {"quanto"}
     assert type(twin.model.get_submodule(key)).__name__ == ("HostQuantoConv2d" if key == CONV else "HostQuantoLinear")
     after = source.model.state_dict()
     assert all(same_bits(value, after[name]) for name, value in before.items())
-    assert same_bits(picture(source), drawn)
+    assert same_bits(picture(source), full_picture)
 
 
 @pytest.mark.parametrize(("name", "most"), [("w4a16", 0.5), ("w8a16", 0.75)])
@@ -97,8 +97,11 @@ def test_the_size_the_host_sees_is_the_packed_one(pack, case, name, most):
     assert comfy.model_management.module_size(layer) == size + layer.bias.nbytes
     assert twin.model_size() == comfy.model_management.module_size(twin.model)
     floats = (source.model.get_submodule(f"diffusion_model.{entry.name}").weight for entry in report.quantized)
-    gone, come = sum(weight.nbytes for weight in floats), sum(entry.bytes_after for entry in report.quantized)
-    assert twin.model_size() == source.model_size() - gone + come
+    float_bytes, packed_bytes = (
+        sum(weight.nbytes for weight in floats),
+        sum(entry.bytes_after for entry in report.quantized),
+    )
+    assert twin.model_size() == source.model_size() - float_bytes + packed_bytes
     assert report.bytes_after < most * report.bytes_before
 
 
@@ -107,10 +110,10 @@ def test_a_lora_moves_the_picture_after_quantizing_as_before(pack, case):
     twin = twin_of(pack, source)[0]
     plain, full = picture(twin), picture(with_lora(source, key))
     after, before = picture(with_lora(twin, key)), picture(twin_of(pack, with_lora(source, key))[0])
-    moved = relative(after, plain)
-    assert moved > 0.005, "the LoRA did nothing"
-    assert relative(after, full) < 0.25 * moved
-    assert relative(before, full) < 0.25 * moved
+    shift = relative(after, plain)
+    assert shift > 0.005, "the LoRA did nothing"
+    assert relative(after, full) < 0.25 * shift
+    assert relative(before, full) < 0.25 * shift
     assert same_bits(picture(twin), plain), "the LoRA stayed behind in the twin"
     assert same_bits(picture(twin.clone()), plain)
 
@@ -121,8 +124,8 @@ def test_a_lora_leaves_the_bytes_and_a_new_weight_is_rounded_by_quanto(pack, cas
     source, key, _ = case
     twin = twin_of(pack, source, "w4a16")[0]
     layer, own = twin.model.get_submodule(key), twin.model.get_submodule(key).weight.clone()
-    patched = with_lora(twin, key)
-    comfy.model_management.load_models_gpu([patched], force_patch_weights=True)
+    lora_model = with_lora(twin, key)
+    comfy.model_management.load_models_gpu([lora_model], force_patch_weights=True)
     assert same_bits(layer.weight, own)
     wide = layer.patched_weight(torch.device("cpu"))
     assert relative(wide, layer.dequantized()) > 0.1
@@ -137,20 +140,20 @@ def test_partial_loading_draws_the_same_picture(pack, case):
     import comfy.model_management
 
     source, key, picture = case
-    patched = with_lora(twin_of(pack, source)[0], key)
-    expected = picture(patched)
+    lora_model = with_lora(twin_of(pack, source)[0], key)
+    expected = picture(lora_model)
     comfy.model_management.unload_all_models()
-    patched.patch_model(patched.load_device, lowvram_model_memory=1)
-    assert patched.model.get_submodule(key).weight_function, "the host did not take the low-memory path"
-    torch.testing.assert_close(picture(patched), expected, rtol=1e-4, atol=1e-4)
-    patched.unpatch_model(patched.offload_device)
+    lora_model.patch_model(lora_model.load_device, lowvram_model_memory=1)
+    assert lora_model.model.get_submodule(key).weight_function, "the host did not take the low-memory path"
+    torch.testing.assert_close(picture(lora_model), expected, rtol=1e-4, atol=1e-4)
+    lora_model.unpatch_model(lora_model.offload_device)
 
 
 def test_a_preset_can_tell_it_from_our_own_rounding(pack, case):
     source, key, _ = case
     describe = pack("nodes.host.model_info")
-    found = describe.quantization(twin_of(pack, source, "w8a16")[0])
-    assert found == ("conv+quanto+w8a16/channel" if key == CONV else "quanto+w8a16/channel")
+    label = describe.quantization(twin_of(pack, source, "w8a16")[0])
+    assert label == ("conv+quanto+w8a16/channel" if key == CONV else "quanto+w8a16/channel")
     assert "quanto+w4a16/g32/asym" in describe.quantization(twin_of(pack, source, "w4a16")[0])
     assert describe.fingerprint(twin_of(pack, source)[0]) == describe.fingerprint(source)
 

@@ -41,22 +41,22 @@ def with_lora(model):
         f"{CONV}.lora_down.weight": torch.randn(4, 32, 3, 3, generator=generator),
         f"{CONV}.alpha": torch.tensor(4.0),
     }
-    patched, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
-    assert list(patched.patches) == [f"{CONV}.weight"]
-    return patched
+    lora_model, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
+    assert list(lora_model.patches) == [f"{CONV}.weight"]
+    return lora_model
 
 
 def test_convolutions_are_packed_and_the_source_is_untouched(pack, tiny, source):
     before = {name: value.clone() for name, value in source.model.state_dict().items()}
-    drawn = picture(tiny, source)
+    full_picture = picture(tiny, source)
     twin, report = twin_of(pack, source, "w4a8")
-    assert 0 < relative(picture(tiny, twin), drawn) < 0.6
+    assert 0 < relative(picture(tiny, twin), full_picture) < 0.6
     assert twin.model.get_submodule(CONV).weight.dtype == torch.uint8
     assert {len(layer.shape) for layer in report.quantized} == {2, 4}
     assert twin.model_size() < 0.5 * source.model_size()
     after = source.model.state_dict()
     assert all(same_bits(value, after[name]) for name, value in before.items())
-    assert same_bits(picture(tiny, source), drawn)
+    assert same_bits(picture(tiny, source), full_picture)
     stock, _ = twin_of(pack, source, "w4a8", "stock")
     assert stock.model_size() > 1.2 * twin.model_size()
 
@@ -72,8 +72,8 @@ def test_a_lora_on_a_packed_convolution_moves_the_picture_as_it_does_before(pack
     twin, _ = twin_of(pack, source)
     plain, full = picture(tiny, twin), picture(tiny, with_lora(source))
     after, before = picture(tiny, with_lora(twin)), picture(tiny, twin_of(pack, with_lora(source))[0])
-    moved = relative(after, plain)
-    assert moved > 0.005, "the LoRA did nothing"
-    assert relative(after, full) < 0.25 * moved
-    assert relative(before, full) < 0.25 * moved
+    shift = relative(after, plain)
+    assert shift > 0.005, "the LoRA did nothing"
+    assert relative(after, full) < 0.25 * shift
+    assert relative(before, full) < 0.25 * shift
     assert same_bits(picture(tiny, twin), plain), "the LoRA stayed behind in the twin"

@@ -34,11 +34,11 @@ def sampled(tiny, parts) -> torch.Tensor:
     """KSamplerAdvanced after KSamplerAdvanced: each of `parts` is (MODEL, first step, last step) of four."""
     import nodes
 
-    given, latent = tiny.inputs(1), None
+    inputs, latent = tiny.inputs(1), None
     for place, (model, start, end) in enumerate(parts):
         latent = nodes.common_ksampler(
-            model, 5, 4, 1.0, "euler", "simple", given["positive"], given["negative"],
-            latent or {"samples": given["latent_image"]}, disable_noise=place > 0, start_step=start, last_step=end,
+            model, 5, 4, 1.0, "euler", "simple", inputs["positive"], inputs["negative"],
+            latent or {"samples": inputs["latent_image"]}, disable_noise=place > 0, start_step=start, last_step=end,
             force_full_denoise=place == len(parts) - 1,
         )[0]  # fmt: skip
     return latent["samples"]
@@ -70,9 +70,9 @@ def test_halves_with_one_preset_are_the_whole_run_with_it(pack, tiny, experts):
 )
 def test_each_model_takes_what_belongs_to_its_sigmas(pack, tiny, experts, c_eps, quiet):
     preset = preset_for(pack, experts[0], c_eps)
-    driven = [with_preset(pack, model, preset) for model in experts]
-    both = sampled(tiny, [(driven[0], 0, 2), (driven[1], 2, 4)])
-    mixed = [driven[0], driven[1]]
+    models = [with_preset(pack, model, preset) for model in experts]
+    both = sampled(tiny, [(models[0], 0, 2), (models[1], 2, 4)])
+    mixed = [models[0], models[1]]
     mixed[quiet] = experts[quiet]
     assert near(sampled(tiny, [(mixed[0], 0, 2), (mixed[1], 2, 4)]), both)
     assert differ(both, sampled(tiny, [(experts[0], 0, 2), (experts[1], 2, 4)]))
@@ -120,6 +120,6 @@ def test_one_calibration_over_both_gives_one_preset_for_both(pack, tiny, experts
     parts = [with_preset(pack, model, replace(preset, precision=None)) for model in weak]  # with a sampler for each
     two = sampled(tiny, [(parts[0], 0, 2), (parts[1], 2, 4)])
     assert near(two, one)
-    wanted = sampled(tiny, [(experts[0], 0, 2), (experts[1], 2, 4)])
+    expected = sampled(tiny, [(experts[0], 0, 2), (experts[1], 2, 4)])
     before = sampled(tiny, [(weak[0], 0, 2), (weak[1], 2, 4)])
-    assert distance(one, wanted) < 0.5 * distance(before, wanted)
+    assert distance(one, expected) < 0.5 * distance(before, expected)

@@ -112,11 +112,11 @@ def test_frames_belong_to_their_prompt_and_are_averaged(pack, video_model, promp
 
 
 def test_a_short_video_keeps_all_its_frames_and_one_frame_is_a_picture(pack):
-    decoded = pack("calibration.frames").decoded_pictures
-    assert decoded(torch.rand(2, 5, 8, 8, 3), 2).shape == (2, 5, 8, 8, 3)
-    assert decoded(torch.rand(2, 33, 8, 8, 4), 2).shape == (2, 8, 8, 8, 3)
-    assert decoded(torch.rand(2, 1, 8, 8, 3), 2).shape == (2, 8, 8, 3)
-    assert decoded(torch.rand(10, 8, 8, 3), 2).shape == (2, 5, 8, 8, 3)
+    decoded_pictures = pack("calibration.frames").decoded_pictures
+    assert decoded_pictures(torch.rand(2, 5, 8, 8, 3), 2).shape == (2, 5, 8, 8, 3)
+    assert decoded_pictures(torch.rand(2, 33, 8, 8, 4), 2).shape == (2, 8, 8, 8, 3)
+    assert decoded_pictures(torch.rand(2, 1, 8, 8, 3), 2).shape == (2, 8, 8, 3)
+    assert decoded_pictures(torch.rand(10, 8, 8, 3), 2).shape == (2, 5, 8, 8, 3)
 
 
 def test_distances_and_thumbnails_of_videos(pack):

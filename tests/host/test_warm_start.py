@@ -25,7 +25,7 @@ def faulty(model, fault):
     """A MODEL whose network gives ``fault(output, number of the evaluation)``, counted from 0 in every run."""
     from comfy.patcher_extension import WrappersMP
 
-    broken, count = model.clone(), [0]
+    clone, count = model.clone(), [0]
 
     def start(executor, *args, **kwargs):
         count[0] = 0
@@ -36,9 +36,9 @@ def faulty(model, fault):
         count[0] += 1
         return output
 
-    broken.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "test", start)
-    broken.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", network)
-    return broken
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "test", start)
+    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test", network)
+    return clone
 
 
 class Studio:
@@ -58,7 +58,7 @@ class Studio:
 
     def inputs(self, quantized, full) -> tuple:
         sigmas = self.tiny.schedule(full).tolist()
-        return self.sample, quantized, full, (0, 1, 2), self.sampler, sigmas, 2, lambda *told: self.told.append(told)
+        return self.sample, quantized, full, (0, 1, 2), self.sampler, sigmas, 2, lambda *args: self.told.append(args)
 
     def starts(self, quantized, full):
         return self.warm.warm_starts(*self.inputs(quantized, full))
@@ -70,11 +70,11 @@ class Studio:
 # What samplers do differently: one look, noise, D alone, a run that is re-noised, two looks, history, other sigmas.
 @pytest.mark.parametrize("name", ["euler", "euler_ancestral", "lcm", "tcd", "heun", "res_multistep", "er_sde"])
 def test_a_gain_of_the_network_is_found(pack, tiny, full, name):
-    found = Studio(pack, tiny, name).starts(faulty(full, lambda output, _: GAIN * output), full)
+    starts = Studio(pack, tiny, name).starts(faulty(full, lambda output, _: GAIN * output), full)
     # float32: the output is a small difference of x and D where sigma is small.
     for form in ("PTQD slope", "variance match", "least squares"):
-        assert found[form].c_eps == pytest.approx([1 / GAIN] * tiny.STEPS, rel=2e-5)
-    assert found["Q-Drift"].c_eps == pytest.approx([1] * tiny.STEPS, abs=1e-5)
+        assert starts[form].c_eps == pytest.approx([1 / GAIN] * tiny.STEPS, rel=2e-5)
+    assert starts["Q-Drift"].c_eps == pytest.approx([1] * tiny.STEPS, abs=1e-5)
 
 
 def test_every_step_has_a_gain_of_its_own_with_guidance_too(pack, tiny, full):
@@ -82,30 +82,30 @@ def test_every_step_has_a_gain_of_its_own_with_guidance_too(pack, tiny, full):
     gains = (1.02, 1.06, 0.97, 1.11)
     for cfg in (1.0, 3.0):
         quantized = faulty(full, lambda output, number: gains[number] * output)
-        found = Studio(pack, tiny, "euler", cfg).starts(quantized, full)
-        assert found["PTQD slope"].c_eps == pytest.approx([1 / gain for gain in gains], rel=2e-5)
+        starts = Studio(pack, tiny, "euler", cfg).starts(quantized, full)
+        assert starts["PTQD slope"].c_eps == pytest.approx([1 / gain for gain in gains], rel=2e-5)
 
 
 def test_outputs_are_in_units_of_the_derivative(pack, tiny, full):
     """Noise and velocity as the network gave them; v so that sigma times it is a distance in x. Q-Drift needs that."""
     import comfy.model_sampling
 
-    seen = []
-    watched = faulty(full, lambda output, _: (seen.append(output.double()), output)[1])
-    found = Studio(pack, tiny, "euler").pairs(full, watched).moments().ff
+    outputs = []
+    watched = faulty(full, lambda output, _: (outputs.append(output.double()), output)[1])
+    squares_of_pairs = Studio(pack, tiny, "euler").pairs(full, watched).moments().ff
     sigmas = tiny.schedule(full)[:-1].double()
     # Four steps with two pictures, then with the third.
-    squares = torch.stack([torch.cat([seen[i], seen[i + 4]]).square().mean() for i in range(4)])
+    squares = torch.stack([torch.cat([outputs[i], outputs[i + 4]]).square().mean() for i in range(4)])
     v = isinstance(full.get_model_object("model_sampling"), comfy.model_sampling.V_PREDICTION)
     expected = squares / (sigmas**2 + 1) if v else squares
-    assert found.tolist() == pytest.approx(expected.tolist(), rel=2e-5)
+    assert squares_of_pairs.tolist() == pytest.approx(expected.tolist(), rel=2e-5)
 
 
 def test_only_the_first_look_of_a_step_counts(pack, tiny, flow):
     """heun looks twice at every step but the last."""
     quantized = faulty(flow, lambda output, number: output * (GAIN if number % 2 == 0 else 1.5))
-    found = Studio(pack, tiny, "heun").starts(quantized, flow)
-    assert found["PTQD slope"].c_eps == pytest.approx([1 / GAIN] * tiny.STEPS, rel=2e-5)
+    starts = Studio(pack, tiny, "heun").starts(quantized, flow)
+    assert starts["PTQD slope"].c_eps == pytest.approx([1 / GAIN] * tiny.STEPS, rel=2e-5)
 
 
 @pytest.mark.parametrize("name", ["euler", "euler_ancestral", "lcm"])
@@ -149,8 +149,8 @@ def test_models_are_left_as_they_were(pack, tiny, flow):
     picture = tiny.run(full, studio.sampler, sigmas)
     quantized = patch.model_with(faulty(flow, lambda output, _: GAIN * output), patch.PresetUse(preset))
     studio.sampler = patch.sampler_with(studio.sampler, patch.PresetUse(preset))
-    found = studio.starts(quantized, full)
-    assert found["PTQD slope"].c_eps == pytest.approx([1 / GAIN] * tiny.STEPS, rel=2e-5)
+    starts = studio.starts(quantized, full)
+    assert starts["PTQD slope"].c_eps == pytest.approx([1 / GAIN] * tiny.STEPS, rel=2e-5)
     plain = Studio(pack, tiny, "euler").pairs(faulty(flow, lambda output, _: GAIN * output), flow)
     assert plain.moments().ff.tolist() == studio.pairs(quantized, full).moments().ff.tolist()
     assert {name: str(getattr(full, name)) for name in before} == before

@@ -19,10 +19,10 @@ OF_EACH_LANGUAGE_OR_NODE = {"web/docs", "locales", "demo/weights"}
 def folders() -> set[str]:
     """Those that hold tracked files, below the root."""
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
-    found = {name.rpartition("/")[0] for name in names.split("\0")} - {""}
+    names_of_folders = {name.rpartition("/")[0] for name in names.split("\0")} - {""}
     for parent in OF_EACH_LANGUAGE_OR_NODE:
-        found = {parent if name.startswith(f"{parent}/") else name for name in found}
-    return {name for name in found if not re.search(r"tests/host/test_nodes$", name)}
+        names_of_folders = {parent if name.startswith(f"{parent}/") else name for name in names_of_folders}
+    return {name for name in names_of_folders if not re.search(r"tests/host/test_nodes$", name)}
 
 
 def test_every_folder_has_its_line_and_every_line_its_folder():
@@ -80,6 +80,6 @@ def test_an_import_is_an_arrow(tmp_path):
 
 
 def test_files_that_the_page_names_are_there():
-    named = set(re.findall(r"`([\w/.]+\.(?:py|js|json))`", PAGE + (ROOT / "CONTRIBUTING.md").read_text("utf-8")))
-    missing = {name for name in named if not (ROOT / name).is_file()}
+    files = set(re.findall(r"`([\w/.]+\.(?:py|js|json))`", PAGE + (ROOT / "CONTRIBUTING.md").read_text("utf-8")))
+    missing = {name for name in files if not (ROOT / name).is_file()}
     assert missing <= {"multistep.py", "catalog.py"}, missing

@@ -15,26 +15,26 @@ ANEW = "run python -m scripts.evidence_page"
 
 
 def test_the_page_is_what_the_results_say():
-    found = evidence_page.results()
-    assert evidence_page.render("EVIDENCE.md.jinja", found) == evidence_page.PAGE.read_text("utf-8"), ANEW
+    results = evidence_page.results()
+    assert evidence_page.render("EVIDENCE.md.jinja", results) == evidence_page.PAGE.read_text("utf-8"), ANEW
     readme = evidence_page.README.read_text("utf-8")
-    assert evidence_page.with_sizes(readme, evidence_page.render("sizes.md.jinja", found)) == readme, ANEW
+    assert evidence_page.with_sizes(readme, evidence_page.render("sizes.md.jinja", results)) == readme, ANEW
 
 
 def test_a_figure_that_is_not_there_is_an_error():
-    found = evidence_page.results()
-    del found["verdict"]["prompts"]["24"]["gamed score"]
+    results = evidence_page.results()
+    del results["verdict"]["prompts"]["24"]["gamed score"]
     with pytest.raises(jinja2.UndefinedError):
-        evidence_page.render("EVIDENCE.md.jinja", found)
+        evidence_page.render("EVIDENCE.md.jinja", results)
 
 
 def test_a_result_of_an_earlier_demo_model_is_marked():
     """Figures of the first demo, of 64 pixels, must not pass for those of the one that lies here."""
-    found = evidence_page.results()
-    today = {**found["damage"], "ran_on": {**found["damage"]["ran_on"], "demo": record.demo_hash()}}
+    results = evidence_page.results()
+    today = {**results["damage"], "ran_on": {**results["damage"]["ran_on"], "demo": record.demo_hash()}}
     before = {**today, "ran_on": {**today["ran_on"], "demo": "0" * 12}}
-    others = {name: result for name, result in found.items() if not evidence_page.on_earlier_demo(result)}
-    pages = [evidence_page.render("EVIDENCE.md.jinja", {**found, **others, "damage": one}) for one in (today, before)]
+    others = {name: result for name, result in results.items() if not evidence_page.on_earlier_demo(result)}
+    pages = [evidence_page.render("EVIDENCE.md.jinja", {**results, **others, "damage": one}) for one in (today, before)]
     mark = "Measured on an earlier demo model"
     assert pages[1].count(mark) == pages[0].count(mark) + 1
     assert re.search(r"not yet again.*\bdamage\b", pages[1], re.DOTALL)

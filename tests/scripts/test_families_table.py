@@ -39,22 +39,22 @@ def test_every_file_is_one_of_the_official_template(official):
 
 @per_template
 def test_nodes_inputs_and_settings_are_those_of_the_official_template(official):
-    known = OFFICIAL[official]["nodes"]
-    compared = 0
+    nodes = OFFICIAL[official]["nodes"]
+    count = 0
     for node in CHECKED[official].nodes:
         kind = SAME_AS.get(node.kind, node.kind)
         free = FREE
-        if kind == "KSampler" and kind not in known:  # two models: theirs are two samplers, ours is one
+        if kind == "KSampler" and kind not in nodes:  # two models: theirs are two samplers, ours is one
             kind, free = "KSamplerAdvanced", FREE | {"denoise"}
         if kind.startswith("QSched") or kind in OF_OURS:
             continue
-        assert kind in known
+        assert kind in nodes
         links = {name for name, value in node.inputs.items() if isinstance(value, list)} - {"preset"}
-        assert links <= set(known[kind]["inputs"]), kind
+        assert links <= set(nodes[kind]["inputs"]), kind
         values = [value for name, value in node.inputs.items() if name not in {*links, *free, "preset"}]
-        assert any(all(_among(value, one) for value in values) for one in known[kind]["values"]), (kind, values)
-        compared += len(values)
-    assert compared > 10
+        assert any(all(_among(value, one) for value in values) for one in nodes[kind]["values"]), (kind, values)
+        count += len(values)
+    assert count > 10
 
 
 def _among(value: object, values: list) -> bool:
@@ -80,8 +80,8 @@ def test_facts_are_read_out_of_subgraphs_and_texts_are_left_there():
 
 
 def test_the_tables_of_the_notes_are_counted_ones():
-    written = json.loads(notes.PARTS.read_text("utf-8"))
-    assert {name: lines for name, lines in written.items() if "_" in name} == notes.parts(), (
+    parts = json.loads(notes.PARTS.read_text("utf-8"))
+    assert {name: lines for name, lines in parts.items() if "_" in name} == notes.parts(), (
         "run python -m scripts.workflows.notes"
     )
 

@@ -21,10 +21,10 @@ def pip(monkeypatch):
     registry = ["1.9.9", "1.58.1"]
 
     def run(command, **_):
-        asked, folder = command[-1], Path(command[command.index("--dest") + 1])
-        version = asked.partition("==")[2] or (registry[-1] if registry else "")
+        package, folder = command[-1], Path(command[command.index("--dest") + 1])
+        version = package.partition("==")[2] or (registry[-1] if registry else "")
         if version not in registry:
-            return SimpleNamespace(returncode=1, stderr=f"no {asked}")
+            return SimpleNamespace(returncode=1, stderr=f"no {package}")
         with zipfile.ZipFile(folder / f"comfyui_frontend_package-{version}-py3-none-any.whl", "w") as wheel:
             wheel.writestr(f"{FOLDER}/index.html", version)
             wheel.writestr("other/file", "")

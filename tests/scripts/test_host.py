@@ -21,8 +21,8 @@ def places(tmp_path, make_host):
 
 
 def test_comfyui_path_wins(places):
-    found = local_host({"COMFYUI_PATH": str(places["elsewhere"])}, places["checkout"], places["cache"])
-    assert (found.path, found.origin) == (places["elsewhere"], "COMFYUI_PATH")
+    host = local_host({"COMFYUI_PATH": str(places["elsewhere"])}, places["checkout"], places["cache"])
+    assert (host.path, host.origin) == (places["elsewhere"], "COMFYUI_PATH")
 
 
 def test_then_the_comfyui_around_the_checkout(places):
@@ -30,8 +30,8 @@ def test_then_the_comfyui_around_the_checkout(places):
 
 
 def test_then_the_earlier_download(places, tmp_path):
-    found = local_host({"COMFYUI_PATH": ""}, tmp_path / "lonely", places["cache"])
-    assert found.path == places["cache"] / f"comfyui-{SDIST_HOST_VERSION}"
+    host = local_host({"COMFYUI_PATH": ""}, tmp_path / "lonely", places["cache"])
+    assert host.path == places["cache"] / f"comfyui-{SDIST_HOST_VERSION}"
 
 
 def test_none_when_there_is_none(tmp_path):

@@ -17,10 +17,10 @@ def make(folder, version: str, pins: str) -> Host:
 def test_each_host_is_run_with_its_own_pins_and_the_newest_two_with_the_newest_kernels(tmp_path):
     old = make(tmp_path / "a", "0.18.2", "comfy-kitchen>=0.2.8\ncomfy-aimdo>=0.2.12")
     new = make(tmp_path / "b", "0.30.0", "comfy-kitchen==0.2.26\ncomfy-aimdo==0.4.11")
-    found = [(one.host.version, one.packages) for one in combinations([old, new])]
+    runs = [(one.host.version, one.packages) for one in combinations([old, new])]
     own = ("comfy-kitchen==0.2.26", "comfy-aimdo==0.4.11")
     between = [("0.30.0", (kitchen, "comfy-aimdo==0.4.11")) for kitchen in hosts.BETWEEN]
-    assert found == [("0.18.2", NEWEST), ("0.30.0", own), ("0.18.2", NEWEST), ("0.30.0", NEWEST), *between]
+    assert runs == [("0.18.2", NEWEST), ("0.30.0", own), ("0.18.2", NEWEST), ("0.30.0", NEWEST), *between]
     more = [one for one in combinations([old, new]) if hosts.files_for(one, [old, new]) != hosts.FILES]
     assert [(one.host, one.packages) for one in more] == [(new, own)]
 

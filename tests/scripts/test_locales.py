@@ -44,15 +44,15 @@ def rows_of(text):
 
 def inputs_of(node):
     """Tooltips by the key that the frontend looks up, where a dot is an underscore (normalizeI18nKey)."""
-    found = {}
+    tooltips = {}
     for group in ("required", "optional"):
         for name, spec in NODES[node]["input"].get(group, {}).items():
-            found[name] = spec[1].get("tooltip")
+            tooltips[name] = spec[1].get("tooltip")
             if spec[0] == "COMFY_DYNAMICCOMBO_V3":
                 for option in spec[1]["options"]:
                     inner = option["inputs"].get("required", {}) | option["inputs"].get("optional", {})
-                    found |= {f"{name}_{key}": value[1].get("tooltip") for key, value in inner.items()}
-    return found
+                    tooltips |= {f"{name}_{key}": value[1].get("tooltip") for key, value in inner.items()}
+    return tooltips
 
 
 def outputs_of(node):
@@ -71,11 +71,11 @@ def test_the_nodes_translated_are_the_nodes_there_are(language):
 @per_language
 @per_node
 def test_a_node_is_translated_in_full(language, node):
-    found = read(language, "nodeDefs.json")[node]
-    assert set(found) <= {"display_name", "description", "inputs", "outputs"}
-    assert found["description"] not in ("", NODES[node]["description"])
+    translation = read(language, "nodeDefs.json")[node]
+    assert set(translation) <= {"display_name", "description", "inputs", "outputs"}
+    assert translation["description"] not in ("", NODES[node]["description"])
     for kind, tooltips in (("inputs", inputs_of(node)), ("outputs", outputs_of(node))):
-        translated = found.get(kind, {})
+        translated = translation.get(kind, {})
         assert set(translated) == set(tooltips), kind
         for key, tooltip in tooltips.items():
             assert set(translated[key]) == ({"name", "tooltip"} if tooltip else {"name"}), key
@@ -85,7 +85,7 @@ def test_a_node_is_translated_in_full(language, node):
 
 @per_language
 def test_a_display_name_is_translated_and_names_one_node(language):
-    names = {node: found["display_name"] for node, found in read(language, "nodeDefs.json").items()}
+    names = {node: translation["display_name"] for node, translation in read(language, "nodeDefs.json").items()}
     assert not [node for node, name in names.items() if name == NODES[node]["display_name"] or not name.strip()]
     assert len(set(names.values())) == len(names)
 
@@ -104,8 +104,8 @@ def test_the_templates_have_a_title(language):
 @per_page
 def test_the_pages_are_those_of_the_nodes(language):
     folder = ROOT / "web" / "docs"
-    named = {path.stem for path in folder.glob("*.md")} if language == "en" else None
-    assert (named or {path.parent.name for path in folder.glob(f"*/{language}.md")}) == set(NODES)
+    names = {path.stem for path in folder.glob("*.md")} if language == "en" else None
+    assert (names or {path.parent.name for path in folder.glob(f"*/{language}.md")}) == set(NODES)
 
 
 @per_page
@@ -119,8 +119,8 @@ def test_a_page_starts_with_the_name_of_its_node(language, node):
 @per_node
 def test_a_page_mentions_no_file_that_does_not_exist(language, node):
     text = page(language, node)
-    named = [name for name in CODE.findall(text) if name.startswith(tuple(f"{folder}/" for folder in OUR_FOLDERS))]
-    assert not [name for name in named if not ((ROOT / name).exists() or (ROOT / f"{name}.py").exists())]
+    names = [name for name in CODE.findall(text) if name.startswith(tuple(f"{folder}/" for folder in OUR_FOLDERS))]
+    assert not [name for name in names if not ((ROOT / name).exists() or (ROOT / f"{name}.py").exists())]
     linked = [link for link in LINK.findall(text) if not link.startswith("https://")]
     assert not [link for link in linked if not (ROOT / "web" / "docs" / link).exists()]
 
@@ -141,8 +141,8 @@ def test_what_the_page_says_it_says_in_every_language():
     source = (ROOT / "web" / "shared" / "texts.js").read_text("utf-8")
     entries = re.findall(r'^  ("[^"]+"|\w+): (\[.*?\]),$', source, flags=re.MULTILINE | re.DOTALL)
     assert len(entries) > 50
-    for key, written in entries:
-        texts = json.loads(re.sub(r",\s*\]", "]", written))
+    for key, value in entries:
+        texts = json.loads(re.sub(r",\s*\]", "]", value))
         assert len(texts) == 1 + len(LANGUAGES) and all(text.strip() for text in texts), key
         assert len({frozenset(re.findall(r"\{\w+\}", text)) for text in texts}) == 1, key
 
@@ -150,5 +150,7 @@ def test_what_the_page_says_it_says_in_every_language():
 @per_language
 def test_what_errors_and_reports_say_is_translated(language):
     """Of what is missing the words and the place: `python -m scripts.sentences` prints them, too."""
-    found = [*untranslated_errors(language), *untranslated_lines(language)]
-    assert [f"{said.place}: {said.text}" for said in found] == [], f"write them into {CATALOGUES / language}.json"
+    missing = [*untranslated_errors(language), *untranslated_lines(language)]
+    assert [f"{sentence.place}: {sentence.text}" for sentence in missing] == [], (
+        f"write them into {CATALOGUES / language}.json"
+    )

@@ -30,8 +30,8 @@ FAULTS = [
 
 @pytest.mark.parametrize(("old", "new", "function"), FAULTS)
 def test_faults_of_each_kind_are_put_in(old, new, function):
-    found = {(mutant.old, mutant.new): mutant for mutant in mutants("a.py", SOURCE)}
-    mutant = found[old, new]
+    faults = {(mutant.old, mutant.new): mutant for mutant in mutants("a.py", SOURCE)}
+    mutant = faults[old, new]
     assert mutant.function in (function, "damage")
     assert mutant.applied(SOURCE) == SOURCE[: mutant.begin] + new + SOURCE[mutant.begin + len(old) :]
     assert SOURCE.splitlines()[mutant.line - 1].find(old.splitlines()[0]) >= 0
@@ -71,13 +71,13 @@ def test_the_quickest_tests_of_a_function_come_first_and_are_not_too_many(monkey
 def test_what_stands_in_the_journal_is_not_run_again(tmp_path, monkeypatch):
     one, other, third = mutants("a.py", SOURCE)[:3]
     answers = {one: "failed", other: "survived", third: "untested"}
-    asked = []
-    monkeypatch.setattr(mutate.Workplace, "outcome", lambda self, m, reach: asked.append(m) or answers[m])
+    calls = []
+    monkeypatch.setattr(mutate.Workplace, "outcome", lambda self, m, reach: calls.append(m) or answers[m])
     place = mutate.Workplace(tmp_path)
     assert dict(mutate.run(place, [one, other], None)) == {one: "failed", other: "survived"}
     assert dict(mutate.run(place, [one, other, third], None)) == answers
-    assert asked == [one, other, third]
+    assert calls == [one, other, third]
     assert dict(mutate.run(place, [one, other, third], None, again=True)) == answers
-    assert asked[3:] == [other, third]
+    assert calls[3:] == [other, third]
     summary = mutate.summary(["room"], 1, list(answers.items()))
     assert (summary["noticed"], summary["mutants"], summary["rate"]) == (1, 3, 0.333)

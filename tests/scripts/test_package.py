@@ -82,8 +82,8 @@ def test_this_tree_makes_a_package_without_faults(metadata, built):
 
 
 def test_every_exception_to_the_scan_is_still_needed(built):
-    found = {(finding.path, finding.name) for finding in package.findings(built.path)}
-    assert set(package.ALLOWED) <= found
+    names = {(finding.path, finding.name) for finding in package.findings(built.path)}
+    assert set(package.ALLOWED) <= names
 
 
 def test_the_same_files_make_the_same_bytes(built, tmp_path):
@@ -111,18 +111,18 @@ def faults(root):
 
 def test_files_are_those_of_git_less_the_ignored_ones(checkout):
     (checkout / "nodes" / "new.py").touch()
-    made = package.build(checkout / "dist" / "a.zip", checkout)
-    assert made.files == ["nodes/a.py", "nodes/new.py"]
-    assert made.uncommitted == ["nodes/new.py"]
+    package_file = package.build(checkout / "dist" / "a.zip", checkout)
+    assert package_file.files == ["nodes/a.py", "nodes/new.py"]
+    assert package_file.uncommitted == ["nodes/new.py"]
 
 
 def test_a_file_that_should_not_be_there_or_is_lost_is_a_fault(checkout):
     assert faults(checkout) == []
     (checkout / ".comfyignore").write_text(".comfyignore\nnodes/\n", "utf-8")
-    found = faults(checkout)
-    assert "scripts/b.py does not belong in it" in found
-    assert "nodes/a.py is missing" in found
-    assert "scripts/b.py:1: a program is started (subprocess)" in found
+    result = faults(checkout)
+    assert "scripts/b.py does not belong in it" in result
+    assert "nodes/a.py is missing" in result
+    assert "scripts/b.py:1: a program is started (subprocess)" in result
 
 
 def test_too_large_a_package_is_a_fault(checkout, monkeypatch):
@@ -162,8 +162,8 @@ def test_the_version_is_the_newest_of_the_changelog(metadata):
 
 
 def test_a_changed_node_and_a_warning_in_the_log_are_faults():
-    golden, found = {"A": {"input": {}, "output": []}, "B": {}}, {"A": {"input": {"a": 1}, "output": []}, "C": {}}
-    assert package.differences(golden, found) == [
+    golden, nodes = {"A": {"input": {}, "output": []}, "B": {}}, {"A": {"input": {"a": 1}, "output": []}, "C": {}}
+    assert package.differences(golden, nodes) == [
         "node A differs from object_info.json in input",
         "node B is missing",
         "node C is not in object_info.json",

@@ -38,8 +38,8 @@ def test_names_that_the_registry_accepts(metadata):
 def test_addresses_that_nobody_has_registered_stand_in_one_place():
     """Whoever publishes changes them there; nothing that a user sees may lead to them."""
     git = ["git", "grep", "-lE", r"github(usercontent)?\.com/q-sched"]
-    found = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    assert found == ["pyproject.toml"]
+    output = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert output == ["pyproject.toml"]
 
 
 def test_the_license_is_there_in_full(metadata):
@@ -56,9 +56,11 @@ def test_what_starts_programs_stays_out(folder):
 def test_what_the_host_loads_stays_in():
     """Regression: "docs/" without a leading slash dropped the help pages in web/docs too."""
     git = ["git", "-c", f"core.excludesFile={ROOT / '.comfyignore'}", "check-ignore", "--no-index"]
-    kept = ["web/docs/QSchedSampler.md", "web/docs/QSchedSampler/zh.md", "locales/zh/nodeDefs.json", "demo/weights"]
-    found = subprocess.run([*git, "docs/sensitivity.png", *kept], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["docs/sensitivity.png"]
+    files = ["web/docs/QSchedSampler.md", "web/docs/QSchedSampler/zh.md", "locales/zh/nodeDefs.json", "demo/weights"]
+    output = subprocess.run(
+        [*git, "docs/sensitivity.png", *files], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert output.stdout.split() == ["docs/sensitivity.png"]
 
 
 def test_ci_runs_the_test_command():

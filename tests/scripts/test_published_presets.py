@@ -21,18 +21,18 @@ def decoded(uri: str) -> Image.Image:
 
 def test_the_shipped_files_are_what_the_script_writes(tmp_path):
     published_presets.write(tmp_path)
-    written, shipped = (
+    fresh, shipped = (
         {path.name: qs.load_preset(path) for path in folder.iterdir()}
         for folder in (tmp_path, published_presets.FOLDER)
     )
     ours = shipped.pop(DEMO_PRESET)
-    assert set(written) == set(shipped)
+    assert set(fresh) == set(shipped)
     assert ours.verdict == "accepted"
     assert ours.record["gain"]["low"] > 0
     assert not {"workflow", "prompt"} & set(ours.card)
     for name, preset in shipped.items():
-        pictures = [decoded(one.card.pop(THUMBNAIL)) for one in (preset, written[name])]
-        assert preset == written[name]
+        pictures = [decoded(one.card.pop(THUMBNAIL)) for one in (preset, fresh[name])]
+        assert preset == fresh[name]
         assert pictures[0].size == (256, 256)
         # Text is drawn, and packed, a little differently by other versions of Pillow.
         assert ImageStat.Stat(ImageChops.difference(*pictures)).mean == pytest.approx([0, 0, 0], abs=2)

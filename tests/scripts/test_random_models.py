@@ -37,26 +37,26 @@ def test_the_same_bytes_every_time(tmp_path):
 
 
 def test_weights_are_scaled_by_fan_in_norms_are_1_and_biases_0(tmp_path):
-    found = load_file(write("flux1-schnell", tmp_path))
-    assert found["txt_in.weight"].dtype == torch.bfloat16
+    tensors = load_file(write("flux1-schnell", tmp_path))
+    assert tensors["txt_in.weight"].dtype == torch.bfloat16
     # 524 288 values: their standard deviation is known to a thousandth.
-    assert found["txt_in.weight"].float().std().item() == pytest.approx(4096**-0.5, rel=0.01)
-    assert found["img_in.weight"].float().std().item() == pytest.approx(64**-0.5, rel=0.05)
-    assert (found["single_blocks.0.norm.query_norm.scale"] == 1).all()
-    assert (found["img_in.bias"] == 0).all()
+    assert tensors["txt_in.weight"].float().std().item() == pytest.approx(4096**-0.5, rel=0.01)
+    assert tensors["img_in.weight"].float().std().item() == pytest.approx(64**-0.5, rel=0.05)
+    assert (tensors["single_blocks.0.norm.query_norm.scale"] == 1).all()
+    assert (tensors["img_in.bias"] == 0).all()
 
 
 def test_a_tensor_depends_on_its_name_alone():
     one, two = ({"a.weight": (4, 8), "b.weight": (4, 8)}, {"b.weight": (4, 8)})
-    made = [random_models.tensors(Model("vae", torch.float32, lambda s=shapes: s)) for shapes in (one, two)]
-    assert same_bits(made[0]["b.weight"], made[1]["b.weight"])
-    assert differ(made[0]["a.weight"], made[0]["b.weight"])
+    tensors = [random_models.tensors(Model("vae", torch.float32, lambda s=shapes: s)) for shapes in (one, two)]
+    assert same_bits(tensors[0]["b.weight"], tensors[1]["b.weight"])
+    assert differ(tensors[0]["a.weight"], tensors[0]["b.weight"])
 
 
 def test_a_file_that_is_there_is_left_alone(tmp_path):
     path = write("sd15-lora", tmp_path)
-    made = path.stat().st_mtime_ns
-    assert write("sd15-lora", tmp_path).stat().st_mtime_ns == made
+    time = path.stat().st_mtime_ns
+    assert write("sd15-lora", tmp_path).stat().st_mtime_ns == time
 
 
 @pytest.mark.parametrize("torn", [b"", b"half a file"], ids=["empty", "torn"])

@@ -21,11 +21,11 @@ def test_a_table_is_aligned_and_complete():
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "text"),
     [(0.5, "0.500"), (-3.14159, "-3.142"), (123.456, "123.5"), (12, "12"), (9876543, "9,876,543"), (True, "yes")],
 )
-def test_cells(value, shown):
-    assert format_cell(value) == shown
+def test_cells(value, text):
+    assert format_cell(value) == text
 
 
 def test_text_stays_as_it_is():

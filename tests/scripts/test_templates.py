@@ -15,11 +15,11 @@ from scripts.workflows.blueprint import NAME
 from scripts.workflows.build import BLUEPRINTS, NOTE, WORKFLOWS, api_of, without_nulls
 from scripts.workflows.graph import LANGUAGES, LIVE, NOTES, SHARED, note_text
 
-MADE = {template.name: template for template in (make() for make in TEMPLATES)}
+BUILT = {template.name: template for template in (make() for make in TEMPLATES)}
 HEAD = 30
 """A node's title bar lies above its place."""
 
-per_template = pytest.mark.parametrize("name", MADE)
+per_template = pytest.mark.parametrize("name", BUILT)
 
 
 def read(path):
@@ -57,8 +57,8 @@ def overlap(one, other):
 
 
 def test_there_is_a_file_of_each_kind_for_every_template():
-    assert sorted(path.stem for path in WORKFLOWS.glob("*.json")) == sorted(MADE)
-    assert sorted(path.stem for path in WORKFLOWS.glob("*.jpg")) == sorted(MADE)
+    assert sorted(path.stem for path in WORKFLOWS.glob("*.json")) == sorted(BUILT)
+    assert sorted(path.stem for path in WORKFLOWS.glob("*.jpg")) == sorted(BUILT)
 
 
 @per_template
@@ -66,17 +66,17 @@ def test_the_page_has_the_nodes_values_and_links_of_the_description(name):
     flow = workflow(name)
     saved = {node["id"]: node for node in flow["nodes"]}
     note = saved.pop(NOTE)
-    assert note["widgets_values"] == [MADE[name].note]
-    assert note["properties"]["qsched_note"] == MADE[name].number, "the page translates it by this"
-    assert set(saved) == {node.id for node in MADE[name].nodes}
-    for node in MADE[name].nodes:
-        found = saved[node.id]
-        assert (found["type"], found["mode"]) == (node.kind, node.mode)
+    assert note["widgets_values"] == [BUILT[name].note]
+    assert note["properties"]["qsched_note"] == BUILT[name].number, "the page translates it by this"
+    assert set(saved) == {node.id for node in BUILT[name].nodes}
+    for node in BUILT[name].nodes:
+        node_values = saved[node.id]
+        assert (node_values["type"], node_values["mode"]) == (node.kind, node.mode)
         if node.label:  # else the host writes, and translates, the kind's own
-            assert found["title"] == node.label
+            assert node_values["title"] == node.label
         links = {key: tuple(value) for key, value in node.inputs.items() if isinstance(value, list)}
-        assert links_of(flow, found) == links, node.title
-        values = values_of(found)
+        assert links_of(flow, node_values) == links, node.title
+        values = values_of(node_values)
         assert {key: values[key] for key in set(node.inputs) - set(links)} == {
             key: value for key, value in node.inputs.items() if key not in links
         }, node.title
@@ -85,8 +85,8 @@ def test_the_page_has_the_nodes_values_and_links_of_the_description(name):
 @per_template
 def test_the_api_form_is_that_of_the_description(name):
     graph = read(WORKFLOWS / "api" / f"{name}.json")
-    assert graph == api_of(MADE[name])
-    assert len(graph) == sum(node.mode == LIVE for node in MADE[name].nodes)
+    assert graph == api_of(BUILT[name])
+    assert len(graph) == sum(node.mode == LIVE for node in BUILT[name].nodes)
     assert all(value[0] in graph for node in graph.values() for value in node["inputs"].values() if type(value) is list)
 
 
@@ -102,29 +102,29 @@ def test_nothing_overlaps_and_every_node_lies_in_one_group(name):
         around = [g for g in groups if g[0] < node[0] and g[1] < node[1] and node[2] < g[2] and node[3] < g[3]]
         assert len(around) == 1
     first = min(node[0] for node in nodes)
-    assert note[2] < first or MADE[name].note_band is not None, "the note is at the left"
-    assert {group["title"] for group in flow["groups"]} == {g.title for band in MADE[name].bands for g in band}
+    assert note[2] < first or BUILT[name].note_band is not None, "the note is at the left"
+    assert {group["title"] for group in flow["groups"]} == {g.title for band in BUILT[name].bands for g in band}
 
 
 @per_template
 def test_a_file_that_is_asked_for_can_be_downloaded_and_is_named_in_the_note(name):
-    known = {file.name: file.url for node in MADE[name].nodes for file in node.files}
+    urls = {file.name: file.url for node in BUILT[name].nodes for file in node.files}
     for node in workflow(name)["nodes"]:
         models = node["properties"].get("models", [])
         assert bool(models) == (node["mode"] == LIVE and "Loader" in node["type"]), node["type"]
-        chosen = [value for value in node.get("widgets_values", []) if str(value).endswith(".safetensors")]
+        values = [value for value in node.get("widgets_values", []) if str(value).endswith(".safetensors")]
         if models:
-            assert [model["name"] for model in models] == chosen
+            assert [model["name"] for model in models] == values
         for model in models:
             assert re.fullmatch(r"https://huggingface\.co/[\w.-]+/[\w.-]+/resolve/main/[\w./-]+", model["url"])
-            assert known[model["name"]] == model["url"]
-            assert f"[{model['name']}]({model['url']})" in MADE[name].note
+            assert urls[model["name"]] == model["url"]
+            assert f"[{model['name']}]({model['url']})" in BUILT[name].note
 
 
 @per_template
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_note_says_the_same_in_every_language(name, language):
-    english, text = note_text(MADE[name].number), note_text(MADE[name].number, language)
+    english, text = note_text(BUILT[name].number), note_text(BUILT[name].number, language)
     assert text, "there is none"
     assert "{" not in text
     for what in (r"\]\((.*?)\)", r"`(.*?)`", r"\d+"):
@@ -135,7 +135,7 @@ def test_a_note_says_the_same_in_every_language(name, language):
 
 
 def test_notes_are_there_for_templates_and_nothing_else():
-    numbers = {template.number for template in MADE.values()}
+    numbers = {template.number for template in BUILT.values()}
     for language in LANGUAGES:
         names = {name for name in read(NOTES / f"{language}.json") if not name.startswith(SHARED)}
         assert names == numbers
@@ -144,7 +144,7 @@ def test_notes_are_there_for_templates_and_nothing_else():
 @per_template
 def test_what_stands_in_the_graph_needs_no_translation(name):
     """Group titles and titles of our own: numbers, names of models and formats, and the nodes' own names."""
-    titles = [group["title"] for group in workflow(name)["groups"]] + [node.label for node in MADE[name].nodes]
+    titles = [group["title"] for group in workflow(name)["groups"]] + [node.label for node in BUILT[name].nodes]
     names = {"Q-Sched", "Sampler", "Apply", "Select", "KSampler", "SamplerCustomAdvanced", "SDTurboScheduler", "TCD"}
     names |= {
         "BasicScheduler",
@@ -178,14 +178,14 @@ def test_the_first_template_fits_a_laptop():
 
 
 def test_templates_are_numbered_in_their_order():
-    assert [template.number for template in MADE.values()] == [f"{number:02}" for number in range(1, len(MADE) + 1)]
+    assert [template.number for template in BUILT.values()] == [f"{number:02}" for number in range(1, len(BUILT) + 1)]
 
 
 def test_the_style_sheet_has_a_place_for_every_number():
     """Regression: it named eight, and with the ninth the list fell back to the file system's order."""
     sheet = (ROOT / "web" / "templates" / "templates.css").read_text("utf-8")
     places = dict(re.findall(r'"template-workflow-(\d\d) "\] \{ order: (\d+); \}', sheet))
-    assert {number: int(place) for number, place in places.items()} == {t.number: int(t.number) for t in MADE.values()}
+    assert {number: int(place) for number, place in places.items()} == {t.number: int(t.number) for t in BUILT.values()}
     tens = {number[0] for number in places}
     assert set(re.findall(r'\^="template-workflow-(\d)"\]', sheet)) == tens, "all of ours count as ours"
 

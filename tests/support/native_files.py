@@ -27,5 +27,5 @@ def packed(name: str, weight: torch.Tensor, algo: str) -> dict[str, torch.Tensor
     algo, options, conf = settings_of(algo)
     value = QuantizedTensor.from_float(weight, QUANT_ALGOS[algo]["comfy_tensor_layout"], **options)
     text = json.dumps({"format": algo, **conf}).encode()
-    found = {key: part.clone() for key, part in value.state_dict(f"{name}.weight").items()}
-    return {**found, f"{name}.comfy_quant": torch.tensor(list(text), dtype=torch.uint8)}
+    parts = {key: part.clone() for key, part in value.state_dict(f"{name}.weight").items()}
+    return {**parts, f"{name}.comfy_quant": torch.tensor(list(text), dtype=torch.uint8)}

@@ -46,11 +46,11 @@ def browser() -> Iterator:
 @pytest.fixture(scope="session")
 def host() -> Host:
     """The ComfyUI to test on."""
-    named = os.environ.get("QSCHED_HOST_PATH")
-    found = host_at(Path(named), "QSCHED_HOST_PATH") if named else local_host()
-    if found is None:
+    path = os.environ.get("QSCHED_HOST_PATH")
+    host_here = host_at(Path(path), "QSCHED_HOST_PATH") if path else local_host()
+    if host_here is None:
         raise HostError("There is no ComfyUI to test on. Run `make env`, or set COMFYUI_PATH.")
-    return found
+    return host_here
 
 
 @pytest.fixture(scope="session")
@@ -78,9 +78,9 @@ def open_page(server, browser, request) -> Iterator[Callable]:
 
     def open_one(*, nodes_2: bool, **settings: object):
         """`settings` are the host's, with a dot for every "_": ``Comfy_Locale="fr"``."""
-        chosen = {"Comfy.VueNodes.Enabled": nodes_2, "Comfy.ColorPalette": "dark", "Comfy.Locale": "en"}
-        chosen |= {name.replace("_", "."): value for name, value in settings.items()}
-        return visit(browser, server, chosen, watch)
+        options = {"Comfy.VueNodes.Enabled": nodes_2, "Comfy.ColorPalette": "dark", "Comfy.Locale": "en"}
+        options |= {name.replace("_", "."): value for name, value in settings.items()}
+        return visit(browser, server, options, watch)
 
     yield open_one
     for number, page in enumerate(opened):

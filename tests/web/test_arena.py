@@ -16,7 +16,7 @@ FIND = """() => {
 }"""
 PANEL = f"(({FIND})()?.widgets?.find(w => w.name === 'qsched_arena')?.element)"
 TEXT = f"({PANEL}?.firstChild.textContent ?? '')"
-SEEN = f"""() => {{
+VIEW = f"""() => {{
   const images = [...{PANEL}.querySelectorAll("img")];
   if (!images.every(image => image.complete && image.naturalWidth)) return null;
   return images.map(image => {{
@@ -65,7 +65,7 @@ def wait_for(page, text: str) -> None:
 
 def seen(page) -> list[str]:
     """The colours of the two pictures, once they are there."""
-    return page.wait_for_function(SEEN).json_value()
+    return page.wait_for_function(VIEW).json_value()
 
 
 def press(page, key: str, then: str) -> None:

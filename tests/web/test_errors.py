@@ -16,7 +16,7 @@ FIND = """type => {
   return walk((app.rootGraph ?? app.graph).nodes).find(n => n.type === type);
 }"""
 
-SHOWN = f"""type => {{
+ERROR_TEXT = f"""type => {{
   const element = ({FIND})(type)?.widgets?.find(w => w.name === "qsched_error")?.element;
   if (!element) return "";
   const cut = element.isConnected && element.scrollHeight > element.clientHeight + 1;
@@ -64,10 +64,10 @@ def run(page) -> None:
 
 def wait_for(page, node: str, text: str) -> str:
     """The text on a node, once it holds that text; an empty one: once there is none."""
-    holds = f"([type, text]) => {{ const s = ({SHOWN})(type); return text ? s.includes(text) : s === ''; }}"
+    holds = f"([type, text]) => {{ const s = ({ERROR_TEXT})(type); return text ? s.includes(text) : s === ''; }}"
     page.wait_for_function(holds, arg=[node, text])
     page.wait_for_timeout(500)
-    return page.evaluate(SHOWN, node)
+    return page.evaluate(ERROR_TEXT, node)
 
 
 def put(page, node: str, widget: str, value: str) -> None:
@@ -84,7 +84,7 @@ def test_a_failure_is_on_its_node_comes_back_with_its_tab_and_goes_with_the_next
     run(page)
     text = wait_for(page, NODE, "Fix: ")
     assert text.startswith("Q-Sched: ")
-    assert page.evaluate(SHOWN, "QSchedDemoModel") == ""
+    assert page.evaluate(ERROR_TEXT, "QSchedDemoModel") == ""
     page.screenshot(path=tmp_path / "failed.png")
     page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
     page.wait_for_function("() => !app.graph.nodes.length")
@@ -182,9 +182,9 @@ def test_errors_and_reports_are_in_the_language_of_the_page(open_page, tmp_path)
     run(page)
     last = "app.graph.nodes.find(n => n.type === 'QSchedQuantizeModel' && n.inputs[0].link && "
     last += "app.graph.getNodeById(app.graph.links.get(n.inputs[0].link).origin_id).type === n.type)"
-    said = f"() => {last}?.widgets.find(w => w.name === 'qsched_error')?.element.textContent ?? ''"
-    known = catalogue("zh")["sentences"]
-    fix = known["Fix:"] + known["plug in the model as it was loaded"]
-    text = f"Q-Sched: {known['this model is quantised already.']} {fix}"
-    page.wait_for_function(f"text => ({said})() === text", arg=text)
+    script = f"() => {last}?.widgets.find(w => w.name === 'qsched_error')?.element.textContent ?? ''"
+    sentences = catalogue("zh")["sentences"]
+    fix = sentences["Fix:"] + sentences["plug in the model as it was loaded"]
+    text = f"Q-Sched: {sentences['this model is quantised already.']} {fix}"
+    page.wait_for_function(f"text => ({script})() === text", arg=text)
     page.screenshot(path=tmp_path / "error.png")

@@ -21,9 +21,9 @@ RULE = """async ([source, cases]) => {
 
 def test_gains_their_unit_and_their_place_among_the_colours(browser):
     page = browser.new_page()
-    found = page.evaluate(RULE, [(ROOT / "web" / "calibration" / "gains.js").read_text("utf-8"), CASES])
+    result = page.evaluate(RULE, [(ROOT / "web" / "calibration" / "gains.js").read_text("utf-8"), CASES])
     page.close()
-    for case, ours in zip(CASES, found, strict=True):
+    for case, ours in zip(CASES, result, strict=True):
         assert ours["unit"] == pytest.approx(case["unit"]), case["about"]
         for key in ("gains", "shares"):
             assert [one is None for one in ours[key]] == [one is None for one in case[key]], case["about"]

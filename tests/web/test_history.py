@@ -57,9 +57,9 @@ def trial(value: float) -> dict:
 
 def tell(history, node: str, run: str, finished: list[float], study: str = "quantised model", *, new=True) -> dict:
     """An event of a study that has ``finished`` trials, the last of them just now."""
-    told = {"study": study, "phase": "search", "done": 1, "total": 2, "best": {}, "identity": 1.0}
-    told |= {"count": len(finished), "trial": trial(finished[-1]) if new else None}
-    return history.keep(node, run, told, lambda: [trial(value) for value in finished])
+    state = {"study": study, "phase": "search", "done": 1, "total": 2, "best": {}, "identity": 1.0}
+    state |= {"count": len(finished), "trial": trial(finished[-1]) if new else None}
+    return history.keep(node, run, state, lambda: [trial(value) for value in finished])
 
 
 def values(history, workflow: str | None = "w") -> dict[str, list[float]]:
@@ -71,11 +71,11 @@ def values(history, workflow: str | None = "w") -> dict[str, list[float]]:
 def test_an_event_tells_the_page_where_it_belongs_and_how_many_trials_it_should_have(history):
     starts(history, "p", {"id": "w"})
     tell(history, "6:2", "run", [1.0])
-    told = tell(history, "6:2", "run", [1.0], new=False)
-    assert (told["workflow"], told["run"], told["count"]) == ("w", "run", 1)
+    state = tell(history, "6:2", "run", [1.0], new=False)
+    assert (state["workflow"], state["run"], state["count"]) == ("w", "run", 1)
     assert history.node_states("another") == []
     (node,) = history.node_states("w")
-    assert (told["prompt"], node["node"], node["prompt"]) == ("p", "6:2", "p")
+    assert (state["prompt"], node["node"], node["prompt"]) == ("p", "6:2", "p")
     history.queue.clear()
     assert history.node_states("w")[0]["prompt"] is None
 
@@ -103,14 +103,14 @@ def test_only_so_much_is_kept(history):
     starts(history, "p", {"id": "w"})
     everything = [float(number) for number in range(history.MAX_POINTS + 5)]
     for count in (1, 2, len(everything)):
-        told = tell(history, "0", "a", everything[:count])
-    assert told["count"] == history.MAX_POINTS + 5
+        state = tell(history, "0", "a", everything[:count])
+    assert state["count"] == history.MAX_POINTS + 5
     assert values(history)["quantised model"][0] == 5.0
     for number in range(1, history.MAX_NODES + 1):
         tell(history, str(number), "a", [1.0])
-    kept = [node["node"] for node in history.node_states("w")]
-    assert len(kept) == history.MAX_NODES
-    assert "0" not in kept
+    names = [node["node"] for node in history.node_states("w")]
+    assert len(names) == history.MAX_NODES
+    assert "0" not in names
 
 
 def node(unique_id: str | None, kind: str = "QSchedCheck") -> SimpleNamespace:
@@ -131,8 +131,8 @@ def test_the_last_output_and_note_of_a_node_are_there_for_its_workflow_alone(his
         }
     ]
     assert reports.reports("another") == []
-    ((unique_id, name, told),) = history.events
-    assert (unique_id, name, told["workflow"], told["note"]["count"]) == ("4", "qsched.note", "w", 1)
+    ((unique_id, name, state),) = history.events
+    assert (unique_id, name, state["workflow"], state["note"]["count"]) == ("4", "qsched.note", "w", 1)
     reports.keep_note("4", "QSchedCheck", None)
     reports.keep_note("4", "QSchedCheck", None)  # nothing to take away: nothing to say
     assert (len(history.events), reports.reports("w")[0]["note"]) == (2, None)
@@ -144,7 +144,7 @@ def test_a_run_that_has_begun_forgets_what_an_earlier_one_showed(history, report
     reports.keep_output(node("4"), {"text": ["old"]})
     reports.keep_note("4", "QSchedCheck", {"kind": "stopped"})
     reports.forget(node("4"))
-    assert [(kept["output"], kept["note"]) for kept in reports.reports("w")] == [(None, None)]
+    assert [(entry["output"], entry["note"]) for entry in reports.reports("w")] == [(None, None)]
     reports.forget(node(None))
 
 
@@ -152,7 +152,7 @@ def test_a_node_of_another_kind_under_the_same_id_begins_anew_and_a_script_keeps
     starts(history, "p", {"id": "w"})
     reports.keep_output(node("4"), {"text": ["a"]})
     reports.keep_note("4", "QSchedSampler", {"kind": "differs"})
-    assert [(kept["kind"], kept["output"]) for kept in reports.reports("w")] == [("QSchedSampler", None)]
+    assert [(entry["kind"], entry["output"]) for entry in reports.reports("w")] == [("QSchedSampler", None)]
     reports.keep_output(node(None), {"text": ["b"]})
     reports.keep_note(None, "QSchedCheck", {"kind": "differs"})
     assert len(reports.reports("w")) == 1
@@ -162,7 +162,7 @@ def test_the_oldest_reports_go_first(history, reports):
     starts(history, "p", {"id": "w"})
     for number in range(reports.MAX_NODES + 1):
         reports.keep_output(node(str(number)), {})
-    assert [kept["node"] for kept in reports.reports("w")] == [str(n) for n in range(1, reports.MAX_NODES + 1)]
+    assert [entry["node"] for entry in reports.reports("w")] == [str(n) for n in range(1, reports.MAX_NODES + 1)]
 
 
 def ends(history, prompt: str, workflow: str, *messages: tuple[str, dict], graph: dict | None = None) -> None:
@@ -246,8 +246,8 @@ def test_a_run_that_goes_on_is_not_told_what_ended_the_one_before(history, repor
     error = {"node_id": "4", "node_type": "QSchedCheck", "exception_type": "C", "exception_message": "why"}
     ends(history, "p", "w", ("execution_error", error))
     starts(history, "q", {"id": "w"})
-    told = history.answer("w")
-    assert (told["error"], told["running"], told["queue"]) == (None, True, 1)
+    state = history.answer("w")
+    assert (state["error"], state["running"], state["queue"]) == (None, True, 1)
     history.queue.clear()
-    told = history.answer("w")
-    assert (told["error"], told["running"], told["queue"]) == (error, False, 0)
+    state = history.answer("w")
+    assert (state["error"], state["running"], state["queue"]) == (error, False, 0)

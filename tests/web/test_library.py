@@ -144,8 +144,8 @@ def test_the_tab_lists_what_there_is_and_says_what_fits_and_why_not(open_page, f
     page.screenshot(path=tmp_path / "dark.png")
     page.get_by_label("Fits this graph").check()
     page.wait_for_function("() => document.querySelectorAll('.qsched-card').length === 2")
-    shown = page.locator(".qsched-card").evaluate_all("cards => cards.map(c => c.dataset.name)")
-    assert shown == ["evil.safetensors", "fits.safetensors"]
+    names_here = page.locator(".qsched-card").evaluate_all("cards => cards.map(c => c.dataset.name)")
+    assert names_here == ["evil.safetensors", "fits.safetensors"]
     page.get_by_label("Search presets").fill("fits RED circles")
     page.wait_for_function("() => document.querySelectorAll('.qsched-card').length === 1")
     page.get_by_label("Search presets").fill("")
@@ -296,8 +296,8 @@ def test_every_preset_is_reached_by_scrolling_and_what_fits_comes_first_everywhe
           }, 50);
         })"""
     )
-    shown = page.evaluate(names)
-    assert len(set(shown)) == len(shown) == 624
+    names_here = page.evaluate(names)
+    assert len(set(names_here)) == len(names_here) == 624
     card(page, "a 600").get_by_role("button", name="Insert").click()
     first = "() => app.graph.nodes.find(n => n.type === 'QSchedLoadPreset').widgets[0].options.values[0]"
     page.evaluate("() => app.api.dispatchCustomEvent('graphChanged', app.graph.serialize())")
@@ -348,18 +348,18 @@ def test_in_a_narrow_window_nothing_of_the_tab_is_cut(open_page, folder, tmp_pat
     open_tab(page)
     card(page, "short").get_by_text("Renommer").click()
     page.locator(".qsched-rename input").wait_for()
-    seen = page.evaluate(CUT)
+    boxes = page.evaluate(CUT)
     page.screenshot(path=tmp_path / "narrow.png")
-    assert (seen["cut"], seen["inWindow"], seen["scrolls"]) == ([], True, True)
-    assert seen["buttons"] > 10
+    assert (boxes["cut"], boxes["inWindow"], boxes["scrolls"]) == ([], True, True)
+    assert boxes["buttons"] > 10
 
 
 @RENDERERS
 def test_the_hosts_sidebar_shows_the_card_and_the_canvas_opens_the_recipe(
     open_page, folder, thumbnail, tmp_path, nodes_2
 ):
-    made = preset("Shared by a friend", {"modelspec.thumbnail": thumbnail, "workflow": json.dumps(WORKFLOW)})
-    qs.save_preset(made, folder / "friend.safetensors")
+    shared = preset("Shared by a friend", {"modelspec.thumbnail": thumbnail, "workflow": json.dumps(WORKFLOW)})
+    qs.save_preset(shared, folder / "friend.safetensors")
     page = open_page(nodes_2=nodes_2)
     page.wait_for_function("() => app.graph.nodes.length > 5")
     page.evaluate("() => app.extensionManager.sidebarTab.toggleSidebarTab('model-library')")

@@ -46,7 +46,7 @@ COLOUR = """() => [
 
 REPORT = f"""id => ({FIND})(id)?.widgets?.find(w => w.name === "qsched_report")?.element"""
 
-SAID = f"""id => {{
+NODE_TEXT = f"""id => {{
   const element = ({REPORT})(id);
   if (!element?.clientHeight) return null;
   const [head, rest] = [element.querySelector(".qsched-headline"), element.querySelector(".qsched-rest")];
@@ -183,9 +183,9 @@ def look_at(page, node) -> None:
 
 def said(page, node=CALIBRATE) -> dict:
     """What is said on a node: its headline, the rest, and how it is shown."""
-    page.wait_for_function(f"id => ({SAID})(id)", arg=node)
+    page.wait_for_function(f"id => ({NODE_TEXT})(id)", arg=node)
     page.wait_for_timeout(500)
-    return page.evaluate(SAID, node)
+    return page.evaluate(NODE_TEXT, node)
 
 
 def slider(page, node=CALIBRATE) -> dict:
@@ -218,7 +218,7 @@ def test_the_map_is_drawn_while_it_runs_and_again_after_a_reload(open_page, tmp_
     run(page)
     assert wait_for_points(page, 2)["colours"] > 20
     assert slider(page)["labels"] == ["stock sampler", "this candidate"]
-    assert page.evaluate(SAID, CALIBRATE) is None
+    assert page.evaluate(NODE_TEXT, CALIBRATE) is None
     check_frames(page, "during the run")
     assert "qsched_report" not in json.dumps(page.evaluate("() => app.nodeOutputs"))
     reload(page)
@@ -264,9 +264,9 @@ def test_a_page_that_missed_the_end_of_a_run_does_not_show_it_as_running(open_pa
         route.fulfill(response=answer)
     page.wait_for_timeout(2000)
     for tab in (page, other):
-        shown = drawn(tab, CALIBRATE)
-        assert (shown["running"], int(shown["points"])) == ("no", TRIALS + 1)
-        assert "now the verdict" not in shown["text"]
+        picture = drawn(tab, CALIBRATE)
+        assert (picture["running"], int(picture["points"])) == ("no", TRIALS + 1)
+        assert "now the verdict" not in picture["text"]
 
 
 def test_a_cancel_keeps_the_map_and_the_best_so_far(open_page, server):
@@ -293,7 +293,7 @@ def test_a_cancel_keeps_the_map_and_the_best_so_far(open_page, server):
     run(page)
     page.wait_for_function(f"([id, least]) => Number(({CANVAS})([id, 'qsched_map']).points) > least", arg=[4, points])
     page.wait_for_timeout(500)
-    assert page.evaluate(SAID, CALIBRATE) is None
+    assert page.evaluate(NODE_TEXT, CALIBRATE) is None
     page.evaluate("() => app.extensionManager.command.execute('Comfy.Interrupt')")
     wait_until_done(page)
     assert int(said(page)["headline"].split()[2]) >= points
@@ -323,9 +323,9 @@ def test_what_a_node_said_is_there_again_when_its_tab_comes_back(open_page, serv
     save_preset(server.base / "models" / "qsched_presets" / "said.safetensors")
     page = open_page(nodes_2=nodes_2)
     inputs = "{ preset_name: 'said.safetensors' }"
-    shown = "{ class_type: 'PreviewAny', inputs: { source: ['1', 1] } }"
+    node = "{ class_type: 'PreviewAny', inputs: { source: ['1', 1] } }"
     page.evaluate(
-        f"() => app.loadApiJson({{ 1: {{ class_type: 'QSchedLoadPreset', inputs: {inputs} }}, 2: {shown} }}, 'said')"
+        f"() => app.loadApiJson({{ 1: {{ class_type: 'QSchedLoadPreset', inputs: {inputs} }}, 2: {node} }}, 'said')"
     )
     run(page)
     page.wait_for_timeout(1000)

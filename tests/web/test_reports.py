@@ -157,9 +157,9 @@ def finished(open_page):
 @RENDERERS
 def test_a_verdict_is_read_at_a_glance_scrolled_and_copied(finished, nodes_2):
     page = finished(nodes_2)
-    shown = common.said(page, "QSchedCalibrate")
-    assert shown["headline"] == "Accepted +0.11 [0.09, 0.13]"
-    assert (shown["state"], shown["cut"], shown["scrolls"]) == ("good", False, True)
+    text = common.said(page, "QSchedCalibrate")
+    assert text["headline"] == "Accepted +0.11 [0.09, 0.13]"
+    assert (text["state"], text["cut"], text["scrolls"]) == ("good", False, True)
     common.look_at(page, "QSchedCalibrate")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.locator(".qsched-copy:visible").first.click()
@@ -186,16 +186,16 @@ def test_a_report_speaks_the_page_s_language_as_far_as_it_knows_a_line(open_page
     }  # fmt: skip
     page.evaluate("output => app.graph.nodes[0].onExecuted(output)", {**FINISHED, "text": ["\n".join(lines)]})
     page.wait_for_function(f"id => ({common.SAID})(id)?.rest.startsWith('Accepté')", arg="QSchedCalibrate")
-    shown = common.said(page, "QSchedCalibrate")
-    assert shown["headline"] == "Accepté +0.11 [0.09, 0.13]"
-    assert shown["rest"].splitlines() == list(lines.values())
+    text = common.said(page, "QSchedCalibrate")
+    assert text["headline"] == "Accepté +0.11 [0.09, 0.13]"
+    assert text["rest"].splitlines() == list(lines.values())
     # The environment check is red where something is to be done.
     check = "Q-Sched 1.0: 1 thing to do\nTO DO     optuna is not installed: the search. Run: pip install optuna"
     page.evaluate("output => app.graph.nodes[0].onExecuted(output)", {"text": [check]})
     page.wait_for_function(f"id => ({common.SAID})(id)?.state === 'error'", arg="QSchedCalibrate")
-    shown = common.said(page, "QSchedCalibrate")
-    assert shown["headline"] == "Q-Sched 1.0 : 1 chose à faire"
-    assert shown["rest"] == "TO DO     optuna n’est pas installé (la recherche). Lancez : pip install optuna"
+    text = common.said(page, "QSchedCalibrate")
+    assert text["headline"] == "Q-Sched 1.0 : 1 chose à faire"
+    assert text["rest"] == "TO DO     optuna n’est pas installé (la recherche). Lancez : pip install optuna"
 
 
 @RENDERERS

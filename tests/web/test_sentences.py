@@ -34,7 +34,7 @@ ALL = pytest.mark.parametrize("language", LANGUAGES)
 
 
 def test_what_stays_in_english_is_still_said():
-    assert set().union(*STAYS_ENGLISH.values()) - {said.text for said in lines()} == set()
+    assert set().union(*STAYS_ENGLISH.values()) - {line.text for line in lines()} == set()
 
 
 @ALL
@@ -82,28 +82,28 @@ def _patterns(section: str) -> list[tuple[re.Pattern, str]]:
 def _translation(text: str, section: str, depth: int = 0) -> str | None:
     """As web/shared/sentences.js does it, in Chinese, where an English word that is left is seen."""
     for pattern, key in _patterns(section):
-        if found := pattern.fullmatch(text):
-            return PLACE.sub(lambda place: _part(found[int(place[1]) + 1], depth + 1), catalogue("zh")[section][key])
+        if match := pattern.fullmatch(text):
+            return PLACE.sub(lambda place: _part(match[int(place[1]) + 1], depth + 1), catalogue("zh")[section][key])
     return None
 
 
 def _part(text: str, depth: int = 0) -> str:
     if depth > 5:
         return text
-    known = None if "; " in text else _translation(text, "phrases", depth)
+    translation = None if "; " in text else _translation(text, "phrases", depth)
     mark = next((mark for mark in ("; ", ", ") if mark in text), None)
-    if known is None and mark is not None:
+    if translation is None and mark is not None:
         return mark.join(_part(part, depth + 1) for part in text.split(mark))
-    return text if known is None else known
+    return text if translation is None else translation
 
 
 def left_in_english(line: str) -> list[str]:
     """The words of a line that stay as they are."""
     text = re.sub(r"^(?:OK|TO DO|OPTIONAL) {2,}", "", line)
     name, _, purpose = text.partition(": ")
-    found = _translation(text, "sentences") or f"{name}: {_translation(purpose, 'phrases') or purpose}"
-    named = r'"[^"]*"(?: -m pip install [\w-]+)?|[(\uff08].*?[)\uff09]'  # commands, and others' words
-    words = re.findall(r"(?<![\w/.:-])[a-z]{4,}(?![A-Za-z0-9_/.:-])", re.sub(named, "", found), re.ASCII)
+    translation = _translation(text, "sentences") or f"{name}: {_translation(purpose, 'phrases') or purpose}"
+    foreign = r'"[^"]*"(?: -m pip install [\w-]+)?|[(\uff08].*?[)\uff09]'  # commands, and others' words
+    words = re.findall(r"(?<![\w/.:-])[a-z]{4,}(?![A-Za-z0-9_/.:-])", re.sub(foreign, "", translation), re.ASCII)
     return [word for word in words if word not in NAMES]
 
 
@@ -121,24 +121,31 @@ def _cases():
 
 
 def test_every_line_of_a_verdict_is_known():
-    made = _cases()
-    more = tuple(made.trial(1.0 + n / 100, 1.0, whole=False) for n in range(3))
+    report_cases = _cases()
+    more = tuple(report_cases.trial(1.0 + n / 100, 1.0, whole=False) for n in range(3))
     cases = [
-        made.result(),
-        made.result(finished=(made.trial(1.0, float("-inf")), *more, made.held_back(1.2, float("-inf"))), failed=2),
-        made.result(
+        report_cases.result(),
+        report_cases.result(
+            finished=(report_cases.trial(1.0, float("-inf")), *more, report_cases.held_back(1.2, float("-inf"))),
+            failed=2,
+        ),
+        report_cases.result(
             drifts=("contrast",),
-            gains=made.with_gains(contrast=made.gain(0.1)),
+            gains=report_cases.with_gains(contrast=report_cases.gain(0.1)),
             on_border=tuple("abcdef"),
             optimism=0.2,
             guarded=("tc",),
         ),
-        made.result(gains=made.with_gains(**{"distance to full": made.gain(-0.01), "iq": made.gain(-0.1)})),
-        made.result(answer="re-tuning", accepted=True, on_reference=None),
-        made.result(answer="re-tuning", accepted=False, objective=made.Objective(2.0, 0.1, 0.2)),
-        made.refused(gains=made.with_gains(jaq=made.gain(0.0))),
-        made.refused(gains=made.with_gains(jaq=made.gain(-1.0))),
-        made.refused(coefficients=made.IDENTITY),
+        report_cases.result(
+            gains=report_cases.with_gains(
+                **{"distance to full": report_cases.gain(-0.01), "iq": report_cases.gain(-0.1)}
+            )
+        ),
+        report_cases.result(answer="re-tuning", accepted=True, on_reference=None),
+        report_cases.result(answer="re-tuning", accepted=False, objective=report_cases.Objective(2.0, 0.1, 0.2)),
+        report_cases.refused(gains=report_cases.with_gains(jaq=report_cases.gain(0.0))),
+        report_cases.refused(gains=report_cases.with_gains(jaq=report_cases.gain(-1.0))),
+        report_cases.refused(coefficients=report_cases.IDENTITY),
     ]
     lines = {line for case in cases for line in verdict(case)}
     assert {line: left_in_english(line) for line in lines if left_in_english(line)} == {}
@@ -173,8 +180,8 @@ def test_every_line_of_the_environment_check_is_known(tmp_path):
         ("studies", lambda: [environment.storage("postgresql://me:secret@host/name", "WHERE")]),
     ]
     for count in (0, 1, 2):
-        made = [("a section", lambda count=count: [environment.Line(environment.TO_DO, "x")] * count)]
-        assert left_in_english(environment.report(made).splitlines()[0]) == []
+        groups = [("a section", lambda count=count: [environment.Line(environment.TO_DO, "x")] * count)]
+        assert left_in_english(environment.report(groups).splitlines()[0]) == []
     lines = environment.report(sections).replace(str(tmp_path), "/there").splitlines()[1:]
     assert len(lines) > 15
     assert {line: left_in_english(line) for line in lines if left_in_english(line)} == {}

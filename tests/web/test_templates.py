@@ -129,9 +129,9 @@ def test_the_list_is_in_the_order_of_the_numbers(open_page, tmp_path):
 def test_the_blueprint_is_found_placed_and_run(open_page, tmp_path, nodes_2):
     page = open_page(nodes_2=nodes_2)
     page.evaluate("() => app.graph.clear()")
-    found = search(page, "quick start")
+    results = search(page, "quick start")
     page.screenshot(path=tmp_path / "search.png")
-    assert any(BLUEPRINT in line for line in found)
+    assert any(BLUEPRINT in line for line in results)
     page.locator("[role=option]:visible").filter(has_text=BLUEPRINT).first.click()
     page.mouse.move(900, 400)
     page.mouse.click(900, 400)
@@ -163,9 +163,9 @@ def test_sixteen_natural_searches_find_our_nodes(open_page, tmp_path):
     )
     missed = {}
     for words, node_id in SEARCHES.items():
-        found = search(page, words)
+        results = search(page, words)
         page.screenshot(path=tmp_path / f"{words}.png")
-        if not any(titles[node_id] in line for line in found):
-            missed[words] = found
+        if not any(titles[node_id] in line for line in results):
+            missed[words] = results
     assert len(SEARCHES) == 16
     assert missed == {}
