@@ -26,10 +26,13 @@ CHUNK_BYTES = 64 * 1024
 def add_library_routes() -> None:
     """Nothing where no server runs. To be called once, as the pack is loaded."""
     server = page_server()
-    if server is None:
-        return
-    routes = server.routes
+    if server is not None:
+        _add_lists(server)
+        _add_changes(server)
+        _add_views(server.routes)
 
+
+def _add_lists(server) -> None:
     @post_route(server, "/qsched/presets")
     async def presets(request: web.Request) -> web.Response:
         from . import pages
@@ -44,6 +47,8 @@ def add_library_routes() -> None:
         question = await _json(request)
         return await _answer(lambda: pages.names_by_fit(question))
 
+
+def _add_changes(server) -> None:
     @post_route(server, "/qsched/presets/rename")
     async def rename(request: web.Request) -> web.Response:
         from . import files
@@ -72,6 +77,10 @@ def add_library_routes() -> None:
 
         name, content = await _file(request)
         return await _answer(lambda: dict(zip(("name", "added"), files.import_preset(name, content), strict=True)))
+
+
+def _add_views(routes: web.RouteTableDef) -> None:
+    """What an address in the page shows: it changes nothing, so it is a GET."""
 
     @routes.get("/qsched/presets/picture")
     async def picture(request: web.Request) -> web.Response:

@@ -265,6 +265,27 @@ class Observed:
     calls: Calls
     usage: dict[str, Usage] = field(default_factory=dict)
 
+    def take_input(self, name: str, layer: nn.Module, args: tuple) -> None:
+        """What a layer was called with; a call without a tensor, or with an empty one, says nothing."""
+        if not args or not isinstance(args[0], Tensor) or not args[0].numel():
+            return
+        x = args[0]
+        self.rows[name].take(layer, x, max(0, self.calls.seen - 1))
+        self.usage.setdefault(name, Usage(len(self.usage))).see(layer, x, self.calls.batch)
+        if name in self.first_tokens:
+            self.first_tokens[name].see(x)
+
+    def take_mean(self, name: str, layer: nn.Module, output: Any) -> None:
+        """Of a layer's output, where the call of the network is one of those that are kept."""
+        if self.calls.open is not None and isinstance(output, Tensor):
+            self.calls.open.means.setdefault(name, []).append(channel_means(output, channel_of(layer)).cpu())
+
+    def take_output(self, output: Any) -> None:
+        """What the network returned: its call is over."""
+        if self.calls.open is not None:
+            self.calls.open.output = first_tensor(output).detach().to("cpu", copy=True)
+            self.calls.open = None
+
 
 @contextmanager
 def observing(
@@ -292,40 +313,21 @@ def observing(
     biased = {name: layer for name, layer in layers.items() if calls > few and layer.bias is not None}
     mean_bytes = 4 * sum(layer.bias.numel() for layer in biased.values())
 
-    def layer_hook(name: str):
-        def hook(layer: nn.Module, args: tuple) -> None:
-            if not args or not isinstance(args[0], Tensor) or not args[0].numel():
-                return
-            x = args[0]
-            recording.rows[name].take(layer, x, max(0, recording.calls.seen - 1))
-            usage = recording.usage.setdefault(name, Usage(len(recording.usage)))
-            usage.see(layer, x, recording.calls.batch)
-            if name in recording.first_tokens:
-                recording.first_tokens[name].see(x)
+    def input_hook(name: str):
+        return lambda layer, args: recording.take_input(name, layer, args)
 
-        return hook
+    def mean_hook(name: str):
+        return lambda layer, args, output: recording.take_mean(name, layer, output)
 
     def root_hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         on_call(recording.calls.seen)
         recording.calls.take(args, kwargs, mean_bytes)
 
-    def mean_hook(name: str, channel: int):
-        def hook(layer: nn.Module, args: tuple, output: Any) -> None:
-            if recording.calls.open is not None and isinstance(output, Tensor):
-                recording.calls.open.means.setdefault(name, []).append(channel_means(output, channel).cpu())
-
-        return hook
-
-    def output_hook(module: nn.Module, args: tuple, output: Any) -> None:
-        if recording.calls.open is not None:
-            recording.calls.open.output = first_tensor(output).detach().to("cpu", copy=True)
-            recording.calls.open = None
-
-    hooks = [layer.register_forward_pre_hook(layer_hook(name)) for name, layer in layers.items()]
+    hooks = [layer.register_forward_pre_hook(input_hook(name)) for name, layer in layers.items()]
     hooks.append(root.register_forward_pre_hook(root_hook, with_kwargs=True))
     if calls:
-        hooks += [layer.register_forward_hook(mean_hook(name, channel_of(layer))) for name, layer in biased.items()]
-        hooks.append(root.register_forward_hook(output_hook))
+        hooks += [layer.register_forward_hook(mean_hook(name)) for name, layer in biased.items()]
+        hooks.append(root.register_forward_hook(lambda module, args, output: recording.take_output(output)))
     try:
         yield recording
     finally:

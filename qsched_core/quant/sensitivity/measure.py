@@ -80,16 +80,13 @@ def measure_sensitivity(
         raise QuantizationError("there is no format to study.", "name one or more, for example w4a8, w8a8")
     layers = studied_layers(root, recipe, include, exclude)
     if (recording := observation or recording) is not None:
-        recording.check(root, weight_of)
-        if depth == NETWORK and (recording.calls is None or not recording.calls.kept):
-            raise QuantizationError("this observation holds no calls of the network.", "observe it again")
+        _check_recording(recording, root, weight_of, depth)
     meter = _Meter(root, tuple(dict.fromkeys(formats)), device or torch.device("cpu"), weight_of, observation)
     with torch.no_grad():
-        on_call = lambda number: on_progress(0, len(layers), f"recording, evaluation {number + 1}")  # noqa: E731
         if recording is None:
             recording = observe(
-                root, drive, recipe=recipe, calls=calls, fit=False, weight_of=weight_of, on_call=on_call,
-                is_source=is_source,
+                root, drive, recipe=recipe, calls=calls, fit=False, weight_of=weight_of, is_source=is_source,
+                on_call=lambda number: on_progress(0, len(layers), f"recording, evaluation {number + 1}"),
             )  # fmt: skip
         names = [name for name in layers if name in recording.layers]
         if not names:
@@ -100,11 +97,24 @@ def measure_sensitivity(
             results.append(meter.layer(name, recording.layers[name]))
         if depth == NETWORK:
             results = list(_through_the_network(meter, results, recording.calls.some(calls), on_progress))
-    weight_bytes = sum(layer.measures[-1].bytes for layer in results)
-    tokens = sum(sum(layer.shape) for layer in results if layer.first_token is not None) * FLOAT_BYTES
     idle = tuple(name for name in layers if name not in names)
     number = 0 if recording.calls is None else recording.calls.seen
-    return Sensitivity(tuple(results), meter.formats, depth, module_bytes(root) - weight_bytes + tokens, number, idle)
+    return Sensitivity(tuple(results), meter.formats, depth, _other_bytes(root, results), number, idle)
+
+
+def _other_bytes(root: nn.Module, results: Sequence[LayerSensitivity]) -> int:
+    """Of the network beside the weights that were studied; a first token that is kept comes with an output row."""
+    weight_bytes = sum(layer.measures[-1].bytes for layer in results)
+    tokens = sum(sum(layer.shape) for layer in results if layer.first_token is not None) * FLOAT_BYTES
+    return module_bytes(root) - weight_bytes + tokens
+
+
+def _check_recording(
+    recording: Observation, root: nn.Module, weight_of: Callable[[str, Tensor], Tensor], depth: str
+) -> None:
+    recording.check(root, weight_of)
+    if depth == NETWORK and (recording.calls is None or not recording.calls.kept):
+        raise QuantizationError("this observation holds no calls of the network.", "observe it again")
 
 
 def studied_layers(
