@@ -17,7 +17,8 @@ from torch import Tensor
 from .core import CalibrationError, Coefficients
 
 MIN_CORRELATION = 0.1
-"""Correlation below which two outputs are not one model's, quantised or not."""
+"""Correlation below which two outputs are not one model's, quantised or not: they share less than a hundredth of their
+variance."""
 
 
 C_EPS_LIMITS = (0.5, 1.5)

@@ -27,9 +27,11 @@ from .precision import Precision
 
 FORMAT = "qsched-preset"
 VERSION = "1"
-MAX_FILE_BYTES = 2 * 1024**2
 MAX_HEADER_BYTES = 1024**2
 """The host's model sidebar reads no larger header."""
+
+MAX_FILE_BYTES = 2 * MAX_HEADER_BYTES
+"""The largest header and as much again: all numbers of ``MAX_STEPS`` steps take less than a tenth of that."""
 
 VERDICTS = ("accepted", "accepted as re-tuning", "identity recommended", "not validated", "made by hand")
 MAX_RECORD_DEPTH = 32

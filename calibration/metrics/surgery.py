@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ..core import CalibrationError
 
 SURGERY_BLOCKS = 6
-"""Blocks, from the last, that get the second path."""
+"""Blocks, from the last, that get the second path: as many as in its authors' code."""
 
 
 def surgery_tokens(visual: nn.Module, pictures: Tensor) -> Tensor:

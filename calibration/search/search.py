@@ -23,7 +23,8 @@ from .trials import ORDER, Trial, Trials
 from .workers import dead_trials, enlist, nobody_else_works
 
 WILCOXON_P = 0.1
-"""A candidate is not tried on more prompts once it is worse than the best at this level (Wilcoxon, one-sided)."""
+"""A candidate is not tried on more prompts once it is worse than the best at this level (Wilcoxon, one-sided): optuna's
+own. What is given up by chance costs a candidate; the verdict has a test of its own."""
 
 MAX_SILENCE = 20
 """A trial of a machine nothing is known of is given up after as many times the longest trial, and after a minute."""

@@ -27,9 +27,8 @@ _DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u
 """They turn what a person reads around: "gnp.exe" is shown as "exe.png"."""
 _DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL)
 """Windows opens the device, whatever stands behind the first dot."""
-_MAX_NAME_CHARACTERS = 120
-_MAX_NAME_BYTES = 200
-"""File systems take 255, and a number and the suffix have to fit behind."""
+_MAX_NAME_CHARACTERS, _MAX_NAME_BYTES = 120, 200
+"""A line that is read at once; and file systems take 255 bytes, of which a number and the suffix need some."""
 
 
 def register_folders() -> None:

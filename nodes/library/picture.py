@@ -15,6 +15,7 @@ WIDTH, HEIGHT = 1200, 630
 """Pixels: what sites show of a link without cutting it."""
 
 _MARGIN, _THUMBNAIL_SIDE = 56, 256
+"""Pixels: around all that is drawn, and of the thumbnail that the card holds."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 120, 1070, 330, 540
 """Of the chart."""
 _MAX_SIGMA_LABELS = 16

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...qsched_core import QuantizationError
 from ...qsched_core.quant import Job, candidates
-from ...qsched_core.quant.select import LATENT
+from ...qsched_core.quant.select import MAX_LATENT_CHANNELS
 from .backends import own_job_for
 from .sources import require_readable
 from .twin_model import quantized_twin
@@ -77,7 +77,7 @@ def is_end(network: nn.Module, name: str, layer: nn.Module) -> bool:
     """Whether a layer reads or writes pixels or the latent: few channels, or part of what is there once. Few VAEs hold
     their blocks in lists, as diffusion models do."""
     channels = [getattr(layer, side) for side in ("in_channels", "out_channels") if hasattr(layer, side)]
-    if channels and min(channels) <= LATENT:
+    if channels and min(channels) <= MAX_LATENT_CHANNELS:
         return True
     owner_name, _, _ = name.rpartition(".")
     # A plain sequence of layers is part of what it stands in: the head of a video's decoder is one.

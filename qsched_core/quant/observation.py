@@ -19,7 +19,7 @@ from ..errors import QuantizationError
 from .checked_write import write_checked
 from .convolutions import has_own_call
 from .input_recorder import FIT_ROWS, Calls, Observed, Usage, judging_rows, observing
-from .select import SMALLEST, candidates, kinds_of
+from .select import MIN_WEIGHTS, candidates, kinds_of
 from .sources import is_layer
 from .stored_calls import read_calls, record_of
 
@@ -31,10 +31,11 @@ EDGE_SHARE = 0.01
 convolution, 0.1 % of the weights, moved the picture's mean by 5 to 36 % of its norm, at random in each fit."""
 
 CALLS = 4
-"""Calls of the network that a study repeats for every layer and format."""
+"""Calls of the network that a study repeats for every layer and format: its time grows with them, and SDXL's 800 layers
+in two formats are 6400 evaluations."""
 
 CORRECTED_CALLS = 16
-"""Calls by which the means of packed layers are corrected."""
+"""Calls by which the means of packed layers are corrected: twelve to learn from, four that judge."""
 
 FORMAT, VERSION = "qsched-observation", "3"
 _VERSIONS = ("2", VERSION)
@@ -42,6 +43,7 @@ _VERSIONS = ("2", VERSION)
 
 _PARTS = ("judged", "fitted", "largest", "first_token")
 _FINGERPRINT_VALUES = 16
+"""Of each layer's weight, that a network is known by: training moves all of them."""
 
 CPU = torch.device("cpu")
 
@@ -138,7 +140,7 @@ class Observation:
         edges = {order[0]: "it reads the network's input", order[-1]: "it writes the network's output"}
         for side, why in ((order, "it is the first that is large enough"), (order[::-1], "it is the last so large")):
             for outer, name in zip(side, side[1:], strict=False):
-                if self.layers[outer].usage.weights >= SMALLEST:
+                if self.layers[outer].usage.weights >= MIN_WEIGHTS:
                     break
                 if self.layers[name].usage.weights > EDGE_SHARE * total:
                     break
@@ -243,7 +245,7 @@ def _is_plain(layer: nn.Module) -> bool:
 
 
 def _fits(layer: nn.Module) -> bool:
-    return layer.weight.numel() >= SMALLEST
+    return layer.weight.numel() >= MIN_WEIGHTS
 
 
 def _rows_fit(layer: nn.Module, inputs: LayerInputs) -> bool:

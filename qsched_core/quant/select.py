@@ -17,11 +17,11 @@ from .sources import float_values, is_layer
 LAYER_KINDS = {STOCK: (nn.Linear,), COMPACT: (nn.Linear, *CONVOLUTIONS)}
 """What each recipe packs."""
 
-SMALLEST = 4096
-"""Weights; below it a layer's scales and overhead eat what the bits save."""
+MIN_WEIGHTS = 4096
+"""Of a layer; below it a layer's scales and overhead eat what the bits save."""
 
-LATENT = 16
-"""Channels; a convolution from or to so few reads the latent or writes it."""
+MAX_LATENT_CHANNELS = 16
+"""A convolution from or to so few channels reads the latent or writes it: 4 in SDXL, 16 in FLUX and Wan 2.1."""
 
 OUTSIDE_BLOCKS = "outside the repeated blocks"
 EXCLUDED, NOT_INCLUDED = "excluded by the user", "not among the included"
@@ -78,11 +78,11 @@ def reason_to_keep(
         return "its network does more with it than call it"
     if own := _own_calls(layer):
         return f"another node has changed its {own}"
-    if layer.weight.numel() < SMALLEST:
-        return f"fewer than {SMALLEST} weights"
+    if layer.weight.numel() < MIN_WEIGHTS:
+        return f"fewer than {MIN_WEIGHTS} weights"
     if convolution and layer.padding_mode != "zeros":
         return "it pads with something else than zeros"
-    if convolution and not include and min(layer.in_channels, layer.out_channels) <= LATENT:
+    if convolution and not include and min(layer.in_channels, layer.out_channels) <= MAX_LATENT_CHANNELS:
         return "it reads or writes the latent"
     if not include and edges and name in edges:
         return edges[name]

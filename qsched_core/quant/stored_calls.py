@@ -21,6 +21,8 @@ PREFIX = "calls/"
 """Of the tensors' names."""
 
 _DEEPEST = 32
+"""Containers inside each other in a call's arguments: networks take a few, and Python's own calls end at a thousand."""
+
 _SCALARS = (type(None), bool, int, float, str)
 _CONTAINERS = {"list": list, "tuple": tuple}
 
