@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,6 @@ class DemoJudge(nn.Module):
         self.net = AttributeNet().eval()
         self.net.load_state_dict(read(ATTRIBUTES))
         self.requires_grad_(False)
-        self.reference: Tensor | None = None
 
     @torch.no_grad()
     def score(self, pictures: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -78,20 +78,27 @@ class DemoJudge(nn.Module):
         Each value is the picture's jackknife pseudo-value, so that two rows can be compared picture by picture.
         NaN for pictures that are not finite, and for a set of fewer than three.
         """
-        if self.reference is None:
-            generator = torch.Generator().manual_seed(0)
-            textures = self._textures(draw(sample_scenes(REFERENCE_SCENES, generator), generator).movedim(1, -1))
-            self.scale = textures.std(0)
-            self.reference = textures / self.scale
+        reference, scale = _drawn_textures(next(self.parameters()).device)
         is_finite = pictures.isfinite().flatten(1).all(1).cpu()
         values = torch.full((len(pictures),), float("nan"), dtype=torch.float64)
         if is_finite.sum() > 2:
-            values[is_finite] = energy_distance(self._textures(pictures[is_finite]) / self.scale, self.reference)
+            values[is_finite] = energy_distance(_textures(self.net, pictures[is_finite]) / scale, reference)
         return {"distance to drawn set": values}
 
-    def _textures(self, pictures: Tensor) -> Tensor:
-        device = next(self.parameters()).device
-        return torch.cat([self.net.texture(_prepared(part, device)) for part in pictures.split(64)]).double().cpu()
+
+@cache
+def _drawn_textures(device: torch.device) -> tuple[Tensor, Tensor]:
+    """(textures of REFERENCE_SCENES scenes in units of their spread, that spread): the same for every judge, of which
+    each study makes one, and three seconds on one core."""
+    generator, judge = torch.Generator().manual_seed(0), DemoJudge().to(device)
+    scenes = draw(sample_scenes(REFERENCE_SCENES, generator), generator).movedim(1, -1)
+    textures = _textures(judge.net, scenes)
+    return textures / textures.std(0), textures.std(0)
+
+
+def _textures(net: AttributeNet, pictures: Tensor) -> Tensor:
+    device = next(net.parameters()).device
+    return torch.cat([net.texture(_prepared(part, device)) for part in pictures.split(64)]).double().cpu()
 
 
 def energy_distance(points: Tensor, reference: Tensor) -> Tensor:

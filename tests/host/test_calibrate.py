@@ -74,14 +74,28 @@ def run(node, pack, demo, twin):
     return run
 
 
+@pytest.fixture(scope="module")
+def plain_runs() -> list:
+    return []
+
+
+@pytest.fixture
+def plain(run, plain_runs):
+    """What ``run()`` comes to. It is run once: the folders of every test are empty, so it would come to the same, and
+    in those of another test nothing can be read from its journal."""
+    if not plain_runs:
+        plain_runs.append(run())
+    return plain_runs[0]
+
+
 # --- sockets
 
 
-def test_names_and_sockets_that_mean_the_same_give_the_same(run, demo, twin):
+def test_names_and_sockets_that_mean_the_same_give_the_same(run, plain, demo, twin):
     import comfy.samplers
     from comfy_extras.nodes_custom_sampler import BasicGuider
 
-    _, names, _ = run()
+    _, names, _ = plain
     sampler = comfy.samplers.sampler_object("euler")
     guider = BasicGuider.execute(demo[0], encoded(demo, "anything")).args[0]
     conds = dict(guider.original_conds)
@@ -97,13 +111,13 @@ def encoded(demo, text):
     return demo[1].encode_from_tokens_scheduled(demo[1].tokenize(text))
 
 
-def test_a_guider_with_guidance_is_followed(run, demo):
+def test_a_guider_with_guidance_is_followed(run, plain, demo):
     from comfy_extras.nodes_custom_sampler import CFGGuider
 
     guider = CFGGuider.execute(demo[0], encoded(demo, "x"), encoded(demo, "blur"), 2.0).args[0]
     preset, report, _ = run(guider=guider)
     assert preset.binding.cfg == 2.0
-    assert report["trace"] != run()[1]["trace"]
+    assert report["trace"] != plain[1]["trace"]
 
 
 @pytest.mark.parametrize("bad", [[1.0], [0.5, 1.0, 0.0], [1.0, float("nan"), 0.0], [1.0, 1.0, 0.0]], ids=str)
@@ -117,7 +131,7 @@ def test_a_guider_without_a_positive_is_refused(errors, run, refused):
         run(guider=SimpleNamespace(original_conds={}))
 
 
-def test_a_preset_on_the_sampler_does_not_take_part(run, pack):
+def test_a_preset_on_the_sampler_does_not_take_part(run, plain, pack):
     import comfy.samplers
 
     import qsched_core as qs
@@ -126,18 +140,18 @@ def test_a_preset_on_the_sampler_does_not_take_part(run, pack):
     sampler = pack("nodes.sampling.patch").sampler_with(
         comfy.samplers.sampler_object("euler"), pack("nodes.sampling.patch").PresetUse(preset)
     )
-    assert run(sampler=sampler)[1]["trace"] == run()[1]["trace"]
+    assert run(sampler=sampler)[1]["trace"] == plain[1]["trace"]
 
 
 # --- prompts
 
 
-def test_conditionings_of_ones_own_need_no_clip(run, demo):
+def test_conditionings_of_ones_own_need_no_clip(run, plain, demo):
     prepared = SimpleNamespace(
         texts=tuple(PROMPTS), note="", digest="x", verdict=(), has_texts=True,
         conditionings=[encoded(demo, text) for text in PROMPTS],
     )  # fmt: skip
-    assert run(clip=None, prompt_set=prepared)[1]["trace"] == run()[1]["trace"]
+    assert run(clip=None, prompt_set=prepared)[1]["trace"] == plain[1]["trace"]
 
 
 def test_a_second_set_is_kept_for_the_verdict(run):
@@ -149,14 +163,14 @@ def test_a_second_set_is_kept_for_the_verdict(run):
 @pytest.mark.parametrize(("name", "content"), [
     ("p.csv", "prompt\n" + "\n".join(PROMPTS)), ("p.yaml", "".join(f"- {text}\n" for text in PROMPTS)),
 ])  # fmt: skip
-def test_a_table_of_prompts_is_read(run, node, pack, name, content):
+def test_a_table_of_prompts_is_read(run, plain, pack, name, content):
     from pathlib import Path
 
     import folder_paths
 
     Path(folder_paths.get_input_directory(), name).write_text(content, "utf-8")
     prompts = pack("nodes.prompts").QSchedPrompts.execute(prompt_file=[name]).args[0]
-    assert run(prompts="", prompt_set=prompts)[1]["trace"] == run()[1]["trace"]
+    assert run(prompts="", prompt_set=prompts)[1]["trace"] == plain[1]["trace"]
 
 
 @pytest.mark.parametrize(
@@ -221,12 +235,12 @@ def test_the_full_model_brings_a_warm_start_a_distance_and_a_control(run, demo):
     for picture in outputs[2:]:
         assert picture.ndim == 4 and picture.shape[0] == 1 and picture.shape[3] == 3
         assert 0 <= float(picture.min()) < float(picture.max()) <= 1
-    assert len(run(full_model=demo[0], warm_start=False)[1]["trace"]) == 1 + 2
 
 
 def test_near_the_full_model_the_winner_is_no_farther_from_it(run, demo):
     """The two random candidates of the test move the pictures a lot: then the identity wins, and that is said."""
     preset, report, _ = run(full_model=demo[0], warm_start=False)
+    assert len(report["trace"]) == 1 + 2, "and no starts"
     assert report["trace"][0]["whole"] and not any(trial["whole"] for trial in report["trace"][1:])
     assert preset.coefficients.is_identity and not report["accepted"]
     assert preset.record["settings"]["stay near"]
@@ -245,8 +259,8 @@ def test_the_eight_bit_twin_is_as_good_a_reference(run, demo, pack):
     assert "Net of that: JAQ" in "".join(report["verdict"]) or report["coefficients"]["c_x"] == [1.0, 1.0]
 
 
-def test_without_a_full_model_there_is_nothing_to_stay_near_to(run):
-    assert not run()[0].record["settings"]["stay near"]
+def test_without_a_full_model_there_is_nothing_to_stay_near_to(plain):
+    assert not plain[0].record["settings"]["stay near"]
 
 
 @pytest.mark.parametrize("strategy", ["grid", "greedy", "random", "tpe"])
@@ -294,8 +308,7 @@ def shortage() -> RuntimeError:
     return RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: not enough memory")
 
 
-def test_decoding_and_scoring_halve_their_batch_and_go_on(run, demo, pack, monkeypatch):
-    plain = run()[1]
+def test_decoding_and_scoring_halve_their_batch_and_go_on(run, plain, demo, pack, monkeypatch):
     decode, score, sizes = demo[2].decode, pack("demo.judges").DemoScorer.score, []
 
     def decoded(samples, *args, **kwargs):
@@ -311,10 +324,9 @@ def test_decoding_and_scoring_halve_their_batch_and_go_on(run, demo, pack, monke
 
     monkeypatch.setattr(demo[2], "decode", decoded)
     monkeypatch.setattr(pack("demo.judges").DemoScorer, "score", scored)
-    # Another journal, so that the pictures are made.
     report = run(search_seed=0, batch_size=15)[1]
     assert max(sizes) > 1 and sizes.count(max(sizes)) <= 2, "a shortage is remembered"
-    values = [[trial["jaq"] for trial in r["trace"]] for r in (plain, report)]
+    values = [[trial["jaq"] for trial in r["trace"]] for r in (plain[1], report)]
     # 1e-4: nets round otherwise in other batches.
     assert values[0] == pytest.approx(values[1], abs=1e-4)
 
