@@ -84,6 +84,13 @@ class QSchedCalibrate(io.ComfyNode):
                     tooltip="From Calibration Settings: how to search, and what takes the place of widgets here: a "
                     "list of prompts, other scores, a SAMPLER, SIGMAS or GUIDER.",
                 ),
+                io.Model.Input(
+                    "other_model",
+                    display_name="other model",
+                    optional=True,
+                    tooltip="One more MODEL, for example quantised another way: what it makes of the same prompts and "
+                    "noises is shown beside the others. It is not searched.",
+                ),
             ],
             outputs=[
                 PresetSocket.Output(display_name="preset", tooltip="The candidate if accepted, else the identity."),
@@ -114,11 +121,12 @@ class QSchedCalibrate(io.ComfyNode):
         full_model=None,
         accept=ACCEPT[0],
         settings=None,
+        other_model=None,
     ) -> io.NodeOutput:
         from ..calibration.prompts import read_prompts
         from .calibrating.generator import HostGenerator
         from .calibrating.options import CalibrationSettings
-        from .calibrating.reference_model import check_reference
+        from .calibrating.reference_model import check_other, check_reference
         from .calibrating.run import Run
         from .calibrating.sampling_setup import setup_of
         from .calibrating.scorer import load_scorer
@@ -130,6 +138,8 @@ class QSchedCalibrate(io.ComfyNode):
         setup = setup_of(model, Recipe(steps, cfg, sampler_name, scheduler), more.sampler, more.sigmas, more.guider)
         if full_model is not None:
             check_reference(model, full_model)
+        if other_model is not None:
+            check_other(model, other_model)
         latent = empty_latent(model, latent_image)
         scorer = load_scorer(metric) if more.jaq_metric is None else more.jaq_metric
         positives, negatives = conditionings(clip, prompt_set, negative, setup)
@@ -138,7 +148,8 @@ class QSchedCalibrate(io.ComfyNode):
         generator = HostGenerator(
             model, vae, positives, negatives, latent, setup, more.search_seed, batch_size, run.progress.generated
         )  # fmt: skip
-        outcome = run(generator, full_model, more.warm_start, more.stay_near and full_model is not None)
+        stay_near = more.stay_near and full_model is not None
+        outcome = run(generator, full_model, other_model, more.warm_start, stay_near)
         # No "images": the host would draw them under the node once more, and out of it in Nodes 2.0.
         shown = {
             "text": [outcome.text],

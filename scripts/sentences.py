@@ -30,7 +30,9 @@ STAYS_ENGLISH = {
         "first step", "nothing found", "as plugged in", "use as is", "cancelled calibration", "TO DO", "kB", "ROCm",
         "CUDA", "nearness to the reference",
     },
-    "rows of pictures, which web/shared/texts.js names": {"full precision", "quantised + Q-Sched", "+ Q-Sched"},
+    "rows of pictures, which web/shared/texts.js names": {
+        "full precision", "quantised + Q-Sched", "+ Q-Sched", "quantised, fitted", "other model:",
+    },
     "a kernel's own words": {
         "comfy-kitchen's kernel on", "torch's int8 product on", "float16, divided by input_gain",
         "The host's, and eager after a failure.", "binaries of comfy-kitchen 0.2.26, 0.2.31 and 0.2.40",

@@ -144,7 +144,8 @@ def _bars(form: str, sizes: tuple[Sizes, Sizes] | None, lines: tuple[str, str]) 
 def of_run(comfy: server.Server, number: str) -> Image.Image:
     outputs = _run(comfy, number)
     if number == "01":
-        title, rows = "Try it now", _gallery_rows(outputs["5"][0], ("FP16", "W4A4", "W4A4 + Q-Sched"), 4)
+        names = ("FP16", "W4A4", "W4A4 + Q-Sched", "W4A4 GPTQ")
+        title, rows = "Try it now", _gallery_rows(outputs["5"][0], names, 5)
     elif number == "07":
         title, rows = "Blind vote", [("A ?", outputs["without"][2:5]), ("B ?", outputs["with_preset"][2:5])]
     elif number == "08":

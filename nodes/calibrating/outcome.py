@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from ...calibration import Result, Settings
-from ...calibration.frames import stills
 from ...calibration.indices import prompt_of
 from ...calibration.metrics.reference import DISTANCE
 from ...calibration.plots.paired_gains import paired_plot
@@ -19,15 +18,17 @@ from ...calibration.report import Row, preset_verdict, remarks, table, verdict
 from ...calibration.search.space import Space
 from ...calibration.validate import RETUNING, newly_broken
 from ...qsched_core import Coefficients, Preset
-from ...qsched_core.quant import label_of, module_bytes
+from ...qsched_core.quant import UNQUANTIZED, module_bytes
+from ..host.model_info import fitted_format, quantization
 from ..sampling.step_precision import precision_on
 from .gallery import gallery, picture_tensor
+from .gallery_pictures import GalleryPictures
 from .generator import HostGenerator
 from .run_progress import trace
 from .scorer import Scorer
 
-GALLERY_PROMPTS = 6
-"""Held-out prompts in the before/after picture."""
+FULL, QUANTIZED, REPAIRED, FITTED = "full precision", "quantised", "quantised + Q-Sched", "quantised, fitted"
+"""Names of rows; ``web/calibration/slider.js`` translates them."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,26 @@ class Outcome:
 
 @dataclass(frozen=True)
 class FinishedStudy:
-    """A study's result, and the models and prompts that it is of. ``full`` and ``reference`` are None without a
-    reference model; ``starts`` are the warm starts by name."""
+    """A study's result, and the models and prompts that it is of. ``full_pictures`` and ``reference`` are None without
+    a reference model, ``other_pictures`` without one more to show; ``starts`` are the warm starts by name."""
 
     result: Result
     settings: Settings
     prompts: object
     scorer: Scorer
-    generator: HostGenerator
-    full: HostGenerator | None
+    pictures: GalleryPictures
+    full_pictures: GalleryPictures | None
+    other_pictures: GalleryPictures | None
     reference: ReferencePictures | None
     starts: Mapping[str, Coefficients]
+
+    @property
+    def generator(self) -> HostGenerator:
+        return self.pictures.generator
+
+    @property
+    def full(self) -> HostGenerator | None:
+        return None if self.full_pictures is None else self.full_pictures.generator
 
     def outcome(self, binding) -> Outcome:
         """``binding``: what the preset is made for."""
@@ -79,14 +89,13 @@ class FinishedStudy:
         )
         sentences = [*lines, *remarks(result)]
         space = Space(self.settings, self.generator.setup.steps)
-        indices = result.identity.indices[:GALLERY_PROMPTS]
-        rows = self._pictures(indices)
+        rows = self._picture_rows()
         pictures = (
             gallery(rows),
             picture_tensor(jaq_map(result.finished, space, result.coefficients)),
             picture_tensor(paired_plot(result.identity, result.candidate, len(texts), texts)),
         )
-        row_texts = tuple(texts[prompt_of(index, len(texts))] for index in indices)
+        row_texts = tuple(texts[prompt_of(index, len(texts))] for index in self.pictures.indices)
         report = self._report(sentences, record)
         return Outcome(preset, "\n".join(sentences), *pictures, report, rows, row_texts)
 
@@ -134,8 +143,8 @@ class FinishedStudy:
     def _rows(self) -> list[Row]:
         """The table: the quantised model without and with the coefficients, the reference around it."""
         rows = [
-            _row("quantised", self.generator, self.result.identity),
-            _row("quantised + Q-Sched", self.generator, self.result.candidate),
+            _row(QUANTIZED, self.generator, self.result.identity),
+            _row(REPAIRED, self.generator, self.result.candidate),
         ]
         if (there := self.result.on_reference) is None:
             return rows
@@ -146,14 +155,17 @@ class FinishedStudy:
             _row(f"{title} + Q-Sched", self.full, there.candidate),
         ]
 
-    def _pictures(self, indices: Sequence[int]) -> tuple[tuple[str, torch.Tensor], ...]:
+    def _picture_rows(self) -> tuple[tuple[str, torch.Tensor], ...]:
         identity = Coefficients.identity(self.generator.setup.steps)
         rows = [
-            ("quantised", stills(self.generator(identity, indices))),
-            ("quantised + Q-Sched", stills(self.generator(self.result.coefficients, indices))),
+            (QUANTIZED, self.pictures.row(identity)),
+            (REPAIRED, self.pictures.row(self.result.coefficients)),
         ]
         if self.full is not None:
-            rows.insert(0, (_reference_title(self.full), stills(self.full(identity, indices))))
+            rows.insert(0, (_reference_title(self.full), self.full_pictures.row(identity)))
+        if self.other_pictures is not None:
+            title = _other_title(self.generator.model, self.other_pictures.generator.model)
+            rows.append((title, self.other_pictures.row(identity)))
         return tuple(rows)
 
 
@@ -178,5 +190,13 @@ def _row(name: str, generator: HostGenerator, evaluation) -> Row:
 
 
 def _reference_title(full: HostGenerator) -> str:
-    quantization = label_of(full.model.model.diffusion_model)
-    return "full precision" if quantization == "none" else f"reference {quantization}"
+    label = quantization(full.model)
+    return FULL if label == UNQUANTIZED else f"reference {label}"
+
+
+def _other_title(model, other) -> str:
+    """What tells it from the calibrated ``model``: its rounding where that is all, else what it is."""
+    if fitted := fitted_format(other):
+        return FITTED if fitted == quantization(model) else f"other model: {fitted}, fitted"
+    label = quantization(other)
+    return f"other model: {FULL if label == UNQUANTIZED else label}"

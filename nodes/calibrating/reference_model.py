@@ -1,4 +1,4 @@
-"""Whether a MODEL can be the reference of another: the same pictures, only better."""
+"""Whether a MODEL can be the reference of another, or be shown beside it: pictures of the same prompts and noises."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from ...qsched_core import CalibrationError
 from ...qsched_core.quant import has_few_bits
 from ..host.model_info import first_difference, quantization
 
-_FIX = "plug in the model before quantising, or an 8-bit twin of it"
+_REFERENCE, _OTHER = "the reference", "the other model"
+_FIXES = {
+    _REFERENCE: "plug in the model before quantising, or an 8-bit twin of it",
+    _OTHER: "plug in another one that was made of the same source",
+}
 _SAMPLING_FIX = "put the same ModelSampling node behind both"
 
 
@@ -17,22 +21,38 @@ def check_reference(model, reference) -> None:
         CalibrationError: the MODEL itself, another family or prediction, other latents, another schedule, or fewer
             than 8 bits.
     """
-    if reference.model is model.model:
-        raise CalibrationError("the reference is the model itself.", _FIX)
-    difference = first_difference(model, reference)
+    _check_comparable(model, reference, _REFERENCE)
+    if has_few_bits(label := quantization(reference)):
+        raise CalibrationError(f"the reference is quantised to {label[:40]}.", _FIXES[_REFERENCE])
+
+
+def check_other(model, other) -> None:
+    """Before anything is sampled.
+
+    Raises:
+        CalibrationError: the MODEL itself, another family or prediction, other latents, or another schedule.
+    """
+    _check_comparable(model, other, _OTHER)
+
+
+def _check_comparable(model, other, name: str) -> None:
+    """``name``: what a person calls ``other``."""
+    if other.model is model.model:
+        raise CalibrationError(f"{name} is the model itself.", _FIXES[name])
+    difference = first_difference(model, other)
     what = "" if difference is None else difference.what
     if what == "family":
-        raise CalibrationError(f"the reference is a {difference.there}, the model a {difference.here}.", _FIX)
-    if has_few_bits(label := quantization(reference)):
-        raise CalibrationError(f"the reference is quantised to {label[:40]}.", _FIX)
+        raise CalibrationError(f"{name} is a {difference.there}, the model a {difference.here}.", _FIXES[name])
     if what == "latent":
-        raise CalibrationError(f"the reference makes latents {difference.there}, the model {difference.here}.", _FIX)
+        raise CalibrationError(
+            f"{name} makes latents {difference.there}, the model {difference.here}.", _FIXES[name]
+        )  # fmt: skip
     if what == "prediction":
         raise CalibrationError(
-            f"the reference samples as {difference.there}, the model as {difference.here}.", _SAMPLING_FIX
-        )
+            f"{name} samples as {difference.there}, the model as {difference.here}.", _SAMPLING_FIX
+        )  # fmt: skip
     if what == "schedule":
         raise CalibrationError(
-            f"the reference has another schedule: sigma {difference.there} where the model has {difference.here}.",
+            f"{name} has another schedule: sigma {difference.there} where the model has {difference.here}.",
             _SAMPLING_FIX,
         )

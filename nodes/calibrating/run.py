@@ -21,6 +21,7 @@ from ..host.model_info import describe, quantization, sums
 from ..host.reports import keep_note
 from ..sampling.model_library import library_of
 from ..sampling.step_precision import precision_on
+from .gallery_pictures import GalleryPictures
 from .generator import HostGenerator
 from .outcome import FinishedStudy, Outcome
 from .run_progress import RunProgress
@@ -31,6 +32,9 @@ NODE_ID = "QSchedCalibrate"
 
 WARM_START_PICTURES = 6
 """Pictures that both models are compared on for a warm start."""
+
+GALLERY_PROMPTS = 6
+"""Held-out prompts in the before/after picture and in the page's slider."""
 
 
 class Run:
@@ -58,17 +62,26 @@ class Run:
         most = (settings.trials + 1 + reference) * search + (2 + 2 * reference) * held_out
         self.progress = RunProgress(unique_id, most, self.settings.radius)
 
-    def __call__(self, generator: HostGenerator, full_model, warm_start: bool, stay_near: bool) -> Outcome:
-        """Raises InterruptProcessingException when cancelled, after the best candidate so far was saved."""
+    def __call__(self, generator: HostGenerator, full_model, other_model, warm_start: bool, stay_near: bool) -> Outcome:
+        """``other_model``: only shown beside the others, or None.
+
+        Raises InterruptProcessingException when cancelled, after the best candidate so far was saved.
+        """
         try:
-            full = None if full_model is None else generator.with_model(full_model)
+            full, other = (
+                None if model is None else generator.with_model(model) for model in (full_model, other_model)
+            )
             starts = self._warm_starts(generator, full) if full is not None and warm_start else {}
+            places = self.parts.held_out[:GALLERY_PROMPTS]
+            own, of_full, of_other = (
+                None if each is None else GalleryPictures(each, places) for each in (generator, full, other)
+            )
             indices = [*self.parts.held_out, *self.parts.search]
-            reference = None if full is None else ReferencePictures(full, indices, generator.setup.steps)
+            reference = None if full is None else ReferencePictures(of_full, indices, generator.setup.steps)
             key = self._key(generator, full, tuple(starts.values()), stay_near)
-            result = self._study(generator, key, tuple(starts.values()), reference, stay_near)
+            result = self._study(own, key, tuple(starts.values()), reference, stay_near)
             finished = FinishedStudy(
-                result, self.settings, self.prompts, self.scorer, generator, full, reference, starts
+                result, self.settings, self.prompts, self.scorer, own, of_full, of_other, reference, starts
             )  # fmt: skip
             return finished.outcome(_binding(generator))
         except InterruptProcessingException:
@@ -93,7 +106,7 @@ class Run:
 
     def _study(
         self,
-        generator: HostGenerator,
+        pictures: GalleryPictures,
         key: str,
         starts: tuple[Coefficients, ...],
         reference: ReferencePictures | None,
@@ -103,10 +116,10 @@ class Run:
         shared = os.environ.get(STUDIES)
         score, judge = self.scorer.bind(self.prompts.texts, reference)
         return calibrate(
-            generator,
+            pictures,
             score,
             len(self.prompts.texts),
-            generator.setup.steps,
+            pictures.generator.setup.steps,
             self.settings,
             judge=judge,
             reference=None if reference is None else reference.generate,

@@ -96,6 +96,21 @@ def quantization(model) -> str:
     return label_of(model.model.diffusion_model)
 
 
+_FITTED = "qsched_fitted"
+"""Where a MODEL carries the format that its rounding was fitted in: its packed layers look like any others, and those
+at its edges have another one."""
+
+
+def mark_fitted(model, format: str) -> None:
+    """From now on this MODEL, and clones of it, say that they were rounded to what their layers see."""
+    model.set_attachments(_FITTED, format)
+
+
+def fitted_format(model) -> str:
+    """The format that a MODEL's rounding was fitted in, as it was asked for; "" where it was not fitted."""
+    return model.get_attachment(_FITTED) or ""
+
+
 def sums(value) -> list[float]:
     """Numbers that differ when tensors do: plain and squared sums of all in a nest of lists and weight adapters.
 

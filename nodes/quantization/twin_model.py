@@ -28,6 +28,7 @@ from ...qsched_core.quant import (
     require_some,
     unpackable,
 )
+from ..host.model_info import mark_fitted
 from ..sampling.step_precision import put_last_steps
 from .layer_patches import is_adapter
 from .mean_correction import correct_means
@@ -86,6 +87,8 @@ def _quantized_twin(source, job: Job, on_layer: Callable[[int, int], None]):
     require_some(report, job)
     patcher = _patcher_for(source, base)
     put_last_steps(patcher, report.last_steps)
+    if report.is_fitted:
+        mark_fitted(patcher, str(job.ways[0].form) if job.plan is None else label_of(network_of(base)))
     for name in packed:
         _keep_adapters(patcher, key_of(base, f"{name}.weight"))
     if job.fits:

@@ -59,6 +59,11 @@ class QuantReport:
         return tuple(layer for layer in self.layers if not layer.reason)
 
     @property
+    def is_fitted(self) -> bool:
+        """Whether any layer was rounded to what it sees."""
+        return any(layer.fit is not None and layer.fit.better for layer in self.quantized)
+
+    @property
     def format(self) -> str:
         """The formats of the quantised layers, most frequent first."""
         return " + ".join(name for name, _ in Counter(layer.format for layer in self.quantized).most_common())

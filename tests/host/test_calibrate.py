@@ -424,6 +424,54 @@ def test_the_result_goes_to_the_page_as_rows_of_the_same_prompts(run, pack, monk
     assert "images" not in outputs[0], "the host would draw them once more"
 
 
+def test_one_more_model_is_shown_beside_the_others_and_changes_nothing(run, demo, pack, monkeypatch):
+    outputs, calls = [], []
+    generator = pack("nodes.calibrating.generator").HostGenerator
+    call = generator.__call__
+
+    def count(self, coefficients, indices):
+        calls.append((self.model, tuple(indices)))
+        return call(self, coefficients, indices)
+
+    monkeypatch.setattr(generator, "__call__", count)
+    monkeypatch.setattr(pack("nodes.calibrate"), "keep_output", lambda cls, output: outputs.append(output) or output)
+    job = pack("nodes.quantization.backends").job_for(demo[0], "w4a8", group_size=0, backend="torch")
+    other = pack("nodes.quantization.twin_model").quantized_twin(demo[0], job)[0]
+    _, report, out = run(full_model=demo[0], warm_start=False)
+    alone = len(calls)
+    _, with_other, beside = run(full_model=demo[0], warm_start=False, other_model=other)
+    assert with_other["gains"] == report["gains"], "it is not judged, and the study is read from the journal"
+    rows = [[row["name"] for row in output["qsched_pictures"][0]["rows"]] for output in outputs]
+    assert rows[0] == ["full precision", "quantised", "quantised + Q-Sched"]
+    assert rows[1] == [*rows[0], "other model: w4a8/channel"]
+    sizes = [output["qsched_pictures"][0]["rows"][-1]["files"] for output in outputs]
+    assert len(sizes[0]) == len(sizes[1]) == 4
+    height = out[2].shape[1] // 3
+    assert torch.equal(beside[2][:, : 3 * height], out[2][:, : 3 * height]), "read from a journal they are made again"
+    of_other = [indices for model, indices in calls[alone:] if model is other]
+    assert len(of_other) == 1, "its pictures are made once"
+    held_out = [indices for _, indices in calls[:alone] if min(indices) >= len(PROMPTS)]
+    assert len(held_out) <= 4, "two rows of either model: what the verdict was made on is shown, and not made again"
+
+
+def test_a_model_that_differs_by_its_rounding_alone_is_called_fitted(pack, demo, twin):
+    """Layers at its edges keep more bits where an observation has found them: no other format was asked for."""
+    title = pack("nodes.calibrating.outcome")._other_title
+    prompts = pack("nodes.quantization.study").StudyPrompts(
+        demo[0], encoded(demo, PROMPTS[0]), None, {"samples": torch.zeros(1, 16, 8, 8)},
+        pack("nodes.sampling.ksampler").Recipe(2, 1.0, "euler", "simple"),
+    )  # fmt: skip
+    observation = pack("nodes.quantization.layer_observation").observed(demo[0], prompts.sampled(0))
+    job = pack("nodes.quantization.backends").job_for(
+        demo[0], "w4a4", group_size=0, backend="torch", observation=observation
+    )
+    gptq = pack("nodes.quantization.twin_model").quantized_twin(demo[0], job)[0].clone()
+    assert pack("nodes.host.model_info").quantization(gptq) != "w4a4/channel"
+    assert title(twin, gptq) == "quantised, fitted"
+    assert title(gptq, twin) == "other model: w4a4/channel"
+    assert title(gptq, demo[0]) == "other model: full precision"
+
+
 def test_loaded_encoders_score_without_a_file(pack):
     """Pictures are their mean colour, texts name one: cosines are known."""
     metrics = pack("nodes.calibrating.scorer")

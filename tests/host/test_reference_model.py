@@ -62,6 +62,24 @@ def test_another_prediction_is_none(check, tiny, errors, refused):
         check(tiny.model("EPS"), tiny.model("V_PREDICTION"))
 
 
+def test_four_bits_can_be_shown_beside_others(pack, packed, tiny):
+    full = tiny.model("EPS")
+    check = pack("nodes.calibrating.reference_model").check_other
+    check(packed("w4a4", full), packed("w4a16", full))
+    check(packed("w4a4", full), full)
+
+
+def test_what_makes_other_pictures_is_shown_beside_none(pack, packed, tiny, demo, errors, refused):
+    model = packed("w4a4", tiny.model("EPS"))
+    check = pack("nodes.calibrating.reference_model").check_other
+    with refused(errors.CalibrationError, "the other model is the model itself."):
+        check(model, model.clone())
+    with refused(errors.CalibrationError, "the other model is a "):
+        check(model, demo[0])
+    with refused(errors.CalibrationError, "the other model samples as V_PREDICTION, the model as EPS."):
+        check(model, tiny.model("V_PREDICTION"))
+
+
 def test_another_schedule_is_none(check, tiny, errors, refused):
     from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 

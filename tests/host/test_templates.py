@@ -87,13 +87,19 @@ def test_the_calibration_shows_its_pictures_and_saves_its_preset(server):
     assert (server.base / "models" / "qsched_presets" / "my demo preset.safetensors").exists()
 
 
-def test_try_it_now_shows_full_quantized_and_repaired(server):
+def test_try_it_now_shows_full_nearest_repaired_and_fitted(server):
+    """On six of its prompts: what a search finds on so few, if anything, is another matter."""
     graph = written("01")
-    graph["4"]["inputs"].update(trials=8)
+    inputs = graph["4"]["inputs"]
+    inputs.update(trials=2, prompts="\n".join(inputs["prompts"].splitlines()[:6]))
     (picture,) = (found for title, found in pictures(server, graph).items() if title.startswith("Full"))
-    rows = picture.shape[1] // 3
-    # What the search finds in 8 trials, if anything, is another matter.
-    assert differ(picture[:, :rows], picture[:, rows : 2 * rows])
+    gap = 6  # above the first row; each row ends with one
+    full, nearest, _, gptq = picture[:, gap:].split((picture.shape[1] - gap) // 4, dim=1)
+
+    def error(row: torch.Tensor) -> float:
+        return (row.float() - full.float()).square().mean().item()
+
+    assert 0 < error(gptq) < error(nearest)
 
 
 def test_a_vote_is_offered_on_the_preset_that_comes_with_the_pack(server):
@@ -107,15 +113,6 @@ def test_the_plan_of_the_layers_is_quantized_and_sampled(server):
     found = pictures(server, written("08"))
     assert set(found) == {"Sensitivity", "5 bit"}
     assert found["5 bit"].float().std() > 0
-
-
-def test_the_plan_of_the_steps_is_sampled_beside_the_unplanned(server):
-    graph = written("20")
-    lines = graph["4"]["inputs"]["prompts"].splitlines()
-    graph["4"]["inputs"].update(prompts="\n".join(lines[:4]), formats="1, 2")
-    found = pictures(server, graph)
-    assert set(found) == {"Losses and costs", "W4A4", "W4A4 + W8A8"}
-    assert differ(found["W4A4"], found["W4A4 + W8A8"])
 
 
 def test_the_plan_of_the_steps_is_sampled_beside_the_unplanned(server):

@@ -223,6 +223,14 @@ def test_the_slider_is_moved_by_keys_and_by_the_mouse_and_compares_any_two(finis
     assert page.evaluate("() => [...app.graph.nodes[0].pos]") == before
     page.locator(".qsched-left:visible").first.click()
     assert state()["labels"] == ["full precision", "quantised + Q-Sched"]
+    rows = ("full precision", "quantised", "quantised + Q-Sched")
+    for name, label in {"quantised, fitted": "quantised, fitted", "other model: w4a8": "other model: w4a8"}.items():
+        output = {**FINISHED, **pictures(*rows, name)}
+        page.evaluate("output => app.graph.nodes[0].onExecuted(output)", output)
+        page.wait_for_function(f"() => ({common.SLIDER})('QSchedCalibrate').labels[0] === 'quantised'")
+        assert state()["labels"] == ["quantised", "quantised + Q-Sched"], "what you had and what you get"
+        page.locator(".qsched-right:visible").first.click()
+        assert state()["labels"] == ["quantised", label]
 
 
 def test_the_panels_grow_with_the_node_and_are_readable_on_a_laptop(finished):

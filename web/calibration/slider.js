@@ -77,8 +77,10 @@ class Compare extends Panel {
     this.result = result;
     if (!result) return this.place(false, 0);
     this.page = Math.min(this.page, result.rows[0].files.length - 1);
-    // The quantised model against the repaired one, which are the last two.
-    [this.left, this.right] = [result.rows.length - 2, result.rows.length - 1];
+    // The quantised model against the repaired one, behind the reference and before another model.
+    const repaired = result.rows.findIndex((row) => row.name.endsWith(REPAIRED));
+    this.right = repaired > 0 ? repaired : result.rows.length - 1;
+    this.left = this.right - 1;
     this.showPage();
   }
 
@@ -151,6 +153,16 @@ class Compare extends Panel {
   }
 }
 
-const NAMES = { quantised: "quantised", "quantised + Q-Sched": "repaired", "full precision": "full" };
-const nameOf = (name) => (Object.hasOwn(NAMES, name) ? text(`compare.${NAMES[name]}`) : name);
+const REPAIRED = "+ Q-Sched"; // what the name of the repaired row ends with
+const NAMES = {
+  quantised: "quantised", "quantised + Q-Sched": "repaired", "full precision": "full", "quantised, fitted": "fitted",
+};
+const OTHER = /^other model: (.*?)(, fitted)?$/;
+
+function nameOf(name) {
+  if (Object.hasOwn(NAMES, name)) return text(`compare.${NAMES[name]}`);
+  const [, what, fitted] = name.match(OTHER) ?? [];
+  return what === undefined ? name : text(fitted ? "compare.otherFitted" : "compare.otherModel", { what });
+}
+
 const urlOf = (file) => api.apiURL(`/view?${new URLSearchParams(file)}`);

@@ -372,6 +372,15 @@ const TEXTS = {
   // Before and after
   "compare.quantised": ["quantised", "量化", "量子化", "양자화", "quantifié"],
   "compare.repaired": ["quantised + Q-Sched", "量化 + Q-Sched", "量子化 + Q-Sched", "양자화 + Q-Sched", "quantifié + Q-Sched"],
+  "compare.fitted": ["quantised, fitted", "量化，拟合舍入", "量子化（丸めを調整）", "양자화, 반올림 맞춤", "quantifié, ajusté"],
+  "compare.otherModel": ["other model: {what}", "另一模型：{what}", "別のモデル：{what}", "다른 모델: {what}", "autre modèle : {what}"],
+  "compare.otherFitted": [
+    "other model: {what}, fitted",
+    "另一模型：{what}，拟合舍入",
+    "別のモデル：{what}（丸めを調整）",
+    "다른 모델: {what}, 반올림 맞춤",
+    "autre modèle : {what}, ajusté",
+  ],
   "compare.full": ["full precision", "全精度", "元の精度", "전체 정밀도", "pleine précision"],
   "compare.stock": ["stock sampler", "原采样器", "元のサンプラー", "원래 샘플러", "échantillonneur d’origine"],
   "compare.candidate": ["this candidate", "当前候选", "この候補", "이 후보", "ce candidat"],
