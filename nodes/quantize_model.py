@@ -222,7 +222,8 @@ class QSchedSaveQuantized(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, name) -> io.NodeOutput:
-        from .quantization.files import is_native, is_stock, save_model, save_stock
+        from .quantization.file_values import is_native, is_stock
+        from .quantization.files import save_model, save_stock
 
         stock = is_stock(model)
         folder, reader = (STOCK_FOLDER, "Load Diffusion Model") if stock else (MODELS_FOLDER, "Load Quantized Model")

@@ -12,6 +12,7 @@ SCENE = "a large house left of a small boat on a sky background"
 ENCODER = '{"model_cfg": {"vision_cfg": {"layers": 12}}}'
 FILES = {
     "qsched_models/FLUX.1-schnell w4a8.safetensors": "",
+    "qsched_text_encoders/FLUX clip_l and t5xxl w4a8.safetensors": "",
     "qsched_metrics/CLIP-ViT-B-16/open_clip_config.json": ENCODER,
     "qsched_metrics/HPSv2.1/HPS_v2.1_compressed.pt": "",
     "qsched_metrics/PickScore_v1/model.safetensors": "",
@@ -131,6 +132,23 @@ def load_quantized() -> Picture:
 def save_quantized() -> Picture:
     graph = _demo() | {"7": ("QSchedSaveQuantized", {"model": ["2", 0], "name": "demo w4a8"})}
     return Picture(graph, (("2",), ("7",)), sizes={"2": (300, 0), "7": (300, 0)})
+
+
+def load_quantized_text_encoder() -> Picture:
+    graph = {
+        "7": ("QSchedLoadQuantizedTextEncoder", {"encoder_name": "FLUX clip_l and t5xxl w4a8.safetensors"}),
+        "8": ("CLIPTextEncode", {"clip": ["7", 0], "text": SCENE}),
+    }
+    return Picture(graph, (("7",), ("8",)), run=False, sizes={"7": (380, 0), "8": (300, 0)})
+
+
+def save_quantized_text_encoder() -> Picture:
+    # Not run: a file says what the host's loader is to be told, and none of its loaders made the demo's encoder.
+    graph = _demo() | {
+        "7": ("QSchedQuantizeTextEncoder", {"clip": ["1", 1], "format": "w4a16", "prompts": SCENE}),
+        "8": ("QSchedSaveQuantizedTextEncoder", {"clip": ["7", 0], "name": "FLUX encoders w4a16"}),
+    }
+    return Picture(graph, (("7",), ("8",)), run=False, sizes={"7": (340, 0), "8": (300, 0)})
 
 
 def quantize_model() -> Picture:
@@ -270,6 +288,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "QSchedDemoModel": demo_model,
     "QSchedLoadPreset": load_preset,
     "QSchedLoadQuantized": load_quantized,
+    "QSchedLoadQuantizedTextEncoder": load_quantized_text_encoder,
     "QSchedMetric": metric,
     "QSchedObserve": observe,
     "QSchedPrompts": prompts,
@@ -281,6 +300,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "QSchedSamplerTCD": sampler_tcd,
     "QSchedSavePreset": save_preset,
     "QSchedSaveQuantized": save_quantized,
+    "QSchedSaveQuantizedTextEncoder": save_quantized_text_encoder,
     "QSchedSensitivity": sensitivity,
     "QSchedPrecisionSchedule": precision_schedule,
     "QSchedStepSensitivity": step_sensitivity,

@@ -20,7 +20,15 @@ from ...qsched_core.environment import OK, OPTIONAL, TO_DO, Line, Section
 from ...qsched_core.quant import Backend, KitchenBackend, QuantoBackend, TorchBackend
 from ...qsched_core.quant.backends.kitchen import W4A8
 from ..host.demo_model import load_model
-from ..host.folders import METRICS_FOLDER, MODELS_FOLDER, PRESETS_FOLDER, SUFFIX, journal_path, observations_folder
+from ..host.folders import (
+    METRICS_FOLDER,
+    MODELS_FOLDER,
+    PRESETS_FOLDER,
+    SUFFIX,
+    TEXT_ENCODERS_FOLDER,
+    journal_path,
+    observations_folder,
+)
 from ..quantization.layers import QUANTO_TWINS, TWINS
 from .quick_check import SECONDS, Deadline, model_lines, product_lines
 
@@ -107,6 +115,7 @@ def folders() -> Iterator[Line]:
         (PRESETS_FOLDER, "presets", SUFFIX),
         (METRICS_FOLDER, "metrics", ""),
         (MODELS_FOLDER, "quantised models", SUFFIX),
+        (TEXT_ENCODERS_FOLDER, "quantised text encoders", SUFFIX),
     ):
         for number, path in enumerate(folder_paths.get_folder_paths(name)):
             yield environment.folder(title, Path(path), suffix, write=number == 0)  # others are only read

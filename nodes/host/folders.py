@@ -18,6 +18,8 @@ METRICS_FOLDER = "qsched_metrics"
 MODELS_FOLDER = "qsched_models"
 """Not ``diffusion_models``: stock loaders cannot read packed convolutions and should not list them."""
 STOCK_FOLDER = "diffusion_models"
+TEXT_ENCODERS_FOLDER, STOCK_TEXT_FOLDER = "qsched_text_encoders", "text_encoders"
+"""The same two of text encoders."""
 SHIPPED_PRESETS = Path(__file__).parents[2] / "presets"
 """Presets that come with the pack. Nothing is ever written there."""
 SUFFIX = ".safetensors"
@@ -34,12 +36,12 @@ _MAX_NAME_CHARACTERS, _MAX_NAME_BYTES = 120, 200
 def register_folders() -> None:
     """Adds our folders to the host's model folders; the user's extra_model_paths.yaml is honoured: what it calls a
     default comes before ours, as it comes before the host's own folders."""
-    for name in (PRESETS_FOLDER, METRICS_FOLDER, MODELS_FOLDER):
+    for name in (PRESETS_FOLDER, METRICS_FOLDER, MODELS_FOLDER, TEXT_ENCODERS_FOLDER):
         folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name), is_default=True)
         for path in default_paths(name):
             folder_paths.add_model_folder_path(name, path, is_default=True)
     folder_paths.add_model_folder_path(PRESETS_FOLDER, str(SHIPPED_PRESETS))
-    for name in (PRESETS_FOLDER, MODELS_FOLDER):
+    for name in (PRESETS_FOLDER, MODELS_FOLDER, TEXT_ENCODERS_FOLDER):
         paths, extensions = folder_paths.folder_names_and_paths[name]
         folder_paths.folder_names_and_paths[name] = (paths, {SUFFIX} | set(extensions))
 
@@ -49,7 +51,8 @@ def sweep_folders() -> None:
     user = Path(folder_paths.get_system_user_directory("qsched"))
     presets = [Path(folder) for folder, _, _ in os.walk(home(PRESETS_FOLDER))]
     own = [user / name for name in ("votes", "studies", "observations")]
-    for folder in (*presets, home(MODELS_FOLDER), home(STOCK_FOLDER), *own):
+    models = [home(name) for name in (MODELS_FOLDER, STOCK_FOLDER, TEXT_ENCODERS_FOLDER, STOCK_TEXT_FOLDER)]
+    for folder in (*presets, *models, *own):
         sweep(folder)
 
 

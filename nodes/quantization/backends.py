@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import comfy.ops
@@ -10,11 +11,17 @@ import torch
 from comfy.quant_ops import QUANT_ALGOS
 from torch import Tensor, nn
 
-from ...qsched_core.quant import AUTO, Backend, Job, KitchenBackend, QuantoBackend, TorchBackend, resolve_format
-from ...qsched_core.quant.backends.kitchen import NATIVE, EagerAfterFailure, Layout
+from ...qsched_core.choices import STOCK
+from ...qsched_core.quant import AUTO, Backend, Format, Job, KitchenBackend, QuantoBackend, TorchBackend, resolve_format
+from ...qsched_core.quant.backends.kitchen import HALF_OR_FLOAT, NATIVE, EagerAfterFailure, Layout
 from ...qsched_core.quant.trial import failed_in_run
 from .detection import layers_read
 from .layers import QUANTO_TWINS, TWINS, patched_at_output
+
+_MIXED = {"mixed_ops": True}
+"""What the host's own detection says of a checkpoint with packed layers."""
+
+_FLOAT_ACTIVATIONS = "ComfyUI unpacks a text encoder's weights for each product: activations stay floats."
 
 
 def host_backends(model) -> dict[str, Backend]:
@@ -58,6 +65,19 @@ def text_job_for(patcher, format: str, group_size: int | None = None, **more) ->
     return own_job_for(patcher, format, group_size, torch.float32, **more)
 
 
+def stock_text_job_for(patcher, format: str, group_size: int | None = None, **more) -> Job:
+    """The same in the host's own layouts. Its loader unpacks them for each product: activations stay floats.
+
+    Raises:
+        QuantizationError: unknown names, or a format that this host has no layout for.
+    """
+    linears = NativeTextLinears(patcher)
+    native = UnpackingKitchen(linears, QUANT_ALGOS.keys(), linears.dtype)
+    backends = {native.name: native}
+    job = Job.of(format, group_size, recipe=STOCK, device=patcher.load_device, backends=backends, **more)
+    return replace(job, notes=[*job.notes, _FLOAT_ACTIVATIONS])
+
+
 def own_job_for(patcher, format: str, group_size: int | None = None, dtype: torch.dtype = torch.float32, **more) -> Job:
     """What is asked for of our own packing, for a patcher of any kind; ``dtype`` is what its layers compute in.
 
@@ -72,13 +92,13 @@ class NativeLinears:
     """Makes the host's mixed-precision Linear layers as its loader would, computing in the MODEL's dtype."""
 
     def __init__(self, model):
-        config = SimpleNamespace(quant_config={"mixed_ops": True})
         self.dtype, self.device = model.model.get_dtype_inference(), model.load_device
-        linear = comfy.ops.pick_operations(
-            model.model.get_dtype(), self.dtype, load_device=model.load_device, model_config=config
-        ).Linear
-        safe = type("Linear", (EagerAfterFailure, linear), {"__doc__": "The host's, and eager after a failure."})
-        self.linear = patched_at_output(safe)
+        config = SimpleNamespace(quant_config=_MIXED)
+        self._linear = _safe_linear(
+            comfy.ops.pick_operations(
+                model.model.get_dtype(), self.dtype, load_device=model.load_device, model_config=config
+            )
+        )
 
     def __call__(self, layer: nn.Linear, weight: Tensor, bias: Tensor | None, layout: Layout) -> nn.Module:
         params = weight._params
@@ -87,16 +107,21 @@ class NativeLinears:
         values = {**weight.state_dict("weight"), "comfy_quant": as_bytes(settings)}
         if bias is not None:
             values["bias"] = bias
-        return self.loaded(layer.in_features, layer.out_features, values)
+        return self.loaded(layer, values)
 
-    def loaded(self, inputs: int, outputs: int, values: dict[str, Tensor]) -> nn.Module:
-        """A layer from its part of a checkpoint. Its kernels are tried where it will run: a file may be of a machine
-        with others."""
-        device = values["weight"].device
-        layer = self.linear(inputs, outputs, bias="bias" in values, device=device, dtype=self.dtype)
-        layer.load_state_dict(values)
-        layer.eager_only = self._errs(layer)
-        return layer
+    def loaded(self, layer: nn.Linear, values: dict[str, Tensor]) -> nn.Module:
+        """A layer from its part of a checkpoint, to take the place of the float ``layer``. Its kernels are tried where
+        it will run: a file may be of a machine with others."""
+        kind, dtype = self._kind_for(layer)
+        twin = kind(
+            layer.in_features, layer.out_features, bias="bias" in values, device=values["weight"].device, dtype=dtype
+        )
+        twin.load_state_dict(values)
+        twin.eager_only = self._errs(twin)
+        return twin
+
+    def _kind_for(self, layer: nn.Linear) -> tuple[type[nn.Module], torch.dtype]:
+        return self._linear, self.dtype
 
     def _errs(self, layer: nn.Module) -> bool:
         name, params = NATIVE.get(layer.quant_format), layer.weight.data._params
@@ -108,6 +133,42 @@ class NativeLinears:
         if reason:
             failed_in_run(f"comfy-kitchen's kernel on {self.device.type}", RuntimeError(reason))
         return bool(reason)
+
+
+class NativeTextLinears(NativeLinears):
+    """The same for a CLIP, whose loader multiplies unpacked weights with floats, in each encoder's own dtype."""
+
+    def __init__(self, patcher):
+        self.dtype, self.device = torch.float32, patcher.load_device
+        self._kinds: dict[torch.dtype, type[nn.Module]] = {}
+
+    def _kind_for(self, layer: nn.Linear) -> tuple[type[nn.Module], torch.dtype]:
+        dtype = layer.weight.dtype if layer.weight.dtype in HALF_OR_FLOAT else torch.float16
+        if dtype not in self._kinds:
+            operations = comfy.ops.mixed_precision_ops(_MIXED, dtype, full_precision_mm=True)
+            self._kinds[dtype] = _safe_linear(operations)
+        return self._kinds[dtype], dtype
+
+    def _errs(self, layer: nn.Module) -> bool:
+        return False  # the kernels that it might try multiply packed weights
+
+
+class UnpackingKitchen(KitchenBackend):
+    """The host's layouts where its layers unpack them: the kernels that multiply are never called, nor tried."""
+
+    def trial(self, form: Format, device: torch.device, size: int = 0) -> str:
+        return ""
+
+    def kernel(self, layer: nn.Module, form: Format, device: torch.device) -> str:
+        return "unpacks"
+
+    def fast(self, form: Format, device: torch.device) -> bool:
+        return False
+
+
+def _safe_linear(operations) -> type[nn.Module]:
+    safe = type("Linear", (EagerAfterFailure, operations.Linear), {"__doc__": "The host's, and eager after a failure."})
+    return patched_at_output(safe)
 
 
 def as_bytes(settings: dict) -> Tensor:

@@ -15,35 +15,22 @@ import comfy.sd
 import comfy.utils
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from ...qsched_core import QuantizationError
 from ...qsched_core.coefficients import MAX_STEPS
 from ...qsched_core.precision import LastSteps, Precision
-from ...qsched_core.quant import is_packed, load_quantized, restore, save_quantized, write_checked
+from ...qsched_core.quant import load_quantized, restore, save_quantized, write_checked
 from ..host.model_info import fingerprint, quantization
 from ..sampling.step_precision import precision_of, put_precision
 from .backends import NativeLinears
+from .file_values import KIND, TEXT_ENCODER, give_weights, values_and_patches
 from .layers import TWINS
 from .model_size import check_size
-from .patch_files import is_written, record_of, without_patches
-from .patcher import ROOT, bytes_of, packed_patcher
-from .twin_model import Originals
+from .patch_files import record_of, without_patches
+from .patcher import ROOT, packed_patcher
 
 _SETTINGS = "sampling_settings"
 _LAST_STEPS, _PRECISION = "last_steps", "precision"
-
-
-def is_native(model) -> bool:
-    """Whether every packed layer of the MODEL is in one of the host's own layouts, none of it in ours."""
-    layers = [layer for layer in model.model.diffusion_model.modules() if is_packed(layer)]
-    return bool(layers) and all("comfy_quant" in layer.state_dict() for layer in layers)
-
-
-def is_stock(model) -> bool:
-    """Whether stock loaders read the MODEL's network whole: native layouts, and no LoRA on a packed layer, which the
-    host's own files have no place for."""
-    return is_native(model) and not any(model.patches.get(key) for key in _packed_keys(model))
 
 
 def save_stock(model, path: Path) -> None:
@@ -52,7 +39,7 @@ def save_stock(model, path: Path) -> None:
     Raises:
         QuantizationError: the host would not recognise it, or it cannot be written.
     """
-    network, _ = _values(model)
+    network, _ = values_and_patches(model)
     values = model.model.state_dict_for_saving(dict(network))
 
     def read(file: Path) -> dict[str, torch.Tensor]:
@@ -79,53 +66,9 @@ def save_model(model, path: Path) -> None:
     Raises:
         QuantizationError: a model that Quantize Model did not make, or a file that cannot be written.
     """
-    values, patches = _values(model)
+    values, patches = values_and_patches(model)
     metadata, tensors = record_of(patches)
     save_quantized(model.model.diffusion_model, path, {**_about(model, path), **metadata}, {**values, **tensors})
-
-
-def _values(model) -> tuple[dict[str, Tensor], dict[str, list[tuple]]]:
-    """(the network's values with what is merged into them, the patches that are written beside them), by key."""
-    original, patches = Originals(model), {}
-    values = dict(bytes_of(model.model))
-    packed = set(_packed_keys(model))
-    for key in [*values]:
-        whole = f"{ROOT}.{key}"
-        if whole in packed:
-            merged, patches[key] = _merged_and_rest(model, whole)
-            values.update(_packed_value(model, whole, original, merged))
-        elif whole in model.backup or whole in model.patches:
-            weight = original(whole)
-            values[key] = _merged(weight, model.patches.get(whole, []), whole).to(weight.dtype)
-        elif whole in model.backup_buffers:
-            values[key] = model.backup_buffers[whole]
-    return values, patches
-
-
-def _packed_keys(model) -> list[str]:
-    modules = model.model.diffusion_model.named_modules()
-    return [f"{ROOT}.{name}.weight" for name, layer in modules if is_packed(layer)]
-
-
-def _merged_and_rest(model, key: str) -> tuple[list[tuple], list[tuple]]:
-    """A packed weight's patches: those that no file holds, with all before them, and those after them."""
-    patches = model.patches.get(key, [])
-    merged = max((place + 1 for place, patch in enumerate(patches) if not is_written(patch)), default=0)
-    return patches[:merged], patches[merged:]
-
-
-def _packed_value(model, key: str, original: Originals, patches: list[tuple]) -> dict[str, Tensor]:
-    """A packed layer's weight as it lies in files, with large patches packed into it anew."""
-    layer = model.model.get_submodule(key.rpartition(".")[0])
-    weight, inner = original(key), key.removeprefix(f"{ROOT}.")
-    if patches:
-        wide = _merged(layer.convert_weight(weight).float(), patches, key)
-        weight = layer.set_weight(wide, return_weight=True, seed=comfy.utils.string_to_seed(key))
-    return {inner: weight} if type(weight.data) is Tensor else weight.data.state_dict(inner)
-
-
-def _merged(weight: Tensor, patches: list[tuple], key: str) -> Tensor:
-    return comfy.lora.calculate_weight(patches, weight.detach().float().clone(), key) if patches else weight
 
 
 def _about(model, path: Path) -> dict[str, str]:
@@ -149,7 +92,10 @@ def load_model(path: Path):
     Raises:
         QuantizationError: not such a file, or no model of this ComfyUI has these shapes.
     """
-    content, patches = without_patches(load_quantized(path))
+    content = load_quantized(path)
+    if content.about.get(KIND) == TEXT_ENCODER:
+        raise QuantizationError(f"{path.name[:40]} holds a text encoder.", "use Load Quantized Text Encoder")
+    content, patches = without_patches(content)
     plan = _plan(content.about)
     float_dtype = comfy.utils.weight_dtype({name: t for name, t in content.tensors.items() if t.is_floating_point()})
     shapes = {
@@ -170,7 +116,7 @@ def load_model(path: Path):
     config.sampling_settings = {**config.sampling_settings, **_settings(content.about)}
     check_size(config, shapes, path.name)
     base = config.get_model(shapes, "")
-    _give_weights(base.diffusion_model)
+    give_weights(base.diffusion_model)
     _set_model_type(base, content.about.get("model_type", ""))
     # Not the streaming patcher: it requantises patched weights.
     patcher = comfy.model_patcher.ModelPatcher(base, device, offload)
@@ -182,23 +128,6 @@ def load_model(path: Path):
     if content.about.get("fingerprint") not in (None, fingerprint(patcher)):
         logging.warning("Q-Sched: %s is not the model it says it is; presets bound to it may not fit.", path.name)
     return patcher
-
-
-def _give_weights(network: nn.Module) -> None:
-    """With dynamic VRAM the host makes layers without a weight until they are loaded: here are their shapes and types.
-
-    Nothing is allocated. Every one of them is replaced by a value of the file.
-    """
-
-    def empty(dtype: torch.dtype | None, *shape: int) -> nn.Parameter:
-        return nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=False)
-
-    for layer in network.modules():
-        dtype = getattr(layer, "weight_comfy_model_dtype", None)
-        if isinstance(layer, nn.Linear) and layer.weight is None:
-            layer.weight = empty(dtype, layer.out_features, layer.in_features)
-            if getattr(layer, "comfy_need_lazy_init_bias", False):
-                layer.bias = empty(dtype, layer.out_features)
 
 
 def _set_model_type(base, name: str) -> None:

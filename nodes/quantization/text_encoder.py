@@ -37,7 +37,8 @@ def quantized_clip(
     with recording_reached(network) as names:
         full = [encode(clip, text) for text in prompts or [ANY_TEXT]]
     keep = {name: UNREACHED_REASON for name, _ in candidates(network, job.recipe) if name not in names}
-    patcher, report = quantized_twin(clip.patcher, replace(job, keep=keep | tied_layers(network)), on_layer)
+    keep |= {**(job.keep or {}), **tied_layers(network)}
+    patcher, report = quantized_twin(clip.patcher, replace(job, keep=keep), on_layer)
     twin = clip.clone()
     twin.patcher, twin.cond_stage_model = patcher, patcher.model
     return twin, "\n".join([report.text(), *comparison(twin, report, full, prompts)])

@@ -85,7 +85,7 @@ def _quantized_twin(source, job: Job, on_layer: Callable[[int, int], None]):
     size = module_bytes(network_of(base))
     report = QuantReport(tuple(reports), before, size, tuple(notes), label_of(network), steps)
     require_some(report, job)
-    patcher = _patcher_for(source, base)
+    patcher = patcher_over(source, base)
     put_last_steps(patcher, report.last_steps)
     if report.is_fitted:
         mark_fitted(patcher, str(job.ways[0].form) if job.plan is None else label_of(network_of(base)))
@@ -99,7 +99,7 @@ def _quantized_twin(source, job: Job, on_layer: Callable[[int, int], None]):
         # An observation holds inputs and the model it was made of: a twin does not keep it alive.
         observation_ref = None if job.observation is None else weakref.ref(job.observation)
         patcher.cached_patcher_init = (
-            _made_again,
+            made_again,
             (source.cached_patcher_init, replace(job, observation=None), observation_ref),
         )
     return patcher, report
@@ -111,7 +111,7 @@ def _nothing_to_gain(network: nn.Module, reports: list[LayerReport]) -> QuantRep
     return QuantReport(tuple(reports), size, size, (_PASSED_THROUGH,), label_of(network))
 
 
-def _made_again(init: tuple, job: Job, observation_ref: weakref.ref | None = None, disable_dynamic: bool = False):
+def made_again(init: tuple, job: Job, observation_ref: weakref.ref | None = None, disable_dynamic: bool = False):
     """The host loads a model once more for another GPU, by the loader's recipe: ours goes on from there.
 
     Raises:
@@ -221,7 +221,7 @@ def _is_atom(value) -> bool:
     return value is None or isinstance(value, (bool, int, float, str, bytes, type))
 
 
-def _patcher_for(source, base: nn.Module) -> PackedPatcher:
+def patcher_over(source, base: nn.Module) -> PackedPatcher:
     """The source's patcher over another model: LoRAs, wrappers and options kept, nothing else shared."""
     # disable_dynamic: the streaming loader requantises a patched weight, which loses most of a LoRA.
     patcher = source.clone(disable_dynamic=True, model_override=(base, ({}, {}, {}, set())))

@@ -44,6 +44,7 @@ __all__ = [
     "has_few_bits",
     "is_packed",
     "label_of",
+    "layer_records",
     "least_activation_bits",
     "least_bits",
     "load_observation",
@@ -66,6 +67,7 @@ __all__ = [
     "unpackable",
     "ways",
     "write_checked",
+    "write_together",
 ]
 
 

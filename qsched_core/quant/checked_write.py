@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -29,16 +30,35 @@ def write_checked(
     Raises:
         QuantizationError: the file cannot be written, or what is read back differs (nothing is left behind).
     """
-    path = Path(path)
-    tensors = _apart({name: value.to("cpu").detach().contiguous() for name, value in tensors.items()})
+    write_together({Path(path): tensors}, metadata, lambda files: [read(file) for file in files])
+
+
+def write_together(
+    contents: Mapping[Path, Mapping[str, Tensor]],
+    metadata: Mapping[str, str],
+    read: Callable[[Sequence[Path]], Sequence[Mapping[str, Tensor]]],
+) -> None:
+    """The same of files that are of use together alone: all are ``read`` back, in the order of ``contents``, before the
+    first of them gets its name.
+
+    Raises:
+        QuantizationError: as ``write_checked``.
+    """
+    tensors = [
+        _apart({name: value.to("cpu").detach().contiguous() for name, value in values.items()})
+        for values in contents.values()
+    ]
     try:
-        with replacing(path) as temporary:
-            _save_aligned(tensors, temporary, dict(metadata))
-            content = read(temporary)
-            if content.keys() != tensors.keys() or not all(_equal(content[k], tensors[k]) for k in tensors):
-                raise OSError("what was read back differs")
+        with ExitStack() as stack:
+            temporary = [stack.enter_context(replacing(path)) for path in contents]
+            for values, file in zip(tensors, temporary, strict=True):
+                _save_aligned(values, file, dict(metadata))
+            for values, content in zip(tensors, read(temporary), strict=True):
+                if content.keys() != values.keys() or not all(_equal(content[k], values[k]) for k in values):
+                    raise OSError("what was read back differs")
     except (OSError, SafetensorError) as error:
-        raise QuantizationError(f"cannot write {path.name}: {error}", "free some space, or another folder") from error
+        names = ", ".join(path.name for path in contents)
+        raise QuantizationError(f"cannot write {names}: {error}", "free some space, or another folder") from error
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

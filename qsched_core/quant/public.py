@@ -16,7 +16,7 @@ from .backends import (
     Way,
     ways,
 )
-from .checked_write import write_checked
+from .checked_write import write_checked, write_together
 from .convolutions import QuantizedConv2d, QuantizedConv3d, QuantizedConvolution, convolve
 from .correction import Correction, add_to_biases, mean_correction
 from .files import Stored, load_quantized, restore, save_quantized
@@ -29,6 +29,7 @@ from .leftover import unpackable
 from .observation import LayerInputs, Observation, load_observation, observe
 from .plan import Plan
 from .quantizer import HAS_BITS, Job, quantize, quantized_layers, require_some
+from .records import layer_records
 from .report import LayerReport, QuantReport, module_bytes
 from .select import candidates
 from .sensitivity.measure import FORMATS_TRIED, least_bits, measure_sensitivity, studied_layers

@@ -12,7 +12,15 @@ from torch import nn
 
 import qsched_core as qs
 from qsched_core import QuantizationError
-from qsched_core.quant import QuantizedConv2d, QuantizedLinear, checked_write, load_quantized, restore, save_quantized
+from qsched_core.quant import (
+    QuantizedConv2d,
+    QuantizedLinear,
+    checked_write,
+    layer_records,
+    load_quantized,
+    restore,
+    save_quantized,
+)
 from qsched_core.quant import files as files_module
 
 
@@ -137,9 +145,7 @@ def file_parts(tmp_path):
     path = tmp_path / "a.safetensors"
     save_quantized(made(), path)
     tensors = load_file(path)
-    layers = {
-        name: files_module._record(child) for name, child in made().named_modules() if hasattr(child, "format")
-    }  # fmt: skip
+    layers = layer_records(made())
     metadata = {"format": "qsched-quantized", "version": files_module.VERSION, "layers": layers}
 
     def write():

@@ -8,7 +8,9 @@ from collections import Counter
 
 import pytest
 import torch
+from encoder_files import SIZES, encoder_files, keep_sizes, read
 from exactness import same_bits
+from layouts import need_layout
 from safetensors.torch import load_file
 
 from benchmarks.adapters import patch_of
@@ -133,7 +135,7 @@ def test_a_twin_is_saved_and_loaded_where_layers_have_no_weight_before(
     found = pack("nodes.quantization.patcher").bytes_of(loaded.model)
     assert wanted.keys() == found.keys()
     assert all(same_bits(value, found[key]) for key, value in wanted.items())
-    if files.is_stock(twin):
+    if pack("nodes.quantization.file_values").is_stock(twin):
         files.save_stock(twin, tmp_path / "stock.safetensors")
         stock = comfy.sd.load_diffusion_model_state_dict(load_file(tmp_path / "stock.safetensors"))
         assert stock.is_dynamic()
@@ -145,6 +147,41 @@ def test_a_twin_is_saved_and_loaded_where_layers_have_no_weight_before(
         stock.add_patches({f"{LINEAR}.weight": patch_of("lora", sampled.model.get_submodule(LINEAR).weight, 0.01)})
         files.save_model(stock, tmp_path / "with a LoRA.safetensors")
         assert list(files.load_model(tmp_path / "with a LoRA.safetensors").patches) == [f"{LINEAR}.weight"]
+
+
+@pytest.mark.parametrize(("form", "recipe"), [("w4a8", "compact"), ("w8a8", "stock")])
+def test_a_text_encoder_is_saved_and_loaded_where_layers_have_no_weight_before(
+    pack, library, tmp_path, monkeypatch, form, recipe
+):
+    import comfy.memory_management
+
+    keep_sizes(monkeypatch)
+    files, backends = pack("nodes.quantization.encoder_files"), pack("nodes.quantization.backends")
+    with monkeypatch.context() as without:
+        without.setattr(comfy.memory_management, "aimdo_enabled", False)
+        paths = encoder_files("flux", tmp_path)
+    device = {"load_device": torch.device("cpu", 0), "offload_device": torch.device("cpu")}
+    source = read(paths, "FLUX", **device)
+    assert source.patcher.is_dynamic()
+    if recipe == "stock":
+        need_layout(form)
+        keep = pack("nodes.quantization.encoder_families").read_in_floats(source)
+        job = backends.stock_text_job_for(source.patcher, form, keep=keep)
+    else:
+        job = backends.text_job_for(source.patcher, form)
+    twin = pack("nodes.quantization.text_encoder").quantized_clip(source, job, ())[0]
+    bytes_of = pack("nodes.quantization.patcher").bytes_of
+    before = bytes_of(twin.cond_stage_model)
+    files.save_encoder(twin, tmp_path / "ours.safetensors")
+    loaded = files.load_encoder(tmp_path / "ours.safetensors", {**SIZES, **device})
+    assert not loaded.patcher.is_dynamic()
+    after = bytes_of(loaded.cond_stage_model)
+    assert before.keys() == after.keys()
+    assert all(same_bits(value, after[key]) for key, value in before.items())
+    if recipe == "stock":
+        paths = [tmp_path / f"{name}.safetensors" for name in ("clip_l", "t5xxl")]
+        assert files.save_stock_encoders(twin, paths) == "flux"
+        assert read(paths, "FLUX", **device).patcher.is_dynamic()
 
 
 def test_the_twins_values_are_those_of_the_file(pack, library, sampled):

@@ -27,7 +27,8 @@ def paths(pack, tmp_path, monkeypatch):
 
     folders = pack("nodes.host.folders")
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
-    known = {"diffusion_models": ([str(tmp_path / "models" / name) for name in ("unet", "diffusion_models")], set())}
+    stock = {"diffusion_models": ("unet", "diffusion_models"), "text_encoders": ("text_encoders", "clip")}
+    known = {key: ([str(tmp_path / "models" / name) for name in names], set()) for key, names in stock.items()}
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", known)
 
     def read(*texts: str) -> list[str]:
@@ -96,14 +97,17 @@ def test_what_killed_processes_left_goes_at_the_next_start(pack, paths, tmp_path
     paths("a: {is_default: true, qsched_presets: mine}")
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
     old = time.time() - 7200
-    places = ["mine", "mine/deep", "models/qsched_models", "models/diffusion_models", "user/__qsched/votes"]
+    names = ("qsched_models", "diffusion_models", "qsched_text_encoders", "text_encoders")
+    places = ["mine", "mine/deep", *(f"models/{name}" for name in names), "user/__qsched/votes"]
     for place in places:
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         for name in (f".qsched-{'ab' * 16}.tmp", "theirs.tmp"):
             (tmp_path / place / name).mkdir()
             os.utime(tmp_path / place / name, (old, old))
     pack("nodes.host.folders").sweep_folders()
-    assert [[path.name for path in (tmp_path / place).glob("*.tmp")] for place in places] == [["theirs.tmp"]] * 5
+    assert [[path.name for path in (tmp_path / place).glob("*.tmp")] for place in places] == [["theirs.tmp"]] * len(
+        places
+    )
 
 
 def preset() -> qs.Preset:

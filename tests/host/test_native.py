@@ -152,7 +152,7 @@ def test_the_stock_loader_reads_the_file_and_samples_the_same(pack, tmp_path, na
     files, describe = pack("nodes.quantization.files"), pack("nodes.host.model_info")
     source, *how = family(name)
     twin, report = native(pack, source, form, last_steps=0)  # stock loaders have no place for them
-    assert files.is_stock(twin)
+    assert pack("nodes.quantization.file_values").is_stock(twin)
     path = tmp_path / "model.safetensors"
     files.save_stock(twin, path)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
@@ -171,8 +171,8 @@ def test_with_a_lora_native_layers_go_to_a_file_of_ours(pack, sd15, tmp_path):
     source, *how = sd15
     twin = native(pack, source)[0]
     patched = lora_for(twin)
-    assert files.is_stock(twin)
-    assert not files.is_stock(patched)
+    assert pack("nodes.quantization.file_values").is_stock(twin)
+    assert not pack("nodes.quantization.file_values").is_stock(patched)
     files.save_model(patched, tmp_path / "model.safetensors")
     loaded = files.load_model(tmp_path / "model.safetensors")
     assert same_bits(picture(loaded, *how), picture(patched, *how))
@@ -199,7 +199,7 @@ def test_compact_packs_the_convolutions_beside_and_goes_to_a_file_of_ours(pack, 
     by_backend = {(len(layer.shape), layer.backend) for layer in report.quantized}
     assert by_backend == {(2, "kitchen"), (4, "torch")}
     assert "ComfyUI's native layouts hold Linear layers only" in report.text()
-    assert not files.is_stock(twin)
+    assert not pack("nodes.quantization.file_values").is_stock(twin)
     files.save_model(twin, tmp_path / "model.safetensors")
     loaded = files.load_model(tmp_path / "model.safetensors")
     assert near(picture(loaded, *how), picture(twin, *how), ROUNDED_ACTIVATIONS)

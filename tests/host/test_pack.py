@@ -24,6 +24,7 @@ NODES = (
     "QSchedDemoModel",
     "QSchedLoadPreset",
     "QSchedLoadQuantized",
+    "QSchedLoadQuantizedTextEncoder",
     "QSchedMetric",
     "QSchedObserve",
     "QSchedPrecisionSchedule",
@@ -36,6 +37,7 @@ NODES = (
     "QSchedSamplerTCD",
     "QSchedSavePreset",
     "QSchedSaveQuantized",
+    "QSchedSaveQuantizedTextEncoder",
     "QSchedSensitivity",
     "QSchedStepSensitivity",
 )

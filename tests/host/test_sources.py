@@ -342,6 +342,6 @@ def test_an_int8_file_becomes_a_native_four_bit_file_that_stock_loaders_read(pac
     assert {layer.format for layer in report.quantized} == {"w4a8/g16"}
     assert {x.reason for x in report.layers if x.shape[1] % 256 and "_blocks." in x.name} == {"it has already 8 bits"}
     files, path = pack("nodes.quantization.files"), tmp_path / "model.safetensors"
-    assert files.is_stock(twin)
+    assert pack("nodes.quantization.file_values").is_stock(twin)
     files.save_stock(twin, path)
     assert relative(picture(comfy.sd.load_diffusion_model(str(path))), picture(twin)) < 2e-2
