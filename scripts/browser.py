@@ -26,6 +26,11 @@ READY = "window.app?.extensionManager?.workflow?.activeWorkflow?.changeTracker &
 """The page has loaded its own first workflow: on a busy machine that comes late, and would take the place of ours."""
 
 
+LOOK_MS = 200
+"""Between two looks of `wait_for`. playwright alone looks at every frame: Chromium then draws sixty a second, without a
+GPU on the cores that the server computes on, and what is read of a canvas is read as often."""
+
+
 class NoBrowser(DevError):
     """playwright or Chromium is missing; the text says how to get it."""
 
@@ -67,5 +72,10 @@ def open_page(
         if not page.request.post(f"{comfy.client.base_url}/api/settings/{name}", data=text).ok:
             raise DevError(f"ComfyUI does not take the setting {name}.")
     page.goto(comfy.client.base_url)
-    page.wait_for_function(READY)
+    wait_for(page, READY)
     return page
+
+
+def wait_for(page: Any, expression: str, arg: Any = None) -> Any:
+    """A handle of what ``expression`` gives in the page, once that is true for JavaScript."""
+    return page.wait_for_function(expression, arg=arg, polling=LOOK_MS)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import qsched_core as qs
 from scripts import server
-from scripts.browser import chromium, open_page
+from scripts.browser import chromium, open_page, wait_for
 from scripts.host import local_host
 
 from .tally import Tally
@@ -45,7 +45,7 @@ def run() -> Tally:
             {"Comfy.VueNodes.Enabled": True},
             lambda page: page.on("request", lambda request: urls.append(request.url)),
         )
-        page.wait_for_function("() => app.graph.nodes.length > 5")
+        wait_for(page, "() => app.graph.nodes.length > 5")
         for place, show in zip(PLACES, (_tab, _sidebar, _run), strict=True):
             urls.clear()
             show(page)
@@ -106,9 +106,9 @@ def _run(page) -> None:
         }
         graph[f"{2 * number + 2}"] = {"class_type": "PreviewAny", "inputs": {"source": [f"{2 * number + 1}", 1]}}
     page.evaluate("graph => app.loadApiJson(graph, 'attack')", graph)
-    page.wait_for_function(f"() => app.graph.nodes.length === {len(graph)}")
+    wait_for(page, f"() => app.graph.nodes.length === {len(graph)}")
     page.evaluate("() => app.queuePrompt(0)")
-    page.wait_for_function(f"() => Object.keys(app.nodeOutputs).length >= {len(PAYLOADS)}")
+    wait_for(page, f"() => Object.keys(app.nodeOutputs).length >= {len(PAYLOADS)}")
     page.evaluate("() => app.canvas.ds.reset?.()")
 
 

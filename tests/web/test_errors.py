@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from scripts.browser import READY
+from scripts.browser import READY, wait_for
 from scripts.sentences import catalogue
 
 RENDERERS = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic", "nodes 2.0"])
@@ -49,7 +49,7 @@ def load(page, graph: dict) -> None:
     page.evaluate("graph => app.loadApiJson(graph, 'one')", graph)
     # As a person's: a graph from a prompt has no id of its own before it is saved.
     page.evaluate("() => app.loadGraphData(app.graph.serialize(), true, true, 'one')")
-    page.wait_for_function("count => app.graph.nodes.length === count", arg=len(graph))
+    wait_for(page, "count => app.graph.nodes.length === count", arg=len(graph))
     page.wait_for_timeout(500)
 
 
@@ -62,10 +62,10 @@ def run(page) -> None:
     page.keyboard.press("Escape")
 
 
-def wait_for(page, node: str, text: str) -> str:
+def wait_for_error(page, node: str, text: str) -> str:
     """The text on a node, once it holds that text; an empty one: once there is none."""
     holds = f"([type, text]) => {{ const s = ({ERROR_TEXT})(type); return text ? s.includes(text) : s === ''; }}"
-    page.wait_for_function(holds, arg=[node, text])
+    wait_for(page, holds, arg=[node, text])
     page.wait_for_timeout(500)
     return page.evaluate(ERROR_TEXT, node)
 
@@ -82,27 +82,27 @@ def test_a_failure_is_on_its_node_comes_back_with_its_tab_and_goes_with_the_next
     page = open_page(nodes_2=nodes_2)
     load(page, GRAPH)
     run(page)
-    text = wait_for(page, NODE, "Fix: ")
+    text = wait_for_error(page, NODE, "Fix: ")
     assert text.startswith("Q-Sched: ")
     assert page.evaluate(ERROR_TEXT, "QSchedDemoModel") == ""
     page.screenshot(path=tmp_path / "failed.png")
     page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
-    page.wait_for_function("() => !app.graph.nodes.length")
+    wait_for(page, "() => !app.graph.nodes.length")
     page.get_by_text("one (2)", exact=True).click()
-    page.wait_for_function("() => app.graph.nodes.length === 3")
-    assert wait_for(page, NODE, "Fix: ") == text
+    wait_for(page, "() => app.graph.nodes.length === 3")
+    assert wait_for_error(page, NODE, "Fix: ") == text
     workflow = "() => (app.rootGraph ?? app.graph).id"
     before = page.evaluate(workflow)
     page.reload()
-    page.wait_for_function(READY)
-    page.wait_for_function("() => app.graph.nodes.length === 3")
+    wait_for(page, READY)
+    wait_for(page, "() => app.graph.nodes.length === 3")
     page.wait_for_timeout(1000)
     # Front end 1.47 gives a workflow that nobody has touched another id at a reload: nothing can be found by it.
     if page.evaluate(workflow) == before:
-        assert wait_for(page, NODE, "Fix: ") == text
+        assert wait_for_error(page, NODE, "Fix: ") == text
     put(page, NODE, "include", "")
     run(page)
-    assert wait_for(page, NODE, "") == ""
+    assert wait_for_error(page, NODE, "") == ""
 
 
 def test_an_error_of_python_is_named_without_the_module_it_is_from_and_long_ones_are_whole(open_page):
@@ -116,7 +116,7 @@ def test_an_error_of_python_is_named_without_the_module_it_is_from_and_long_ones
             "exception_type": "/home/me/ComfyUI/custom_nodes/q-sched.nodes.presets.Broken",
         },
     )  # fmt: skip
-    text = wait_for(page, NODE, "the end")
+    text = wait_for_error(page, NODE, "the end")
     assert text.startswith("Broken: line")
     assert "/home/me" not in text
 
@@ -128,22 +128,21 @@ def test_a_failure_inside_a_subgraph_is_on_the_inner_node(open_page, tmp_path, n
     page.evaluate(f"type => app.canvas.graph.convertToSubgraph(new Set([({FIND})(type)]))", NODE)
     run(page)
     page.evaluate(f"type => app.canvas.setGraph(({FIND})(type).graph)", NODE)
-    wait_for(page, NODE, "Q-Sched: ")
+    wait_for_error(page, NODE, "Q-Sched: ")
     page.screenshot(path=tmp_path / "inside.png")
 
 
-@RENDERERS
-def test_a_refused_prompt_is_on_its_node_until_one_is_taken(open_page, tmp_path, nodes_2):
-    page = open_page(nodes_2=nodes_2)
+def test_a_refused_prompt_is_on_its_node_until_one_is_taken(open_page, tmp_path):
+    page = open_page(nodes_2=True)
     fine = {**GRAPH, "2": {"class_type": NODE, "inputs": {**GRAPH["2"]["inputs"], "include": ""}}}
     load(page, fine)
     put(page, NODE, "format", "w9a9")
     run(page)
-    assert "w9a9" in wait_for(page, NODE, "format")
+    assert "w9a9" in wait_for_error(page, NODE, "format")
     page.screenshot(path=tmp_path / "refused.png")
     put(page, NODE, "format", "w8a8")
     run(page)
-    assert wait_for(page, NODE, "") == ""
+    assert wait_for_error(page, NODE, "") == ""
 
 
 def test_a_page_that_gets_no_events_takes_a_failure_away_when_a_run_got_past_it(open_page):
@@ -151,14 +150,14 @@ def test_a_page_that_gets_no_events_takes_a_failure_away_when_a_run_got_past_it(
     page = open_page(nodes_2=False)
     load(page, GRAPH)
     run(page)
-    wait_for(page, NODE, "Fix: ")
+    wait_for_error(page, NODE, "Fix: ")
     page.evaluate("""() => {
       const send = EventTarget.prototype.dispatchEvent;
       app.api.dispatchEvent = event => event.type === "promptQueued" ? send.call(app.api, event) : true;
     }""")
     put(page, NODE, "include", "")
     run(page)
-    assert wait_for(page, NODE, "") == ""
+    assert wait_for_error(page, NODE, "") == ""
 
 
 def test_errors_and_reports_are_in_the_language_of_the_page(open_page, tmp_path):
@@ -171,7 +170,7 @@ def test_errors_and_reports_are_in_the_language_of_the_page(open_page, tmp_path)
     load(page, {**whole, "4": check})
     run(page)
     for node in ("QSchedCheck", NODE):
-        page.wait_for_function(f"type => /[\u4e00-\u9fff]/.test(({REPORTED})(type))", arg=node)
+        wait_for(page, f"type => /[\u4e00-\u9fff]/.test(({REPORTED})(type))", arg=node)
         lines = page.evaluate(REPORTED, node).splitlines()
         # "OK  Python 3.12.1, Linux x86_64" is the same in every language.
         assert [line for line in lines if not re.search("[\u4e00-\u9fff]|OK +Python ", line)] == []
@@ -186,5 +185,5 @@ def test_errors_and_reports_are_in_the_language_of_the_page(open_page, tmp_path)
     sentences = catalogue("zh")["sentences"]
     fix = sentences["Fix:"] + sentences["plug in the model as it was loaded"]
     text = f"Q-Sched: {sentences['this model is quantised already.']} {fix}"
-    page.wait_for_function(f"text => ({script})() === text", arg=text)
+    wait_for(page, f"text => ({script})() === text", arg=text)
     page.screenshot(path=tmp_path / "error.png")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from scripts.browser import wait_for
+
 OPEN = """async () => {
   await app.loadApiJson({ 1: { class_type: "QSchedSamplerTCD", inputs: { eta: 0.3 } } }, "help");
   await new Promise(resolve => setTimeout(resolve, 500));
@@ -22,11 +24,11 @@ def test_the_help_of_a_node_shows_its_picture(open_page, server, language):
     try:
         page.request.post(f"{server.client.base_url}/api/settings/Comfy.Locale", data=f'"{language}"')
         page.reload()
-        page.wait_for_function("window.app?.extensionManager && app.canvas && app.graph")
+        wait_for(page, "window.app?.extensionManager && app.canvas && app.graph")
         page.wait_for_timeout(2000)  # the last workflow of the page comes back
         page.evaluate(OPEN)
         page.locator("[data-testid=info-button]").click()
-        assert page.wait_for_function(PICTURE).json_value().endswith("/docs/QSchedSamplerTCD.png")
+        assert wait_for(page, PICTURE).json_value().endswith("/docs/QSchedSamplerTCD.png")
         assert ("pictures" in page.locator(".node-help-content").inner_text()) == (language == "en")
     finally:
         page.request.post(f"{server.client.base_url}/api/settings/Comfy.Locale", data='"en"')

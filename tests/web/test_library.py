@@ -9,6 +9,7 @@ import shutil
 import pytest
 
 import qsched_core as qs
+from scripts.browser import wait_for
 
 RENDERERS = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic", "nodes 2.0"])
 EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
@@ -99,10 +100,10 @@ def thumbnail() -> str:
 
 def load(page) -> None:
     """Our graph, once the page has loaded its own first one."""
-    page.wait_for_function("() => app.graph.nodes.length > 5")
+    wait_for(page, "() => app.graph.nodes.length > 5")
     page.wait_for_timeout(1000)
     page.evaluate("graph => app.loadApiJson(graph, 'one')", GRAPH)
-    page.wait_for_function("() => app.graph.nodes.length === 3")
+    wait_for(page, "() => app.graph.nodes.length === 3")
 
 
 def open_tab(page) -> None:
@@ -118,13 +119,12 @@ def drop(page, selector: str, path) -> None:
     page.evaluate(DROP, [selector, path.name, base64.b64encode(path.read_bytes()).decode()])
 
 
-@RENDERERS
-def test_the_tab_lists_what_there_is_and_says_what_fits_and_why_not(open_page, folder, thumbnail, tmp_path, nodes_2):
+def test_the_tab_lists_what_there_is_and_says_what_fits_and_why_not(open_page, folder, thumbnail, tmp_path):
     qs.save_preset(preset(card={"modelspec.thumbnail": thumbnail}), folder / "fits.safetensors")
     qs.save_preset(preset("Another model", model="SDXL", quantization="w8a8"), folder / "differs.safetensors")
     qs.save_preset(preset(EVIL, {"modelspec.description": EVIL + "x" * 100_000}), folder / "evil.safetensors")
     (folder / "broken.safetensors").write_bytes(b"<script>")
-    page = open_page(nodes_2=nodes_2)
+    page = open_page(nodes_2=False)
     load(page)
     open_tab(page)
     page.wait_for_selector('.qsched-card[data-fits="true"]')
@@ -143,18 +143,18 @@ def test_the_tab_lists_what_there_is_and_says_what_fits_and_why_not(open_page, f
     assert "published values, not verified here" in page.locator(".qsched-cards").inner_text().lower()
     page.screenshot(path=tmp_path / "dark.png")
     page.get_by_label("Fits this graph").check()
-    page.wait_for_function("() => document.querySelectorAll('.qsched-card').length === 2")
+    wait_for(page, "() => document.querySelectorAll('.qsched-card').length === 2")
     names_here = page.locator(".qsched-card").evaluate_all("cards => cards.map(c => c.dataset.name)")
     assert names_here == ["evil.safetensors", "fits.safetensors"]
     page.get_by_label("Search presets").fill("fits RED circles")
-    page.wait_for_function("() => document.querySelectorAll('.qsched-card').length === 1")
+    wait_for(page, "() => document.querySelectorAll('.qsched-card').length === 1")
     page.get_by_label("Search presets").fill("")
-    page.wait_for_function("() => document.querySelectorAll('.qsched-card').length === 2")
+    wait_for(page, "() => document.querySelectorAll('.qsched-card').length === 2")
     steps = (
         "() => { app.graph.nodes.find(n => n.type === 'QSchedSampler').widgets.find(w => w.name === 'steps').value = 8;"
     )
     page.evaluate(steps + " app.api.dispatchCustomEvent('graphChanged', app.graph.serialize()); }")
-    page.wait_for_function("() => !document.querySelector('.qsched-card')")
+    wait_for(page, "() => !document.querySelector('.qsched-card')")
     page.get_by_label("Fits this graph").uncheck()
     card(page, "fits").wait_for()
     assert "steps: preset 4, here 8" in card(page, "fits").inner_text()
@@ -164,11 +164,10 @@ def test_the_tab_lists_what_there_is_and_says_what_fits_and_why_not(open_page, f
     assert page.evaluate("() => window.hacked") is None
 
 
-@RENDERERS
-def test_insert_rename_share_and_import(open_page, folder, tmp_path, nodes_2):
+def test_insert_rename_share_and_import(open_page, folder, tmp_path):
     qs.save_preset(preset(), folder / "mine.safetensors")
     qs.save_preset(preset("Theirs", {"workflow": json.dumps(WORKFLOW)}), tmp_path / "theirs.safetensors")
-    page = open_page(nodes_2=nodes_2)
+    page = open_page(nodes_2=True)
     load(page)
     open_tab(page)
 
@@ -188,9 +187,7 @@ def test_insert_rename_share_and_import(open_page, folder, tmp_path, nodes_2):
     page.screenshot(path=tmp_path / "inserted.png")
 
     drop(page, ".qsched-cards", tmp_path / "theirs.safetensors")  # again: nothing is added
-    page.wait_for_function(
-        "() => document.querySelector('.qsched-notice').textContent.startsWith('It is there already')"
-    )
+    wait_for(page, "() => document.querySelector('.qsched-notice').textContent.startsWith('It is there already')")
     assert sorted(path.name for path in folder.iterdir()) == ["mine.safetensors", "theirs.safetensors"]
 
     card(page, "mine").get_by_role("button", name="Rename").click()
@@ -210,15 +207,14 @@ def test_insert_rename_share_and_import(open_page, folder, tmp_path, nodes_2):
     picture = tmp_path / "theirs.qsched.png"
     download.value.save_as(picture)
     drop(page, "#graph-canvas", picture)
-    page.wait_for_function("() => app.graph.nodes.length === 1 && app.graph.nodes[0].type === 'QSchedDemoModel'")
+    wait_for(page, "() => app.graph.nodes.length === 1 && app.graph.nodes[0].type === 'QSchedDemoModel'")
 
 
-@RENDERERS
-def test_a_rename_is_followed_by_the_graph_and_a_deletion_can_be_undone(open_page, folder, tmp_path, nodes_2):
+def test_a_rename_is_followed_by_the_graph_and_a_deletion_can_be_undone(open_page, folder, tmp_path):
     """Regression: nodes went on naming the old file, and the next run failed."""
     for name in ("mine", "other"):
         qs.save_preset(preset(name), folder / f"{name}.safetensors")
-    page = open_page(nodes_2=nodes_2)
+    page = open_page(nodes_2=False)
     load(page)
     open_tab(page)
     card(page, "mine").get_by_role("button", name="Insert").click()
@@ -252,7 +248,7 @@ def test_a_preset_without_a_workflow_becomes_a_loader_where_it_is_dropped(open_p
     page = open_page(nodes_2=nodes_2)
     load(page)
     drop(page, "#graph-canvas", tmp_path / "plain.safetensors")
-    page.wait_for_function("() => app.graph.nodes.length === 4")
+    wait_for(page, "() => app.graph.nodes.length === 4")
     assert page.evaluate(LINKED) == ["QSchedLoadPreset", "plain.safetensors"]
     assert (folder / "plain.safetensors").exists()
     page.wait_for_timeout(500)
@@ -263,7 +259,7 @@ def test_a_preset_without_a_workflow_becomes_a_loader_where_it_is_dropped(open_p
     picture.write_bytes(answer.body())
     (folder / "plain.safetensors").unlink()
     drop(page, "#graph-canvas", picture)
-    page.wait_for_function("() => app.graph.nodes.length === 5")
+    wait_for(page, "() => app.graph.nodes.length === 5")
     assert (folder / "plain.safetensors").read_bytes() == (tmp_path / "plain.safetensors").read_bytes()
 
     (tmp_path / "no preset.safetensors").write_bytes(b"\x10" + b"\0" * 60)  # is the host's business
@@ -301,7 +297,7 @@ def test_every_preset_is_reached_by_scrolling_and_what_fits_comes_first_everywhe
     card(page, "a 600").get_by_role("button", name="Insert").click()
     first = "() => app.graph.nodes.find(n => n.type === 'QSchedLoadPreset').widgets[0].options.values[0]"
     page.evaluate("() => app.api.dispatchCustomEvent('graphChanged', app.graph.serialize())")
-    page.wait_for_function(f"({first})() === 'z.safetensors'")
+    wait_for(page, f"({first})() === 'z.safetensors'")
 
 
 def test_the_loader_of_nodes_2_shows_what_fits_first(open_page, folder, tmp_path):
@@ -312,7 +308,7 @@ def test_the_loader_of_nodes_2_shows_what_fits_first(open_page, folder, tmp_path
     open_tab(page)
     card(page, "a").get_by_role("button", name="Insert").click()
     first = "() => app.graph.nodes.find(n => n.type === 'QSchedLoadPreset').widgets[0].options.values[0]"
-    page.wait_for_function(f"({first})() === 'z.safetensors'")
+    wait_for(page, f"({first})() === 'z.safetensors'")
     loader = page.evaluate("() => app.graph.nodes.find(n => n.type === 'QSchedLoadPreset').id")
     page.locator(f'[data-node-id="{loader}"] [role=combobox]').first.click()
     page.locator("[role=option]:visible").first.wait_for()
@@ -354,14 +350,11 @@ def test_in_a_narrow_window_nothing_of_the_tab_is_cut(open_page, folder, tmp_pat
     assert boxes["buttons"] > 10
 
 
-@RENDERERS
-def test_the_hosts_sidebar_shows_the_card_and_the_canvas_opens_the_recipe(
-    open_page, folder, thumbnail, tmp_path, nodes_2
-):
+def test_the_hosts_sidebar_shows_the_card_and_the_canvas_opens_the_recipe(open_page, folder, thumbnail, tmp_path):
     shared = preset("Shared by a friend", {"modelspec.thumbnail": thumbnail, "workflow": json.dumps(WORKFLOW)})
     qs.save_preset(shared, folder / "friend.safetensors")
-    page = open_page(nodes_2=nodes_2)
-    page.wait_for_function("() => app.graph.nodes.length > 5")
+    page = open_page(nodes_2=True)
+    wait_for(page, "() => app.graph.nodes.length > 5")
     page.evaluate("() => app.extensionManager.sidebarTab.toggleSidebarTab('model-library')")
     page.get_by_text("qsched_presets", exact=True).click()
     entry = page.get_by_text("Shared by a friend").or_(page.get_by_text("friend", exact=True)).first
@@ -370,4 +363,4 @@ def test_the_hosts_sidebar_shows_the_card_and_the_canvas_opens_the_recipe(
     page.get_by_text("Red circles get their colour back.").first.wait_for()
     page.screenshot(path=tmp_path / "models.png")
     drop(page, "#graph-canvas", folder / "friend.safetensors")
-    page.wait_for_function("() => app.graph.nodes.length === 1 && app.graph.nodes[0].type === 'QSchedDemoModel'")
+    wait_for(page, "() => app.graph.nodes.length === 1 && app.graph.nodes[0].type === 'QSchedDemoModel'")

@@ -8,11 +8,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from scripts.browser import wait_for
+
 RENDERERS = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic", "nodes 2.0"])
 TRIALS = 5
 CALIBRATE = 4
 
-LOAD = """async seed => {
+LOAD = """async ([seed, side]) => {
   const name = Object.keys(await (await app.api.fetchApi("/workflow_templates")).json()).find(n => /q-sched/i.test(n));
   const path = `/workflow_templates/${name}/${encodeURIComponent("01 Try it now")}.json`;
   await app.loadGraphData(await (await app.api.fetchApi(path)).json());
@@ -22,7 +24,9 @@ LOAD = """async seed => {
   [settings.pos, group.pos, group.size] = [[-600, -700], [-620, -760], [320, 700]]; // beside the template
   app.graph.add(settings);
   app.graph.add(group);
-  const set = [[node, { trials: %d }], [settings, { verdict_seeds: 1, search_seed: seed, warm_start: false }]];
+  const latent = app.graph.nodes.find(n => n.type === "EmptySD3LatentImage");
+  const set = [[node, { trials: %d }], [settings, { verdict_seeds: 1, search_seed: seed, warm_start: false }],
+    [latent, { width: side, height: side }]];
   for (const [one, values] of set)
     for (const [key, value] of Object.entries(values)) one.widgets.find(w => w.name === key).value = value;
   settings.connect(0, node, node.inputs.findIndex(input => input.name === "settings"));
@@ -66,6 +70,11 @@ SLIDER = f"""id => {{
     labels: [...element.querySelectorAll(".qsched-label")].map(label => label.textContent), height: stage.clientHeight,
     title: element.querySelector(".qsched-head").textContent }};
 }}"""
+
+DATA = (
+    f"""([id, name]) => ({FIND})(id)?.widgets?.find(w => w.name === name)?.element?.querySelector("canvas")?.dataset"""
+)
+"""What a canvas says of itself. To wait for it costs nothing, to read its pixels a twentieth of a second."""
 
 CANVAS = f"""([id, name]) => {{
   const element = ({FIND})(id)?.widgets?.find(w => w.name === name)?.element;
@@ -123,9 +132,9 @@ def check_frames(page, what: str) -> None:
     assert {key: frames[key] for key in ("unknown", "cut", "spilling", "touching") if frames[key]} == {}, what
 
 
-def load(page, seed: int) -> None:
+def load(page, seed: int, side: int = 64) -> None:
     """The template, with few trials. Another seed is another study: nothing of it is in the host's cache."""
-    page.evaluate(LOAD % TRIALS, seed)
+    page.evaluate(LOAD % TRIALS, [seed, side])
 
 
 def drawn(page, node, widget: str = "qsched_map") -> dict:
@@ -134,8 +143,8 @@ def drawn(page, node, widget: str = "qsched_map") -> dict:
 
 
 def wait_for_points(page, count: int, node=CALIBRATE) -> dict:
-    page.wait_for_function(
-        f"([id, name, count]) => Number(({CANVAS})([id, name])?.points) >= count", arg=[node, "qsched_map", count]
+    wait_for(
+        page, f"([id, name, count]) => Number(({DATA})([id, name])?.points) >= count", arg=[node, "qsched_map", count]
     )
     page.wait_for_timeout(500)  # the canvas has its size a frame later
     return drawn(page, node)
@@ -168,7 +177,7 @@ def save_preset(path) -> None:
 
 def reload(page) -> None:
     page.reload()
-    page.wait_for_function("window.app?.extensionManager && app.canvas && app.graph?.nodes.length > 5")
+    wait_for(page, "window.app?.extensionManager && app.canvas && app.graph?.nodes.length > 5")
 
 
 def look_at(page, node) -> None:
@@ -183,14 +192,14 @@ def look_at(page, node) -> None:
 
 def said(page, node=CALIBRATE) -> dict:
     """What is said on a node: its headline, the rest, and how it is shown."""
-    page.wait_for_function(f"id => ({NODE_TEXT})(id)", arg=node)
+    wait_for(page, f"id => ({NODE_TEXT})(id)", arg=node)
     page.wait_for_timeout(500)
     return page.evaluate(NODE_TEXT, node)
 
 
 def slider(page, node=CALIBRATE) -> dict:
     """The pictures before and after on a node."""
-    page.wait_for_function(f"id => ({SLIDER})(id)?.pictures === 2", arg=node)
+    wait_for(page, f"id => ({SLIDER})(id)?.pictures === 2", arg=node)
     return page.evaluate(SLIDER, node)
 
 
@@ -248,7 +257,7 @@ def test_a_page_that_missed_the_end_of_a_run_does_not_show_it_as_running(open_pa
     """A reloaded page said "now the verdict" for ever: the server had answered before the end, and was read after it.
     A second tab gets no events of the first one's runs at all."""
     page = open_page(nodes_2=False)
-    load(page, seed=8)
+    load(page, seed=8, side=128)  # it has to go on while two pages are loaded
     run(page)
     wait_for_points(page, 1)
     late = []
@@ -291,7 +300,7 @@ def test_a_cancel_keeps_the_map_and_the_best_so_far(open_page, server):
     assert int(wait_for_points(page, 3)["points"]) == points
     assert said(page)["headline"] == words
     run(page)
-    page.wait_for_function(f"([id, least]) => Number(({CANVAS})([id, 'qsched_map']).points) > least", arg=[4, points])
+    wait_for(page, f"([id, least]) => Number(({DATA})([id, 'qsched_map']).points) > least", arg=[4, points])
     page.wait_for_timeout(500)
     assert page.evaluate(NODE_TEXT, CALIBRATE) is None
     page.evaluate("() => app.extensionManager.command.execute('Comfy.Interrupt')")
@@ -308,10 +317,10 @@ def test_the_map_of_a_node_in_a_subgraph_comes_back_with_its_tab(open_page, tmp_
     page.evaluate(f"() => app.canvas.setGraph(({FIND})('QSchedCalibrate').graph)")
     assert wait_for_points(page, 2, "QSchedCalibrate")["colours"] > 20
     page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
-    page.wait_for_function("() => !app.graph.nodes.length")
+    wait_for(page, "() => !app.graph.nodes.length")
     wait_until_done(page)
     page.get_by_text("Unsaved Workflow (2)", exact=True).click()
-    page.wait_for_function(f"() => ({FIND})('QSchedCalibrate')")
+    wait_for(page, f"() => ({FIND})('QSchedCalibrate')")
     page.evaluate(f"() => app.canvas.setGraph(({FIND})('QSchedCalibrate').graph)")
     again = wait_for_points(page, TRIALS + 1, "QSchedCalibrate")
     page.screenshot(path=tmp_path / "back.png")
@@ -331,9 +340,9 @@ def test_what_a_node_said_is_there_again_when_its_tab_comes_back(open_page, serv
     page.wait_for_timeout(1000)
     wait_until_done(page)
     page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
-    page.wait_for_function("() => !app.graph.nodes.length")
+    wait_for(page, "() => !app.graph.nodes.length")
     page.get_by_text("said", exact=True).first.click()
-    page.wait_for_function(f"() => ({REPORT})('QSchedLoadPreset')?.textContent.includes('3 steps, made by hand')")
+    wait_for(page, f"() => ({REPORT})('QSchedLoadPreset')?.textContent.includes('3 steps, made by hand')")
     page.wait_for_timeout(500)
     assert page.evaluate(f"() => ({REPORT})('QSchedLoadPreset').clientHeight") > 60
 
@@ -345,7 +354,7 @@ VISIBLE = """() => { const node = app.graph.nodes[0];
 def test_advanced_widgets_take_no_place_on_the_classic_canvas_until_they_are_asked_for(open_page):
     page = open_page(nodes_2=False)
     page.evaluate("() => app.loadApiJson({ 1: { class_type: 'QSchedCalibrate', inputs: {} } }, 'one')")
-    page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 9")
+    wait_for(page, "() => app.graph.nodes[0]?.widgets?.length > 9")
     assert page.evaluate(VISIBLE) == ["prompts", "steps", "sampler_name", "scheduler", "metric", "accept", "qsched_map"]
     folded = page.evaluate("() => app.graph.nodes[0].size[1]")
     page.evaluate("() => app.graph.nodes[0].toggleAdvanced()")
@@ -360,7 +369,7 @@ def test_a_chosen_preset_is_drawn_and_the_colours_follow_the_palette(open_page, 
     page = open_page(nodes_2=nodes_2)
     graph = "{ 1: { class_type: 'QSchedLoadPreset', inputs: { preset_name: 'three.safetensors' } } }"
     page.evaluate(f"() => app.loadApiJson({graph}, 'one')")
-    page.wait_for_function(f"() => ({CANVAS})(['QSchedLoadPreset', 'qsched_curve'])?.steps === '3'")
+    wait_for(page, f"() => ({DATA})(['QSchedLoadPreset', 'qsched_curve'])?.steps === '3'")
     page.wait_for_timeout(500)
     dark = drawn(page, "QSchedLoadPreset", "qsched_curve")
     assert dark["colours"] > 10

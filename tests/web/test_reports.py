@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from scripts.browser import wait_for
+
 
 def _beside(name: str):
     spec = importlib.util.spec_from_file_location(f"qsched_web_{name}", Path(__file__).with_name(f"{name}.py"))
@@ -54,7 +56,7 @@ def load(page, graph: dict) -> None:
     """As a person's: a graph from a prompt has no id of its own before it is saved."""
     page.evaluate("graph => app.loadApiJson(graph, 'one')", graph)
     page.evaluate("() => app.loadGraphData(app.graph.serialize(), true, true, 'one')")
-    page.wait_for_function("count => app.graph.nodes.length === count", arg=len(graph))
+    wait_for(page, "count => app.graph.nodes.length === count", arg=len(graph))
     page.wait_for_timeout(500)
 
 
@@ -90,7 +92,7 @@ def test_a_preset_that_differs_is_seen_on_the_sampler_in_full_until_it_fits(open
     assert common.said(page, "QSchedSampler") == note
     put(page, "QSchedSampler", "strength", 0.0)
     run(page)
-    assert page.evaluate(common.SAID, "QSchedSampler") is None
+    assert page.evaluate(common.NODE_TEXT, "QSchedSampler") is None
 
 
 def test_a_workflow_opened_anew_shows_what_its_cached_nodes_said(open_page):
@@ -107,9 +109,9 @@ def test_a_workflow_opened_anew_shows_what_its_cached_nodes_said(open_page):
     page, notes, ids = open_page(nodes_2=False), [], []
     for _ in range(2):
         load(page, graph)
-        assert page.evaluate(common.SAID, "QSchedQuantizeModel") is None
+        assert page.evaluate(common.NODE_TEXT, "QSchedQuantizeModel") is None
         run(page)
-        page.wait_for_function(f"id => ({common.SAID})(id) !== null", arg="QSchedQuantizeModel")
+        wait_for(page, f"id => ({common.NODE_TEXT})(id) !== null", arg="QSchedQuantizeModel")
         notes.append(common.said(page, "QSchedQuantizeModel"))
         ids.append(page.evaluate("() => (app.rootGraph ?? app.graph).id"))
     assert ids[0] != ids[1], "another workflow"
@@ -145,7 +147,7 @@ def finished(open_page):
     def show(nodes_2: bool):
         page = open_page(nodes_2=nodes_2)
         page.evaluate("() => app.loadApiJson({ 1: { class_type: 'QSchedCalibrate', inputs: {} } }, 'one')")
-        page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 9")
+        wait_for(page, "() => app.graph.nodes[0]?.widgets?.length > 9")
         output = {**FINISHED, **pictures("full precision", "quantised", "quantised + Q-Sched")}
         page.evaluate("output => app.graph.nodes[0].onExecuted(output)", output)
         page.wait_for_timeout(1000)
@@ -163,7 +165,7 @@ def test_a_verdict_is_read_at_a_glance_scrolled_and_copied(finished, nodes_2):
     common.look_at(page, "QSchedCalibrate")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.locator(".qsched-copy:visible").first.click()
-    page.wait_for_function("() => document.querySelector('.qsched-copy.pi-check')")
+    wait_for(page, "() => document.querySelector('.qsched-copy.pi-check')")
     copied = page.evaluate("() => navigator.clipboard.readText()")
     assert copied.startswith("Accepted +0.11 [0.09, 0.13]\nAccepted, repair: held-out")
     assert copied.count("A line.") == 40
@@ -172,7 +174,7 @@ def test_a_verdict_is_read_at_a_glance_scrolled_and_copied(finished, nodes_2):
 def test_a_report_speaks_the_page_s_language_as_far_as_it_knows_a_line(open_page):
     page = open_page(nodes_2=False, Comfy_Locale="fr")
     page.evaluate("() => app.loadApiJson({ 1: { class_type: 'QSchedCalibrate', inputs: {} } }, 'one')")
-    page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 9")
+    wait_for(page, "() => app.graph.nodes[0]?.widgets?.length > 9")
     lines = {
         "Accepted, repair: held-out JAQ +0.1 over 6 prompts x 1 noise.":
             "Accepté, réparation : JAQ mis de côté +0.1 sur 6 prompts x 1 bruit.",
@@ -185,14 +187,14 @@ def test_a_report_speaks_the_page_s_language_as_far_as_it_knows_a_line(open_page
         "A line of tomorrow.": "A line of tomorrow.",
     }  # fmt: skip
     page.evaluate("output => app.graph.nodes[0].onExecuted(output)", {**FINISHED, "text": ["\n".join(lines)]})
-    page.wait_for_function(f"id => ({common.SAID})(id)?.rest.startsWith('Accepté')", arg="QSchedCalibrate")
+    wait_for(page, f"id => ({common.NODE_TEXT})(id)?.rest.startsWith('Accepté')", arg="QSchedCalibrate")
     text = common.said(page, "QSchedCalibrate")
     assert text["headline"] == "Accepté +0.11 [0.09, 0.13]"
     assert text["rest"].splitlines() == list(lines.values())
     # The environment check is red where something is to be done.
     check = "Q-Sched 1.0: 1 thing to do\nTO DO     optuna is not installed: the search. Run: pip install optuna"
     page.evaluate("output => app.graph.nodes[0].onExecuted(output)", {"text": [check]})
-    page.wait_for_function(f"id => ({common.SAID})(id)?.state === 'error'", arg="QSchedCalibrate")
+    wait_for(page, f"id => ({common.NODE_TEXT})(id)?.state === 'error'", arg="QSchedCalibrate")
     text = common.said(page, "QSchedCalibrate")
     assert text["headline"] == "Q-Sched 1.0 : 1 chose à faire"
     assert text["rest"] == "TO DO     optuna n’est pas installé (la recherche). Lancez : pip install optuna"
@@ -257,7 +259,7 @@ HOSTILE = [
 def test_a_strangers_output_breaks_no_panel(open_page):
     page = open_page(nodes_2=False)
     page.evaluate("() => app.loadApiJson({ 1: { class_type: 'QSchedCalibrate', inputs: {} } }, 'one')")
-    page.wait_for_function("() => app.graph.nodes[0]?.widgets?.length > 9")
+    wait_for(page, "() => app.graph.nodes[0]?.widgets?.length > 9")
     for output in HOSTILE:
         page.evaluate("output => app.graph.nodes[0].onExecuted(output)", output)
         page.evaluate(

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from scripts import server as comfyui
-from scripts.browser import open_page
+from scripts.browser import open_page, wait_for
 
 
 def _beside(name: str):
@@ -31,9 +31,9 @@ def test_nothing_is_shown_as_running_after_it_and_the_next_run_goes_on_with_what
         common.run(page)
         points = int(common.wait_for_points(page, 4)["points"])
     with comfyui.running(host, python, base=tmp_path, port=first.port):
-        page.wait_for_function(f"id => ({common.CANVAS})([id, 'qsched_map']).running === 'no'", arg=common.CALIBRATE)
+        wait_for(page, f"id => ({common.DATA})([id, 'qsched_map'])?.running === 'no'", arg=common.CALIBRATE)
         assert int(common.drawn(page, common.CALIBRATE)["points"]) >= points
         common.run(page)
-        page.wait_for_function(f"id => ({common.CANVAS})([id, 'qsched_map']).running === 'yes'", arg=common.CALIBRATE)
+        wait_for(page, f"id => ({common.DATA})([id, 'qsched_map'])?.running === 'yes'", arg=common.CALIBRATE)
         assert int(common.wait_for_points(page, points + 1)["points"]) > points
         page.close()

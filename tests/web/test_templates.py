@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.browser import wait_for
 from scripts.workflows.build import FILL
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "example_workflows"
@@ -52,18 +53,17 @@ def search(page, words: str) -> list[str]:
     return page.locator("[role=option]:visible").all_inner_texts()
 
 
-@RENDERERS
-def test_every_template_is_shown_with_its_picture_and_the_first_one_runs(open_page, tmp_path, nodes_2):
-    page = open_page(nodes_2=nodes_2)
+def test_every_template_is_shown_with_its_picture_and_the_first_one_runs(open_page, tmp_path):
+    page = open_page(nodes_2=True)  # test_page.py runs its calibration in both renderers
     open_dialog(page)
     for name in NAMES:
         entry = page.locator(f'[data-testid="template-workflow-{name}"]')
         entry.scroll_into_view_if_needed()
         picture = entry.locator("img").first.element_handle()
-        page.wait_for_function("image => image.complete && image.naturalWidth === 512", arg=picture)
+        wait_for(page, "image => image.complete && image.naturalWidth === 512", arg=picture)
     page.screenshot(path=tmp_path / "dialog.png")
     page.locator(f'[data-testid="template-workflow-{NAMES[0]}"]').click()
-    page.wait_for_function("() => app.graph.nodes.some(node => node.type === 'QSchedCalibrate')")
+    wait_for(page, "() => app.graph.nodes.some(node => node.type === 'QSchedCalibrate')")
     page.evaluate(
         """seed => {
           const node = app.graph.nodes.find(n => n.type === "QSchedCalibrate");
@@ -72,10 +72,10 @@ def test_every_template_is_shown_with_its_picture_and_the_first_one_runs(open_pa
           const set = { trials: 3, prompts: `${prompts}\n# ${seed}` };
           for (const [key, value] of Object.entries(set)) node.widgets.find(w => w.name === key).value = value;
         }""",
-        arg=100 + nodes_2,
+        arg=100,
     )
     page.locator('[data-testid="queue-button"]').first.click()
-    page.wait_for_function("() => app.nodeOutputs?.[5]?.images?.length === 1")
+    wait_for(page, "() => app.nodeOutputs?.[5]?.images?.length === 1")
     common.wait_until_done(page)
     page.screenshot(path=tmp_path / "run.png")
 
@@ -125,9 +125,8 @@ def test_the_list_is_in_the_order_of_the_numbers(open_page, tmp_path):
     assert [name for _, _, name in sorted(places) if name in NAMES] == NAMES
 
 
-@RENDERERS
-def test_the_blueprint_is_found_placed_and_run(open_page, tmp_path, nodes_2):
-    page = open_page(nodes_2=nodes_2)
+def test_the_blueprint_is_found_placed_and_run(open_page, tmp_path):
+    page = open_page(nodes_2=True)
     page.evaluate("() => app.graph.clear()")
     results = search(page, "quick start")
     page.screenshot(path=tmp_path / "search.png")
@@ -135,7 +134,7 @@ def test_the_blueprint_is_found_placed_and_run(open_page, tmp_path, nodes_2):
     page.locator("[role=option]:visible").filter(has_text=BLUEPRINT).first.click()
     page.mouse.move(900, 400)
     page.mouse.click(900, 400)
-    page.wait_for_function("() => app.graph.nodes.length === 1 && app.graph.nodes[0].subgraph")
+    wait_for(page, "() => app.graph.nodes.length === 1 && app.graph.nodes[0].subgraph")
     page.evaluate(
         """seed => {
           const box = app.graph.nodes[0];
@@ -147,10 +146,10 @@ def test_the_blueprint_is_found_placed_and_run(open_page, tmp_path, nodes_2):
           const set = { prompt: "a large apple on a sand background", width: 64, height: 64, seed };
           for (const [name, value] of Object.entries(set)) box.widgets.find(w => w.name === name).value = value;
         }""",
-        arg=7 + nodes_2,
+        arg=7,
     )
     common.run(page)
-    page.wait_for_function("() => Object.values(app.nodeOutputs ?? {}).some(shown => shown.images?.length === 1)")
+    wait_for(page, "() => Object.values(app.nodeOutputs ?? {}).some(shown => shown.images?.length === 1)")
     page.wait_for_timeout(500)
     page.screenshot(path=tmp_path / "blueprint.png")
 
