@@ -155,9 +155,11 @@ def test_conditionings_of_ones_own_need_no_clip(run, plain, demo):
 
 
 def test_a_second_set_is_kept_for_the_verdict(run):
-    prompt_set = SimpleNamespace(texts=tuple(PROMPTS), note="", digest="y", verdict=(0, 1, 2))
+    note = "8 of 10000 prompts drawn with seed 0"
+    prompt_set = SimpleNamespace(texts=tuple(PROMPTS), note=note, digest="y", verdict=(0, 1, 2))
     _, report, _ = run(prompt_set=prompt_set)
     assert report["held_out"] == {"prompts": 3, "noises": 1}
+    assert any(note in line for line in report["verdict"])
 
 
 @pytest.mark.parametrize(("name", "content"), [

@@ -47,10 +47,10 @@ def test_the_demo_workflow_runs_through(server):
     graph = json.loads((ROOT / "example_workflows" / "api" / "demo.json").read_text("utf-8"))
     for node in graph.values():
         if node["class_type"] == "QSchedCalibrate":
-            node["inputs"].update(trials=4)
+            node["inputs"].update(trials=2)
         if node["class_type"] == "QSchedCalibrationSettings":
             node["inputs"].update(verdict_seeds=1)
-    prompts = (ROOT / "demo" / "prompts.txt").read_text("utf-8").splitlines()[:13]
+    prompts = (ROOT / "demo" / "prompts.txt").read_text("utf-8").splitlines()[:9]
     (server.base / "input" / "qsched_demo_prompts.txt").write_text("\n".join(prompts), "utf-8")
     outputs = server.client.run(graph, timeout=600)
     report = report_of({"4": outputs["4"]})  # the graph has a second calibration
@@ -62,7 +62,7 @@ def test_the_demo_workflow_runs_through(server):
     )
     assert report["gains"]["jaq"]["low"] <= report["gains"]["jaq"]["gain"] <= report["gains"]["jaq"]["high"]
     # The identity, the closed forms of the warm start, and the trials.
-    assert len(report["trace"]) == 1 + 4 + 4
+    assert len(report["trace"]) == 1 + 4 + 2
     full, quantized = report["table"]["rows"][0], report["table"]["rows"][1]
     assert quantized["weights MB"] < 0.4 * full["weights MB"]
     assert quantized["IQ"] < full["IQ"], "W4A4 per channel must do visible damage"
@@ -133,15 +133,13 @@ def test_a_wrong_calibration_is_told_what_is_wrong(server, case):
     assert text in error_of(server, graphs.calibrating(**changes))
 
 
-def test_ten_thousand_prompts_are_sampled_and_the_report_says_so(server):
+def test_ten_thousand_prompts_are_drawn_from_and_the_report_says_so(server):
+    """What the report of a calibration takes over: see test_calibrate.py."""
     lines = [f"a small apple on a white background {i}" for i in range(10_000)]
     (server.base / "input" / "many.txt").write_text("\n".join(lines), "utf-8")
-    graph = graphs.calibrating(trials=1, steps=1, batch_size=64)
-    graph["7"] = graphs.node("QSchedPrompts", prompt_file="many.txt")
-    graph["6"]["inputs"]["prompt_set"] = ["7", 0]
-    outputs = server.client.run(graph, timeout=600)
-    report = report_of(outputs)
-    assert any("256 of 10000 prompts" in line for line in report["verdict"])
+    prompts = graphs.node("QSchedPrompts", prompt_file="many.txt")
+    outputs = server.client.run({"1": prompts, "2": graphs.node("PreviewAny", source=["1", 1])}, timeout=120)
+    assert "256 of 10000 prompts" in outputs["2"]["text"][0]
 
 
 def test_one_step_and_guidance_follow_the_stated_rule(server):
