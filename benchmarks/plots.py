@@ -20,7 +20,9 @@ KINDS = {"flow": ("flow toy", BLUE), "noise": ("noise toy", ORANGE)}
 def search_cost() -> plt.Figure:
     """Network evaluations until a search is as good as the exhaustive grid, and how many searches got there."""
     models = earlier("search_cost")["models"]
-    names = [name for name, found in models["flow"].items() if isinstance(found, dict) and "success_held_out" in found]
+    names = [
+        name for name, values in models["flow"].items() if isinstance(values, dict) and "success_held_out" in values
+    ]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, width_ratios=(3, 2))
     for shift, (kind, (label, colour)) in zip((-0.17, 0.17), KINDS.items(), strict=True):
         rows = [models[kind][name] for name in names]
@@ -67,12 +69,12 @@ def recovery() -> plt.Figure:
 def _recovery_rows(model: dict) -> Iterator[tuple[float, str, dict, str]]:
     """(place, name, intervals by metric, colour) from the top."""
     place = 0.0
-    for form, found in model["formats"].items():
-        if not isinstance(found, dict):
+    for form, values in model["formats"].items():
+        if not isinstance(values, dict):
             continue
-        yield place, f"{form.upper()} lost", found["lost"], GREY
+        yield place, f"{form.upper()} lost", values["lost"], GREY
         for group, colour in (("spaces", GREEN), ("held", ORANGE)):
-            for name, row in found.get(group, {}).items():
+            for name, row in values.get(group, {}).items():
                 if isinstance(row, dict):
                     place += 1
                     yield place, f"{form.upper()} {name}{', held' * (group == 'held')}", row["gain"], colour

@@ -49,14 +49,14 @@ def searched(weight: Tensor, rows: Tensor, largest: Tensor, bits: int) -> Tensor
     return bounds[int(torch.stack(errors).argmin())]
 
 
-def ratios(weight: Tensor, rows: Tensor, judged: Tensor) -> dict[tuple[int, str], float]:
+def ratios(weight: Tensor, rows: Tensor, check_rows: Tensor) -> dict[tuple[int, str], float]:
     """The error of a layer's output with a fixed bound relative to that with each token's own scale."""
     errors = {}
     for bits in BITS:
-        own = ((rounded_tokens(judged, bits) - judged) @ weight.t()).norm()
+        own = ((rounded_tokens(check_rows, bits) - check_rows) @ weight.t()).norm()
         for name, largest in (("layer", rows.abs().amax()), ("input channel", rows.abs().amax(0))):
             bound = searched(weight, rows, largest, bits)
-            errors[bits, name] = float(((within(judged, bound, bits) - judged) @ weight.t()).norm() / own)
+            errors[bits, name] = float(((within(check_rows, bound, bits) - check_rows) @ weight.t()).norm() / own)
     return errors
 
 
@@ -82,13 +82,13 @@ def seconds() -> dict[str, float]:
         "fixed": lambda: within(x, bound, 8),
         "product": lambda: x @ weight.t(),
     }
-    measured: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(RUNS):
         for name, call in calls.items():
             start = time.process_time()
             call()
-            measured[name].append(time.process_time() - start)
-    return {name: statistics.median(values) for name, values in measured.items()}
+            times[name].append(time.process_time() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def main() -> None:
@@ -99,10 +99,10 @@ def main() -> None:
     for kind in parser.parse_args().kinds:
         rows[kind] = rows_of(toy_net(kind))
         print(kind, *rows[kind], sep="\n", flush=True)
-    took = seconds()
+    times_of = seconds()
     times = {
-        "fixed to own": round(took["fixed"] / took["own"], 3),
-        "saved of the layer": round((took["own"] - took["fixed"]) / (took["own"] + took["product"]), 4),
+        "fixed to own": round(times_of["fixed"] / times_of["own"], 3),
+        "saved of the layer": round((times_of["own"] - times_of["fixed"]) / (times_of["own"] + times_of["product"]), 4),
     }
     record("static_scales", {"nets": rows, "times": times}, on_demo=True)
 

@@ -27,6 +27,18 @@ ALLOWED = {
 }
 """(file, name): why it stays. Nothing else is allowed."""
 
+OPEN = {
+    "benchmarks/landscape.py",
+    "benchmarks/no_data.py",
+    "benchmarks/search_cost.py",
+    "tests/host/test_dynamic_vram.py",
+    "tests/host/test_folders.py",
+    "tests/host/test_native.py",
+    "tests/host/test_quantized_files.py",
+    "tests/host/test_templates.py",
+}
+"""Files that were rewritten elsewhere while the others got their names. It gets shorter, and never longer."""
+
 
 def variables(tree: ast.AST) -> Iterator[tuple[str, int]]:
     """(name, line) of every parameter and of every name that is bound, fields of dataclasses included."""
@@ -37,13 +49,13 @@ def variables(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield node.arg, node.lineno
 
 
-@pytest.mark.parametrize("package", ["nodes", "calibration", "qsched_core", "demo", "scripts"])
+@pytest.mark.parametrize("package", ["nodes", "calibration", "qsched_core", "demo", "scripts", "benchmarks", "tests"])
 def test_no_variable_is_a_participle(package):
     offenders = []
     for path in sorted((ROOT / package).rglob("*.py")):
         file = path.relative_to(ROOT).as_posix()
         for name, line in variables(ast.parse(path.read_text("utf-8"))):
             word = name.strip("_").lower()
-            if word in PARTICIPLES and (file, name) not in ALLOWED:
+            if word in PARTICIPLES and file not in OPEN and (file, name) not in ALLOWED:
                 offenders.append(f"{file}:{line} {name}")
     assert offenders == []
