@@ -67,8 +67,8 @@ def test_every_template_is_shown_with_its_picture_and_the_first_one_runs(open_pa
     page.evaluate(
         """seed => {
           const node = app.graph.nodes.find(n => n.type === "QSchedCalibrate");
-          // Six of its prompts: what is shown is looked at here, and not what is found.
-          const prompts = node.widgets.find(w => w.name === "prompts").value.split("\\n").slice(0, 6).join("\\n");
+          // Four of its prompts: what is shown is looked at here, and not what is found.
+          const prompts = node.widgets.find(w => w.name === "prompts").value.split("\\n").slice(0, 4).join("\\n");
           const set = { trials: 3, prompts: `${prompts}\n# ${seed}` };
           for (const [key, value] of Object.entries(set)) node.widgets.find(w => w.name === key).value = value;
         }""",
