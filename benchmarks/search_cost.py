@@ -126,8 +126,8 @@ def summary(runs: list[tuple[int | None, int | None, float]], whole: int) -> dic
     """Medians over all seeds; a search that did not arrive counts as infinitely long."""
     out: dict = {}
     for name, pictures in (("held_out", [run[0] for run in runs]), ("searched", [run[1] for run in runs])):
-        median = statistics.median(math.inf if made is None else made for made in pictures)
-        out[f"success_{name}"] = round(sum(made is not None for made in pictures) / len(pictures), 2)
+        median = statistics.median(math.inf if count is None else count for count in pictures)
+        out[f"success_{name}"] = round(sum(count is not None for count in pictures) / len(pictures), 2)
         out[f"median_evaluations_{name}"] = None if math.isinf(median) else round(median * STEPS)
         out[f"median_share_of_grid_{name}"] = None if math.isinf(median) else round(median / whole, 5)
     out["median_share_of_gain_held_out"] = round(statistics.median(run[2] for run in runs), 3)
@@ -143,7 +143,7 @@ def main() -> None:
     for kind in arguments.parse_args().kinds:
         landscape = load(kind)
         course = Course(landscape)
-        found = {
+        row = {
             "grid_evaluations": whole * STEPS,
             "grid_best": [round(float(v), 3) for v in course.best],
             "grid_gain_searched": round(float(course.goal[0]), 4),
@@ -154,9 +154,9 @@ def main() -> None:
         }
         for name, settings in STRATEGIES.items():
             runs = [course.run(replace(settings, seed=seed)) for seed in range(SEEDS)]
-            found[name] = summary(runs, whole)
-            print(kind, name, found[name], flush=True)
-        result["models"][kind] = found
+            row[name] = summary(runs, whole)
+            print(kind, name, row[name], flush=True)
+        result["models"][kind] = row
     record("search_cost", result, on_demo=True)
 
 

@@ -27,18 +27,6 @@ ALLOWED = {
 }
 """(file, name): why it stays. Nothing else is allowed."""
 
-OPEN = {
-    "benchmarks/landscape.py",
-    "benchmarks/no_data.py",
-    "benchmarks/search_cost.py",
-    "tests/host/test_dynamic_vram.py",
-    "tests/host/test_folders.py",
-    "tests/host/test_native.py",
-    "tests/host/test_quantized_files.py",
-    "tests/host/test_templates.py",
-}
-"""Files that were rewritten elsewhere while the others got their names. It gets shorter, and never longer."""
-
 
 def variables(tree: ast.AST) -> Iterator[tuple[str, int]]:
     """(name, line) of every parameter and of every name that is bound, fields of dataclasses included."""
@@ -56,6 +44,6 @@ def test_no_variable_is_a_participle(package):
         file = path.relative_to(ROOT).as_posix()
         for name, line in variables(ast.parse(path.read_text("utf-8"))):
             word = name.strip("_").lower()
-            if word in PARTICIPLES and file not in OPEN and (file, name) not in ALLOWED:
+            if word in PARTICIPLES and (file, name) not in ALLOWED:
                 offenders.append(f"{file}:{line} {name}")
     assert offenders == []

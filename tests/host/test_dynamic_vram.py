@@ -131,10 +131,10 @@ def test_a_twin_is_saved_and_loaded_where_layers_have_no_weight_before(
     twin = twin_of(pack, sampled, name, backend, recipe)
     files.save_model(twin, tmp_path / "ours.safetensors")
     loaded = files.load_model(tmp_path / "ours.safetensors")
-    wanted = pack("nodes.quantization.patcher").bytes_of(twin.model)
-    found = pack("nodes.quantization.patcher").bytes_of(loaded.model)
-    assert wanted.keys() == found.keys()
-    assert all(same_bits(value, found[key]) for key, value in wanted.items())
+    expected = pack("nodes.quantization.patcher").bytes_of(twin.model)
+    values = pack("nodes.quantization.patcher").bytes_of(loaded.model)
+    assert expected.keys() == values.keys()
+    assert all(same_bits(value, values[key]) for key, value in expected.items())
     if pack("nodes.quantization.file_values").is_stock(twin):
         files.save_stock(twin, tmp_path / "stock.safetensors")
         stock = comfy.sd.load_diffusion_model_state_dict(load_file(tmp_path / "stock.safetensors"))
@@ -188,12 +188,12 @@ def test_the_twins_values_are_those_of_the_file(pack, library, sampled):
     """Loaded, small weights and buffers are copies on the device, with what is patched merged in."""
     img_in = "diffusion_model.img_in.weight"
     clean = sampled.model.get_submodule("diffusion_model.img_in").weight.clone()
-    patched = sampled.clone()
-    patched.add_patches({img_in: ("diff", (torch.ones_like(clean),))})
+    with_difference = sampled.clone()
+    with_difference.add_patches({img_in: ("diff", (torch.ones_like(clean),))})
     import comfy.model_management
 
-    comfy.model_management.load_models_gpu([patched])
-    twin = twin_of(pack, patched)
+    comfy.model_management.load_models_gpu([with_difference])
+    twin = twin_of(pack, with_difference)
     assert same_bits(twin.model.get_submodule("diffusion_model.img_in").weight, clean)
     assert list(twin.patches) == [img_in]
 
@@ -209,5 +209,5 @@ def test_the_sensitivity_of_a_loaded_model_is_studied(pack, library, sampled):
     def drive():
         network(x, torch.tensor([0.5]), text, vector)
 
-    found = study(sampled, drive, [quant.read_format("w4a8")], "layers", lambda *_: None)
-    assert len(found.layers) == 19
+    result = study(sampled, drive, [quant.read_format("w4a8")], "layers", lambda *_: None)
+    assert len(result.layers) == 19

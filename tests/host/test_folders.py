@@ -28,8 +28,9 @@ def paths(pack, tmp_path, monkeypatch):
     folders = pack("nodes.host.folders")
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
     stock = {"diffusion_models": ("unet", "diffusion_models"), "text_encoders": ("text_encoders", "clip")}
-    known = {key: ([str(tmp_path / "models" / name) for name in names], set()) for key, names in stock.items()}
-    monkeypatch.setattr(folder_paths, "folder_names_and_paths", known)
+    paths = {key: [str(tmp_path / "models" / name) for name in names] for key, names in stock.items()}
+    names_and_paths = {key: (folders_of_kind, set()) for key, folders_of_kind in paths.items()}
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", names_and_paths)
 
     def read(*texts: str) -> list[str]:
         configs = []
@@ -149,5 +150,5 @@ def test_a_server_with_every_setting_writes_where_it_was_told(host, tmp_path):
     assert not {"workflow", "prompt"} & set(saved.card)
     assert not left.exists()
     assert (tmp_path / "people" / "__qsched" / "votes" / f"{key}.json").exists()
-    written = [path for path in base.rglob("*") if path.is_file() and path.suffix in (".safetensors", ".tmp", ".json")]
-    assert [path for path in written if "custom_nodes" not in path.parts] == []
+    files = [path for path in base.rglob("*") if path.is_file() and path.suffix in (".safetensors", ".tmp", ".json")]
+    assert [path for path in files if "custom_nodes" not in path.parts] == []

@@ -65,10 +65,10 @@ def test_layers_are_the_hosts_own_and_the_source_is_untouched(pack, sd15, form):
 
     source, *how = sd15
     before = {name: value.clone() for name, value in source.model.state_dict().items()}
-    drawn = picture(source, *how)
+    full = picture(source, *how)
     twin, report = native(pack, source, form)
-    made = picture(twin, *how)
-    assert 0 < relative(made, drawn) < {"w8a8": 0.05, "w4a8": 0.4, "w4a4": 0.8}[form]
+    packed = picture(twin, *how)
+    assert 0 < relative(packed, full) < {"w8a8": 0.05, "w4a8": 0.4, "w4a4": 0.8}[form]
     assert {(layer.backend, layer.kernel) for layer in report.quantized} == {("kitchen", "eager")}
     kinds = {layer.quant_format for layer in map(twin.model.diffusion_model.get_submodule, names(report))}
     # Four bits hold widths in 256 alone: others get eight.
@@ -76,9 +76,9 @@ def test_layers_are_the_hosts_own_and_the_source_is_untouched(pack, sd15, form):
     assert twin.model_size() == comfy.model_management.module_size(twin.model) < source.model_size()
     after = source.model.state_dict()
     assert all(same_bits(value, after[name]) for name, value in before.items())
-    assert same_bits(picture(source, *how), drawn)
+    assert same_bits(picture(source, *how), full)
     again, _ = native(pack, source, form)
-    assert same_bits(picture(again, *how), made)
+    assert same_bits(picture(again, *how), packed)
 
 
 def names(report) -> list[str]:
@@ -106,9 +106,9 @@ def lora_for(model, scale: float = 1.0):
                 f"{key}.lora_down.weight": torch.randn(4, columns, generator=generator) / 4,
                 f"{key}.alpha": torch.tensor(4.0),
             }
-    patched, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
-    assert len(patched.patches) == len(weights) / 3 > 0
-    return patched
+    with_lora, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
+    assert len(with_lora.patches) == len(weights) / 3 > 0
+    return with_lora
 
 
 def test_a_lora_before_and_after_packing_moves_the_picture_alike(pack, sd15):
@@ -116,10 +116,10 @@ def test_a_lora_before_and_after_packing_moves_the_picture_alike(pack, sd15):
     twin, _ = native(pack, source)
     plain, full = picture(twin, *how), picture(lora_for(source), *how)
     after, before = picture(lora_for(twin), *how), picture(native(pack, lora_for(source))[0], *how)
-    moved = relative(after, plain)
-    assert moved > 0.05, "the LoRA did nothing"
-    assert relative(after, full) < 0.25 * moved
-    assert relative(before, full) < 0.25 * moved
+    effect = relative(after, plain)
+    assert effect > 0.05, "the LoRA did nothing"
+    assert relative(after, full) < 0.25 * effect
+    assert relative(before, full) < 0.25 * effect
     assert same_bits(picture(twin, *how), plain), "the LoRA stayed behind in the twin"
 
 
@@ -127,22 +127,22 @@ def test_low_memory_runs_the_lora_at_the_layer(pack, sd15):
     import comfy.model_management
 
     source, *how = sd15
-    patched = lora_for(native(pack, source)[0])
-    expected = picture(patched, *how)
+    with_lora = lora_for(native(pack, source)[0])
+    expected = picture(with_lora, *how)
     comfy.model_management.unload_all_models()
-    patched.model_patches_to(patched.load_device)
-    patched.patch_model(patched.load_device, lowvram_model_memory=1)
+    with_lora.model_patches_to(with_lora.load_device)
+    with_lora.patch_model(with_lora.load_device, lowvram_model_memory=1)
     try:
-        layer = patched.model.get_submodule(next(iter(patched.patches)).removesuffix(".weight"))
+        layer = with_lora.model.get_submodule(next(iter(with_lora.patches)).removesuffix(".weight"))
         assert layer.weight_function, "the host did not take the low-memory path"
-        low = patched.model.diffusion_model
+        low = with_lora.model.diffusion_model
         x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(4))
-        moved = low(x, torch.ones(1), context=how[0][0][0])
+        output = low(x, torch.ones(1), context=how[0][0][0])
     finally:
-        patched.unpatch_model(patched.offload_device)
-    plain = patched.model.diffusion_model(x, torch.ones(1), context=how[0][0][0])
-    assert relative(moved, plain) > 0.01, "the LoRA did nothing"
-    assert same_bits(picture(patched, *how), expected)
+        with_lora.unpatch_model(with_lora.offload_device)
+    plain = with_lora.model.diffusion_model(x, torch.ones(1), context=how[0][0][0])
+    assert relative(output, plain) > 0.01, "the LoRA did nothing"
+    assert same_bits(picture(with_lora, *how), expected)
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "flux1-schnell"])
@@ -170,12 +170,12 @@ def test_with_a_lora_native_layers_go_to_a_file_of_ours(pack, sd15, tmp_path):
     files = pack("nodes.quantization.files")
     source, *how = sd15
     twin = native(pack, source)[0]
-    patched = lora_for(twin)
+    with_lora = lora_for(twin)
     assert pack("nodes.quantization.file_values").is_stock(twin)
-    assert not pack("nodes.quantization.file_values").is_stock(patched)
-    files.save_model(patched, tmp_path / "model.safetensors")
+    assert not pack("nodes.quantization.file_values").is_stock(with_lora)
+    files.save_model(with_lora, tmp_path / "model.safetensors")
     loaded = files.load_model(tmp_path / "model.safetensors")
-    assert same_bits(picture(loaded, *how), picture(patched, *how))
+    assert same_bits(picture(loaded, *how), picture(with_lora, *how))
 
 
 def test_a_model_that_the_host_would_not_know_again_is_not_saved(pack, sd15, tmp_path):
@@ -232,8 +232,8 @@ def test_what_no_native_layout_holds_is_refused_with_a_way_out(pack, sd15, argum
 def test_a_host_without_the_layout_says_so(pack, sd15, monkeypatch):
     import comfy.quant_ops
 
-    known = {name: value for name, value in comfy.quant_ops.QUANT_ALGOS.items() if name != "asym_w4a8_int8"}
-    monkeypatch.setattr(pack("nodes.quantization.backends"), "QUANT_ALGOS", known)
+    algorithms = {name: value for name, value in comfy.quant_ops.QUANT_ALGOS.items() if name != "asym_w4a8_int8"}
+    monkeypatch.setattr(pack("nodes.quantization.backends"), "QUANT_ALGOS", algorithms)
     with pytest.raises(pack("qsched_core").QuantizationError, match="this ComfyUI has no asym_w4a8_int8"):
         pack("nodes.quantization.backends").job_for(sd15[0], "w4a8", recipe="stock")
 
@@ -257,10 +257,10 @@ def test_bfloat16_on_a_cpu_is_packed_and_computed_in_the_hosts_type(pack):
     file = write("flux1-schnell", CACHE / "random-models")
     _, *how = family("flux1-schnell")
     source = comfy.sd.load_diffusion_model(str(file), model_options={"dtype": torch.bfloat16})
-    drawn = picture(source, *how)
+    full = picture(source, *how)
     need_layout("w8a8")
     for backend in ("kitchen", "torch"):
         job = pack("nodes.quantization.backends").job_for(source, "w8a8", backend=backend)
         assert (
-            relative(picture(pack("nodes.quantization.twin_model").quantized_twin(source, job)[0], *how), drawn) < 0.05
+            relative(picture(pack("nodes.quantization.twin_model").quantized_twin(source, job)[0], *how), full) < 0.05
         )

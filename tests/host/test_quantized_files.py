@@ -104,14 +104,14 @@ def test_a_lora_is_kept_and_another_can_follow(pack, tmp_path):
     }
 
     def with_lora(model):
-        patched, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
-        assert len(patched.patches) == 1
-        return patched
+        result, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
+        assert len(result.patches) == 1
+        return result
 
-    patched = with_lora(twin)
-    expected = picture(patched, *how)
+    model = with_lora(twin)
+    expected = picture(model, *how)
     path = tmp_path / "with lora.safetensors"
-    files.save_model(patched, path)
+    files.save_model(model, path)
     loaded = files.load_model(path)
     assert near(picture(loaded, *how), expected, ROUNDED_ACTIVATIONS)
     assert differ(expected, picture(twin, *how)), "the LoRA did nothing"
@@ -167,8 +167,8 @@ def test_presets_drive_a_loaded_model(pack, tmp_path):
     source, *how = family("flux1-schnell")
     files.save_model(quantized(pack, source), tmp_path / "a.safetensors")
     loaded = files.load_model(tmp_path / "a.safetensors")
-    driven = patch.apply_coefficients(loaded, core.Coefficients.ramp(2, c_eps=(0.9, 1.1)), (1.0, 0.5, 0.0))
-    assert differ(picture(driven, *how), picture(loaded, *how))
+    with_preset = patch.apply_coefficients(loaded, core.Coefficients.ramp(2, c_eps=(0.9, 1.1)), (1.0, 0.5, 0.0))
+    assert differ(picture(with_preset, *how), picture(loaded, *how))
 
 
 def test_a_float_model_and_an_unknown_network_are_refused(pack, tmp_path):
@@ -249,13 +249,13 @@ def test_a_damaged_list_of_loras_is_refused(pack, demo, tmp_path, refused, chang
     )
     value = patch_of("lora", demo[0].model.get_submodule(f"diffusion_model.{key[:-7]}").weight, 0.02)
     about, tensors = files.record_of({key: [(1.0, value, 1.0, None, None)]})
-    stored = pack("qsched_core.quant").Stored({**tensors, key: torch.zeros(1)}, {key[:-7]: {}}, about)
-    assert list(files.without_patches(stored)[1]) == [key]
+    content = pack("qsched_core.quant").Stored({**tensors, key: torch.zeros(1)}, {key[:-7]: {}}, about)
+    assert list(files.without_patches(content)[1]) == [key]
     entry = json.loads(about["patches"])[key][0]
-    bad = replace(stored, about={"patches": damaged(entry, **changes)})
+    bad = replace(content, about={"patches": damaged(entry, **changes)})
     with refused(core.QuantizationError, "list of LoRAs is damaged"):
         files.without_patches(bad)
-    elsewhere = replace(stored, about={"patches": json.dumps({"img_in.weight": [entry]})})
+    elsewhere = replace(content, about={"patches": json.dumps({"img_in.weight": [entry]})})
     with pytest.raises(core.QuantizationError, match="list of LoRAs is damaged"):
         files.without_patches(elsewhere)
 
@@ -330,7 +330,7 @@ def test_native_formats_are_saved_for_the_stock_loader(server, pack):
 
 
 def test_what_cannot_be_quantized_so_is_told_with_a_way_out(server):
-    for changes, told in (
+    for changes, text in (
         ({"format": "w3a8", "recipe": "stock"}, "no native layout for w3a8"),
         ({"format": "w4a8", "backend": "quanto"}, "use w4a16 or w8a16"),
         ({"format": "w8a8", "recipe": "stock", "scales": "asymmetric"}, "symmetric"),
@@ -338,7 +338,7 @@ def test_what_cannot_be_quantized_so_is_told_with_a_way_out(server):
     ):
         graph = saving("never")
         graph["2"]["inputs"] |= {"group_size": "format's own", **changes}
-        assert told in error_of(server, graph)
+        assert text in error_of(server, graph)
     twice = saving("never")
     twice["3"] = {**twice["2"], "inputs": {**twice["2"]["inputs"], "model": ["2", 0]}}
     twice["4"] = {"class_type": "QSchedSaveQuantized", "inputs": {"model": ["3", 0], "name": "never"}}
@@ -361,9 +361,9 @@ def test_wrong_files_and_names_are_told_what_is_wrong(server):
     (folder / "garbage.safetensors").write_bytes(b"\xff" * 100)
     save_file({"weight": torch.zeros(3)}, folder / "stock.safetensors")
     server.client.object_info("QSchedLoadQuantized")
-    for name, told in (
+    for name, text in (
         ("garbage.safetensors", "garbage.safetensors"),
         ("stock.safetensors", "no quantised model of ours"),
         ("../secret.safetensors", "secret"),
     ):
-        assert told in error_of(server, sampling(["l", 0], loading(name)))
+        assert text in error_of(server, sampling(["l", 0], loading(name)))

@@ -55,29 +55,29 @@ def at_hand(number: str) -> dict[str, dict]:
 def pictures(server, graph: dict[str, dict], timeout: float = 600) -> dict[str, torch.Tensor]:
     """The first picture of every node that shows some, by the node's title."""
     outputs = server.client.run(graph, timeout=timeout)
-    found = {}
+    shots = {}
     for node_id, output in outputs.items():
         for file in output.get("images", [])[:1]:
             with Image.open(server.folder(file["type"]) / file["subfolder"] / file["filename"]) as picture:
-                found[graph[node_id]["_meta"]["title"]] = pil_to_tensor(picture.convert("RGB"))
-    return found
+                shots[graph[node_id]["_meta"]["title"]] = pil_to_tensor(picture.convert("RGB"))
+    return shots
 
 
 @pytest.mark.parametrize("number", REAL)
 def test_a_template_of_real_models_samples_without_and_with_its_preset(server, number):
     before = len(server.log_text())
-    plain, driven = pictures(server, at_hand(number)).values()
+    plain, with_preset = pictures(server, at_hand(number)).values()
     assert families.complaints(server.log_text()[before:]) == []
     assert plain.float().std() > 0
-    assert driven.float().std() > 0
-    assert differ(plain, driven)
+    assert with_preset.float().std() > 0
+    assert differ(plain, with_preset)
 
 
 def test_the_three_ways_to_use_a_preset_give_the_same_picture(server):
-    found = pictures(server, written("05"))
-    assert same_bits(found["A"], found["B"])
-    assert same_bits(found["A"], found["C"])
-    assert differ(found["A"], found["W4A4"])
+    shots = pictures(server, written("05"))
+    assert same_bits(shots["A"], shots["B"])
+    assert same_bits(shots["A"], shots["C"])
+    assert differ(shots["A"], shots["W4A4"])
 
 
 def test_the_calibration_shows_its_pictures_and_saves_its_preset(server):
@@ -92,7 +92,7 @@ def test_try_it_now_shows_full_nearest_repaired_and_fitted(server):
     graph = written("01")
     inputs = graph["4"]["inputs"]
     inputs.update(trials=2, prompts="\n".join(inputs["prompts"].splitlines()[:6]))
-    (picture,) = (found for title, found in pictures(server, graph).items() if title.startswith("Full"))
+    (picture,) = (shot for title, shot in pictures(server, graph).items() if title.startswith("Full"))
     gap = 6  # above the first row; each row ends with one
     full, nearest, _, gptq = picture[:, gap:].split((picture.shape[1] - gap) // 4, dim=1)
 
@@ -110,26 +110,26 @@ def test_a_vote_is_offered_on_the_preset_that_comes_with_the_pack(server):
 
 
 def test_the_plan_of_the_layers_is_quantized_and_sampled(server):
-    found = pictures(server, written("08"))
-    assert set(found) == {"Sensitivity", "5 bit"}
-    assert found["5 bit"].float().std() > 0
+    shots = pictures(server, written("08"))
+    assert set(shots) == {"Sensitivity", "5 bit"}
+    assert shots["5 bit"].float().std() > 0
 
 
 def test_the_plan_of_the_steps_is_sampled_beside_the_unplanned(server):
     graph = written("20")
     lines = graph["4"]["inputs"]["prompts"].splitlines()
     graph["4"]["inputs"].update(prompts="\n".join(lines[:4]), formats="1, 2")
-    found = pictures(server, graph)
-    assert set(found) == {"Losses and costs", "W4A4", "W4A4 + W8A8"}
-    assert differ(found["W4A4"], found["W4A4 + W8A8"])
+    shots = pictures(server, graph)
+    assert set(shots) == {"Losses and costs", "W4A4", "W4A4 + W8A8"}
+    assert differ(shots["W4A4"], shots["W4A4 + W8A8"])
 
 
 def test_the_host_offers_the_templates_and_the_blueprint(server):
     (ours,) = (names for pack, names in server.client.get("/workflow_templates").items() if "q-sched" in pack.lower())
     assert sorted(ours) == sorted(path.stem for path in WORKFLOWS.parent.glob("*.json"))
     blueprints = server.client.get("/global_subgraphs").items()
-    (found,) = (key for key, entry in blueprints if entry["info"]["node_pack"].endswith("q-sched"))
-    entry = server.client.get(f"/global_subgraphs/{found}")
+    (key,) = (key for key, entry in blueprints if entry["info"]["node_pack"].endswith("q-sched"))
+    entry = server.client.get(f"/global_subgraphs/{key}")
     assert entry["name"] == "Q-Sched quick start"
     assert json.loads(entry["data"])["definitions"]["subgraphs"]
 
