@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -116,8 +115,9 @@ def test_the_first_template_ends_with_a_verdict_and_pictures(bare):
 
 def test_the_demo_s_graph_saves_its_preset_for_the_library(bare):
     graph = workflow("demo")
-    shutil.copyfile(ROOT / "demo" / "prompts.txt", bare.folder("input") / "qsched_demo_prompts.txt")
-    assert len(reports(bare.client.run(graph, timeout=900))) == len(of_kind(graph, "QSchedCalibrate"))
+    lines = (ROOT / "demo" / "prompts.txt").read_text("utf-8").splitlines()
+    (bare.folder("input") / "qsched_demo_prompts.txt").write_text("\n".join(lines[:9]), "utf-8")  # one is a comment
+    assert len(reports(bare.client.run(graph, timeout=600))) == len(of_kind(graph, "QSchedCalibrate"))
     options = bare.client.object_info("QSchedLoadPreset")["QSchedLoadPreset"]["input"]["required"]["preset_name"]
     names = set(options[1]["options"])
     assert {f"{inputs['name']}.safetensors" for inputs in of_kind(graph, "QSchedSavePreset")} <= names
