@@ -284,7 +284,9 @@ def test_the_same_inputs_are_read_from_the_journal(run, pack, monkeypatch):
     )
     again = run()[1]
     assert again["trace"] == first["trace"] and again["gains"] == first["gains"]
-    assert calls == [4, 4], "only the before/after picture: the four held-out prompts, twice"
+    curves = again["coefficients"]
+    rows = 1 if {*curves["c_x"], *curves["c_eps"]} == {1.0} else 2  # a candidate that is the identity is not made twice
+    assert calls == [4] * rows, "only the before/after picture: its four held-out prompts"
     assert run(k=3.0)[1]["trace"] != first["trace"]
 
 
