@@ -17,7 +17,7 @@ import qsched_core.quant as quant
 
 from .encoders import encoders
 from .in_host import import_host, import_pack
-from .quantise_time import held, in_own_process
+from .quantise_time import in_own_process, most_bytes
 from .record import record
 
 FORMATS = ("w8a8", "w6a8", "w4a16", "w4a8")
@@ -44,7 +44,7 @@ def packed_by_layers(form: str = "w4a8") -> dict:
         for layer in layers:
             layer.weight.float()
     copying = (time.process_time() - copying) / COPIES
-    memory_before = held()
+    memory_before = most_bytes()
     job = quant.Job.of(form, backend="torch")
     start = time.process_time()
     with torch.no_grad():
@@ -61,7 +61,7 @@ def packed_by_layers(form: str = "w4a8") -> dict:
         "nanoseconds per weight": round(1e9 * seconds / weights, 1),
         "to a copy into float32": round(seconds / copying, 1),
         "packed GB": round(packed_bytes * rest / 1e9, 2),
-        "peak GB beside both": round(max(0, held() - memory_before - packed_bytes) / 1e9, 2),
+        "peak GB beside both": round(max(0, most_bytes() - memory_before - packed_bytes) / 1e9, 2),
         "largest layer GB at FP16": round(2 * max(layer.weight.numel() for layer in layers) / 1e9, 3),
     }
 

@@ -24,18 +24,18 @@ from .record import record
 TARGET_MINUTES = 4.0
 
 
-def held() -> int:
+def most_bytes() -> int:
     """The most bytes that this process has held so far."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def in_place() -> dict:
     import_host()
-    memory_before = held()
+    memory_before = most_bytes()
     make, _ = families("cpu", torch.float16)["SDXL"]
     network = randomised(make())
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    before = held()
+    before = most_bytes()
     start = time.perf_counter()
     report = qs.quantize(network, "w4a8", backend="torch")
     seconds = time.perf_counter() - start
@@ -46,7 +46,7 @@ def in_place() -> dict:
         "target_minutes": TARGET_MINUTES,
         "nanoseconds_per_weight": round(1e9 * seconds / parameters, 1),
         "bytes_to_fp16": round(report.bytes_after / report.bytes_before, 4),
-        "peak_memory_to_model": round((held() - memory_before) / (before - memory_before), 3),
+        "peak_memory_to_model": round((most_bytes() - memory_before) / (before - memory_before), 3),
         "model_in_memory_gb": round((before - memory_before) / 1e9, 2),
         "mean_weight_error": round(sum(errors) / max(1, len(errors)), 4),
     }
@@ -59,7 +59,7 @@ def in_comfyui() -> dict:
     import comfy.model_detection
     import comfy.model_patcher
 
-    memory_before = held()
+    memory_before = most_bytes()
     make, _ = families("meta", torch.float16)["SDXL"]
     shapes = {name: torch.empty(t.shape, dtype=torch.float16, device="meta") for name, t in make().state_dict().items()}
     config = comfy.model_detection.model_config_from_unet(shapes, "")
@@ -76,7 +76,7 @@ def in_comfyui() -> dict:
     return {
         "minutes": round(minutes, 2),
         "both_models_gb": round(both / 1e9, 2),
-        "peak_memory_to_both_models": round((held() - memory_before) / both, 3),
+        "peak_memory_to_both_models": round((most_bytes() - memory_before) / both, 3),
     }
 
 

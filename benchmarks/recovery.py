@@ -134,7 +134,8 @@ class Bench:
         full = self.row("full", self.full, identity)
         own = self.search("control", self.full, CONTROL_SPACE)
         control = gains(full, self.row("full with its own", self.full, own))
-        result: dict = {"full": means(full), "control, full precision": {"gain": control, **told(own)}, "formats": {}}
+        of_control = {"gain": control, **curves_of(own)}
+        result: dict = {"full": means(full), "control, full precision": of_control, "formats": {}}
         for form in FORMATS:
             toy = self.full.quantized(form, **toys.VISIBLE_DAMAGE[self.kind])
             try:
@@ -159,7 +160,7 @@ class Bench:
             gained = gains(plain, self.row(name, toy, best))
         except NotRun:
             return "not run"
-        return {"gain": gained, "recovered": recovered(loss, gained), **told(best)}
+        return {"gain": gained, "recovered": recovered(loss, gained), **curves_of(best)}
 
 
 def means(row: Evaluation) -> dict[str, float]:
@@ -186,7 +187,7 @@ def recovered(loss: dict, gained: dict) -> dict[str, float | None]:
     }
 
 
-def told(coefficients: Coefficients) -> dict[str, list[float]]:
+def curves_of(coefficients: Coefficients) -> dict[str, list[float]]:
     return {name: [round(value, 4) for value in getattr(coefficients, name)] for name in ("c_x", "c_eps")}
 
 

@@ -21,7 +21,7 @@ from qsched_core import Coefficients
 
 from . import toys
 from .record import earlier, record
-from .recovery import CAPTIONS, FOLDER, NOISES, Bench, NotRun, gains, means, recovered, told
+from .recovery import CAPTIONS, FOLDER, NOISES, Bench, NotRun, curves_of, gains, means, recovered
 
 FORMATS = {"w4a4": None, "w4a8": None, "w4a8 per channel": 0, "w3a8": None}
 """Group size by name, None: the format's own."""
@@ -59,10 +59,10 @@ def results(kind: str, prompts: int, presets: bool, end: float) -> dict:
                 if presets:
                     best = bench.search(f"rounding {name} {rounding} held", toy, SPACE, held=True)
                     after = bench.row(f"rounding {name} {rounding} held", toy, best)
-                    lines[rounding]["held preset"] = {"gain": gains(rows[rounding], after, prompts), **told(best)}
+                    lines[rounding]["held preset"] = {"gain": gains(rows[rounding], after, prompts), **curves_of(best)}
             except NotRun:
                 lines.setdefault(rounding, "not run")
-            print(kind, name, rounding, shown(lines[rounding]), flush=True)
+            print(kind, name, rounding, line_text(lines[rounding]), flush=True)
     return result
 
 
@@ -77,7 +77,7 @@ def line(full: Evaluation, rows: dict[str, Evaluation], rounding: str, prompts: 
     return values
 
 
-def shown(line: dict | str) -> str:
+def line_text(line: dict | str) -> str:
     if isinstance(line, str):
         return line
     back = {metric: line["back"][metric] for metric in ("tc", "jaq")} if "back" in line else ""

@@ -41,7 +41,7 @@ def pairs_of(model: toys.Toy, right: toys.Toy, captions: list[str]) -> Pairs:
         here, there = (wrap(toy.network, text) for toy in (model, right))
         count = 0
 
-        def told(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        def denoised(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
             nonlocal count
             outputs = [(x - each(x, sigma)) / sigma.view(-1, 1, 1, 1) for each in (there, here)]
             pairs.add(count, *outputs)
@@ -51,7 +51,7 @@ def pairs_of(model: toys.Toy, right: toys.Toy, captions: list[str]) -> Pairs:
         sigmas, noises = torch.tensor(model.sigmas), iter(model.noises(0, range(len(captions))))
         scale = sigmas[0] if model.kind == "flow" else (1 + sigmas[0].square()).sqrt()
         qs.sample(
-            model.sampler, told, next(noises) * scale, sigmas, qs.Coefficients.identity(steps),
+            model.sampler, denoised, next(noises) * scale, sigmas, qs.Coefficients.identity(steps),
             flow=model.kind == "flow", noise_sampler=lambda sigma, after: next(noises),
         )  # fmt: skip
     return pairs

@@ -27,7 +27,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Stranger:
-    """``asked(i)``: what prompt i asks for, in [0, 1]. ``white``: values that are shown black and white."""
+    """``asks_for(i)``: what prompt i asks for, in [0, 1]. ``white``: values that are shown black and white."""
 
     name: str
     network: nn.Module
@@ -41,7 +41,7 @@ class Stranger:
     fresh: int
     seeds: int
 
-    def asked(self, prompt: int, prompts: int) -> float:
+    def asks_for(self, prompt: int, prompts: int) -> float:
         return (prompt + 0.5) / prompts if self.conditional else 0.5
 
     def quantized(self, form: str) -> Stranger:
@@ -71,7 +71,7 @@ class Stranger:
         steps = len(self.sigmas) - 1 if self.sampler == "lcm" else 1
         draws = [np.random.default_rng((seed, i)).standard_normal((steps, 1, *self.shape), np.float32) for i in indices]
         noises = iter(torch.from_numpy(np.stack(draws, axis=1)))
-        wishes = torch.tensor([self.asked(i % prompts, prompts) for i in indices])
+        wishes = torch.tensor([self.asks_for(i % prompts, prompts) for i in indices])
         x = qs.sample(
             self.sampler, self.denoiser(self.network, wishes), next(noises) * self.sigmas[0], torch.tensor(self.sigmas),
             coefficients, noise_sampler=lambda sigma, after: next(noises),
@@ -85,7 +85,7 @@ def karras(first: float, last: float, steps: int) -> tuple[float, ...]:
     return (*(np.linspace(first ** (1 / 7), last ** (1 / 7), steps) ** 7).tolist(), 0.0)
 
 
-def asked_denoiser(net: nn.Module, wishes: Tensor):
+def wish_denoiser(net: nn.Module, wishes: Tensor):
     return lambda x, sigma: net(x, sigma, wishes)
 
 
@@ -101,6 +101,6 @@ def galaxy(side: int) -> Stranger:
 def terrain() -> Stranger:
     """Heights of terrain of an asked difficulty, in four steps of consistency sampling."""
     return Stranger(
-        "terrain", terrain_network(fetch(*TERRAIN)), asked_denoiser, (128, 128),
+        "terrain", terrain_network(fetch(*TERRAIN)), wish_denoiser, (128, 128),
         (80.0, 24.4, 5.84, 0.9, 0.0), "lcm", (-1.0, 1.0), conditional=True, prompts=16, fresh=32, seeds=2,
     )  # fmt: skip

@@ -49,7 +49,7 @@ class Scores:
         bank = features(sampler.generator(BANK, 555)(sampler.identity(), range(BANK)))
         self.mean, self.scale = bank.mean(0), bank.std(0)
         self.bank = (bank - self.mean) / self.scale
-        wishes = torch.tensor([full.asked(i, BANK) for i in range(BANK)], dtype=torch.float64)
+        wishes = torch.tensor([full.asks_for(i, BANK) for i in range(BANK)], dtype=torch.float64)
         ones = torch.ones(BANK, 1, dtype=torch.float64)
         self.weights = torch.linalg.lstsq(torch.cat([self.bank, ones], 1), wishes[:, None]).solution
 
@@ -78,7 +78,7 @@ class Scores:
         picture's features are among them: from 1 to 0 at ``FURTHEST`` standard deviations."""
         standard = (features(pictures) - self.mean) / self.scale
         if self.full.conditional:
-            wishes = torch.tensor([self.full.asked(i % self.prompts, self.prompts) for i in indices]).double()
+            wishes = torch.tensor([self.full.asks_for(i % self.prompts, self.prompts) for i in indices]).double()
             estimate = (torch.cat([standard, torch.ones(len(standard), 1).double()], 1) @ self.weights).squeeze(1)
             return (1 - (estimate - wishes).abs()).numpy()
         return (1 - standard.abs().clamp(max=FURTHEST).mean(1) / FURTHEST).numpy()
