@@ -151,7 +151,8 @@ def load_encoder(path: Path, options: Mapping[str, Any] | None = None):
     options = dict(options or {})
     content = load_quantized(path)
     if content.about.get(KIND) != TEXT_ENCODER:
-        raise QuantizationError(f"{path.name[:40]} holds no text encoder.", "use Load Quantized Model")
+        fix = "move it to your folder of quantised models, and use Load Quantized Model"
+        raise QuantizationError(f"{path.name[:40]} holds no text encoder.", fix)
     content, patches = without_patches(content)
     content, tokenizer = _without_tokenizer(content)
     family, clip_options = _described(content.about, path)

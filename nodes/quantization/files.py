@@ -94,7 +94,8 @@ def load_model(path: Path):
     """
     content = load_quantized(path)
     if content.about.get(KIND) == TEXT_ENCODER:
-        raise QuantizationError(f"{path.name[:40]} holds a text encoder.", "use Load Quantized Text Encoder")
+        fix = "move it to your folder of quantised text encoders, and use Load Quantized Text Encoder"
+        raise QuantizationError(f"{path.name[:40]} holds a text encoder.", fix)
     content, patches = without_patches(content)
     plan = _plan(content.about)
     float_dtype = comfy.utils.weight_dtype({name: t for name, t in content.tensors.items() if t.is_floating_point()})
