@@ -10,6 +10,9 @@ from pathlib import Path
 FOLDERS = ("qsched_core", "calibration", "demo", "benchmarks/toys")
 """Whose code decides what a study on the small models comes to."""
 
+MEASURES = ("qsched_core", "demo", "benchmarks/toys", "calibration/metrics")
+"""Whose code decides what is measured of a picture; how a search goes about it does not."""
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

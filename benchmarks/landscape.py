@@ -24,7 +24,7 @@ from calibration.validate import STATISTICS
 from qsched_core import Coefficients
 
 from . import toys
-from .code_digest import code_digest
+from .code_digest import MEASURES, code_digest
 from .record import demo_hash
 
 FOLDER = Path(__file__).resolve().parent.parent / ".cache" / "benchmarks"
@@ -38,9 +38,6 @@ SEARCHED, HELD_OUT = 12, 24
 BETWEEN = 10
 NAMES = ("jaq", DISTANCE, *STATISTICS)
 """What is known of each picture."""
-
-MEASURES = ("qsched_core", "demo", "benchmarks/toys", "calibration/metrics")
-"""Whose code decides what is measured; how a search goes about it does not."""
 
 
 @dataclass(frozen=True)

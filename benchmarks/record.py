@@ -20,6 +20,12 @@ def earlier(name: str) -> dict:
     return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
+def earlier_of_demo(name: str, key: str) -> dict:
+    """What is kept under ``key``; empty where it was measured on another demo than the one that lies here."""
+    result = earlier(name)
+    return result.get(key, {}) if result.get("ran_on", {}).get("demo") == demo_hash() else {}
+
+
 def record(name: str, result: dict, on_demo: bool = False) -> None:
     """Write ``results/<name>.json`` and print it; one measured on the demo's nets (``on_demo``) says on which."""
     import torch

@@ -7,7 +7,7 @@ returns of what *edges* loses for certain, *nearer* how much smaller the distanc
 with *edges*. W4A4 rows with an observation run the last step with 8-bit activations, as the product does.
 ``--presets`` searches a held preset for each row and judges it too: as long again.
 
-An hour for both toys with ``--captions 100``, on one core; rows that were made are kept in ``.cache/benchmarks``.
+Half an hour for each toy on one core; rows that were made are kept in ``.cache/benchmarks``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from calibration import Evaluation
 from qsched_core import Coefficients
 
 from . import toys
-from .record import earlier, record
-from .recovery import CAPTIONS, FOLDER, NOISES, Bench, NotRun, curves_of, gains, means, recovered
+from .record import earlier_of_demo, record
+from .recovery import CAPTIONS, FOLDER, Bench, NotRun, curves_of, means, recovered
 
 FORMATS = {"w4a4": None, "w4a8": None, "w4a8 per channel": 0, "w3a8": None}
 """Group size by name, None: the format's own."""
@@ -33,6 +33,7 @@ OPTIONS = {
     FITTED: {"quality": "fitted", "last_steps": None},
     BEST: {"quality": "best", "last_steps": None},
 }
+NOISES = 3
 OBSERVED, OBSERVED_SEED = 16, 909
 SPACE = "both ends"
 DISTANCE = "distance to full"
@@ -40,7 +41,7 @@ DISTANCE = "distance to full"
 
 def results(kind: str, prompts: int, presets: bool, end: float) -> dict:
     """All rows of a toy. What no time is left for is said to be not run."""
-    bench = Bench(kind, lambda: time.monotonic() > end, prompts)
+    bench = Bench(kind, lambda: time.monotonic() > end, prompts, NOISES)
     identity = Coefficients.identity(bench.steps)
     full = bench.row("full", bench.full, identity)
     used = {*bench.held_out, *bench.searched}
@@ -55,23 +56,23 @@ def results(kind: str, prompts: int, presets: bool, end: float) -> dict:
             try:
                 toy = bench.full.quantized(name.split()[0], group_size=group, **options)
                 rows[rounding] = bench.row(f"rounding {name} {rounding}", toy, identity)
-                lines[rounding] = line(full, rows, rounding, prompts)
+                lines[rounding] = line(bench, full, rows, rounding)
                 if presets:
-                    best = bench.search(f"rounding {name} {rounding} held", toy, SPACE, held=True)
+                    best = bench.search(f"rounding {name} {rounding} held", toy, SPACE, guard=True)
                     after = bench.row(f"rounding {name} {rounding} held", toy, best)
-                    lines[rounding]["held preset"] = {"gain": gains(rows[rounding], after, prompts), **curves_of(best)}
+                    lines[rounding]["held preset"] = {"gain": bench.gains(rows[rounding], after), **curves_of(best)}
             except NotRun:
                 lines.setdefault(rounding, "not run")
             print(kind, name, rounding, line_text(lines[rounding]), flush=True)
     return result
 
 
-def line(full: Evaluation, rows: dict[str, Evaluation], rounding: str, prompts: int) -> dict:
+def line(bench: Bench, full: Evaluation, rows: dict[str, Evaluation], rounding: str) -> dict:
     """What a row loses against the full model, and what it brings back of what *edges* loses."""
     row, edges = rows[rounding], rows.get(EDGES)
-    values = {"means": means(row), "lost": gains(full, row, prompts)}
+    values = {"means": means(row), "lost": bench.gains(full, row)}
     if edges is not None and rounding in (FITTED, BEST):
-        losses, gained = gains(full, edges, prompts), gains(edges, row, prompts)
+        losses, gained = bench.gains(full, edges), bench.gains(edges, row)
         values |= {"gain": gained, "back": recovered(losses, gained)}
         values["nearer"] = round(1 - row.mean(DISTANCE) / edges.mean(DISTANCE), 3)
     return values
@@ -96,7 +97,7 @@ def main() -> None:
     for kind in options.kinds:
         row = results(kind, options.captions, options.presets, end)
         held_out = f"{options.captions} captions x {NOISES} noises"
-        models = earlier("rounding").get("models", {}) | {kind: {"held_out": held_out, **row}}
+        models = earlier_of_demo("rounding", "models") | {kind: {"held_out": held_out, **row}}
         record("rounding", {"models": models}, on_demo=True)
 
 

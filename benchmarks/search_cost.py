@@ -21,7 +21,7 @@ from calibration import Settings, Trial, calibrate
 
 from . import toys
 from .landscape import HELD_OUT, POINTS, SEARCHED, SETTINGS, Landscape, load
-from .record import earlier, record
+from .record import earlier_of_demo, record
 
 SEEDS = 20
 STEPS = 4
@@ -138,7 +138,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(prog="python -m benchmarks.search_cost", description=__doc__)
     arguments.add_argument("kinds", nargs="*", default=toys.KINDS, help="flow, noise (default: both)")
     result: dict = {"grid": f"{GRID} x {GRID} x {SEARCHED} prompts x {STEPS} steps", "seeds": SEEDS}
-    result["models"] = earlier("search_cost").get("models", {})
+    result["models"] = earlier_of_demo("search_cost", "models")
     whole = GRID**2 * SEARCHED
     for kind in arguments.parse_args().kinds:
         landscape = load(kind)

@@ -25,7 +25,7 @@ from qsched_core.quant.tokens import rounded_tokens
 
 from . import toys
 from .channel_bits import layers_of, toy_net
-from .record import earlier, record
+from .record import earlier_of_demo, record
 
 BITS = (4, 8)
 FACTORS = tuple(0.05 * step for step in range(2, 21))
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kinds", nargs="*", default=toys.KINDS, help="flow, noise (default: both)")
     torch.set_grad_enabled(False)
-    rows = earlier("static_scales").get("nets", {})
+    rows = earlier_of_demo("static_scales", "nets")
     for kind in parser.parse_args().kinds:
         rows[kind] = rows_of(toy_net(kind))
         print(kind, *rows[kind], sep="\n", flush=True)

@@ -35,6 +35,7 @@ from qsched_core import Coefficients
 
 from . import toys
 from .code_digest import code_digest
+from .half_decoder import HalfDecoder
 from .record import record
 from .verdict import rate
 
@@ -56,17 +57,6 @@ class Setting:
     reference: Make
     repairable: bool = True
     gamed: bool = False
-
-
-class HalfDecoder(torch.nn.Module):
-    """In bfloat16 inside, float32 outside."""
-
-    def __init__(self, decoder: torch.nn.Module):
-        super().__init__()
-        self.decoder = decoder.bfloat16()
-
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.decoder(latents.bfloat16()).float()
 
 
 def full(toy: toys.Toy) -> toys.Toy:
@@ -303,6 +293,7 @@ def kept_rows(path: Path, code: str) -> dict[tuple[str, str, int], dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=20, help="of each setting (%(default)s)")
+    parser.add_argument("kinds", nargs="*", default=toys.KINDS, help="toys to make studies of (default: both)")
     parser.add_argument("--kept", action="store_true", help="make none, only judge those that are there")
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -310,7 +301,7 @@ def main() -> None:
     done, rows = kept_rows(path, code), {}
     for seed, name, kind in product(range(arguments.studies), SETTINGS, toys.KINDS):
         key = (kind, name, seed)
-        if key not in done and arguments.kept:
+        if key not in done and (arguments.kept or kind not in arguments.kinds):
             continue
         if key not in done:
             done[key] = rows_of(kind, name, seed)

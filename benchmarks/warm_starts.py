@@ -23,6 +23,7 @@ from calibration.warm_start import Pairs, closed_forms
 
 from . import toys, verdict_pictures
 from .code_digest import code_digest
+from .half_decoder import HalfDecoder
 from .record import record
 
 NAMES = ("W4A4", "W4A8", "W3A8")
@@ -60,7 +61,7 @@ def pairs_of(model: toys.Toy, right: toys.Toy, captions: list[str]) -> Pairs:
 def judged(kind: str, name: str, seed: int, best: qs.Coefficients) -> dict[str, dict]:
     """{candidate: {"gain": JAQ above the identity's on the search's prompts, "may win"}}"""
     setting, toy = verdict_pictures.SETTINGS[name], toys.load(kind)
-    toy = replace(toy, decoder=verdict_pictures.HalfDecoder(toy.decoder))
+    toy = replace(toy, decoder=HalfDecoder(toy.decoder))
     captions = toys.captions(verdict_pictures.PROMPTS + verdict_pictures.FRESH, seed=1000 + seed)
     captions = captions[: verdict_pictures.PROMPTS]
     model, right = setting.model(toy), setting.reference(toy)
