@@ -18,29 +18,24 @@ KINDS = {"flow": ("flow toy", BLUE), "noise": ("noise toy", ORANGE)}
 
 
 def search_cost() -> plt.Figure:
-    """Network evaluations until a search is as good as the exhaustive grid, and how many searches got there."""
-    models = earlier("search_cost")["models"]
-    names = [
-        name for name, values in models["flow"].items() if isinstance(values, dict) and "success_held_out" in values
-    ]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, width_ratios=(3, 2))
-    for shift, (kind, (label, colour)) in zip((-0.17, 0.17), KINDS.items(), strict=True):
-        rows = [models[kind][name] for name in names]
-        places = [place + shift for place in range(len(names))]
-        for place, row in zip(places, rows, strict=True):
-            share = row["median_share_of_grid_held_out"]
-            if share is None:
-                left.text(2.1, place, "most never arrive", color=colour, va="center", fontsize=9)
-            else:
-                left.plot(100 * share, place, "o", color=colour, markersize=9)
-                left.text(100 * share + 0.06, place, f"{row['median_evaluations_held_out']}", va="center", fontsize=9)
-        right.barh(places, [100 * row["success_held_out"] for row in rows], 0.3, color=colour, label=label)
-    left.axvline(2, color=GREY, lw=1, ls="--")
-    left.set(xlim=(0, 3), xlabel="median evaluations, % of the grid (dashed: goal)")
-    left.set_yticks(range(len(names)), names)
-    left.invert_yaxis()
-    right.set(xlim=(0, 100), xlabel="% of 20 searches that arrive")
-    right.legend(loc="lower right", frameon=False)
+    """Expected gain of the best candidate so far by network evaluations, and how many searches arrive at the mark."""
+    result = earlier("search_cost")
+    models, names = result["models"], list(result["models"]["flow"]["strategies"])
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), width_ratios=(3, 3, 2))
+    colours = (GREEN, BLUE, ORANGE, GREY, "#cc79a7")
+    for axis, (kind, (label, _)) in zip(axes, KINDS.items(), strict=False):
+        for name, colour in zip(names, colours, strict=True):
+            gains = models[kind]["strategies"][name]["gain after"]
+            axis.plot([0, *map(int, gains)], [0, *gains.values()], "o-", color=colour, label=name)
+        axis.axhline(models[kind]["gain of the mark"], color="black", lw=1, ls="--")
+        axis.set(title=f"{label} (dashed: the mark)", xlabel="network evaluations", ylabel="expected gain in JAQ")
+    axes[0].legend(loc="lower right", frameon=False, fontsize=8)
+    shares = [100 * models["flow"]["strategies"][name]["arrive"] for name in names]
+    axes[2].barh(names, shares, color=colours)
+    axes[2].invert_yaxis()
+    axes[2].set(
+        xlim=(0, 100), title="flow toy", xlabel=f"% of searches with {100 * result['arrived']:.0f} % of the mark"
+    )
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Observe Layers: what each layer of a MODEL sees while it samples the user's own prompts."""
+"""Observe Layers: what each layer of a MODEL sees while it samples the user's own prompts, or words at random."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ class QSchedObserve(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model as it was loaded, with the LoRAs you sample with."),
                 io.Conditioning.Input(
                     "positive",
+                    optional=True,
                     tooltip="Your prompts, joined with Conditioning (Combine): each is sampled by itself. Four to "
-                    "sixteen are enough.",
+                    "sixteen are enough. You have none: plug in clip instead.",
                 ),
                 io.Latent.Input("latent_image", tooltip="An empty latent of the picture size you use."),
                 *sampling_inputs(),
@@ -41,6 +42,11 @@ class QSchedObserve(io.ComfyNode):
                     tooltip="Inputs held at once. Less: Quantize Model W4A8 samples your prompts again, more often.",
                 ),
                 io.Conditioning.Input("negative", optional=True, tooltip="As you will sample; unused at cfg 1."),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="Only where positive is empty: eight prompts of words at random from its vocabulary.",
+                ),
             ],
             outputs=[
                 ObservationSocket.Output(
@@ -57,7 +63,6 @@ class QSchedObserve(io.ComfyNode):
     def execute(
         cls,
         model,
-        positive,
         latent_image,
         steps,
         cfg,
@@ -65,13 +70,17 @@ class QSchedObserve(io.ComfyNode):
         scheduler,
         study_seed,
         memory_gb=2.0,
+        positive=None,
         negative=None,
+        clip=None,
     ) -> io.NodeOutput:
         from .quantization.layer_observation import observed, summary
         from .quantization.observation_store import found_or_made, is_kept, observation_key
+        from .quantization.random_prompts import AT_RANDOM, prompts_or_random
         from .quantization.study import StudyPrompts
         from .sampling.ksampler import Recipe
 
+        positive, at_random = prompts_or_random(positive, clip, study_seed)
         prompts = StudyPrompts(model, positive, negative, latent_image, Recipe(steps, cfg, sampler_name, scheduler))
         progress = NodeProgress(node_id(cls), len(prompts) * steps)
 
@@ -86,6 +95,8 @@ class QSchedObserve(io.ComfyNode):
         )
         observation.budget, observation.on_call = budget, on_call
         text = summary(observation)
+        if at_random:
+            text += f"\n{AT_RANDOM}"
         if from_disk:
             text += "\nRead from disk, where an earlier run kept it: nothing was sampled."
         elif not is_kept(observation):

@@ -34,7 +34,9 @@ class QSchedSensitivity(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model as it was loaded, with the LoRAs you sample with."),
                 io.Conditioning.Input(
                     "positive",
-                    tooltip="Your prompts, two or more joined with Conditioning (Combine): each is sampled by itself.",
+                    optional=True,
+                    tooltip="Your prompts, two or more joined with Conditioning (Combine): each is sampled by itself. "
+                    "You have none: plug in clip instead.",
                 ),
                 io.Latent.Input("latent_image", tooltip="An empty latent of the picture size you use."),
                 io.Float.Input(
@@ -69,6 +71,11 @@ class QSchedSensitivity(io.ComfyNode):
                     tooltip="From Observe Layers: nothing is sampled here then, and formats are rounded as Quantize "
                     "Model W4A8 rounds them.",
                 ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="Only where positive is empty: eight prompts of words at random from its vocabulary.",
+                ),
             ],
             outputs=[
                 PlanSocket.Output(display_name="plan", tooltip="For Quantize Model W4A8."),
@@ -84,7 +91,6 @@ class QSchedSensitivity(io.ComfyNode):
     def execute(
         cls,
         model,
-        positive,
         latent_image,
         average_bits,
         depth,
@@ -94,12 +100,15 @@ class QSchedSensitivity(io.ComfyNode):
         scheduler,
         study_seed,
         formats,
+        positive=None,
         negative=None,
         observation=None,
+        clip=None,
     ) -> io.NodeOutput:
         from ..calibration.plots.sensitivity import sensitivity_plot
         from .quantization.layer_observation import observed
         from .quantization.observation_store import found_or_made, observation_key
+        from .quantization.random_prompts import AT_RANDOM, prompts_or_random
         from .quantization.study import StudyPrompts, check_budget, read_formats, study
         from .sampling.ksampler import Recipe
 
@@ -109,6 +118,11 @@ class QSchedSensitivity(io.ComfyNode):
             progress.total = total
             progress.update(done, text)
 
+        at_random = False
+        if positive is None and observation is not None:
+            positive = []  # nothing is sampled
+        else:
+            positive, at_random = prompts_or_random(positive, clip, study_seed)
         prompts = StudyPrompts(model, positive, negative, latent_image, Recipe(steps, cfg, sampler_name, scheduler))
         forms = read_formats(formats)
         check_budget(model, forms, average_bits)
@@ -128,6 +142,8 @@ class QSchedSensitivity(io.ComfyNode):
         text, plot = sensitivity.text(plan), sensitivity_plot(sensitivity, plan)
         if len(prompts) == 1:
             text = "One prompt: combine two or more, and constant first tokens are looked for too.\n" + text
+        if at_random:
+            text = f"{AT_RANDOM}\n{text}"
         page = ui.PreviewImage(plot, cls=cls).as_dict()
         page.update(ui.PreviewText(text).as_dict())
         return io.NodeOutput(plan, text, plot, ui=keep_output(cls, page))

@@ -41,8 +41,8 @@ class QSchedStepSensitivity(io.ComfyNode):
                     "prompts",
                     default="",
                     multiline=True,
-                    tooltip="One per line, 12 or more; half is kept for the verdict. Empty: no data at all, noises of "
-                    "an empty prompt, and pictures are compared without scores.",
+                    tooltip="One per line, 12 or more; half is kept for the verdict. Empty: words at random from "
+                    "the clip's vocabulary, whose pictures are compared without scores.",
                 ),
                 io.Float.Input(
                     "budget",
@@ -116,13 +116,14 @@ class QSchedStepSensitivity(io.ComfyNode):
         from .calibrating.scorer import load_scorer
         from .calibrating.step_run import StepRun, options_of, prompts_of, result_text
         from .host.conditioning import encode
+        from .quantization.random_prompts import AT_RANDOM
         from .sampling.ksampler import Recipe, empty_latent
         from .sampling.plan_text import check_one_source
 
         models = [model, *(more[name] for name in MORE_MODELS if more.get(name) is not None)]
         check_one_source(models)
         options = options_of(models, formats)
-        prompt_set, has_texts = prompts_of(prompts)
+        prompt_set, has_texts = prompts_of(prompts, clip, study_seed)
         setup = setup_of(model, Recipe(steps, cfg, sampler_name, scheduler))
         encoded = {text: encode(clip, text) for text in dict.fromkeys(prompt_set.texts)}
         generator = HostGenerator(
@@ -134,6 +135,8 @@ class QSchedStepSensitivity(io.ComfyNode):
         generator.on_batch = run.pictures_made
         result = run(budget, cost)
         text, plot = result_text(result, run), picture_tensor(step_losses(result))
+        if not has_texts:
+            text = f"{AT_RANDOM}\n{text}"
         outputs = run.precision(result.plan), run.model(result.plan), text, plot
         return io.NodeOutput(*outputs, ui=keep_output(cls, {"text": [text]}))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from ...calibration.frames import stills
 from ...calibration.metrics.reference import DISTANCE
@@ -21,19 +21,24 @@ from ...qsched_core.quant import bit_cost
 from ..host.folders import journal_path
 from ..host.model_info import describe, sums
 from ..host.progress import NodeProgress
+from ..quantization.random_prompts import random_texts
 from ..sampling.model_library import with_library
 from .generator import HostGenerator
 from .run import weights_of
 
-BLANK_PROMPTS = 12
-"""Noises of the empty prompt where no prompts are given: as many as a calibration asks for."""
+RANDOM_PROMPTS = 12
+"""Of words at random where no prompts are given: as many as a calibration asks for."""
 
 
-def prompts_of(text: str) -> tuple[Prompts, bool]:
-    """(The prompts, whether they can be scored): without any, noises of an empty one, whose pictures are compared."""
+def prompts_of(text: str, clip, seed: int) -> tuple[Prompts, bool]:
+    """(The prompts, whether they can be scored): without any, words at random, whose pictures are compared.
+
+    Raises:
+        QuantizationError: no prompts, and a text encoder whose vocabulary cannot be read.
+    """
     if text.strip():
         return read_prompts(text), True
-    return replace(read_prompts("\n".join(f"{i}" for i in range(BLANK_PROMPTS))), texts=("",) * BLANK_PROMPTS), False
+    return read_prompts("\n".join(random_texts(clip, RANDOM_PROMPTS, seed))), False
 
 
 def options_of(models: Sequence, text: str) -> tuple[StepOption, ...]:

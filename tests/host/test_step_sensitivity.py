@@ -67,15 +67,21 @@ def test_a_study_gives_a_plan_a_model_and_a_report(pack, packed, study, pictures
     assert mean <= 0.6 * cost(networks[1])
 
 
-def test_no_prompts_are_noises_of_an_empty_one(packed, study, pictures):
+def test_no_prompts_are_words_at_random(packed, study, pictures):
+    pytest.importorskip("open_clip")
     narrow = packed("w4a4")
-    precision, _, report, _ = study(narrow, budget=0.8)
+    precision, _, report, _ = study(narrow, budget=0.9)
+    assert report.startswith("No prompts: words at random")
     assert precision.models == ()
+    assert len(set(precision.activation_bits)) == 2
     assert "JAQ -" not in report.partition("Distance when")[0]
     count = len(pictures)
     assert 0 < count <= 3 * 2 * 2 * 12
-    assert study(narrow, budget=0.8)[2].splitlines()[-1] == "0 pictures were made."  # all of it was kept
+    assert study(narrow, budget=0.9)[2].splitlines()[-1] == "0 pictures were made."  # all of it was kept
     assert len(pictures) == count
+    twice_as_many = "\n".join([PROMPTS, PROMPTS.replace("large", "small")])
+    prompted, *_ = study(narrow, twice_as_many, budget=0.9)
+    assert prompted == precision  # the same plan, where prompts choose it
 
 
 def test_a_cancel_keeps_what_was_measured(pack, packed, study, pictures, monkeypatch):

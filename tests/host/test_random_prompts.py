@@ -1,0 +1,133 @@
+"""Without prompts: words at random from a text encoder's own vocabulary, and how near what is fitted to them comes."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TEXTS = tuple(
+    f"a {size} {thing} on a {ground} background"
+    for size, ground in (("large", "white"), ("small", "sand"))
+    for thing in ("apple", "frog", "whale", "star")
+)
+UNSEEN = ("a small car on a sand background", "a large boat on a white background", "a rocket left of a moon")
+AS_FAR = 1.4
+"""How much farther from the full model's latents what is fitted to words at random may come than what is fitted to
+prompts. 1.06 to 1.23 on the flow toy (``benchmarks.no_data``), over many more captions."""
+
+
+@pytest.fixture(autouse=True)
+def empty_store(pack, monkeypatch, tmp_path):
+    """No test reads what another one has observed."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
+
+
+@pytest.fixture(scope="module")
+def rooms(pack):
+    return pack("nodes.quantization.random_prompts")
+
+
+def inputs_of(model) -> dict:
+    return {
+        "model": model,
+        "latent_image": {"samples": torch.zeros(1, 16, 16, 16)},
+        "steps": 4,
+        "cfg": 1.0,
+        "sampler_name": "euler",
+        "scheduler": "simple",
+        "study_seed": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("comfy.sd1_clip", "SD1Tokenizer"),
+        ("comfy.sdxl_clip", "SDXLTokenizer"),
+        ("comfy.text_encoders.flux", "FluxTokenizer"),
+        ("comfy.text_encoders.pixart_t5", "PixArtTokenizer"),
+        ("comfy.text_encoders.z_image", "ZImageTokenizer"),
+    ],
+)
+def test_words_are_read_off_the_hosts_own_tokenizers(rooms, module, name):
+    tokenizer = getattr(import_module(module), name)()
+    words = rooms.known_words(SimpleNamespace(tokenizer=tokenizer, cond_stage_model=None))
+    assert len(words) > 5000
+    assert {"house", "water", "light"} < set(words)
+    assert all(word.isascii() and word.islower() and len(word) >= 3 for word in words)
+
+
+def test_the_demo_draws_words_that_its_encoder_knows(demo, rooms):
+    words = rooms.known_words(demo[1])
+    assert {"apple", "whale", "left", "background"} < set(words)
+    assert "house" in words
+    assert "water" not in words  # one of the thousands that are all the same to it
+    first, again, other = (rooms.random_texts(demo[1], 8, seed) for seed in (0, 0, 1))
+    assert first == again != other
+    assert len(set(first)) == 8
+    assert all(len(set(text.split())) == 8 for text in first)
+
+
+def test_a_vocabulary_that_cannot_be_read_is_said(pack, rooms, refused):
+    clip = SimpleNamespace(tokenizer=SimpleNamespace(own=object()), cond_stage_model=None)
+    with refused(pack("qsched_core").QuantizationError, "vocabulary of this text encoder", "plug in prompts"):
+        rooms.random_texts(clip, 8, 0)
+
+
+def test_neither_prompts_nor_a_text_encoder_is_refused(demo, pack, refused):
+    with refused(pack("qsched_core").QuantizationError, "nothing to sample with", "clip alone, for words at random"):
+        pack("nodes.observe_layers").QSchedObserve.execute(**inputs_of(demo[0]))
+
+
+def test_what_is_fitted_to_random_words_is_nearly_as_near(demo, pack):
+    import comfy.sample
+
+    model, clip, _ = demo
+    encode = pack("nodes.host.conditioning").encode
+    observe = pack("nodes.observe_layers").QSchedObserve.execute
+    quantize = pack("nodes.quantize_model").QSchedQuantizeModel.execute
+    positive = [entry for text in TEXTS for entry in encode(clip, text)]
+    prompted, _ = observe(**inputs_of(model), positive=positive).args
+    random, report = observe(**inputs_of(model), clip=clip).args
+    assert "No prompts: words at random from the text encoder's vocabulary were sampled." in report
+    empty = torch.zeros(1, 16, 16, 16)
+
+    def drawn(of, text: str, seed: int) -> torch.Tensor:
+        noise, conditioning = comfy.sample.prepare_noise(empty, seed), encode(clip, text)
+        return comfy.sample.sample(
+            of, noise, 4, 1.0, "euler", "simple", conditioning, conditioning, empty, disable_pbar=True, seed=seed
+        )
+
+    exact = [drawn(model, text, seed) for seed, text in enumerate(UNSEEN * 2, 100)]
+
+    def distance(observation) -> float:
+        options = {"format": "w4a4", "group_size": "per channel", "include": "", "exclude": "", "backend": "torch"}
+        packed = quantize(model=model, **options, observation=observation).args[0]
+        latents = [drawn(packed, text, seed) for seed, text in enumerate(UNSEEN * 2, 100)]
+        return sum((a - b).square().sum().item() for a, b in zip(latents, exact, strict=True)) ** 0.5
+
+    near, nearest = distance(prompted), distance(None)
+    assert distance(random) < min(AS_FAR * near, 0.8 * nearest)
+
+
+def test_bits_of_layers_are_planned_without_prompts(demo, pack):
+    node, observe = pack("nodes.sensitivity").QSchedSensitivity, pack("nodes.observe_layers").QSchedObserve.execute
+    more = {"average_bits": 5.0, "depth": "layers", "formats": "w4a8, w8a8"}
+    positive = [entry for text in TEXTS for entry in pack("nodes.host.conditioning").encode(demo[1], text)]
+    prompted, _, _ = node.execute(**inputs_of(demo[0]), **more, positive=positive).args
+    plan, report, _ = node.execute(**inputs_of(demo[0]), **more, clip=demo[1]).args
+    assert report.startswith("No prompts: words at random")
+    same = sum(plan.forms[layer] == form for layer, form in prompted.forms.items())
+    assert same >= 0.8 * len(prompted.forms)
+    # What was observed without prompts serves here too, and nothing need be plugged in but it.
+    observation, _ = observe(**inputs_of(demo[0]), clip=demo[1]).args
+    again, text, _ = node.execute(**inputs_of(demo[0]), **more, observation=observation).args
+    assert set(again.forms) == set(prompted.forms)
+    assert "No prompts" not in text
