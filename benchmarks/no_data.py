@@ -44,7 +44,7 @@ def rows_of(kind: str) -> list[dict]:
     observations = {name: toy.observed(texts) for name, texts in prompts.items()}
     rows = []
     for form in FORMATS:
-        packed = {name: toy.quantized(form, observation=seen) for name, seen in observations.items()}
+        packed = {name: toy.quantized(form, observation=observation) for name, observation in observations.items()}
         packed[NEAREST] = toy.quantized(form)
         far = {
             name: distance(model.generator(judges)(identity, indices), full)[DISTANCE].double().numpy()

@@ -27,7 +27,7 @@ from .half_decoder import HalfDecoder
 from .record import record
 
 NAMES = ("W4A4", "W4A8", "W3A8")
-PICTURES = 8
+PICTURES = 6
 """Behind the closed forms, as the node takes."""
 
 

@@ -75,7 +75,7 @@ class QSchedObserve(io.ComfyNode):
         clip=None,
     ) -> io.NodeOutput:
         from .quantization.layer_observation import observed, summary
-        from .quantization.observation_store import found_or_made, is_kept, observation_key
+        from .quantization.observation_store import find_or_make, is_kept, observation_key
         from .quantization.random_prompts import AT_RANDOM, prompts_or_random
         from .quantization.study import StudyPrompts
         from .sampling.ksampler import Recipe
@@ -90,7 +90,7 @@ class QSchedObserve(io.ComfyNode):
 
         budget = int(memory_gb * 1e9)
         key = observation_key(prompts, study_seed, budget=budget)
-        observation, from_disk = found_or_made(
+        observation, from_disk = find_or_make(
             key, prompts, study_seed, lambda: observed(model, prompts.sampled(study_seed), budget, on_call)
         )
         observation.budget, observation.on_call = budget, on_call

@@ -107,7 +107,7 @@ class QSchedSensitivity(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..calibration.plots.sensitivity import sensitivity_plot
         from .quantization.layer_observation import observed
-        from .quantization.observation_store import found_or_made, observation_key
+        from .quantization.observation_store import find_or_make, observation_key
         from .quantization.random_prompts import AT_RANDOM, prompts_or_random
         from .quantization.study import StudyPrompts, check_budget, read_formats, study
         from .sampling.ksampler import Recipe
@@ -133,7 +133,7 @@ class QSchedSensitivity(io.ComfyNode):
             def on_call(number: int) -> None:
                 show_progress(0, 1, f"recording, evaluation {number + 1}")
 
-            recording, _ = found_or_made(
+            recording, _ = find_or_make(
                 key, prompts, study_seed, lambda: observed(model, drive, on_call=on_call, fit=False)
             )
         comfy.model_management.load_models_gpu([model])  # where its calls can be repeated

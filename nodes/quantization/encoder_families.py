@@ -22,7 +22,7 @@ from ...qsched_core import QuantizationError
 from ...qsched_core.choices import STOCK
 from ...qsched_core.quant import candidates, is_packed
 from .file_values import give_weights
-from .twin_model import made_again
+from .twin_model import make_again
 
 Value = TypeVar("Value")
 
@@ -184,7 +184,7 @@ def tokenizer_values(clip) -> dict[str, Tensor]:
 def loader_of(clip) -> tuple[str | None, dict]:
     """(the type, the options) that a CLIP was loaded with, where its loader has noted them."""
     init = clip.patcher.cached_patcher_init
-    while init is not None and init[0] is made_again:
+    while init is not None and init[0] is make_again:
         init = init[1][0]
     if init is not None and init[0] in (comfy.sd.load_clip_model_patcher, encoder_patcher):
         clip_type, options = init[1][2:4]

@@ -69,7 +69,7 @@ def observation_key(prompts: StudyPrompts, seed: int, **more) -> str:
     return digest.hexdigest()
 
 
-def found_or_made(
+def find_or_make(
     key: str, prompts: StudyPrompts, seed: int, make: Callable[[], Observation]
 ) -> tuple[Observation, bool]:
     """(the observation of this ``key``, whether it was read from disk). What ``make()`` gives is kept."""

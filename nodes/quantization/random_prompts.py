@@ -21,10 +21,10 @@ ENOUGH_WORDS = 32
 LETTERS = 3
 """Shorter tokens are parts of words, or say nothing."""
 
-MARKS = (("</w>", str.removesuffix), ("▁", str.removeprefix), ("Ġ", str.removeprefix))
+MARKS = (("</w>", str.removesuffix), ("\u2581", str.removeprefix), ("\u0120", str.removeprefix))
 """How tokenizers write that a word ends or begins there: CLIP's, SentencePiece (T5, Gemma), byte-level BPE (Qwen)."""
 
-TOLD_APART_BY = 8
+DISTINCT_COLUMNS = 8
 """Columns of the embedding table that tell two tokens apart."""
 
 
@@ -63,7 +63,7 @@ def known_words(clip) -> list[str]:
         if isinstance(tokens, dict):
             words = {word: number for number, token in tokens.items() if (word := _word(token))}
             if words:
-                return sorted(_told_apart(words, getattr(clip.cond_stage_model, name, None)))
+                return sorted(_distinct(words, getattr(clip.cond_stage_model, name, None)))
     return []
 
 
@@ -78,7 +78,7 @@ def _word(token: object) -> str:
     return ""
 
 
-def _told_apart(words: dict[str, int], encoder) -> list[str]:
+def _distinct(words: dict[str, int], encoder) -> list[str]:
     """Those with an embedding of their own: unused tokens of a table share one. All, where no table can be read."""
     try:
         table = encoder.transformer.get_input_embeddings().weight
@@ -86,6 +86,6 @@ def _told_apart(words: dict[str, int], encoder) -> list[str]:
         return list(words)
     if not isinstance(table, torch.Tensor) or table.is_meta or table.ndim != 2 or len(table) <= max(words.values()):
         return list(words)
-    rows = table[list(words.values()), :TOLD_APART_BY].float().cpu()
+    rows = table[list(words.values()), :DISTINCT_COLUMNS].float().cpu()
     _, places, counts = torch.unique(rows, dim=0, return_inverse=True, return_counts=True)
     return [word for word, count in zip(words, counts[places].tolist(), strict=True) if count == 1]

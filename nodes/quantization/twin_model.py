@@ -99,7 +99,7 @@ def _quantized_twin(source, job: Job, on_layer: Callable[[int, int], None]):
         # An observation holds inputs and the model it was made of: a twin does not keep it alive.
         observation_ref = None if job.observation is None else weakref.ref(job.observation)
         patcher.cached_patcher_init = (
-            made_again,
+            make_again,
             (source.cached_patcher_init, replace(job, observation=None), observation_ref),
         )
     return patcher, report
@@ -111,7 +111,7 @@ def _nothing_to_gain(network: nn.Module, reports: list[LayerReport]) -> QuantRep
     return QuantReport(tuple(reports), size, size, (_PASSED_THROUGH,), label_of(network))
 
 
-def made_again(init: tuple, job: Job, observation_ref: weakref.ref | None = None, disable_dynamic: bool = False):
+def make_again(init: tuple, job: Job, observation_ref: weakref.ref | None = None, disable_dynamic: bool = False):
     """The host loads a model once more for another GPU, by the loader's recipe: ours goes on from there.
 
     Raises:
