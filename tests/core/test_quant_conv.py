@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import qsched_core as qs
 from qsched_core import QuantizationError
-from qsched_core.quant import FORMATS, QuantizedConv2d, QuantizedLinear
+from qsched_core.quant import FORMATS, Plan, QuantizedConv2d, QuantizedLinear
 from qsched_core.quant.packing import row_bytes
 
 SHAPES = {
@@ -180,3 +180,44 @@ def test_the_rounded_net_still_computes_nearly_the_same():
     output = net.middle_block[0](x, emb)
     assert 0 < (output - full).norm() / full.norm() < 0.01
     assert torch.isfinite(F.relu(output)).all()
+
+
+def joined_blocks() -> nn.Module:
+    """Two blocks as U-Nets have them: a convolution, and a projection that carries the input past it."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(192, 64, 3, padding=1)
+            self.past = nn.Conv2d(192, 64, 1)
+            self.even = nn.Conv2d(64, 64, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.even(self.conv(x) + self.past(x))
+            return torch.cat([y, y, y], 1)
+
+    torch.manual_seed(0)
+    return nn.Sequential(nn.ModuleList([Block(), Block()]))
+
+
+def formats_of(report: qs.QuantReport) -> dict[str, tuple[str, str]]:
+    return {layer.name.rpartition(".")[2]: (layer.format, layer.note) for layer in report.layers}
+
+
+@pytest.mark.parametrize(("form", "wide"), [("w4a8", "w8a8/channel"), ("w3a8", "w8a8/channel"), ("w4a16", "w8a16")])
+def test_what_carries_a_sum_past_a_block_gets_eight_bits(form, wide):
+    layers = formats_of(qs.quantize(joined_blocks(), form))
+    assert layers["past"][0].startswith(wide.partition("/")[0])
+    assert layers["past"][1] == "carries a sum past a block: 8 bits"
+    for name in ("conv", "even"):  # the second changes no number of channels
+        assert layers[name][0].startswith(form)
+        assert layers[name][1] == ""
+
+
+def test_it_gets_what_the_user_or_a_study_says():
+    assert formats_of(qs.quantize(joined_blocks(), "w4a8", include=["*"]))["past"][0].startswith("w4a8")
+    plan = Plan({"0.0.past": FORMATS["w6a8"], "0.1.past": FORMATS["w4a8"]})
+    report = qs.quantize(joined_blocks(), "w4a8", plan=plan)
+    assert [layer.format[:4] for layer in report.layers if layer.name.endswith("past")] == ["w6a8", "w4a8"]
+    wide = formats_of(qs.quantize(joined_blocks(), "w8a8"))["past"]
+    assert wide[1] == ""  # as all the others

@@ -64,7 +64,7 @@ def test_convolutions_are_packed_and_the_source_is_untouched(pack, tiny, source)
 def test_a_preset_can_tell_the_recipes_apart(pack, source):
     describe = pack("nodes.host.model_info")
     compact, stock = (twin_of(pack, source, "w4a8", recipe)[0] for recipe in ("compact", "stock"))
-    assert (describe.quantization(compact), describe.quantization(stock)) == ("conv+w4a8/g32", "w4a8/g32")
+    assert (describe.quantization(compact), describe.quantization(stock)) == ("conv+w4a8/g32+w8a8/channel", "w4a8/g32")
     assert describe.fingerprint(compact) == describe.fingerprint(stock) == describe.fingerprint(source)
 
 
