@@ -310,8 +310,9 @@ def _form_at(job: Job, name: str, layer: nn.Module, form: Format) -> Format:
 def _is_sensitive_projection(job: Job, name: str, layer: nn.Module) -> bool:
     """Whether a layer is one of those that bring a U-Net's skip connections to another number of channels, and neither
     the user nor a study has said what it gets."""
-    named = job.include or (job.plan is not None and name in job.plan.forms)
-    return not named and is_skip_projection(layer)
+    if job.include or (job.plan is not None and name in job.plan.forms):
+        return False
+    return is_skip_projection(layer)
 
 
 def _packed(

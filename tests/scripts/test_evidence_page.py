@@ -81,3 +81,14 @@ def test_links_of_readme_and_of_the_page_lead_somewhere():
     for page in (evidence_page.README, evidence_page.PAGE, ROOT / "CONTRIBUTING.md", ROOT / "docs" / "ARCHITECTURE.md"):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), (page.name, target)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "web" / "docs").glob("QSchedSensitivity/*.md"), key=str), ids=str)
+def test_the_help_on_sensitivity_has_the_figures_of_its_benchmark(page):
+    depths = evidence_page.results()["sensitivity"]["depths"]
+    rows = {depth: {row["plan"].replace("/g32", ""): row for row in depths[depth]} for depth in depths}
+    plans = ("w4a8 everywhere", "planned, as large as w4a8", "planned, 5.0 bits", "planned, 5.5 bits",
+             "w6a8 everywhere", "planned, as large as w6a8")  # fmt: skip
+    lines = [tuple(f"{rows[depth][plan]['error']:.3f}" for depth in ("network", "layers")) for plan in plans]
+    for text in (page.read_text("utf-8"), (ROOT / "web" / "docs" / "QSchedSensitivity.md").read_text("utf-8")):
+        assert re.findall(r"\| \d\.\d+ \| (0\.\d{3}) \| (0\.\d{3}) \|", text) == lines
