@@ -45,8 +45,9 @@ def results(kind: str, prompts: int, presets: bool, end: float) -> dict:
     identity = Coefficients.identity(bench.steps)
     full = bench.row("full", bench.full, identity)
     used = {*bench.held_out, *bench.searched}
-    observation = bench.full.observed([text for text in toys.captions(OBSERVED, OBSERVED_SEED) if text not in used])
-    result: dict = {"full": means(full), "formats": {}}
+    others = [text for text in toys.captions(4 * OBSERVED, OBSERVED_SEED) if text not in used]
+    observation = bench.full.observed(others[:OBSERVED])
+    result: dict = {"observed": len(others[:OBSERVED]), "full": means(full), "formats": {}}
     for name, group in FORMATS.items():
         rows: dict[str, Evaluation] = {}
         lines = result["formats"][name] = {}
