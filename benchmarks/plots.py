@@ -44,7 +44,7 @@ def recovery() -> plt.Figure:
     models = earlier("recovery")["models"]
     metrics = ("tc+iq", "attribute accuracy", "distance to drawn set", "distance to full")
     figure, axes = plt.subplots(len(models), len(metrics), figsize=(13, 5.2 * len(models)), squeeze=False)
-    for line, (kind, model) in zip(axes, models.items(), strict=True):
+    for line, (kind, model) in zip(axes, sorted(models.items()), strict=True):
         rows = list(_recovery_rows(model))
         for axis, metric in zip(line, metrics, strict=True):
             for place, _, intervals, colour in rows:
