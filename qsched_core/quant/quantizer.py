@@ -147,12 +147,14 @@ def quantized_layers(
     names = [name for name, _ in candidates(module, job.recipe)]
     reasons = {name: reason_to_keep(module, name, module.get_submodule(name), job.include, job.exclude, job.edges)
                for name in names}  # fmt: skip
+    # Told before the first layer is packed: afterwards the one beside it may be packed already.
+    projections = {name for name in names if _is_sensitive_projection(job, module, name)}
     for name in names:
         layer = module.get_submodule(name)
         before = floats_as_half(layer.weight)
         report = LayerReport(name, tuple(layer.weight.shape), "", before, before, 0.0)
         reason = reasons[name] or (job.keep or {}).get(name, "")
-        way, note = (None, reason) if reason else _way_for(job, name, layer)
+        way, note = (None, reason) if reason else _way_for(job, name, layer, name in projections)
         if way is not None and (bits := weight_bits(layer.weight)) <= way.form.storage_bits:
             way, note = None, f"{HAS_BITS} {bits} bits"
         if way is None:
@@ -266,8 +268,9 @@ def require_some(report: QuantReport, job: Job) -> None:
     raise QuantizationError(f"nothing to quantise: {why}.", fix)
 
 
-def _way_for(job: Job, name: str, layer: nn.Module) -> tuple[Way | None, str]:
-    """(the first way that takes this layer, why those before it did not); or (None, why it is kept)."""
+def _way_for(job: Job, name: str, layer: nn.Module, is_projection: bool) -> tuple[Way | None, str]:
+    """(the first way that takes this layer, why those before it did not); or (None, why it is kept).
+    ``is_projection``: it carries a sum past a block."""
     plan_form: Format | None = None
     if job.plan is not None and name in job.plan.forms:
         plan_form = job.plan.forms[name]
@@ -278,41 +281,41 @@ def _way_for(job: Job, name: str, layer: nn.Module) -> tuple[Way | None, str]:
         for way in job.ways:
             if way.fixed and adjust is not _form_as_asked:
                 continue  # the last resort is for what no other way takes
-            form = way.form if way.fixed else adjust(job, name, layer, plan_form or way.form)
+            form = way.form if way.fixed else adjust(job, name, is_projection, plan_form or way.form)
             reason = way.backend.missing(form, job.device) if form != way.form else ""
             reason = reason or way.backend.refusal(layer, form, job.device)
             if not reason:
                 one_row = job.observation is not None and job.observation.one_row(name)
                 notes = refusals if not (one_row and form.activation_bits == 16) else [ONE_ROW]
-                if way.form.weight_bits < form.weight_bits and _is_sensitive_projection(job, name, layer):
+                if is_projection and way.form.weight_bits < form.weight_bits:
                     notes = [*notes, SKIP_PROJECTION]
                 return Way(way.backend, form), "; ".join(dict.fromkeys(notes))
             refusals.append(reason)
     return None, refusals[-1]
 
 
-def _form_as_asked(job: Job, name: str, layer: nn.Module, form: Format) -> Format:
+def _form_as_asked(job: Job, name: str, is_projection: bool, form: Format) -> Format:
     return form
 
 
-def _form_at(job: Job, name: str, layer: nn.Module, form: Format) -> Format:
+def _form_at(job: Job, name: str, is_projection: bool, form: Format) -> Format:
     """The format of a layer of which more is known: 8 bits where it carries a sum past a block, and where an
     observation finds it at the network's edges; float activations where it sees one row per picture, which costs
     nothing."""
     at_edge = job.observation is not None and name in job.edges
-    if form.weight_bits < 8 and (at_edge or _is_sensitive_projection(job, name, layer)):
+    if form.weight_bits < 8 and (at_edge or is_projection):
         form = resolve_format("w8a16" if form.activation_bits == 16 else "w8a8")
     if job.observation is not None and job.observation.one_row(name) and form.activation_bits < 16:
         form = replace(form, name=f"w{form.weight_bits}a16", activation_bits=16)
     return form
 
 
-def _is_sensitive_projection(job: Job, name: str, layer: nn.Module) -> bool:
+def _is_sensitive_projection(job: Job, module: nn.Module, name: str) -> bool:
     """Whether a layer is one of those that bring a U-Net's skip connections to another number of channels, and neither
     the user nor a study has said what it gets."""
     if job.include or (job.plan is not None and name in job.plan.forms):
         return False
-    return is_skip_projection(layer)
+    return is_skip_projection(module, name)
 
 
 def _packed(

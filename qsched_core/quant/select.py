@@ -94,20 +94,30 @@ def reason_to_keep(
     return ""
 
 
-def is_skip_projection(layer: nn.Module) -> bool:
-    """Whether a layer is a convolution of one point that changes the number of channels: a U-Net's blocks carry their
-    input past themselves through it, and two scales meet there where skip connections are joined (Q-Diffusion,
-    arXiv 2302.04304). Told by shape: names differ from network to network.
+def is_skip_projection(root: nn.Module, name: str) -> bool:
+    """Whether a layer is a convolution of one point that changes the number of channels beside one of more points that
+    changes it alike: a U-Net's blocks carry their input past themselves through it, and two scales meet there where
+    skip connections are joined (Q-Diffusion, arXiv 2302.04304). Told by shape: names differ from network to network.
 
     Under one per cent of SDXL's weights. On the noise toy in W4A16 two of eighty layers, both of this kind, make four
     tenths of the squared error: without them 0.099 of 0.130 is left with nearest rounding, 0.082 of 0.103 fitted.
     """
-    return (
-        isinstance(layer, CONVOLUTIONS)
-        and math.prod(layer.kernel_size) == 1
-        and layer.groups == 1
-        and layer.in_channels != layer.out_channels
+    layer = root.get_submodule(name)
+    if not isinstance(layer, CONVOLUTIONS) or _points(layer) > 1 or layer.in_channels == layer.out_channels:
+        return False
+    block = root.get_submodule(name.rpartition(".")[0])
+    return any(
+        isinstance(other, CONVOLUTIONS) and _points(other) > 1 and _channels(other) == _channels(layer)
+        for other in block.modules()
     )
+
+
+def _points(layer: nn.Module) -> int:
+    return math.prod(layer.kernel_size)
+
+
+def _channels(layer: nn.Module) -> tuple[int, int, int]:
+    return layer.in_channels, layer.out_channels, layer.groups
 
 
 def has_blocks(root: nn.Module) -> bool:

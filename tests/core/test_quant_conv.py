@@ -191,10 +191,10 @@ def joined_blocks() -> nn.Module:
             self.conv = nn.Conv2d(192, 64, 3, padding=1)
             self.past = nn.Conv2d(192, 64, 1)
             self.even = nn.Conv2d(64, 64, 1)
+            self.alone = nn.Conv2d(64, 192, 1)  # as an attention's queries, keys and values
 
         def forward(self, x: Tensor) -> Tensor:
-            y = self.even(self.conv(x) + self.past(x))
-            return torch.cat([y, y, y], 1)
+            return self.alone(self.even(self.conv(x) + self.past(x)))
 
     torch.manual_seed(0)
     return nn.Sequential(nn.ModuleList([Block(), Block()]))
@@ -209,7 +209,7 @@ def test_what_carries_a_sum_past_a_block_gets_eight_bits(form, wide):
     layers = formats_of(qs.quantize(joined_blocks(), form))
     assert layers["past"][0].startswith(wide.partition("/")[0])
     assert layers["past"][1] == "carries a sum past a block: 8 bits"
-    for name in ("conv", "even"):  # the second changes no number of channels
+    for name in ("conv", "even", "alone"):  # no number of channels is changed, or nothing is summed
         assert layers[name][0].startswith(form)
         assert layers[name][1] == ""
 
