@@ -74,9 +74,9 @@ class QSchedObserve(io.ComfyNode):
         negative=None,
         clip=None,
     ) -> io.NodeOutput:
+        from .host.random_prompts import AT_RANDOM, prompts_or_random
         from .quantization.layer_observation import observed, summary
         from .quantization.observation_store import find_or_make, is_kept, observation_key
-        from .quantization.random_prompts import AT_RANDOM, prompts_or_random
         from .quantization.study import StudyPrompts
         from .sampling.ksampler import Recipe
 

@@ -106,9 +106,9 @@ class QSchedSensitivity(io.ComfyNode):
         clip=None,
     ) -> io.NodeOutput:
         from ..calibration.plots.sensitivity import sensitivity_plot
+        from .host.random_prompts import AT_RANDOM, prompts_or_random
         from .quantization.layer_observation import observed
         from .quantization.observation_store import find_or_make, observation_key
-        from .quantization.random_prompts import AT_RANDOM, prompts_or_random
         from .quantization.study import StudyPrompts, check_budget, read_formats, study
         from .sampling.ksampler import Recipe
 

@@ -116,7 +116,7 @@ class QSchedStepSensitivity(io.ComfyNode):
         from .calibrating.scorer import load_scorer
         from .calibrating.step_run import StepRun, options_of, prompts_of, result_text
         from .host.conditioning import encode
-        from .quantization.random_prompts import AT_RANDOM
+        from .host.random_prompts import AT_RANDOM
         from .sampling.ksampler import Recipe, empty_latent
         from .sampling.plan_text import check_one_source
 

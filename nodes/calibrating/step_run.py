@@ -21,7 +21,7 @@ from ...qsched_core.quant import bit_cost
 from ..host.folders import journal_path
 from ..host.model_info import describe, sums
 from ..host.progress import NodeProgress
-from ..quantization.random_prompts import random_texts
+from ..host.random_prompts import random_texts
 from ..sampling.model_library import with_library
 from .generator import HostGenerator
 from .run import weights_of

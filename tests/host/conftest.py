@@ -62,6 +62,26 @@ def demo(pack: Callable[[str], ModuleType]) -> tuple:
     return pack("nodes.demo_model").QSchedDemoModel.execute().args
 
 
+@pytest.fixture(scope="session")
+def demo_sampling(demo: tuple) -> dict:
+    """What a node that samples the demo model is given, but for prompts."""
+    return {
+        "model": demo[0],
+        "latent_image": {"samples": torch.zeros(1, 16, 16, 16)},
+        "steps": 4,
+        "cfg": 1.0,
+        "sampler_name": "euler",
+        "scheduler": "simple",
+        "study_seed": 0,
+    }
+
+
+@pytest.fixture
+def empty_store(pack: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test reads what another one has observed."""
+    monkeypatch.setattr(sys.modules["folder_paths"], "user_directory", str(tmp_path / "user"))
+
+
 @pytest.fixture
 def calibrate_node(pack: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type:
     """JAQ Calibrate as the host calls it, with the host's folders of its own in ``tmp_path``."""

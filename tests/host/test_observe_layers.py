@@ -10,7 +10,7 @@ import pytest
 import torch
 from exactness import same_bits
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "empty_store")
 
 TEXTS = tuple(
     f"a {size} {thing} on a {ground} background"
@@ -20,14 +20,6 @@ TEXTS = tuple(
 UNSEEN = ("a small car on a sand background", "a large boat on a white background")
 ONE_BLOCK = "double_blocks.0.*"
 """To fit the whole network takes half a minute where three parts of the suite run at once."""
-
-
-@pytest.fixture(autouse=True)
-def empty_store(pack, monkeypatch, tmp_path):
-    """No test reads what another one has observed."""
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +34,8 @@ def encoded(demo, pack):
 
 
 @pytest.fixture(scope="module")
-def inputs(source, encoded) -> dict:
-    return {
-        "model": source,
-        "positive": [entry for text in TEXTS for entry in encoded[text]],
-        "latent_image": {"samples": torch.zeros(1, 16, 16, 16)},
-        "steps": 4,
-        "cfg": 1.0,
-        "sampler_name": "euler",
-        "scheduler": "simple",
-        "study_seed": 0,
-    }
+def inputs(demo_sampling, encoded) -> dict:
+    return {**demo_sampling, "positive": [entry for text in TEXTS for entry in encoded[text]]}
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "empty_store")
 
 TEXTS = tuple(
     f"a {size} {thing} on a {ground} background"
@@ -21,29 +21,9 @@ AS_FAR = 1.4
 prompts. 1.06 to 1.23 on the flow toy (``benchmarks.no_data``), over many more captions."""
 
 
-@pytest.fixture(autouse=True)
-def empty_store(pack, monkeypatch, tmp_path):
-    """No test reads what another one has observed."""
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
-
-
 @pytest.fixture(scope="module")
 def rooms(pack):
-    return pack("nodes.quantization.random_prompts")
-
-
-def inputs_of(model) -> dict:
-    return {
-        "model": model,
-        "latent_image": {"samples": torch.zeros(1, 16, 16, 16)},
-        "steps": 4,
-        "cfg": 1.0,
-        "sampler_name": "euler",
-        "scheduler": "simple",
-        "study_seed": 0,
-    }
+    return pack("nodes.host.random_prompts")
 
 
 @pytest.mark.parametrize(
@@ -81,12 +61,12 @@ def test_a_vocabulary_that_cannot_be_read_is_said(pack, rooms, refused):
         rooms.random_texts(clip, 8, 0)
 
 
-def test_neither_prompts_nor_a_text_encoder_is_refused(demo, pack, refused):
+def test_neither_prompts_nor_a_text_encoder_is_refused(demo_sampling, pack, refused):
     with refused(pack("qsched_core").QuantizationError, "nothing to sample with", "clip alone, for words at random"):
-        pack("nodes.observe_layers").QSchedObserve.execute(**inputs_of(demo[0]))
+        pack("nodes.observe_layers").QSchedObserve.execute(**demo_sampling)
 
 
-def test_what_is_fitted_to_random_words_is_nearly_as_near(demo, pack):
+def test_what_is_fitted_to_random_words_is_nearly_as_near(demo, demo_sampling, pack):
     import comfy.sample
 
     model, clip, _ = demo
@@ -94,8 +74,8 @@ def test_what_is_fitted_to_random_words_is_nearly_as_near(demo, pack):
     observe = pack("nodes.observe_layers").QSchedObserve.execute
     quantize = pack("nodes.quantize_model").QSchedQuantizeModel.execute
     positive = [entry for text in TEXTS for entry in encode(clip, text)]
-    prompted, _ = observe(**inputs_of(model), positive=positive).args
-    random, report = observe(**inputs_of(model), clip=clip).args
+    prompted, _ = observe(**demo_sampling, positive=positive).args
+    random, report = observe(**demo_sampling, clip=clip).args
     assert "No prompts: words at random from the text encoder's vocabulary were sampled." in report
     empty = torch.zeros(1, 16, 16, 16)
 
@@ -117,17 +97,17 @@ def test_what_is_fitted_to_random_words_is_nearly_as_near(demo, pack):
     assert distance(random) < min(AS_FAR * near, 0.8 * nearest)
 
 
-def test_bits_of_layers_are_planned_without_prompts(demo, pack):
+def test_bits_of_layers_are_planned_without_prompts(demo, demo_sampling, pack):
     node, observe = pack("nodes.sensitivity").QSchedSensitivity, pack("nodes.observe_layers").QSchedObserve.execute
     more = {"average_bits": 5.0, "depth": "layers", "formats": "w4a8, w8a8"}
     positive = [entry for text in TEXTS for entry in pack("nodes.host.conditioning").encode(demo[1], text)]
-    prompted, _, _ = node.execute(**inputs_of(demo[0]), **more, positive=positive).args
-    plan, report, _ = node.execute(**inputs_of(demo[0]), **more, clip=demo[1]).args
+    prompted, _, _ = node.execute(**demo_sampling, **more, positive=positive).args
+    plan, report, _ = node.execute(**demo_sampling, **more, clip=demo[1]).args
     assert report.startswith("No prompts: words at random")
     same = sum(plan.forms[layer] == form for layer, form in prompted.forms.items())
     assert same >= 0.8 * len(prompted.forms)
     # What was observed without prompts serves here too, and nothing need be plugged in but it.
-    observation, _ = observe(**inputs_of(demo[0]), clip=demo[1]).args
-    again, text, _ = node.execute(**inputs_of(demo[0]), **more, observation=observation).args
+    observation, _ = observe(**demo_sampling, clip=demo[1]).args
+    again, text, _ = node.execute(**demo_sampling, **more, observation=observation).args
     assert set(again.forms) == set(prompted.forms)
     assert "No prompts" not in text

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ...qsched_core import QuantizationError
-from ..host.conditioning import Conditioning, encode
+from .conditioning import Conditioning, encode
 
 PROMPTS, WORDS_EACH = 8, 8
 AT_RANDOM = "No prompts: words at random from the text encoder's vocabulary were sampled."
