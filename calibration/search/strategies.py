@@ -17,8 +17,8 @@ SAME_SHARE, NEAR_SHARE = 0.01, 0.08
 """Shares of the trust region's width: nearer points are the same; how far around the best is looked instead."""
 
 STARTS_PER_AXIS = 2
-"""Random points before the model of the landscape takes over. On two axes four of them found with eleven candidates
-what eight found with twenty-four, in the median of twelve searches (the flow toy's ``benchmarks.landscape``)."""
+"""Random points before the model of the landscape takes over. Measured once on two axes: four of them found with
+eleven candidates what eight found with twenty-four, in the median of twelve searches on the flow toy."""
 
 
 def scattered_points(space: Space) -> int:
