@@ -188,7 +188,7 @@ def test_a_point_that_was_tried_is_not_asked_for_again():
 
 def test_a_guided_search_on_rough_ground_tries_another_point_every_time(monkeypatch):
     """Regression: with every value taken for exact, the process asked for its best point forty times."""
-    monkeypatch.setattr(strategies, "scattered_points", lambda space: 4)
+    monkeypatch.setattr(strategies, "STARTS", 4)
 
     class Rough(World):
         def jaq(self, coefficients, index):
@@ -309,6 +309,6 @@ def test_no_password_is_shown_in_an_error():
 def test_starts_of_the_model_are_scattered_by_seed():
     """Guided search: the first points after the identity are not a line or a corner."""
     world = World()
-    world.calibrate(quick(strategy="guided", trials=strategies.scattered_points(Space(quick(), 4)), race=False))
+    world.calibrate(quick(strategy="guided", trials=strategies.STARTS, race=False))
     pairs = np.array([(c.c_x[-1], c.c_eps[-1]) for c, _ in world.searched[1:]])
     assert np.linalg.matrix_rank(pairs - pairs.mean(0)) == 2
