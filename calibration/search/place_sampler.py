@@ -8,7 +8,7 @@ from ..settings import Settings
 from .space import Space
 from .storage import import_optuna
 from .strategies import fresh, sampler_for
-from .trials import ORDER, WORKER, Trials
+from .trials import ORDER, POINT, WORKER, Trials
 
 
 class Proposals:
@@ -32,11 +32,19 @@ class Proposals:
     def inner_sampler(self):
         return sampler_for(self.place, self.space, self.settings, self.fixed)
 
-    def new_point(self, point: dict[str, float]) -> dict[str, float]:
-        """The point, or one near the best where it has been tried already."""
+    def new_point(self, study, trial, point: dict[str, float]) -> dict[str, float]:
+        """The point, or one near the best where it has been tried already, or is being tried by another worker.
+
+        Two workers that know the same trials are given one point. Each writes its own down before it looks at the
+        others', so at least one of the two sees the other's.
+        """
         if set(point) != set(self.space.axes):
             return point
-        earlier = [tuple(other.point[axis] for axis in self.space.axes) for other in self.trials.finished()]
+        study._storage.set_trial_user_attr(trial._trial_id, POINT, point)
+        others = [other for other in self.trials.running() if other.number != trial.number]
+        points = [other.point for other in self.trials.finished()]
+        points += [other.user_attrs[POINT] for other in others if POINT in other.user_attrs]
+        earlier = [tuple(other[axis] for axis in self.space.axes) for other in points]
         best = self.trials.best()
         best_point = best.point if best else self.space.identity()
         return fresh(point, earlier, best_point, self.space, self.settings.seed, self.place)
@@ -54,7 +62,8 @@ def sampler_by_place(proposals: Proposals):
             return self.inner.infer_relative_search_space(study, trial)
 
         def sample_relative(self, study, trial, search_space):
-            return proposals.new_point(self.inner.sample_relative(study, trial, search_space))
+            point = self.inner.sample_relative(study, trial, search_space)
+            return proposals.new_point(study, trial, point)
 
         def sample_independent(self, study, trial, name, distribution):
             return self.inner.sample_independent(study, trial, name, distribution)

@@ -13,9 +13,10 @@ from .storage import import_optuna
 GUARD_KEY = "guarded"
 """What no winner may worsen, in the storage: {name: {index: value}}."""
 
-ORDER, WORKER, SECONDS = "order", "worker", "seconds"
-"""What a trial says of itself in the storage, besides its scores: its place in the search, from 0; who makes it; what
-it took. No clock of the storage decides anything: a machine's clock may be set back in the midst of a study."""
+ORDER, WORKER, POINT, SECONDS = "order", "worker", "point", "seconds"
+"""What a trial says of itself in the storage, besides its scores: its place in the search, from 0; who makes it; the
+point that the model of the landscape asked for, {axis: value}; what it took. No clock of the storage decides anything:
+a machine's clock may be set back in the midst of a study."""
 
 
 @dataclass(frozen=True)

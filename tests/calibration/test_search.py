@@ -18,7 +18,7 @@ from calibration.search.space import Space
 @pytest.fixture(autouse=True)
 def few_starts(monkeypatch):
     """The Gaussian process takes over after 3 scattered points, so that a few trials reach it (0.3 s each)."""
-    monkeypatch.setattr(strategies, "STARTS", 3)
+    monkeypatch.setattr(strategies, "scattered_points", lambda space: 3)
 
 
 def opened(space: str = "last step", seed: int = 0, journal: Path | None = None, steps: int = 4) -> Search:
@@ -81,7 +81,7 @@ def test_the_starts_of_neighbouring_seeds_share_no_point():
 def test_the_gaussian_process_beats_scattered_points(monkeypatch):
     """11 trials on a ridge: the process comes close to the top, scattered points of any seed seldom do."""
     guided = max(hill(point) for point in climb(opened(), 11))
-    monkeypatch.setattr(strategies, "STARTS", 10**6)
+    monkeypatch.setattr(strategies, "scattered_points", lambda space: 10**6)
     scattered = sorted(max(hill(point) for point in climb(opened(seed=seed), 11)) for seed in range(20))
     # The identity's value is -0.085; within 0.002 of the top is 2 % of what can be gained.
     assert guided > -0.002
@@ -171,7 +171,7 @@ def test_nan_survives_the_journal(tmp_path):
 
 def test_a_journal_that_was_torn_anywhere_is_taken_up_again(tmp_path, monkeypatch):
     """Regression: the line after half a line was glued to it, and the study could never be opened again."""
-    monkeypatch.setattr(strategies, "STARTS", 10**6)
+    monkeypatch.setattr(strategies, "scattered_points", lambda space: 10**6)
     whole = climb(opened(), 4)
     journal = tmp_path / "study.jsonl"
     climb(opened(journal=journal), 3)

@@ -1,4 +1,4 @@
-"""Beyond the plain search: racing, the paper's grid, greedy steps, budgets, warm starts, units, a second prompt set.
+"""Beyond the plain search: racing, the paper's grid, greedy steps, budgets, starts, units, a second prompt set.
 
 The same world of formulas as in ``test_study``.
 """
@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 
 from calibration import Objective, Settings, calibrate
-from calibration.search import strategies
+from calibration.search import place_sampler, strategies
+from calibration.search.guard_rule import GuardRule
 from calibration.search.search import Search
 from calibration.search.space import Space
+from calibration.search.storage import import_optuna
+from calibration.search.trials import Trials
 from calibration.split import split
 from qsched_core import CalibrationError, Coefficients, DependencyError
 
@@ -188,7 +191,7 @@ def test_a_point_that_was_tried_is_not_asked_for_again():
 
 def test_a_guided_search_on_rough_ground_tries_another_point_every_time(monkeypatch):
     """Regression: with every value taken for exact, the process asked for its best point forty times."""
-    monkeypatch.setattr(strategies, "STARTS", 4)
+    monkeypatch.setattr(strategies, "scattered_points", lambda space: 4)
 
     class Rough(World):
         def jaq(self, coefficients, index):
@@ -199,6 +202,35 @@ def test_a_guided_search_on_rough_ground_tries_another_point_every_time(monkeypa
     points = np.array([list(trial.point.values()) for trial in result.finished])
     apart = np.linalg.norm(points[:, None] - points[None], axis=2) + np.eye(len(points))
     assert apart.min() > 1e-4
+
+
+def test_two_workers_that_the_model_guides_at_once_are_given_two_points(monkeypatch):
+    """Regression: knowing the same trials, both were given the same point, and one's pictures told nothing."""
+    optuna = import_optuna()
+    space, proposal = Space(quick(), 4), (0.92, 1.07)
+
+    class OnePoint(optuna.samplers.RandomSampler):
+        def infer_relative_search_space(self, study, trial):
+            return distributions
+
+        def sample_relative(self, study, trial, search_space):
+            return dict(zip(space.axes, proposal, strict=True))
+
+    distributions = {axis: optuna.distributions.FloatDistribution(space.low, space.high) for axis in space.axes}
+    proposals = place_sampler.Proposals(space, quick(), [])
+    study = optuna.create_study(sampler=place_sampler.sampler_by_place(proposals))
+    proposals.trials = Trials(study, "study", 40, GuardRule(None))
+    monkeypatch.setattr(place_sampler, "sampler_for", lambda *_: OnePoint())
+
+    def next_point() -> tuple[float, ...]:
+        params = study.ask(distributions).params
+        return tuple(params[axis] for axis in space.axes)
+
+    assert next_point() == proposal
+    assert math.dist(next_point(), proposal) > 0.01 * (space.high - space.low)
+    for number in range(2):
+        study.tell(number, state=optuna.trial.TrialState.FAIL)  # their workers died: the point may be proposal for again
+    assert next_point() == proposal
 
 
 # --- budgets
@@ -219,7 +251,7 @@ def test_a_budget_of_time_ends_the_search(monkeypatch):
     assert len(World().calibrate(quick(trials=100, minutes=1)).trace) == 6
 
 
-# --- warm starts
+# --- starts from elsewhere
 
 
 def test_starts_are_tried_after_the_identity_and_the_best_of_all_wins():
@@ -309,6 +341,6 @@ def test_no_password_is_shown_in_an_error():
 def test_starts_of_the_model_are_scattered_by_seed():
     """Guided search: the first points after the identity are not a line or a corner."""
     world = World()
-    world.calibrate(quick(strategy="guided", trials=strategies.STARTS, race=False))
+    world.calibrate(quick(strategy="guided", trials=strategies.scattered_points(Space(quick(), 4)), race=False))
     pairs = np.array([(c.c_x[-1], c.c_eps[-1]) for c, _ in world.searched[1:]])
     assert np.linalg.matrix_rank(pairs - pairs.mean(0)) == 2

@@ -344,8 +344,8 @@ def test_a_real_gain_is_accepted():
 
 
 def test_the_gaussian_process_finds_the_gain_of_the_widest_space(monkeypatch):
-    """The whole loop as it ships but for the number of scattered starts, which is 8."""
-    monkeypatch.setattr(strategies, "STARTS", 6)
+    """The whole loop as it ships but for the number of random starts, which is 8."""
+    monkeypatch.setattr(strategies, "scattered_points", lambda space: 6)
     result = World(better).calibrate(Settings(space="both ends", radius=0.2, trials=12, seeds=1))
     assert result.answer == "re-tuning"
     # Half of what can be gained at all (0.5 on average), with 12 points in 4 dimensions.
@@ -399,7 +399,7 @@ def test_an_identity_that_is_best_is_recommended():
 
 
 def test_an_optimum_outside_the_trust_region_is_reported(monkeypatch):
-    monkeypatch.setattr(strategies, "STARTS", 4)
+    monkeypatch.setattr(strategies, "scattered_points", lambda space: 4)
 
     def outward(picture: Picture) -> float:
         return own(picture[1]) + picture[0].c_eps[-1]
@@ -555,7 +555,7 @@ class Cancelled(BaseException):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory) -> Result:
     patch = pytest.MonkeyPatch()
-    patch.setattr(strategies, "STARTS", 5)
+    patch.setattr(strategies, "scattered_points", lambda space: 5)
     result = World().calibrate(journal=tmp_path_factory.mktemp("whole") / "study.jsonl")
     patch.undo()
     return result
@@ -580,7 +580,7 @@ def assert_same(result: Result, other: Result) -> None:
 @pytest.mark.parametrize("call", range(9))
 def test_a_run_that_was_cancelled_while_generating_ends_as_if_it_had_not(tmp_path, monkeypatch, uninterrupted, call):
     """Calls 0 … 6 are trials (the last asked for by the Gaussian process), 7 and 8 the verdict."""
-    monkeypatch.setattr(strategies, "STARTS", 5)
+    monkeypatch.setattr(strategies, "scattered_points", lambda space: 5)
     journal = tmp_path / "study.jsonl"
     first, second = World(), World()
     with pytest.raises(Cancelled):
@@ -605,7 +605,7 @@ def test_a_cancelled_trial_is_given_back_at_once(tmp_path):
 
 
 def test_a_run_that_is_cancelled_at_every_trial_still_arrives(tmp_path, monkeypatch, uninterrupted):
-    monkeypatch.setattr(strategies, "STARTS", 5)
+    monkeypatch.setattr(strategies, "scattered_points", lambda space: 5)
     journal = tmp_path / "study.jsonl"
     for _ in range(7):
         with pytest.raises(Cancelled):
