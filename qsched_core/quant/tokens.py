@@ -73,6 +73,8 @@ def prepare(device: torch.device) -> None:
 
 def _largest(x: Tensor) -> Tensor:
     wide = torch.promote_types(x.dtype, torch.float32)
+    if x.device.type == "cpu":  # where the norm goes value by value, ten to twenty times as long as these two
+        return x.abs().amax(-1, keepdim=True).to(wide)
     return torch.linalg.vector_norm(x, float("inf"), dim=-1, keepdim=True, dtype=wide)
 
 
