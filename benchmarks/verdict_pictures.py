@@ -8,7 +8,8 @@ It *repairs* where its net gain is above 0 there beyond noise, and it does no ha
 candidate harms or where nothing was taken that could come back; a refusal is wrong where it repairs.
 
 The scores of all pictures are kept in ``.cache/benchmarks``, before any rule reads them: the same command goes on where
-it stopped, and ``--kept`` judges anew what is there. The decoder runs in bfloat16, as on a GPU: twice as fast here.
+it stopped, and ``--kept`` judges anew what is there. Networks and decoder run in bfloat16, as on a GPU. Several
+processes may make studies at once, each of its own toy or from its own ``--first``; ``--kept`` then judges all.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
 
@@ -63,6 +65,7 @@ def full(toy: toys.Toy) -> toys.Toy:
     return toy
 
 
+@cache
 def packed(form: str) -> Make:
     return lambda toy: toy.quantized(form, **toys.VISIBLE_DAMAGE[toy.kind])
 
@@ -106,36 +109,67 @@ def scored(captions: Sequence[str], *, gamed: bool):
     return saturated, judge
 
 
+class PictureMaker:
+    """A toy's pictures of some captions, none made twice: settings of one seed share models, captions and noises."""
+
+    def __init__(self, toy: toys.Toy, captions: Sequence[str], seed: int):
+        self.captions, self.steps = captions, len(toy.sigmas) - 1
+        self._generate = toy.generator(captions, seed)
+        self._pictures: dict[Coefficients, dict[int, torch.Tensor]] = {}
+
+    def __call__(self, coefficients: Coefficients, indices: Sequence[int]) -> torch.Tensor:
+        """Of the candidates all but the last one's are forgotten."""
+        self._pictures = {key: row for key, row in self._pictures.items() if key.is_identity or key == coefficients}
+        row = self._pictures.setdefault(coefficients, {})
+        if missing := [index for index in indices if index not in row]:
+            with torch.autocast("cpu", torch.bfloat16):
+                row.update(zip(missing, self._generate(coefficients, missing), strict=True))
+        return torch.stack([row[index] for index in indices])
+
+
+@cache
+def toy_of(kind: str, make: Make) -> toys.Toy:
+    toy = toys.load(kind)
+    return make(replace(toy, decoder=HalfDecoder(toy.decoder)))
+
+
+@lru_cache(maxsize=12)
+def maker(kind: str, make: Make, seed: int, *, fresh: bool) -> PictureMaker:
+    captions = toys.captions(PROMPTS + FRESH, seed=1000 + seed)
+    if fresh:
+        return PictureMaker(toy_of(kind, make), captions[PROMPTS:], 10_000 + seed)
+    return PictureMaker(toy_of(kind, make), captions[:PROMPTS], seed)
+
+
 def rows_of(kind: str, name: str, seed: int) -> dict:
     """One calibration: its candidate, and the scores of held-out and of fresh pictures, before any rule reads them."""
-    setting, toy = SETTINGS[name], toys.load(kind)
-    toy = replace(toy, decoder=HalfDecoder(toy.decoder))
-    captions = toys.captions(PROMPTS + FRESH, seed=1000 + seed)
-    model, right = setting.model(toy), setting.reference(toy)
-    result = calibrated(model, right, captions[:PROMPTS], seed, gamed=setting.gamed)
+    setting = SETTINGS[name]
+    model, right = (maker(kind, make, seed, fresh=False) for make in (setting.model, setting.reference))
+    result = calibrated(model, right, seed, gamed=setting.gamed)
     control, best = result.on_reference, result.coefficients
+    new_model, new_right = (maker(kind, make, seed, fresh=True) for make in (setting.model, setting.reference))
     return {
         "coefficients": [best.c_x, best.c_eps],
         "evaluations": result.nfe,
         "indices": result.identity.indices,
         "held out": [_plain(row) for row in (result.identity, result.candidate, control.identity, control.candidate)],
-        "fresh": [] if best.is_identity else fresh(model, right, captions[PROMPTS:], best, seed, gamed=setting.gamed),
+        "fresh": [] if best.is_identity else fresh(new_model, new_right, best, gamed=setting.gamed),
     }
 
 
-def calibrated(model: toys.Toy, right: toys.Toy, captions: Sequence[str], seed: int, *, gamed: bool) -> Result:
+def calibrated(model: PictureMaker, right: PictureMaker, seed: int, *, gamed: bool) -> Result:
     """As the node does by default."""
     settings = Settings(trials=TRIALS, seed=seed).resolved(True)
-    steps, parts = len(model.sigmas) - 1, split(len(captions), settings)
-    reference = ReferencePictures(right.generator(captions, seed), [*parts.held_out, *parts.search], steps)
-    score, judge = scored(captions, gamed=gamed)
+    parts = split(PROMPTS, settings)
+    reference = ReferencePictures(right, [*parts.held_out, *parts.search], model.steps)
+    score, judge = scored(model.captions, gamed=gamed)
     referee = DemoJudge()
 
     def watched(pictures: torch.Tensor, indices: Sequence[int]) -> dict[str, np.ndarray]:
         return {**judged(judge, referee, pictures, indices), DISTANCE: reference.distance(pictures, indices)}
 
     return calibrate(
-        model.generator(captions, seed), score, len(captions), steps, settings,
+        model, score, PROMPTS, model.steps, settings,
         judge=watched, reference=reference.generate, guard=guard_of(reference, stay_near=True),
     )  # fmt: skip
 
@@ -145,21 +179,18 @@ def judged(judge, referee: DemoJudge, pictures: torch.Tensor, indices: Sequence[
     return {**judge(pictures, indices), **of_set}
 
 
-def fresh(
-    model: toys.Toy, right: toys.Toy, captions: Sequence[str], best: Coefficients, seed: int, *, gamed: bool
-) -> list[dict]:
+def fresh(model: PictureMaker, right: PictureMaker, best: Coefficients, *, gamed: bool) -> list[dict]:
     """The verdict's four rows again, on captions nobody saw, one noise each."""
-    score, judge = scored(captions, gamed=gamed)
-    referee, indices, identity = DemoJudge(), range(len(captions)), Coefficients.identity(len(best))
-    rows, full_pictures = {}, None
-    for toy, coefficients in ((right, identity), (right, best), (model, identity), (model, best)):
-        pictures = toy.generator(captions, 10_000 + seed)(coefficients, indices)
-        full_pictures = pictures if full_pictures is None else full_pictures
+    score, judge = scored(model.captions, gamed=gamed)
+    referee, indices, identity = DemoJudge(), range(FRESH), Coefficients.identity(len(best))
+    rows, full_pictures = [], right(identity, indices)
+    for make, coefficients in product((model, right), (identity, best)):
+        pictures = make(coefficients, indices)
         near = distance(pictures, full_pictures)[DISTANCE].double().numpy()
         scores = {**score(pictures, indices), **judged(judge, referee, pictures, indices), DISTANCE: near}
         scores["jaq"] = scores["tc"] + 2 * scores["iq"]
-        rows[toy is model, coefficients is best] = _plain(Evaluation(tuple(indices), scores))
-    return [rows[True, False], rows[True, True], rows[False, False], rows[False, True]]
+        rows.append(_plain(Evaluation(tuple(indices), scores)))
+    return rows
 
 
 def _plain(row: Evaluation) -> dict[str, list[float]]:
@@ -293,24 +324,23 @@ def kept_rows(path: Path, code: str) -> dict[tuple[str, str, int], dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=20, help="of each setting (%(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="study of each setting to begin with (%(default)s)")
     parser.add_argument("kinds", nargs="*", default=toys.KINDS, help="toys to make studies of (default: both)")
     parser.add_argument("--kept", action="store_true", help="make none, only judge those that are there")
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     path, code = FOLDER / "verdict_rows.jsonl", code_digest()
-    done, rows = kept_rows(path, code), {}
-    for seed, name, kind in product(range(arguments.studies), SETTINGS, toys.KINDS):
-        key = (kind, name, seed)
-        if key not in done and (arguments.kept or kind not in arguments.kinds):
-            continue
-        if key not in done:
-            done[key] = rows_of(kind, name, seed)
-            with path.open("a", encoding="utf-8") as file:
-                line = {"kind": kind, "setting": name, "seed": seed, "code": code, "row": done[key]}
-                file.write(json.dumps(line) + "\n")
-            print(*key, file=sys.stderr, flush=True)
-        rows.setdefault(f"{kind}: {name}", []).append(done[key])
-    rows = dict(sorted(rows.items()))
+    if not arguments.kept:
+        for seed, name, kind in product(range(arguments.first, arguments.studies), SETTINGS, arguments.kinds):
+            if (kind, name, seed) not in kept_rows(path, code):
+                line = {"kind": kind, "setting": name, "seed": seed, "code": code, "row": rows_of(kind, name, seed)}
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+                print(kind, name, seed, file=sys.stderr, flush=True)
+    rows: dict[str, list[dict]] = {}
+    for (kind, name, seed), row in sorted(kept_rows(path, code).items()):
+        if seed < arguments.studies:
+            rows.setdefault(f"{kind}: {name}", []).append(row)
     studies = {name: [study(row) for row in rows_of_name] for name, rows_of_name in rows.items()}
     summaries = {name: summary(name, rows_of_name) for name, rows_of_name in studies.items()}
     facts = {"prompts": PROMPTS, "trials": TRIALS, "fresh prompts": FRESH, "held-out prompts": HELD_OUT}
