@@ -1,7 +1,7 @@
 """Whether a warm start ever wins: ``python -m benchmarks.warm_starts [--seeds 3]``.
 
 On the settings of ``benchmarks.verdict_pictures``, after it: each closed form is judged on the search's prompts as the
-search does it, beside the candidate that the search found without them. It *may win* where it worsens nothing that is
+search judges a candidate, beside the one that the search found. It *may win* where it worsens nothing that is
 guarded, and *wins* where its JAQ is then higher than that candidate's. Each costs a picture of each prompt.
 """
 
@@ -19,16 +19,16 @@ import qsched_core as qs
 from calibration import Settings
 from calibration.reference_pictures import ReferencePictures, guard_of
 from calibration.split import SEARCH_PROMPTS, split
-from calibration.warm_start import Pairs, closed_forms
 
 from . import toys, verdict_pictures
+from .closed_forms import Pairs, closed_forms
 from .code_digest import code_digest
 from .half_decoder import HalfDecoder
 from .record import record
 
 NAMES = ("W4A4", "W4A8", "W3A8")
 PICTURES = 6
-"""Behind the closed forms, as the node takes."""
+"""Behind the closed forms: 5 to 8 are enough."""
 
 
 def pairs_of(model: toys.Toy, right: toys.Toy, captions: list[str]) -> Pairs:

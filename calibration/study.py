@@ -51,8 +51,8 @@ def calibrate(
     one (8 bits will do): its pictures without coefficients are made first, those with the winner's at the end, and
     what the coefficients gain there is no repair. ``guard`` says what no candidate may worsen on the search prompts
     (``calibration.search.guard``): one that does cannot win, whatever it scores. ``starts`` are candidates from
-    elsewhere (a warm start, a stranger's preset): they are tried like any other. ``verdict_prompts`` are the prompts of
-    a second set; by default the settings' share is drawn.
+    elsewhere, such as a stranger's preset: they are tried like any other. ``verdict_prompts`` are the prompts of a
+    second set; by default the settings' share is drawn.
 
     ``journal`` keeps every finished trial: a file, or a database's URL for several machines
     (``calibration.search.storage``); ``name`` tells studies in one database apart.

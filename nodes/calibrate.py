@@ -149,7 +149,7 @@ class QSchedCalibrate(io.ComfyNode):
             model, vae, positives, negatives, latent, setup, more.search_seed, batch_size, run.progress.generated
         )  # fmt: skip
         stay_near = more.stay_near and full_model is not None
-        outcome = run(generator, full_model, other_model, more.warm_start, stay_near)
+        outcome = run(generator, full_model, other_model, stay_near)
         # No "images": the host would draw them under the node once more, and out of it in Nodes 2.0.
         shown = {
             "text": [outcome.text],

@@ -128,12 +128,6 @@ class QSchedCalibrationSettings(io.ComfyNode):
                     tooltip="TC and IQ in units of what each varies by from noise to noise: k then weighs equals.",
                 ),
                 io.Boolean.Input(
-                    "warm_start",
-                    default=True,
-                    optional=True,
-                    tooltip="With a reference: closed-form candidates from both models' outputs are tried first.",
-                ),
-                io.Boolean.Input(
                     "stay_near",
                     default=True,
                     optional=True,

@@ -40,9 +40,7 @@ STAYS_ENGLISH = {
     },
     "the host shows it while a node runs, and takes it away": {
         "recording, evaluation", "network with", "waiting for other workers", "pictures of the reference",
-        ": best JAQ so far", "- about", "multiplying and comparing", "warm start: done",
-        "warm start: the quantised model's run",
-        "warm start: the full model at the same places",
+        ": best JAQ so far", "- about", "multiplying and comparing",
     },
     "written into a file, for other programs": {"Load Q-Sched Preset, then Q-Sched Sampler or Apply Q-Sched"},
     "the short verdict, for those who call it in Python": {

@@ -86,20 +86,15 @@ class HostGenerator:
             self.on_batch(len(chunk))
         return torch.cat(pictures)
 
-    def sampled(self, model, indices: Sequence[int], sampler) -> None:
-        """Samples the pictures with another MODEL through another SAMPLER, which may record what it sees."""
-        for group in self._alike(list(indices)):
-            self.sample(model, group, sampler)
-
-    def sample(self, model, indices: Sequence[int], sampler=None) -> Tensor:
-        """Latents of indices that can be sampled as one batch, by another SAMPLER where one is given."""
+    def sample(self, model, indices: Sequence[int]) -> Tensor:
+        """Latents of indices that can be sampled as one batch."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         latent = self.latent[:1].repeat(len(indices), *[1] * (self.latent.ndim - 1))
         noise = torch.cat([comfy.sample.prepare_noise(self.latent[:1], self._seed(i)) for i in indices])
         positive = _stack([self._prompt(i) for i in indices])
         guider = self.setup.guide(model, positive, self.negative)
         samples = guider.sample(
-            noise, latent, sampler or self.setup.sampler, torch.tensor(self.sigmas),
+            noise, latent, self.setup.sampler, torch.tensor(self.sigmas),
             disable_pbar=True, seed=self._seed(indices[0]),
         )  # fmt: skip
         return samples.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())

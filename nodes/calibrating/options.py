@@ -29,7 +29,6 @@ class CalibrationSettings:
     most_pictures: int = 0
     most_minutes: float = 0.0
     normalised: bool = False
-    warm_start: bool = True
     stay_near: bool = True
 
     def of_search(self, trials: int, accept: str) -> Settings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +51,7 @@ class Outcome:
 @dataclass(frozen=True)
 class FinishedStudy:
     """A study's result, and the models and prompts that it is of. ``full_pictures`` and ``reference`` are None without
-    a reference model, ``other_pictures`` without one more to show; ``starts`` are the warm starts by name."""
+    a reference model, ``other_pictures`` without one more to show."""
 
     result: Result
     settings: Settings
@@ -61,7 +61,6 @@ class FinishedStudy:
     full_pictures: GalleryPictures | None
     other_pictures: GalleryPictures | None
     reference: ReferencePictures | None
-    starts: Mapping[str, Coefficients]
 
     @property
     def generator(self) -> HostGenerator:
@@ -104,8 +103,6 @@ class FinishedStudy:
         lines = verdict(self.result)
         if self.reference is not None:
             lines += self._reseed()
-        if self.starts:
-            lines.append(f"Warm start: {', '.join(self.starts)} were tried as candidates.")
         lines += [
             f"{what}: {note}." for what, note in (("Prompts", self.prompts.note), ("Metric", self.scorer.note)) if note
         ]

@@ -15,7 +15,7 @@ from ...calibration.record import unfinished_record
 from ...calibration.reference_pictures import ReferencePictures, guard_of
 from ...calibration.search.storage import STUDIES, STUDY
 from ...calibration.split import split
-from ...qsched_core import CalibrationError, Coefficients, Preset, save_preset
+from ...qsched_core import CalibrationError, Preset, save_preset
 from ..host.folders import PRESETS_FOLDER, journal_path, unused_path
 from ..host.model_info import describe, quantization, sums
 from ..host.reports import keep_note
@@ -26,12 +26,8 @@ from .generator import HostGenerator
 from .outcome import FinishedStudy, Outcome
 from .run_progress import RunProgress
 from .scorer import NearScorer, Scorer
-from .warm_start import warm_starts
 
 NODE_ID = "QSchedCalibrate"
-
-WARM_START_PICTURES = 6
-"""Pictures that both models are compared on for a warm start."""
 
 GALLERY_PROMPTS = 6
 """Held-out prompts in the before/after picture and in the page's slider."""
@@ -62,7 +58,7 @@ class Run:
         most = (settings.trials + 1 + reference) * search + (2 + 2 * reference) * held_out
         self.progress = RunProgress(unique_id, most, self.settings.radius)
 
-    def __call__(self, generator: HostGenerator, full_model, other_model, warm_start: bool, stay_near: bool) -> Outcome:
+    def __call__(self, generator: HostGenerator, full_model, other_model, stay_near: bool) -> Outcome:
         """``other_model``: only shown beside the others, or None.
 
         Raises InterruptProcessingException when cancelled, after the best candidate so far was saved.
@@ -71,17 +67,16 @@ class Run:
             full, other = (
                 None if model is None else generator.with_model(model) for model in (full_model, other_model)
             )
-            starts = self._warm_starts(generator, full) if full is not None and warm_start else {}
             places = self.parts.held_out[:GALLERY_PROMPTS]
             own, of_full, of_other = (
                 None if each is None else GalleryPictures(each, places) for each in (generator, full, other)
             )
             indices = [*self.parts.held_out, *self.parts.search]
             reference = None if full is None else ReferencePictures(of_full, indices, generator.setup.steps)
-            key = self._key(generator, full, tuple(starts.values()), stay_near)
-            result = self._study(own, key, tuple(starts.values()), reference, stay_near)
+            key = self._key(generator, full, stay_near)
+            result = self._study(own, key, reference, stay_near)
             finished = FinishedStudy(
-                result, self.settings, self.prompts, self.scorer, own, of_full, of_other, reference, starts
+                result, self.settings, self.prompts, self.scorer, own, of_full, of_other, reference
             )  # fmt: skip
             return finished.outcome(_binding(generator))
         except InterruptProcessingException:
@@ -91,24 +86,10 @@ class Run:
         finally:
             self.scorer.release()
 
-    def _warm_starts(self, generator: HostGenerator, full: HostGenerator) -> dict[str, Coefficients]:
-        setup = generator.setup
-        return warm_starts(
-            generator.sampled,
-            generator.model,
-            full.model,
-            self.parts.search[:WARM_START_PICTURES],
-            setup.sampler,
-            setup.sigmas,
-            generator.batch_size,
-            self.progress.show_text,
-        )
-
     def _study(
         self,
         pictures: GalleryPictures,
         key: str,
-        starts: tuple[Coefficients, ...],
         reference: ReferencePictures | None,
         stay_near: bool,
     ) -> Result:
@@ -126,14 +107,11 @@ class Run:
             guard=guard_of(reference, stay_near=stay_near),
             journal=shared or journal_path(key),
             name=f"{STUDY} {key}" if shared else STUDY,
-            starts=starts,
             verdict_prompts=self.verdict_prompts,
             on_progress=lambda progress: self.progress.show(progress, key),
         )
 
-    def _key(
-        self, generator: HostGenerator, full: HostGenerator | None, starts: tuple[Coefficients, ...], stay_near: bool
-    ) -> str:
+    def _key(self, generator: HostGenerator, full: HostGenerator | None, stay_near: bool) -> str:
         """sha256 of everything that decides the figures: equal inputs find their journal again."""
         shared = [generator.prompts[0], generator.negative, list(generator.vae.first_stage_model.parameters())]
         setup = generator.setup
@@ -157,7 +135,6 @@ class Run:
             [] if full is None else [asdict(_binding(full)), weights_of(full.model)],
             weights_of(generator.model),
             sums(shared),
-            [[start.c_x, start.c_eps] for start in starts],
             ["guarded", stay_near],
             *_plan(generator),
         ]

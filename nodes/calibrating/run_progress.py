@@ -38,10 +38,6 @@ class RunProgress:
         time_left = rounded(self._time_left(self.done, self.remaining))
         self._update_bar(f"{self.line} - about {time_left} left")
 
-    def show_text(self, done: int, total: int, text: str) -> None:
-        """A step before the study, which makes no pictures of its own."""
-        self._bar.update(self.done, text)
-
     def show(self, progress: Progress, key: str) -> None:
         """Tells the page of the study's progress and keeps it for pages that are reloaded. ``key`` names the study."""
         self.best = progress

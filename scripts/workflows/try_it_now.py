@@ -1,6 +1,6 @@
 """01: pictures of the demo model in full precision, in 4 bits, with what a calibration finds, and with fitted rounding.
 
-Small enough for a minute on two cores: sixteen prompts, eight candidates beside the warm starts, one observed prompt.
+Small enough for a minute on two cores: sixteen prompts, eight candidates, one observed prompt.
 """
 
 from __future__ import annotations

@@ -26,7 +26,6 @@ SETTINGS = {
     "most_pictures": 0,
     "most_minutes": 0.0,
     "normalised": False,
-    "warm_start": True,
     "stay_near": True,
 }
 """Of Calibration Settings."""

@@ -224,16 +224,15 @@ def test_names_in_place_of_texts_cannot_be_scored(errors, run, refused, demo):
 # --- the report
 
 
-def test_the_full_model_brings_a_warm_start_a_distance_and_a_control(run, demo):
+def test_the_full_model_brings_a_distance_and_a_control(run, demo):
     _, report, outputs = run(full_model=demo[0])
-    assert len(report["trace"]) == 1 + 4 + 2
+    assert len(report["trace"]) == 1 + 2
     assert "distance to full" in report["gains"]
     rows = {row["name"]: row for row in report["table"]["rows"]}
     # Root mean square, pictures in [0, 1]. Not 0.0: the two are made in batches of other sizes, for which a CPU with
     # AVX-512 takes other kernels (9.4e-8 was seen). Quantising moves the pictures a thousand times farther.
     assert rows["full precision"]["distance to full"] == pytest.approx(0.0, abs=1e-6)
     assert rows["quantised"]["distance to full"] > 0.001
-    assert any(line.startswith("Warm start:") for line in report["verdict"])
     for picture in outputs[2:]:
         assert picture.ndim == 4 and picture.shape[0] == 1 and picture.shape[3] == 3
         assert 0 <= float(picture.min()) < float(picture.max()) <= 1
@@ -241,20 +240,19 @@ def test_the_full_model_brings_a_warm_start_a_distance_and_a_control(run, demo):
 
 def test_near_the_full_model_the_winner_is_no_farther_from_it(run, demo):
     """The two random candidates of the test move the pictures a lot: then the identity wins, and that is said."""
-    preset, report, _ = run(full_model=demo[0], warm_start=False)
-    assert len(report["trace"]) == 1 + 2, "and no starts"
+    preset, report, _ = run(full_model=demo[0])
     assert report["trace"][0]["whole"] and not any(trial["whole"] for trial in report["trace"][1:])
     assert preset.coefficients.is_identity and not report["accepted"]
     assert preset.record["settings"]["stay near"]
     metrics = "contrast, saturation, sharpness, noise, distance to full"
     assert f"No candidate could win that worsens: {metrics}." in report["verdict"]
-    free, _, _ = run(full_model=demo[0], warm_start=False, stay_near=False)
+    free, _, _ = run(full_model=demo[0], stay_near=False)
     assert not free.record["settings"]["stay near"]
 
 
 def test_the_eight_bit_twin_is_as_good_a_reference(run, demo, pack):
     """Made by Quantize Model when it is used. Its pictures are nearly the full model's."""
-    _, report, _ = run(full_model=pack("nodes.quantization.reference").reference_of(demo[0]), warm_start=False)
+    _, report, _ = run(full_model=pack("nodes.quantization.reference").reference_of(demo[0]))
     rows = {row["name"]: row for row in report["table"]["rows"]}
     assert rows["reference w8a8/channel"]["distance to full"] == pytest.approx(0.0, abs=1e-6)
     assert rows["quantised"]["distance to full"] > 0.001
@@ -441,9 +439,9 @@ def test_one_more_model_is_shown_beside_the_others_and_changes_nothing(run, demo
     monkeypatch.setattr(pack("nodes.calibrate"), "keep_output", lambda cls, output: outputs.append(output) or output)
     job = pack("nodes.quantization.backends").job_for(demo[0], "w4a8", group_size=0, backend="torch")
     other = pack("nodes.quantization.twin_model").quantized_twin(demo[0], job)[0]
-    _, report, out = run(full_model=demo[0], warm_start=False)
+    _, report, out = run(full_model=demo[0])
     alone = len(calls)
-    _, with_other, beside = run(full_model=demo[0], warm_start=False, other_model=other)
+    _, with_other, beside = run(full_model=demo[0], other_model=other)
     assert with_other["gains"] == report["gains"], "it is not judged, and the study is read from the journal"
     rows = [[row["name"] for row in output["qsched_pictures"][0]["rows"]] for output in outputs]
     assert rows[0] == ["full precision", "quantised", "quantised + Q-Sched"]

@@ -84,7 +84,7 @@ def test_a_video_latent_is_calibrated_and_the_report_says_how(run):
 
 
 def test_a_quantized_video_model_is_held_to_the_full_ones_videos(pack, run, video_model):
-    """Warm start, control and distances, all of them of videos."""
+    """Control and distances, all of them of videos."""
     job = pack("nodes.quantization.backends").job_for(video_model, "w4a8", backend="torch")
     twin, _ = pack("nodes.quantization.twin_model").quantized_twin(video_model, job)
     preset, report, before_after, *_ = run(torch.zeros(1, 16, 3, 8, 8), model=twin, full_model=video_model, trials=1)

@@ -25,7 +25,7 @@ LOAD = """async ([seed, side]) => {
   app.graph.add(settings);
   app.graph.add(group);
   const latent = app.graph.nodes.find(n => n.type === "EmptySD3LatentImage");
-  const set = [[node, { trials: %d }], [settings, { verdict_seeds: 1, search_seed: seed, warm_start: false }],
+  const set = [[node, { trials: %d }], [settings, { verdict_seeds: 1, search_seed: seed }],
     [latent, { width: side, height: side }]];
   for (const [one, values] of set)
     for (const [key, value] of Object.entries(values)) one.widgets.find(w => w.name === key).value = value;

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from benchmarks.closed_forms import Pairs, closed_forms, least_squares, ptqd, qdrift, variance_match
 from calibration.core import CalibrationError
-from calibration.warm_start import Pairs, closed_forms, least_squares, ptqd, qdrift, variance_match
 from qsched_core import Coefficients
 
 SIGMAS = (1.0, 0.75, 0.5, 0.0)

@@ -1,8 +1,8 @@
 """Closed-form coefficients from outputs of the full and the quantised network at the same (x, sigma).
 
-They need a full-precision model and look at one step at a time, so they are candidates for the search, nothing more:
-the smallest error per step is not the best picture (least squares shrinks, and can hurt). All leave c_x at 1.
-With guidance, an output is what guidance made of two.
+They need a full-precision model and look at one step at a time: the smallest error per step is not the best picture
+(least squares shrinks, and can hurt). All leave c_x at 1. With guidance, an output is what guidance made of two. The
+search tried them first until ``benchmarks.warm_starts`` showed that none of them wins.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .core import CalibrationError, Coefficients
+from qsched_core import CalibrationError, Coefficients
 
 MIN_CORRELATION = 0.1
 """Correlation below which two outputs are not one model's, quantised or not: they share less than a hundredth of their
