@@ -229,7 +229,7 @@ def test_two_workers_that_the_model_guides_at_once_are_given_two_points(monkeypa
     assert next_point() == proposal
     assert math.dist(next_point(), proposal) > 0.01 * (space.high - space.low)
     for number in range(2):
-        study.tell(number, state=optuna.trial.TrialState.FAIL)  # their workers died: the point may be proposal for again
+        study.tell(number, state=optuna.trial.TrialState.FAIL)  # their workers died: the point may be asked for again
     assert next_point() == proposal
 
 
