@@ -20,7 +20,7 @@ def encoders() -> dict[str, tuple[Callable[[int], nn.Module], int]]:
     import comfy.text_encoders.z_image as z_image
     from comfy import sd1_clip
 
-    def made(kind: type[nn.Module], name: str, setting: str = "num_hidden_layers", **options):
+    def maker(kind: type[nn.Module], name: str, setting: str = "num_hidden_layers", **options):
         def make(blocks: int) -> nn.Module:
             sizes = {f"{name}_model_config": {setting: blocks}}
             return kind(device=torch.device("meta"), dtype=torch.float32, model_options=sizes, **options)
@@ -28,14 +28,14 @@ def encoders() -> dict[str, tuple[Callable[[int], nn.Module], int]]:
         return make
 
     return {
-        "SD1.5: CLIP-L": (made(sd1_clip.SD1ClipModel, "clip_l"), 12),
-        "SDXL: CLIP-L, CLIP-G": (made(comfy.sdxl_clip.SDXLClipModel, "clip_g"), 32),
-        "FLUX.1: CLIP-L, T5-XXL": (made(flux.FluxClipModel, "t5xxl", "num_layers", dtype_t5=torch.float32), 24),
-        "Z-Image, FLUX.2-klein: Qwen3 4B": (made(z_image.te(), "qwen3_4b"), 36),
-        "Lumina 2: Gemma 2 2B": (made(lumina2.te(), "gemma2_2b"), 26),
-        "Qwen-Image: Qwen2.5-VL 7B": (made(qwen_image.te(), "qwen25_7b"), 28),
-        "Krea-2: Qwen3-VL 4B": (made(krea2.te(), "qwen3vl_4b"), 36),
-        "Wan: UMT5-XXL": (made(wan.te(), "umt5xxl", "num_layers"), 24),
+        "SD1.5: CLIP-L": (maker(sd1_clip.SD1ClipModel, "clip_l"), 12),
+        "SDXL: CLIP-L, CLIP-G": (maker(comfy.sdxl_clip.SDXLClipModel, "clip_g"), 32),
+        "FLUX.1: CLIP-L, T5-XXL": (maker(flux.FluxClipModel, "t5xxl", "num_layers", dtype_t5=torch.float32), 24),
+        "Z-Image, FLUX.2-klein: Qwen3 4B": (maker(z_image.te(), "qwen3_4b"), 36),
+        "Lumina 2: Gemma 2 2B": (maker(lumina2.te(), "gemma2_2b"), 26),
+        "Qwen-Image: Qwen2.5-VL 7B": (maker(qwen_image.te(), "qwen25_7b"), 28),
+        "Krea-2: Qwen3-VL 4B": (maker(krea2.te(), "qwen3vl_4b"), 36),
+        "Wan: UMT5-XXL": (maker(wan.te(), "umt5xxl", "num_layers"), 24),
     }
 
 
@@ -56,11 +56,11 @@ def autoencoders() -> dict[str, Callable[[], nn.Module]]:
     from comfy.ldm.wan.vae import WanVAE
 
     def on_meta(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-        def made() -> nn.Module:
+        def make_there() -> nn.Module:
             with torch.device("meta"):
                 return make()
 
-        return made
+        return make_there
 
     return {
         "SD1.5, SDXL": on_meta(lambda: AutoencoderKL(ddconfig={**_KL, "z_channels": 4}, embed_dim=4)),

@@ -52,7 +52,7 @@ def parse_file(name: str, content: bytes) -> PromptTexts:
     """
     sets = parse_sets(name, content)
     if sets.verdict:
-        raise CalibrationError(f"{_shown(name)} has a second set, too.", "leave one list in this file")
+        raise CalibrationError(f"{_short_name(name)} has a second set, too.", "leave one list in this file")
     return sets
 
 
@@ -74,7 +74,7 @@ def parse_sets(name: str, content: bytes) -> PromptTexts:
         CalibrationError: another kind of file, one of more than 4 MiB or 100 000 values, or one that cannot be read so.
         DependencyError: a YAML file, and PyYAML is not installed.
     """
-    label, kind = _shown(name), name.rpartition(".")[2].lower()
+    label, kind = _short_name(name), name.rpartition(".")[2].lower()
     if kind not in _PARSERS:
         raise CalibrationError(f"{label} is no list of prompts.", "use .txt, .csv, .tsv, .yaml, .yml or .json")
     if len(content) > MAX_FILE_BYTES:
@@ -88,7 +88,7 @@ def parse_sets(name: str, content: bytes) -> PromptTexts:
     return PromptTexts(texts, verdict, str(notes))
 
 
-def _shown(name: str) -> str:
+def _short_name(name: str) -> str:
     return repr(name if len(name) <= 40 else f"{name[:12]}…{name[-27:]}")
 
 

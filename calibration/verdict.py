@@ -26,13 +26,13 @@ class HeldOutRows:
 
     def row(self, search: Search, coefficients: Coefficients) -> Evaluation:
         """Of the model, with the judge's metrics."""
-        return self._made(search, coefficients, self._task.generate, "verdict", "")
+        return self._scored_row(search, coefficients, self._task.generate, "verdict", "")
 
     def reference_row(self, search: Search, coefficients: Coefficients) -> Evaluation:
         """Of the reference model."""
-        return self._made(search, coefficients, self._task.reference, REFERENCE_PHASE, REFERENCE_PHASE)
+        return self._scored_row(search, coefficients, self._task.reference, REFERENCE_PHASE, REFERENCE_PHASE)
 
-    def _made(
+    def _scored_row(
         self, search: Search, coefficients: Coefficients, generate: Generate, phase: str, model: str
     ) -> Evaluation:
         task = self._task

@@ -85,7 +85,7 @@ def summary(report: dict[str, Any], into: Path) -> Iterator[str]:
         yield from part["verdict"]
         yield ""
     for label, files in _results(into):
-        yield f"{label:9} {_shown(files)}"
+        yield f"{label:9} {_display_path(files)}"
 
 
 def rows_of(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -113,7 +113,7 @@ def _results(into: Path) -> Iterator[tuple[str, Path]]:
     yield "report", into / "report.json"
 
 
-def _shown(path: Path) -> str:
+def _display_path(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
@@ -133,7 +133,7 @@ def _empty(folder: Path) -> None:
 
 def _required(path: Path) -> Path:
     if not path.is_file():
-        raise DemoError(f"{_shown(path)} is missing. It belongs to the repository: restore it with git.")
+        raise DemoError(f"{_display_path(path)} is missing. It belongs to the repository: restore it with git.")
     return path
 
 

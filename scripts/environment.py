@@ -60,7 +60,7 @@ def tools() -> Path:
     """The interpreter of an environment with the programs that the registry and its clients run on a pack."""
     stamp = digest([TOOL_REQUIREMENTS], torch=())
     if not is_stamped(TOOLS_VENV, stamp):
-        python = _made(TOOLS_VENV)
+        python = _make_venv(TOOLS_VENV)
         _pip_install(python, ["-r", TOOL_REQUIREMENTS], "--quiet")
         write_stamp(TOOLS_VENV, stamp)
     return interpreter_of(TOOLS_VENV)
@@ -116,12 +116,12 @@ def _running_if_complete(files: Sequence[Path]) -> Path | None:
 
 
 def _interpreter_with_pip() -> Path:
-    return Path(sys.executable) if importlib.util.find_spec("pip") else _made(VENV)
+    return Path(sys.executable) if importlib.util.find_spec("pip") else _make_venv(VENV)
 
 
 def _complete(venv: Path, files: Sequence[Path]) -> Path:
     """Make `venv` if need be and install into it whatever it lacks."""
-    python = _made(venv)
+    python = _make_venv(venv)
     (venv / STAMP_NAME).unlink(missing_ok=True)
     print("Installing torch (the first time: several GB) …", flush=True)
     _pip_install(python, TORCH, "--progress-bar=on")
@@ -132,7 +132,7 @@ def _complete(venv: Path, files: Sequence[Path]) -> Path:
     return python
 
 
-def _made(venv: Path) -> Path:
+def _make_venv(venv: Path) -> Path:
     python = interpreter_of(venv)
     if not _has_pip(python):
         print(f"Making {venv} …", flush=True)

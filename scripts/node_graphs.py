@@ -61,7 +61,7 @@ def _sampling(**inputs: Any) -> dict[str, Any]:
     return {**sockets, **widgets, **inputs}
 
 
-def _shown(latent: str) -> dict[str, Entry]:
+def _preview_nodes(latent: str) -> dict[str, Entry]:
     return {
         "20": ("VAEDecode", {"samples": [latent, 0], "vae": ["1", 2]}),
         "21": ("PreviewImage", {"images": ["20", 0]}),
@@ -73,12 +73,12 @@ def apply_qsched() -> Picture:
         "7": ("QSchedApply", {"model": ["2", 0], "preset": ["6", 0]}),
         "8": ("KSampler", _sampling(model=["7", 0])),
     }
-    return Picture(graph | _shown("8"), (("7",), ("8",)), sizes={"7": (300, 0), "8": (300, 0)})
+    return Picture(graph | _preview_nodes("8"), (("7",), ("8",)), sizes={"7": (300, 0), "8": (300, 0)})
 
 
 def sampler() -> Picture:
     graph = _demo() | {"7": ("QSchedSampler", _sampling(model=["2", 0], preset=["6", 0]))}
-    return Picture(graph | _shown("7"), (("7",),))
+    return Picture(graph | _preview_nodes("7"), (("7",),))
 
 
 def sampler_select() -> Picture:
@@ -87,12 +87,12 @@ def sampler_select() -> Picture:
         "8": ("QSchedSamplerSelect", {"sampler": ["7", 0], "preset": ["6", 0]}),
         "9": ("SamplerCustom", _custom("8")),
     }
-    return Picture(graph | _shown("9"), (("7",), ("8",)), sizes={"7": (260, 0), "8": (300, 0)})
+    return Picture(graph | _preview_nodes("9"), (("7",), ("8",)), sizes={"7": (260, 0), "8": (300, 0)})
 
 
 def sampler_tcd() -> Picture:
     graph = _demo() | {"7": ("QSchedSamplerTCD", {"eta": 0.3}), "9": ("SamplerCustom", _custom("7"))}
-    return Picture(graph | _shown("9"), (("7",), ("9",)), run=False, sizes={"7": (260, 0), "9": (280, 0)})
+    return Picture(graph | _preview_nodes("9"), (("7",), ("9",)), run=False, sizes={"7": (260, 0), "9": (280, 0)})
 
 
 def _custom(sampler: str) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def prompts() -> Picture:
 
 
 def demo_model() -> Picture:
-    graph = _demo() | {"7": ("QSchedSampler", _sampling(model=["1", 0]))} | _shown("7")
+    graph = _demo() | {"7": ("QSchedSampler", _sampling(model=["1", 0]))} | _preview_nodes("7")
     columns = (("1", "3"), ("7",), ("20", "21"))
     return Picture(graph, columns, sizes={"1": (230, 0), "3": (230, 0), "7": (250, 0), "20": (220, 0), "21": (220, 0)})
 
