@@ -42,8 +42,8 @@ FILES = (
 """Test files that depend most on the host's inside: nodes, samplers, model patcher, layouts, loaders."""
 
 MORE_FILES = (
-    "twin_loras", "twin_unet", "twin_quanto", "quantized_files", "dynamic_vram", "foreign_readers", "sources",
-    "step_precision", "observe_layers", "sensitivity", "text_encoder", "deferred_model",
+    "layer_patches", "twin_loras", "weight_protocol", "twin_unet", "twin_quanto", "quantized_files", "dynamic_vram",
+    "foreign_readers", "sources", "step_precision", "observe_layers", "sensitivity", "text_encoder", "deferred_model",
 )  # fmt: skip
 """LoRAs, files and rounding: on the newest host with what it pins as well, which is what most users have."""
 

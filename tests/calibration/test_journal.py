@@ -1,7 +1,7 @@
 """Journals that a disk, a power cut, an editor or a clock has harmed: the same inputs run to the same end, or the
 answer names the file and the way out. Nothing ends in another result without a word.
 
-The world is made of formulas, as in test_study.
+The world is made of formulas, as in study_world.
 """
 
 from __future__ import annotations

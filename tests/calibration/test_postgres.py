@@ -115,7 +115,7 @@ def test_the_gaussian_process_of_two_workers_finds_as_much(database, tmp_path):
     one, other = (job.outcome(process) for job, process in zip(jobs, processes, strict=True))
     assert one == other
     assert_every_trial_once(study, 11)
-    # As for one worker in test_study: half of what can be gained at all.
+    # As for one worker in test_study_acceptance: half of what can be gained at all.
     assert one["gain"]["gain"] > 0.25
 
 

@@ -1,6 +1,6 @@
 """Beyond the plain search: racing, the paper's grid, greedy steps, budgets, starts, units, a second prompt set.
 
-The same world of formulas as in ``test_study``.
+The same world of formulas as in ``study_world``.
 """
 
 from __future__ import annotations

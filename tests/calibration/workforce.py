@@ -136,7 +136,7 @@ def _work(job: Job) -> None:
 
 
 def score(pictures: list, indices: Sequence[int]) -> dict[str, np.ndarray]:
-    """As in test_study: best at c_x = 0.95, c_eps = 1.1 in the last step, where 0.5 is gained."""
+    """As in study_world: best at c_x = 0.95, c_eps = 1.1 in the last step, where 0.5 is gained."""
 
     def value(coefficients: Coefficients, index: int) -> float:
         c_x, c_eps = coefficients.at(N_STEPS - 1)
