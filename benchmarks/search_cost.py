@@ -1,8 +1,8 @@
-"""What a search finds for how many network evaluations: ``python -m benchmarks.search_cost [flow|noise ...]``.
+"""What a search finds for how many network evaluations: ``python -m benchmarks.search_cost [flow "galaxies 32" ...]``.
 
-Two trained toys in W4A4, the paper's space (c_x and c_eps of the first step, the last pinned to 1) within 0.2 of 1, and
-as many prompts as the default search has. A candidate that moves away from the full model's pictures cannot win, as by
-default. Every strategy starts with the identity and runs with 20 seeds on the same landscape
+Two trained toys and two strangers' nets in W4A4, the paper's space (c_x and c_eps of the first step, the last pinned to
+1) within 0.2 of 1, and as many prompts as the default search has. A candidate that moves away from the full model's
+pictures cannot win, as by default. Every strategy starts with the identity and runs with 20 seeds on the same landscape
 (``benchmarks.landscape``), which is measured at 11 × 11 points and read between them along straight lines.
 
 A search sees twelve prompts. Four-bit activations fall to the other side of a step at the smallest change, so that two
@@ -25,11 +25,10 @@ from scipy.ndimage import gaussian_filter
 from calibration import Settings, Trial, calibrate
 
 from . import toys
-from .landscape import HELD_OUT, POINTS, SEARCHED, SETTINGS, Landscape, axis, load
+from .landscape import HELD_OUT, POINTS, SEARCHED, SETTINGS, STRANGERS, Landscape, axis, load
 from .record import earlier_of_demo, record
 
 SEEDS = 20
-STEPS = 4
 GRID = 50
 EVALUATIONS = (300, 600, 1200)
 """After which the best candidate so far is looked at; the last one ends a search."""
@@ -98,7 +97,7 @@ class Course:
     def run(self, settings: Settings) -> list[tuple[int, float]]:
         """(evaluations so far, expected gain of the best candidate so far) whenever one of them changes."""
         course: list[tuple[int, float]] = [(0, 0.0)]
-        best = -math.inf
+        best, steps = -math.inf, self.landscape.steps
 
         def note(progress) -> None:
             nonlocal best
@@ -109,7 +108,7 @@ class Course:
             if trial.whole and trial.value > best:
                 place = trial.point["c_x_first"], trial.point["c_eps_first"]
                 best, gain = trial.value, float(self.expected(place)[0])
-            course.append((course[-1][0] + trial.pictures * STEPS, gain))
+            course.append((course[-1][0] + trial.pictures * steps, gain))
 
         def generate(coefficients, indices):
             rows = self.landscape.at((coefficients.c_x[0], coefficients.c_eps[0]))[0]
@@ -119,10 +118,10 @@ class Course:
             return {"tc": pictures[:, 0], "iq": np.zeros(len(indices))}
 
         settings = replace(settings, space="first step", radius=SETTINGS.radius, trials=120, seeds=1)
-        settings = replace(settings, pictures=math.ceil(EVALUATIONS[-1] / STEPS))
+        settings = replace(settings, pictures=math.ceil(EVALUATIONS[-1] / steps))
         verdict = range(SEARCHED, SEARCHED + HELD_OUT)
         calibrate(
-            generate, score, SEARCHED + HELD_OUT, STEPS, settings, verdict_prompts=verdict, on_progress=note,
+            generate, score, SEARCHED + HELD_OUT, steps, settings, verdict_prompts=verdict, on_progress=note,
             guard=self.guard,
         )  # fmt: skip
         return course
@@ -158,7 +157,7 @@ def summary(courses: list[list[tuple[int, float]]], mark: float) -> dict:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(prog="python -m benchmarks.search_cost", description=__doc__)
-    arguments.add_argument("kinds", nargs="*", default=toys.KINDS, help="flow, noise (default: both)")
+    arguments.add_argument("kinds", nargs="*", default=[*toys.KINDS, *STRANGERS], help="(default: all)")
     result: dict = {"seeds": SEEDS, "searched prompts": SEARCHED, "arrived": ARRIVED, "evaluations": EVALUATIONS}
     result["models"] = earlier_of_demo("search_cost", "models")
     for kind in arguments.parse_args().kinds:
@@ -173,7 +172,7 @@ def main() -> None:
             "error between the points": round(landscape.error(), 4),
             "grids": {
                 f"{points} x {points}": {
-                    "evaluations": points**2 * SEARCHED * STEPS,
+                    "evaluations": points**2 * SEARCHED * landscape.steps,
                     "gain": round(float(course.expected(course.picked_of(points))[0]), 4),
                 }
                 for points in (10, GRID)

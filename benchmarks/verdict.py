@@ -23,7 +23,8 @@ from calibration.validate import ANSWERS
 from .record import record
 
 STUDIES = 300
-PROMPTS = (8, 12, 24)
+PROMPTS = (8, 12, 24, 60)
+"""60 leave 48 held-out prompts, as the usual calibration has."""
 STEPS = 4
 SETTINGS = {"space": "last step", "radius": 0.2, "strategy": "random", "race": False, "trials": 12, "seeds": 2}
 MOST_ERRORS = 0.05
