@@ -27,9 +27,10 @@ import torch
 
 from calibration import Evaluation, Result, Settings, calibrate, paired_gain
 from calibration.choices import SPACES
+from calibration.metrics.picture_set import set_row
 from calibration.metrics.reference import distance
 from calibration.search.guard import Guard
-from demo.judges import DemoJudge
+from demo.judges import DemoJudge, DrawnSet
 from qsched_core import Coefficients
 
 from . import toys
@@ -64,7 +65,7 @@ class Bench:
         self.held_out, self.searched = captions[:prompts], captions[CAPTIONS:]
         self.files = f"recovery_{kind}_{prompts}x{noises}_{demo_hash()}_{code_digest(folders=MEASURES)}"
         self.score, self.judge = toys.scored(self.held_out)
-        self.references, self.referee = None, DemoJudge()
+        self.references, self.drawn_set = None, DrawnSet(DemoJudge())
 
     def row(self, name: str, toy: toys.Toy, coefficients: Coefficients) -> Evaluation:
         """Scores of the held-out pictures, the distance to those of the full model among them."""
@@ -85,7 +86,7 @@ class Bench:
             pictures[chunk.start : chunk.stop] = generate(coefficients, chunk)
             parts.append(self.scores(pictures[chunk.start : chunk.stop], chunk))
         scores = {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
-        scores |= {metric: values.numpy() for metric, values in self.referee.score_set(pictures).items()}
+        scores |= {metric: values.numpy() for metric, values in set_row(self.drawn_set, pictures).items()}
         np.savez(path, coefficients=np.array(coefficients.c_x + coefficients.c_eps), **scores)
         print(f"{self.kind}: {name}", flush=True)
         return Evaluation(tuple(indices), scores)

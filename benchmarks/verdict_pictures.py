@@ -27,12 +27,13 @@ import numpy as np
 import torch
 
 from calibration import Evaluation, Interval, Result, Settings, calibrate, paired_gain
+from calibration.metrics.picture_set import set_row
 from calibration.metrics.reference import DISTANCE, distance
 from calibration.reference_pictures import ReferencePictures, guard_of
 from calibration.split import split
 from calibration.validate import ANSWERS, REPAIR, answer, drifts, net_gain
 from calibration.verdict import all_gains
-from demo.judges import DemoJudge
+from demo.judges import DemoJudge, DrawnSet
 from qsched_core import Coefficients
 
 from . import toys
@@ -163,10 +164,10 @@ def calibrated(model: PictureMaker, right: PictureMaker, seed: int, *, gamed: bo
     parts = split(PROMPTS, settings)
     reference = ReferencePictures(right, [*parts.held_out, *parts.search], model.steps)
     score, judge = scored(model.captions, gamed=gamed)
-    referee = DemoJudge()
+    drawn_set = DrawnSet(DemoJudge())
 
     def watched(pictures: torch.Tensor, indices: Sequence[int]) -> dict[str, np.ndarray]:
-        return {**judged(judge, referee, pictures, indices), DISTANCE: reference.distance(pictures, indices)}
+        return {**judged(judge, drawn_set, pictures, indices), DISTANCE: reference.distance(pictures, indices)}
 
     return calibrate(
         model, score, PROMPTS, model.steps, settings,
@@ -174,20 +175,20 @@ def calibrated(model: PictureMaker, right: PictureMaker, seed: int, *, gamed: bo
     )  # fmt: skip
 
 
-def judged(judge, referee: DemoJudge, pictures: torch.Tensor, indices: Sequence[int]) -> dict[str, np.ndarray]:
-    of_set = {metric: values.numpy() for metric, values in referee.score_set(pictures).items()}
+def judged(judge, drawn_set: DrawnSet, pictures: torch.Tensor, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    of_set = {metric: values.numpy() for metric, values in set_row(drawn_set, pictures).items()}
     return {**judge(pictures, indices), **of_set}
 
 
 def fresh(model: PictureMaker, right: PictureMaker, best: Coefficients, *, gamed: bool) -> list[dict]:
     """The verdict's four rows again, on captions nobody saw, one noise each."""
     score, judge = scored(model.captions, gamed=gamed)
-    referee, indices, identity = DemoJudge(), range(FRESH), Coefficients.identity(len(best))
+    drawn_set, indices, identity = DrawnSet(DemoJudge()), range(FRESH), Coefficients.identity(len(best))
     rows, full_pictures = [], right(identity, indices)
     for make, coefficients in product((model, right), (identity, best)):
         pictures = make(coefficients, indices)
         near = distance(pictures, full_pictures)[DISTANCE].double().numpy()
-        scores = {**score(pictures, indices), **judged(judge, referee, pictures, indices), DISTANCE: near}
+        scores = {**score(pictures, indices), **judged(judge, drawn_set, pictures, indices), DISTANCE: near}
         scores["jaq"] = scores["tc"] + 2 * scores["iq"]
         rows.append(_plain(Evaluation(tuple(indices), scores)))
     return rows

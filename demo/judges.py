@@ -70,20 +70,25 @@ class DemoJudge(nn.Module):
             "all right": torch.where(in_grammar, (accuracy == 1).float(), nothing),
         }
 
-    @torch.no_grad()
-    def score_set(self, pictures: Tensor) -> dict[str, Tensor]:
-        """{"distance to drawn set"}, (B,): their mean is the energy distance (Szekely and Rizzo 2013) between the B
-        pictures and REFERENCE_SCENES scenes, in the textures that the net above sees; 0 for a set of drawn scenes.
 
-        Each value is the picture's jackknife pseudo-value, so that two rows can be compared picture by picture.
-        NaN for pictures that are not finite, and for a set of fewer than three.
-        """
-        reference, scale = _drawn_textures(next(self.parameters()).device)
-        is_finite = pictures.isfinite().flatten(1).all(1).cpu()
-        values = torch.full((len(pictures),), float("nan"), dtype=torch.float64)
-        if is_finite.sum() > 2:
-            values[is_finite] = energy_distance(_textures(self.net, pictures[is_finite]) / scale, reference)
-        return {"distance to drawn set": values}
+class DrawnSet:
+    """REFERENCE_SCENES drawn scenes, in the textures that the judge's net sees, in units of their spread."""
+
+    name = "distance to drawn set"
+
+    def __init__(self, judge: DemoJudge):
+        self._net = judge.net
+
+    @torch.no_grad()
+    def features(self, pictures: Tensor) -> Tensor:
+        """(B, D) float64, not finite for pictures that are not."""
+        return _textures(self._net, pictures) / self._drawn()[1]
+
+    def own_features(self) -> Tensor:
+        return self._drawn()[0]
+
+    def _drawn(self) -> tuple[Tensor, Tensor]:
+        return _drawn_textures(next(self._net.parameters()).device)
 
 
 @cache
@@ -99,17 +104,6 @@ def _drawn_textures(device: torch.device) -> tuple[Tensor, Tensor]:
 def _textures(net: AttributeNet, pictures: Tensor) -> Tensor:
     device = next(net.parameters()).device
     return torch.cat([net.texture(_prepared(part, device)) for part in pictures.split(64)]).double().cpu()
-
-
-def energy_distance(points: Tensor, reference: Tensor) -> Tensor:
-    """(n,) jackknife pseudo-values of the unbiased energy distance of (n, d) from (m, d); n > 2. A U-statistic: their
-    mean is the distance itself."""
-    n, m = len(points), len(reference)
-    own, across = torch.cdist(points, points).sum(1), torch.cdist(points, reference).mean(1)
-    constant = torch.cdist(reference, reference).sum() / (m * (m - 1))
-    whole = 2 * across.mean() - own.sum() / (n * (n - 1)) - constant
-    without = 2 * (across.sum() - across) / (n - 1) - (own.sum() - 2 * own) / ((n - 1) * (n - 2)) - constant
-    return n * whole - (n - 1) * without
 
 
 def _prepared(pictures: Tensor, device: torch.device) -> Tensor:

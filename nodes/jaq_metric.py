@@ -44,6 +44,12 @@ class QSchedMetric(io.ComfyNode):
                     "clip", optional=True, tooltip="With clip_vision: TC is their CLIPScore, nothing is loaded."
                 ),
                 io.ClipVision.Input("clip_vision", optional=True, tooltip="The other half of the same CLIP model."),
+                io.Image.Input(
+                    "picture_set",
+                    optional=True,
+                    tooltip="Pictures that yours should be like, 8 or more: the verdict shows how far results are from "
+                    "them as a set.",
+                ),
             ],
             outputs=[
                 MetricSocket.Output(display_name="metric", tooltip="For Calibration Settings."),
@@ -53,10 +59,10 @@ class QSchedMetric(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, tc, iq, watch, clip=None, clip_vision=None) -> io.NodeOutput:
+    def execute(cls, tc, iq, watch, clip=None, clip_vision=None, picture_set=None) -> io.NodeOutput:
         from .calibrating.scorer import make_scorer
 
-        scorer = make_scorer(tc, iq, watch, clip, clip_vision)
+        scorer = make_scorer(tc, iq, watch, clip, clip_vision, picture_set)
         text = scorer.note or scorer.name
         return io.NodeOutput(scorer, scorer.note, ui=keep_output(cls, {"text": [text]}))
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from calibration.metrics.picture_set import energy_distance
 from calibration.metrics.pixels import pixel_statistics
-from demo.judges import energy_distance
 
 from .models import Stranger
 

@@ -42,6 +42,7 @@ class AQMap(Metric):
     """
 
     role = TC
+    embeds = True
 
     def __init__(self, network: OpenClip, parser: Parser | None = None):
         super().__init__()
@@ -60,6 +61,9 @@ class AQMap(Metric):
     def unparsed(self) -> int:
         """Prompts, so far, that were scored as one phrase."""
         return len(self._unparsed)
+
+    def embed(self, pictures: Tensor) -> Tensor:
+        return self.network.encode_image(pictures.to(next(self.network.parameters()).device, torch.float32), SQUASH)
 
     def measure(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
         tokens = surgery_tokens(self.network.clip.visual, self.network.prepared(pictures, SQUASH)).float()

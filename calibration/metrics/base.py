@@ -42,6 +42,13 @@ class Metric(nn.Module):
         """As ``score``, of pictures that are checked, float32 and on the metric's device."""
         raise NotImplementedError
 
+    embeds = False
+    """Whether ``embed`` is there."""
+
+    def embed(self, pictures: Tensor) -> Tensor:
+        """Features (B, D) of length 1 of pictures (B, H, W, 3) in [0, 1]."""
+        raise NotImplementedError
+
     def is_too_long(self, prompt: str) -> bool:
         """Whether the metric reads a prompt's beginning alone."""
         return False
@@ -60,10 +67,14 @@ class FeatureMetric(Metric):
     """How pictures are brought to the network's size; None: the network's own way."""
 
     reads_prompts = True
+    embeds = True
 
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
+
+    def embed(self, pictures: Tensor) -> Tensor:
+        return self.features(_checked(pictures, [""] * len(pictures), self))
 
     def features(self, pictures: Tensor) -> Tensor:
         return self.network.encode_image(pictures, self.fit)

@@ -23,6 +23,7 @@ class CosineScore(Metric):
 
     name = "CLIPScore (loaded encoders)"
     role = TC
+    embeds = True
 
     def __init__(
         self,
@@ -32,6 +33,9 @@ class CosineScore(Metric):
     ):
         super().__init__()
         self._encode_image, self._encode_text, self.is_too_long = encode_image, encode_text, too_long
+
+    def embed(self, pictures: Tensor) -> Tensor:
+        return F.normalize(self._encode_image(pictures).float(), dim=-1)
 
     def measure(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
         image = self._encode_image(pictures).float()

@@ -136,6 +136,7 @@ class Run:
             weights_of(generator.model),
             sums(shared),
             ["guarded", stay_near],
+            *([sums(self.scorer.set_pictures)] if self.scorer.set_pictures else []),
             *_plan(generator),
         ]
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]

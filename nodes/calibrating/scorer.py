@@ -16,6 +16,7 @@ from ...calibration.indices import prompt_of
 from ...calibration.metrics.base import Metric, Pair, too_long
 from ...calibration.metrics.clip import ClipScorer
 from ...calibration.metrics.embeddings import CosineScore
+from ...calibration.metrics.picture_set import PictureSet, ReferenceSet, set_distance
 from ...calibration.metrics.pixels import pixel_statistics
 from ...calibration.metrics.reference import DISTANCE
 from ...calibration.prompt_syntax import plain_text
@@ -35,15 +36,22 @@ class Scorer:
     """TC and IQ for the search; for the verdict alone pixel statistics, the distance to the reference's pictures where
     there are some, and the judge's metrics if there is one.
 
-    ``scorer`` has ``score(pictures, prompts) -> {"tc", "iq"}`` and ``judge`` one that gives any names; it may also have
-    ``score_set(pictures)``, of all pictures of a row at once.
+    ``scorer`` has ``score(pictures, prompts) -> {"tc", "iq"}`` and ``judge`` one that gives any names;
+    ``reference_set`` is a set of pictures to which the distance is shown.
     """
 
     reads_prompts = True
     needs_reference = False
 
-    def __init__(self, name: str, scorer: nn.Module, judge: nn.Module | None = None, note: str = ""):
-        self.name, self.note = name, note
+    def __init__(
+        self,
+        name: str,
+        scorer: nn.Module,
+        judge: nn.Module | None = None,
+        note: str = "",
+        reference_set: ReferenceSet | None = None,
+    ):
+        self.name, self.note, self.reference_set = name, note, reference_set
         self._scorer, self._judge = _managed(scorer), _managed(judge)
         self._batches = Batches(SCORE_BATCH)
 
@@ -57,12 +65,17 @@ class Scorer:
         def judge(pictures: torch.Tensor, indices: Sequence[int]) -> dict:
             picture_texts = [texts[prompt_of(i, len(texts))] for i in indices]
             own = self._run(self._judge, pictures, picture_texts) if self._judge is not None else {}
-            if hasattr(getattr(self._judge, "model", None), "score_set"):
-                own |= over_frames(self._judge.model.score_set, pictures)
+            if self.reference_set is not None:
+                own |= self._set_row(pictures)
             far = {} if reference is None else {DISTANCE: reference.distance(pictures, indices)}
             return {**_numbers({**own, **over_frames(pixel_statistics, pictures)}), **far}
 
         return score, judge
+
+    @property
+    def set_pictures(self) -> list[torch.Tensor]:
+        """Of the set that the user gave: they decide figures of the verdict."""
+        return [self.reference_set.pictures] if isinstance(self.reference_set, PictureSet) else []
 
     def reading(self, prompts: Sequence[str]) -> list[str]:
         """What a reader of the report must know of how the prompts are read; most often nothing."""
@@ -81,6 +94,18 @@ class Scorer:
         for patcher in filter(None, (self._scorer, self._judge)):
             if unload is not None:
                 unload(patcher)
+
+    def _set_row(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+        comfy.model_management.load_models_gpu([patcher for patcher in (self._scorer, self._judge) if patcher])
+        own_features = self.reference_set.own_features()
+
+        def row(pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+            parts = self._batches.run(
+                lambda start, end: self.reference_set.features(pictures[start:end]), len(pictures)
+            )
+            return {self.reference_set.name: set_distance(torch.cat(parts), own_features)}
+
+        return over_frames(row, pictures)
 
     def _run(self, patcher, pictures: torch.Tensor, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
         comfy.model_management.load_models_gpu([patcher])
@@ -104,6 +129,7 @@ class NearScorer:
     name, note = NEAR, ""
     reads_prompts = False
     needs_reference = True
+    set_pictures: Sequence[torch.Tensor] = ()
 
     def bind(self, prompts: Sequence[str], reference: ReferencePictures) -> tuple[Callable, Callable]:
         """(score, judge) as ``Scorer.bind`` gives them."""
@@ -171,7 +197,7 @@ def load_scorer(name: str) -> Scorer | NearScorer:
     if name == NEAR:
         return NearScorer()
     if name == DEMO:
-        return Scorer(name, *_demo())
+        return _demo_scorer()
     if name in (ready := paper_sdxl()):
         return make_scorer(*ready[name], "none")
     pair, second = ClipScorer(metric_folders()[name]), second_pair(name)
@@ -179,12 +205,13 @@ def load_scorer(name: str) -> Scorer | NearScorer:
     return Scorer(name, pair, second, _note(pair.tc, pair.iq, *watched))
 
 
-def make_scorer(tc: str, iq: str, watch: str, clip=None, clip_vision=None) -> Scorer:
-    """Any TC with any IQ. A loaded CLIP with its CLIP_VISION takes the place of the TC named.
+def make_scorer(tc: str, iq: str, watch: str, clip=None, clip_vision=None, picture_set=None) -> Scorer:
+    """Any TC with any IQ. A loaded CLIP with its CLIP_VISION takes the place of the TC named. ``picture_set``: an IMAGE
+    batch, to which the distance is shown; None where there is none.
 
     Raises:
         DependencyError: an optional package is missing.
-        CalibrationError: a metric that is not there, or one of two halves.
+        CalibrationError: a metric that is not there, one of two halves, or a set that cannot be used.
     """
     if (clip is None) != (clip_vision is None):
         missing = "CLIP_VISION" if clip_vision is None else "CLIP"
@@ -194,12 +221,18 @@ def make_scorer(tc: str, iq: str, watch: str, clip=None, clip_vision=None) -> Sc
     if DEMO in (tc, iq) and clip is None:
         if tc != iq:
             raise CalibrationError("the demo's TC and IQ belong together.", "choose demo for both, or for none")
-        return Scorer(DEMO, *_demo())
+        if picture_set is not None:
+            raise CalibrationError("the demo's metric has a set of its own, the drawn one.", "unplug picture_set")
+        return _demo_scorer()
     image = _loaded("iq", iq)
     text = _loaded("tc", tc) if clip is None else CosineScore(*host_encoders(clip, clip_vision))
     metrics = [text, image, *([] if watch == "none" else [_loaded("watch", watch)])]
     name = " + ".join(metric.name for metric in metrics[:2])
-    return Scorer(name, Pair(text, image), WatchMetrics(metrics[2:]) if metrics[2:] else None, _note(*metrics))
+    judge, note, reference_set = WatchMetrics(metrics[2:]) if metrics[2:] else None, _note(*metrics), None
+    if picture_set is not None:
+        reference_set = PictureSet(metrics[:2], picture_set)
+        note += f"; set of {len(picture_set)} pictures, seen by {reference_set.metric_name}"
+    return Scorer(name, Pair(text, image), judge, note, reference_set)
 
 
 def host_encoders(clip, clip_vision) -> tuple[Callable, Callable, Callable]:
@@ -232,11 +265,12 @@ def _note(*metrics: Metric) -> str:
     return "; ".join(f"{m.name}: licence {m.license}, {m.bytes / 1e6:.0f} MB" for m in metrics)
 
 
-def _demo() -> tuple[nn.Module, nn.Module]:
-    from ...demo.judges import DemoJudge, DemoScorer
+def _demo_scorer() -> Scorer:
+    from ...demo.judges import DemoJudge, DemoScorer, DrawnSet
 
     try:
-        return DemoScorer(), DemoJudge()
+        judge = DemoJudge()
+        return Scorer(DEMO, DemoScorer(), judge, reference_set=DrawnSet(judge))
     except ImportError as error:
         raise DependencyError("this metric needs open_clip.", "pip install open_clip_torch") from error
 

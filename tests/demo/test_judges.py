@@ -11,8 +11,9 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
+from calibration.metrics.picture_set import set_row
 from demo import files
-from demo.judges import DemoJudge, DemoScorer, energy_distance
+from demo.judges import DemoJudge, DemoScorer, DrawnSet
 from demo.scenes import caption_of, draw, sample_scenes
 from demo.vocabulary import WORDS
 
@@ -43,6 +44,11 @@ def scorer() -> DemoScorer:
 @pytest.fixture(scope="module")
 def judge() -> DemoJudge:
     return DemoJudge()
+
+
+@pytest.fixture(scope="module")
+def drawn_set(judge) -> DrawnSet:
+    return DrawnSet(judge)
 
 
 def share(values: Tensor) -> float:
@@ -164,32 +170,19 @@ def drawn(seed: int, count: int = 96) -> Tensor:
     return draw(sample_scenes(count, generator), generator).movedim(1, -1)
 
 
-def test_drawn_pictures_are_no_distance_away_and_damage_is(judge):
+def test_drawn_pictures_are_no_distance_away_and_damage_is(drawn_set):
     pictures = drawn(3)
-    clean = judge.score_set(pictures)["distance to drawn set"]
+    clean = set_row(drawn_set, pictures)["distance to drawn set"]
     assert abs(clean.mean()) < 2.5 * clean.std() / len(clean) ** 0.5
     for name, damaged in damages(pictures).items():
-        change = judge.score_set(damaged)["distance to drawn set"] - clean
+        change = set_row(drawn_set, damaged)["distance to drawn set"] - clean
         assert change.mean() > 3 * change.std() / len(change) ** 0.5, name
 
 
-def test_the_values_of_a_set_have_its_distance_as_their_mean(judge):
-    """Against the definition, summed pair by pair."""
-    features, reference = torch.randn(7, 5, dtype=torch.float64), torch.randn(9, 5, dtype=torch.float64)
-
-    def mean(a, b, pairs):
-        return torch.stack([(a[i] - b[j]).norm() for i, j in pairs]).mean()
-
-    across = mean(features, reference, [(i, j) for i in range(7) for j in range(9)])
-    own = mean(features, features, [(i, j) for i in range(7) for j in range(7) if i != j])
-    other = mean(reference, reference, [(i, j) for i in range(9) for j in range(9) if i != j])
-    torch.testing.assert_close(energy_distance(features, reference).mean(), 2 * across - own - other)
-
-
-def test_a_broken_picture_leaves_the_others_their_distance(judge):
+def test_a_broken_picture_leaves_the_others_their_distance(drawn_set):
     pictures = drawn(4, 8)
     with_nan = torch.cat([pictures, torch.full((1, *pictures.shape[1:]), torch.nan)])
-    values = judge.score_set(with_nan)["distance to drawn set"]
+    values = set_row(drawn_set, with_nan)["distance to drawn set"]
     assert values.isnan().tolist() == [False] * 8 + [True]
-    torch.testing.assert_close(values[:8], judge.score_set(pictures)["distance to drawn set"], rtol=0, atol=1e-5)
-    assert judge.score_set(pictures[:2])["distance to drawn set"].isnan().all()
+    torch.testing.assert_close(values[:8], set_row(drawn_set, pictures)["distance to drawn set"], rtol=0, atol=1e-5)
+    assert set_row(drawn_set, pictures[:2])["distance to drawn set"].isnan().all()

@@ -361,6 +361,32 @@ def test_a_metric_is_put_together_of_any_two(errors, pack, node, run, demo, tmp_
         metrics.make_scorer("nowhere", next(iter(names[1])), "none")
 
 
+def test_the_distance_to_a_set_of_the_users_is_in_the_verdict(errors, pack, run, refused, tmp_path, monkeypatch):
+    """Watched, not searched; another set is another study."""
+    from tiny_clip import write_folder
+
+    metrics, menu = pack("nodes.calibrating.scorer"), pack("nodes.calibrating.metric_menu")
+    (tmp_path / "metrics").mkdir()
+    write_folder(tmp_path / "metrics" / "tiny clip")
+    monkeypatch.setattr(menu, "metric_roots", lambda: [tmp_path / "metrics"])
+    tc, iq = (next(iter(menu.metric_entries(role))) for role in ("tc", "iq"))
+
+    def report_with(seed: int):
+        pictures = torch.rand(9, 64, 64, 3, generator=torch.Generator().manual_seed(seed))
+        return run(jaq_metric=metrics.make_scorer(tc, iq, "none", picture_set=pictures))[1]
+
+    report, other = report_with(1), report_with(2)
+    plain = run(jaq_metric=metrics.make_scorer(tc, iq, "none"))[1]
+    assert "distance to set" not in plain["gains"]
+    assert report["trace"] == plain["trace"], "no search sees it"
+    values = [r["table"]["rows"][0]["distance to set"] for r in (report, other)]
+    assert values[0] > 0, "drawings are no noise"
+    assert values[0] != values[1]
+    assert any("set of 9 pictures, seen by" in line for line in report["verdict"])
+    with refused(errors.CalibrationError, "the demo's metric has a set of its own", "unplug picture_set"):
+        metrics.make_scorer("demo", "demo", "none", picture_set=torch.rand(9, 64, 64, 3))
+
+
 def test_the_paper_s_other_pair_is_offered_where_both_files_are(pack, monkeypatch, tmp_path):
     import shutil
 
