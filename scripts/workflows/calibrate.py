@@ -45,7 +45,7 @@ def calibrate() -> Template:
                     (
                         (
                             Node(5, "QSchedPrompts", "Your prompts", lists, size=(440, 460)),
-                            Node(6, "QSchedMetric", "What is scored", scores, size=(440, 160)),
+                            Node(6, "QSchedMetric", "What is scored", scores, size=(440, 200)),
                         ),
                         (settings,),
                     ),

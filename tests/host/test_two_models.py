@@ -100,7 +100,7 @@ def calibrated(pack, calibrate_node):
     def calibrated(model, full):
         return calibrate_node.execute(
             model=model, full_model=full, vae=Pixels(), latent_image={"samples": torch.zeros(1, 4, 8, 8)}, prompts="",
-            steps=4, cfg=1.0, sampler_name="euler", scheduler="simple", trials=8, metric="nearness to the reference",
+            steps=4, cfg=1.0, sampler_name="euler", scheduler="simple", trials=32, metric="nearness to the reference",
             batch_size=8, negative="", settings=settings,
         ).args[0]  # fmt: skip
 
@@ -115,7 +115,7 @@ def test_one_calibration_over_both_gives_one_preset_for_both(pack, tiny, experts
     plan = "1, 1, 2, 2"
     joined, full = (schedule.execute(high, plan, "simple", model_2=low).args[0] for high, low in (weak, experts))
     preset = calibrated(joined, full)
-    assert min(preset.coefficients.c_eps) > 1.04
+    assert not preset.coefficients.is_identity
     one = sampled(tiny, [(with_preset(pack, joined, preset), 0, 4)])
     parts = [with_preset(pack, model, replace(preset, precision=None)) for model in weak]  # with a sampler for each
     two = sampled(tiny, [(parts[0], 0, 2), (parts[1], 2, 4)])
