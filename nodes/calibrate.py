@@ -151,13 +151,13 @@ class QSchedCalibrate(io.ComfyNode):
         stay_near = more.stay_near and full_model is not None
         outcome = run(generator, full_model, other_model, stay_near)
         # No "images": the host would draw them under the node once more, and out of it in Nodes 2.0.
-        shown = {
+        page_output = {
             "text": [outcome.text],
             "qsched_report": [json.dumps(outcome.report)],
             "qsched_pictures": [picture_rows(cls, outcome.rows, outcome.row_texts)],
         }
         pictures = (outcome.before_after, outcome.map, outcome.per_prompt)
-        return io.NodeOutput(outcome.preset, outcome.text, *pictures, ui=keep_output(cls, shown))
+        return io.NodeOutput(outcome.preset, outcome.text, *pictures, ui=keep_output(cls, page_output))
 
 
 def conditionings(clip, prompt_set, negative: str, setup) -> tuple[list, list]:

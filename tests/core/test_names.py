@@ -23,7 +23,6 @@ ALLOWED = {
     ("qsched_core/quant/observation.py", "judged"): "field of LayerInputs, and its name in files of observations",
     ("qsched_core/quant/input_recorder.py", "seen"): "field of Calls: how many went by",
     ("qsched_core/quant/input_recorder.py", "kept"): "field of Calls: those that can be repeated",
-    ("nodes/calibrate.py", "shown"): "what the page shows",
 }
 """(file, name): why it stays. Nothing else is allowed."""
 
