@@ -3,7 +3,8 @@
 A LoRA on every layer of the demo model's blocks changes the network's output by some d. The same LoRA on the quantised
 model changes its output by e. Kept: <e, d> / <d, d>, which should be 1. Cosine: <e, d> / |e||d|, which the rounding of
 activations limits. Four ways: the LoRA after quantising, fully and partially loaded; before quantising; saved to a file
-and loaded again. Then every other kind of adapter, and a U-Net with convolutions.
+and loaded again. Then every other kind of adapter, and a U-Net with convolutions. Last, one Linear and one Conv2d with
+every adapter of every size in every format, on the inputs that they get in their network.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import importlib
 import tempfile
 import warnings
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -161,6 +163,68 @@ def adapter_table(network: Network, formats=("w4a8", "w4a16"), size: float = 0.0
     return table
 
 
+LAYERS = {
+    "Linear": (demo_network, "diffusion_model.double_blocks.0.img_attn.qkv"),
+    "Conv2d": (unet_network, "diffusion_model.input_blocks.1.0.in_layers.2"),
+}
+
+
+def layer_table() -> dict:
+    """{kind of layer: {format: {adapter: {size: {way: kept and cosine}}}}} of the output of one layer."""
+    table: dict = {}
+    for kind, (make_network, name) in LAYERS.items():
+        network, table[kind] = make_network(), {}
+        layer, key = network.model.model.get_submodule(name), f"{name}.weight"
+        x = input_of(network, name)
+
+        def change(patcher, base: Tensor, partially: bool = False, name: str = name, x: Tensor = x) -> Tensor:
+            return output_of_layer(patcher, name, x, partially) - base
+
+        plain = output_of_layer(network.model, name, x)
+        for backend, format in FORMATS:
+            try:
+                twin = quantized(network.model, backend, format)
+            except ValueError:  # a row says so in the first table
+                continue
+            if not hasattr(twin.model.get_submodule(name), "float_weight"):
+                continue  # the host's kernels take no convolution
+            base = output_of_layer(twin, name, x)
+            rows = table[kind][f"{backend} {format}"] = {adapter: {} for adapter in ADAPTERS}
+            for adapter, size in product(ADAPTERS, SIZES):
+                patch = {key: patch_of(adapter, layer.weight, size)}
+                after, float_clone = twin.clone(), network.model.clone()
+                after.add_patches(patch)
+                float_clone.add_patches(patch)
+                float_change = change(float_clone, plain)
+                rows[adapter][str(size)] = {
+                    "loaded": effect(change(after, base), float_change),
+                    "partially loaded": effect(change(after, base, partially=True), float_change),
+                    "before quantising": effect(change(quantized(float_clone, backend, format), base), float_change),
+                }
+            print(kind, backend, format, {adapter: sizes["0.01"] for adapter, sizes in rows.items()}, flush=True)
+    return table
+
+
+def input_of(network: Network, name: str) -> Tensor:
+    """What the layer gets in the network's calls."""
+    inputs = []
+    hook = network.model.model.get_submodule(name).register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    network.loaded(network.model)
+    hook.remove()
+    return torch.cat(inputs)
+
+
+def output_of_layer(patcher, name: str, x: Tensor, partially: bool = False) -> Tensor:
+    import comfy.model_management
+
+    comfy.model_management.unload_all_models()
+    patcher.patch_model(patcher.load_device, lowvram_model_memory=1 if partially else 0)
+    try:
+        return patcher.model.get_submodule(name)(x).float()
+    finally:
+        patcher.unpatch_model(patcher.offload_device)
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     import_host()
@@ -171,6 +235,7 @@ def main() -> None:
         tables = {"demo model, a LoRA on every layer": lora_table(demo)}
         tables["demo model, every adapter at 2 %"] = adapter_table(demo)
         tables["U-Net with convolutions, every adapter at 2 %"] = adapter_table(unet_network())
+        tables["one layer, every adapter and size"] = layer_table()
         record("lora_effect", tables, on_demo=True)
 
 

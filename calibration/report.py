@@ -136,7 +136,10 @@ def _drift(result: Result, metric: str) -> str:
 
 
 def _gains(result: Result) -> list[str]:
-    """Every metric with its interval: those of JAQ, then those that nobody optimised."""
+    """Every metric with its interval: those of JAQ, then those that nobody optimised; nothing where the stock sampler
+    is compared with itself."""
+    if result.coefficients.is_identity:
+        return []
     objective_gains = [f"{_title(m)} {result.gains[m]}" for m in ("tc", "iq", "jaq") if m in result.gains]
     others = [
         f"{_title(m)}{' (lower is better)' if lower_is_better(m) else ''} {interval}"

@@ -27,7 +27,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +39,9 @@ PURE = ("tests/core", "tests/calibration", "tests/demo")
 SECONDS_PER_MUTANT = 60.0
 """Tests that take longer together are not all run: a fault that only the slowest of hundreds notice counts as one that
 survives."""
+
+FIRST_TESTS = 25
+"""Run before the others are as much as collected: most faults are noticed by them."""
 
 SLOWER = 5
 """Tests that take this many times their usual time, and half a minute, have met a loop without end."""
@@ -59,16 +62,17 @@ class Reach:
 
     seconds: Mapping[str, float]
     calls: Mapping[str, Mapping[str, Sequence[str]]]
+    most_seconds: float = SECONDS_PER_MUTANT
 
     def tests_of(self, mutant: Mutant) -> list[str]:
-        """The quickest first, and no more of them than fit into ``SECONDS_PER_MUTANT``."""
+        """The quickest first, and no more of them than fit into ``most_seconds``."""
         by_name = self.calls.get(mutant.file, {})
         # What runs at import, or in a process of its own: whatever calls its file.
         tests = set(by_name.get(mutant.function, ())) or set().union(*by_name.values())
         selection, total = [], 0.0
         for test in sorted(tests & self.seconds.keys(), key=lambda test: (self.seconds[test], test)):
             total += self.seconds[test]
-            if total > SECONDS_PER_MUTANT and selection:
+            if total > self.most_seconds and selection:
                 break
             selection.append(test)
         return selection
@@ -201,16 +205,18 @@ class Workplace:
             return "untested"
         path = self.copy / mutant.file
         text = path.read_text("utf-8")
-        files = dict.fromkeys(map(_file_of, tests))
-        usual = sum(reach.seconds[test] for test in tests)
         try:
             path.write_text(mutant.applied(text), "utf-8")
-            status = self._in_child(
-                lambda: _pytest([*files, "-x", "-q", "--tb=line"], [Selection(tests)]), seconds=30 + SLOWER * usual
-            )
+            for part in filter(None, (tests[:FIRST_TESTS], tests[FIRST_TESTS:])):
+                files = dict.fromkeys(map(_file_of, part))
+                usual = sum(reach.seconds[test] for test in part)
+                run_part = partial(_pytest, [*files, "-x", "-q", "--tb=line"], [Selection(part)])
+                status = self._in_child(run_part, seconds=30 + SLOWER * usual)
+                if status != 0:
+                    return "endless" if status is None else "failed"
         finally:
             path.write_text(text, "utf-8")
-        return {0: "survived", None: "endless"}.get(status, "failed")
+        return "survived"
 
     def _in_child(self, work: Callable[[], int], seconds: float | None) -> int | None:
         """The status of a fork that does the ``work`` in the copy; None when it took more processor time than
@@ -309,6 +315,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--tests", nargs="+", default=PURE, help="folders or files of tests (default: the pure ones)")
     parser.add_argument("--again", action="store_true", help="run those that survived last time once more")
+    parser.add_argument("--seconds", type=float, default=SECONDS_PER_MUTANT, help="of tests for one mutant")
     parser.add_argument("--folder", type=Path, default=CACHE / "mutation")
     args = parser.parse_args()
     sys.dont_write_bytecode = True  # a file changed twice in a second would be read from its old bytecode
@@ -319,9 +326,10 @@ def main() -> None:
             __import__(name)
     place = Workplace(args.folder)
     place.prepare()
-    reach = place.reach(args.tests)
+    reach = replace(place.reach(args.tests), most_seconds=args.seconds)
     outcomes = []
-    for mutant, outcome in run(place, sample(place.copy, args.rooms, args.count, args.seed), reach, args.again):
+    mutants = sample(place.copy, args.rooms, args.count, args.seed)
+    for mutant, outcome in run(place, mutants, reach, args.again):
         outcomes.append((mutant, outcome))
         rate = sum(outcome in NOTICED for _, outcome in outcomes) / len(outcomes)
         print(f"{len(outcomes):4} {rate:4.0%} {outcome:8} {_line(mutant)}", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -31,7 +32,7 @@ class PictureSet:
     asks for it: a score that is gamed leads away from pictures that people took.
 
     Raises:
-        CalibrationError: too few pictures, another shape, values that are not finite, or no metric that embeds.
+        CalibrationError: too few pictures that differ, another shape, values that are not finite, or no metric that embeds.
     """
 
     name = "distance to set"
@@ -50,6 +51,12 @@ class PictureSet:
             raise CalibrationError(
                 f"a set of {len(pictures)} pictures is too small.",
                 f"plug in {LEAST_PICTURES} or more; 50 tell much more",
+            )
+        distinct = len({hashlib.sha256(picture.cpu().numpy().tobytes()).digest() for picture in pictures})
+        if distinct < LEAST_PICTURES:
+            raise CalibrationError(
+                f"only {distinct} of the set's {len(pictures)} pictures differ.",
+                f"plug in {LEAST_PICTURES} or more that are not alike: one picture many times tells of no kind",
             )
         self.pictures, self._metric = pictures[..., :3], embedders[0]
         self._own: Tensor | None = None

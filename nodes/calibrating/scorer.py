@@ -96,7 +96,9 @@ class Scorer:
                 unload(patcher)
 
     def _set_row(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
-        comfy.model_management.load_models_gpu([patcher for patcher in (self._scorer, self._judge) if patcher])
+        # A user's set is seen by a metric of the scorer, the demo's by its judge.
+        patcher = self._scorer if isinstance(self.reference_set, PictureSet) else self._judge
+        comfy.model_management.load_models_gpu([patcher])
         own_features = self.reference_set.own_features()
 
         def row(pictures: torch.Tensor) -> dict[str, torch.Tensor]:

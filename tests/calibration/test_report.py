@@ -113,6 +113,12 @@ def test_a_refusal_says_why(changed, first, short):
     assert describe(refused(**changed)) == short
 
 
+def test_the_stock_sampler_beside_itself_has_no_gains_to_list():
+    lines = verdict(refused(coefficients=IDENTITY, gains=with_gains(jaq=gain(0.0, 0.0), contrast=gain(0.0, 0.0))))
+    assert not [line for line in lines if "+0.0000" in line]
+    assert [line.partition(":")[0] for line in verdict(refused())].count("Paired gains") == 1
+
+
 # --- what to be wary of
 
 DRIFTED = with_gains(contrast=gain(0.0196), **{"distance to full": gain(0.0123, 0.001)})

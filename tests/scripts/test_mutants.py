@@ -59,10 +59,10 @@ def test_the_same_seed_draws_the_same(tmp_path):
 mutate = pytest.importorskip("scripts.mutate", reason="needs to fork", exc_type=ImportError)
 
 
-def test_the_quickest_tests_of_a_function_come_first_and_are_not_too_many(monkeypatch):
-    monkeypatch.setattr(mutate, "SECONDS_PER_MUTANT", 3.0)
+def test_the_quickest_tests_of_a_function_come_first_and_are_not_too_many():
     seconds = {"t.py::slow": 9.0, "t.py::quick": 0.1, "t.py::other": 0.2, "t.py::usual": 2.0}
-    reach = mutate.Reach(seconds, {"a.py": {"damage": ["t.py::slow", "t.py::usual", "t.py::quick", "t.py::failed"]}})
+    calls = {"a.py": {"damage": ["t.py::slow", "t.py::usual", "t.py::quick", "t.py::failed"]}}
+    reach = mutate.Reach(seconds, calls, most_seconds=3.0)
     inside = next(m for m in mutants("a.py", SOURCE) if m.old == "content < 0")
     assert reach.tests_of(inside) == ["t.py::quick", "t.py::usual"]
     assert mutate.Reach(seconds, {}).tests_of(inside) == []
