@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from demo_prompts import PROMPTS
 
 from scripts import server as comfyui
 from scripts.host import Host, HostError, host_at, local_host
@@ -48,6 +51,12 @@ def pack(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calla
     sys.modules["folder_paths"].set_user_directory(str(tmp_path_factory.mktemp("user")))
     with torch.inference_mode():  # as the host runs nodes
         yield inside.pack
+
+
+@pytest.fixture(scope="session")
+def errors(pack: Callable[[str], ModuleType]) -> ModuleType:
+    """The pack's own classes, not the checkout's."""
+    return pack("qsched_core")
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +103,62 @@ def calibrate_node(pack: Callable[[str], ModuleType], tmp_path: Path, monkeypatc
     node = pack("nodes.calibrate").QSchedCalibrate
     monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None, prompt=None, extra_pnginfo=None), raising=False)
     return node
+
+
+@pytest.fixture(scope="session")
+def demo_twin(demo: tuple, pack: Callable[[str], ModuleType]):
+    """The demo's MODEL in w4a4."""
+    job = pack("nodes.quantization.backends").job_for(demo[0], "w4a4", group_size=0, backend="torch")
+    return pack("nodes.quantization.twin_model").quantized_twin(demo[0], job)[0]
+
+
+@pytest.fixture
+def calibrate(calibrate_node: type, pack: Callable[[str], ModuleType], demo: tuple, demo_twin) -> Callable[..., tuple]:
+    """``calibrate(**changed)`` executes JAQ Calibrate on the demo, with a node of settings; (preset, report, the
+    outputs)."""
+    settings = pack("nodes.calibrating.options").CalibrationSettings
+    ours = {field.name for field in dataclasses.fields(settings)}
+    few = {"space": "both ends", "radius": 0.2, "verdict_seeds": 1}
+
+    def run(**changed) -> tuple:
+        of_settings = {name: value for name, value in changed.items() if name in ours}
+        inputs = {
+            "model": demo_twin,
+            "clip": demo[1],
+            "vae": demo[2],
+            "latent_image": {"samples": torch.zeros(1, 16, 8, 8)},
+            "prompts": "\n".join(PROMPTS),
+            "steps": 2,
+            "cfg": 1.0,
+            "sampler_name": "euler",
+            "scheduler": "simple",
+            "trials": 2,
+            "metric": "demo",
+            "batch_size": 16,
+            "negative": "",
+            "settings": settings(**{**few, **of_settings}),
+            **{name: value for name, value in changed.items() if name not in ours},
+        }
+        with torch.inference_mode():
+            out = calibrate_node.execute(**inputs)
+        return out.args[0], json.loads(out.ui["qsched_report"][0]), out.args
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def plain_studies() -> list:
+    """Holds what `plain_study` has run."""
+    return []
+
+
+@pytest.fixture
+def plain_study(calibrate: Callable[..., tuple], plain_studies: list) -> tuple:
+    """What ``calibrate()`` comes to. It is run once for all files: the folders of every test are empty, so it would
+    come to the same, and in those of another test nothing can be read from its journal."""
+    if not plain_studies:
+        plain_studies.append(calibrate())
+    return plain_studies[0]
 
 
 def _load_beside(name: str) -> ModuleType:

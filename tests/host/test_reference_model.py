@@ -21,11 +21,6 @@ def check(pack):
     return pack("nodes.calibrating.reference_model").check_reference
 
 
-@pytest.fixture
-def errors(pack):
-    return pack("qsched_core")
-
-
 def test_the_full_model_and_its_eight_bit_twin_are_references(check, packed, tiny):
     full = tiny.model("EPS")
     model = packed("w4a4", full)
