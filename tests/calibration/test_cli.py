@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from module_files import beside
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -273,7 +273,7 @@ def _write_pipeline(folder: Path) -> None:
     import diffusers
     import transformers
 
-    tiny = _beside("test_pipelines").stable_diffusion(diffusers, "EulerDiscreteScheduler")
+    tiny = beside(__file__, "test_pipelines").stable_diffusion(diffusers, "EulerDiscreteScheduler")
     letters = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase)]
     words = {word: number for number, word in enumerate(["<|startoftext|>", "<|endoftext|>", *letters])}
     spelling = folder / "spelling"
@@ -317,11 +317,3 @@ def _write_clip(folder: Path) -> None:
     save_file(open_clip.CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
     statistics = {"mean": [0.5] * 3, "std": [0.5] * 3}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": statistics}))
-
-
-def _beside(name: str):
-    """A module in this folder, which is no package."""
-    spec = importlib.util.spec_from_file_location(f"_beside_{name}", Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

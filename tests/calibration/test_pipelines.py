@@ -26,13 +26,6 @@ NOISY = ("EulerAncestralDiscreteScheduler", "LCMScheduler", "TCDScheduler")
 KINDS = ("EulerDiscreteScheduler", *NOISY, "FlowMatchLCMScheduler")
 
 
-@pytest.fixture(scope="module")
-def diffusers() -> ModuleType:
-    import diffusers
-
-    return diffusers
-
-
 def autoencoder(diffusers: ModuleType) -> Any:
     torch.manual_seed(1)
     return diffusers.AutoencoderKL(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 from exactness import same_bits
+from module_files import beside
 from torch import Tensor
 
 import qsched_core as qs
@@ -18,16 +15,7 @@ from qsched_core import CoefficientError, Coefficients, SamplingError
 from qsched_core.precondition import precondition_denoised
 from qsched_core.samplers import OPTIONS
 
-
-def _beside(name: str) -> ModuleType:
-    """A helper of this folder. In sys.modules, where its dataclasses look for themselves."""
-    spec = importlib.util.spec_from_file_location(f"qsched_core_{name}", Path(__file__).with_name(f"{name}.py"))
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-published = _beside("published")
+published = beside(__file__, "published")
 NOISE, FLOW, STEPS, TOLERANCE = published.NOISE, published.FLOW, published.STEPS, published.TOLERANCE
 falling_sigmas, random_coefficients, noises = published.falling_sigmas, published.random_coefficients, published.noises
 start, relative, Replay = published.start, published.relative, published.Replay

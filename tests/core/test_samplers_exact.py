@@ -7,17 +7,18 @@ of the probability flow ODE is a plain rescaling by the ratio of two of them.
 from __future__ import annotations
 
 import math
-import random
 
 import pytest
 import torch
+from module_files import beside
 from torch import Tensor
 
 import qsched_core as qs
 from qsched_core import Coefficients
 
 SPREAD = 0.5
-STEPS = (1, 2, 3, 4, 8)
+published = beside(__file__, "published")
+STEPS, falling_sigmas = published.STEPS, published.falling_sigmas
 
 
 def deviation(sigma: float, flow: bool = False) -> float:
@@ -32,14 +33,6 @@ def gaussian_flow(x: Tensor, sigma: Tensor) -> Tensor:
     sigma = sigma.view(-1, 1)
     alpha = 1 - sigma
     return x * alpha * SPREAD**2 / (alpha**2 * SPREAD**2 + sigma**2)
-
-
-def falling_sigmas(first: float, steps: int) -> Tensor:
-    draw = random.Random(steps)
-    sigmas = [first]
-    for _ in range(steps - 1):
-        sigmas.append(sigmas[-1] * draw.uniform(0.25, 0.85))
-    return torch.tensor([*sigmas, 0.0], dtype=torch.float64)
 
 
 def smooth_sigmas(steps: int, flow: bool = False) -> Tensor:
@@ -70,7 +63,7 @@ def final_deviation(name: str, model, sigmas: Tensor, **options) -> float:
 
 @pytest.mark.parametrize("steps", STEPS)
 def test_the_right_c_eps_makes_few_step_euler_exact(steps):
-    sigmas = falling_sigmas(10.0, steps)
+    sigmas = falling_sigmas(10.0, steps, steps)
     c_eps = []
     for before, after in zip(sigmas.tolist(), sigmas.tolist()[1:], strict=False):
         # Euler multiplies by 1 + m·(1 - c)·(after/before - 1) with D = c·x: solved for m at the exact ratio.
@@ -85,7 +78,7 @@ def test_the_right_c_eps_makes_few_step_euler_exact(steps):
 @pytest.mark.parametrize("steps", STEPS)
 def test_the_inverse_gain_undoes_a_model_that_overshoots(steps):
     """The case the method is made for: the quantised output is (1 + k_t) times the true one."""
-    sigmas = falling_sigmas(10.0, steps)
+    sigmas = falling_sigmas(10.0, steps, steps)
     gains = [1 + 0.2 * math.sin(1 + i) for i in range(steps)]
 
     def quantized(x: Tensor, sigma: Tensor) -> Tensor:
@@ -122,7 +115,7 @@ LOWER_FLOW = {**LOWER, "tcd": lambda sigma, after: after / 2}
 @pytest.mark.parametrize("ends_early", [False, True], ids=["whole", "part"])
 def test_a_perfect_model_keeps_the_deviation_of_the_data(name, flow, steps, ends_early):
     """The perfect few-step model leads along the exact trajectory. Then the noise has to be exactly what is missing."""
-    sigmas = falling_sigmas(1.0 if flow else 10.0, steps + ends_early)[: steps + 1]
+    sigmas = falling_sigmas(1.0 if flow else 10.0, steps + ends_early, steps + ends_early)[: steps + 1]
     lower = (LOWER_FLOW if flow else LOWER)[name]
     ends = dict(zip(sigmas.tolist(), sigmas.tolist()[1:], strict=False))
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,21 +11,20 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from demo_prompts import PROMPTS
+from demo_model import PROMPTS
+from host_at_hand import host_at_hand
+from module_files import beside
+from twin_layers import layers_of
 
 from scripts import server as comfyui
-from scripts.host import Host, HostError, host_at, local_host
+from scripts.host import Host
 from scripts.layout import NEWER_NODES
 
 
 @pytest.fixture(scope="session")
 def host() -> Host:
-    """The ComfyUI to test on: `QSCHED_HOST_PATH` (set by `scripts/dev.py test`), else the one at hand."""
-    path = os.environ.get("QSCHED_HOST_PATH")
-    host_here = host_at(Path(path), "QSCHED_HOST_PATH") if path else local_host()
-    if host_here is None:
-        raise HostError("There is no ComfyUI to test on. Run `make env`, or set COMFYUI_PATH.")
-    return host_here
+    """The ComfyUI to test on."""
+    return host_at_hand()
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +43,7 @@ def server(host: Host) -> Iterator[comfyui.Server]:
 def pack(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], ModuleType]]:
     """Modules of the pack inside this process: `pack("nodes.sampling.patch")`, and the host's own are imported. Its
     user's folder is a new one: what an earlier run kept there would decide what this one computes."""
-    inside = _load_beside("inside")
+    inside = beside(__file__, "inside")
     inside.import_host(host.path)
     sys.modules["folder_paths"].set_user_directory(str(tmp_path_factory.mktemp("user")))
     with torch.inference_mode():  # as the host runs nodes
@@ -62,7 +59,7 @@ def errors(pack: Callable[[str], ModuleType]) -> ModuleType:
 @pytest.fixture(scope="session")
 def tiny() -> ModuleType:
     """``tiny.py``: a tiny MODEL, its inputs, and the core's samplers as the host's."""
-    return _load_beside("tiny")
+    return beside(__file__, "tiny")
 
 
 @pytest.fixture(scope="session")
@@ -112,6 +109,34 @@ def demo_twin(demo: tuple, pack: Callable[[str], ModuleType]):
     return pack("nodes.quantization.twin_model").quantized_twin(demo[0], job)[0]
 
 
+@pytest.fixture(scope="module")
+def packed_layers(pack: Callable[[str], ModuleType], demo: tuple, tiny: ModuleType) -> dict:
+    """(MODEL, name of a layer in it, inputs of the layer) for each of ``twin_layers.KINDS``."""
+    return layers_of(pack, demo[0], tiny.model("FLOW"))
+
+
+@pytest.fixture
+def presets_folder(pack: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder of presets, beside those that came with the pack. It is not there yet."""
+    import folder_paths
+
+    files = pack("nodes.host.folders")
+    place = tmp_path / "qsched_presets"
+    monkeypatch.setitem(
+        folder_paths.folder_names_and_paths,
+        files.PRESETS_FOLDER,
+        ([str(place), str(files.SHIPPED_PRESETS)], {files.SUFFIX}),
+    )
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    return place
+
+
+@pytest.fixture
+def preset_files(pack: Callable[[str], ModuleType], presets_folder: Path) -> ModuleType:
+    """What lists, names and imports the presets in that folder."""
+    return pack("nodes.library.files")
+
+
 @pytest.fixture
 def calibrate(calibrate_node: type, pack: Callable[[str], ModuleType], demo: tuple, demo_twin) -> Callable[..., tuple]:
     """``calibrate(**changed)`` executes JAQ Calibrate on the demo, with a node of settings; (preset, report, the
@@ -159,11 +184,3 @@ def plain_study(calibrate: Callable[..., tuple], plain_studies: list) -> tuple:
     if not plain_studies:
         plain_studies.append(calibrate())
     return plain_studies[0]
-
-
-def _load_beside(name: str) -> ModuleType:
-    """A helper module of this folder: importlib mode does not put the folder on sys.path."""
-    spec = importlib.util.spec_from_file_location(f"qsched_host_{name}", Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from exactness import differ, same_bits
-from safetensors.torch import load_file
-
-from scripts.client import PromptFailed, PromptRefused
+from server_answers import error_of, latent
 
 
 def node(kind: str, **inputs) -> dict:
@@ -93,17 +91,6 @@ def ways(name: str = "euler_ancestral") -> dict[str, dict]:
             ),
         ),
     }  # fmt: skip
-
-
-def latent(server, graph: dict) -> torch.Tensor:
-    (file,) = server.client.run(graph, timeout=120)["out"]["latents"]
-    return load_file(server.folder("output") / file["subfolder"] / file["filename"])["latent_tensor"]
-
-
-def error_of(server, graph: dict) -> str:
-    with pytest.raises((PromptFailed, PromptRefused)) as caught:
-        server.client.run(graph, timeout=120)
-    return str(caught.value)
 
 
 def test_all_doors_give_the_same_picture(server):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from demo_prompts import PROMPTS, encoded
+from demo_model import PROMPTS, encoded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

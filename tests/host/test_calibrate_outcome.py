@@ -7,7 +7,7 @@ import io
 
 import pytest
 import torch
-from demo_prompts import PROMPTS, encoded
+from demo_model import PROMPTS, encoded
 from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,12 +12,11 @@ from encoder_files import SIZES, encoder_files, keep_sizes, read
 from exactness import same_bits
 from layouts import need_layout
 from safetensors.torch import load_file
+from twin_layers import LINEAR, twin_of
 
 from benchmarks.adapters import patch_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-LINEAR = "diffusion_model.double_blocks.0.img_attn.qkv"
 
 
 class CountingLibrary:
@@ -89,11 +88,6 @@ def sampled(pack, library):
     assert model.is_dynamic()
     assert any(hasattr(module, "_v") for module in model.model.modules())
     return model
-
-
-def twin_of(pack, model, name: str = "w4a8", backend: str = "torch", recipe: str = "compact"):
-    job = pack("nodes.quantization.backends").job_for(model, name, None, backend, recipe)
-    return pack("nodes.quantization.twin_model").quantized_twin(model, job)[0]
 
 
 CASES = [("w4a8", "torch", "compact"), ("w8a8", "kitchen", "stock")]

@@ -12,7 +12,7 @@ from exactness import differ, near, same_bits
 from layouts import need_layout
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from text_encoders import text_encoder
+from text_encoders import text_encoder, with_lora
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,20 +50,6 @@ def said(clip) -> list[torch.Tensor]:
 def says_the_same(one, other) -> bool:
     pairs = list(zip(said(one), said(other), strict=True))
     return all(same_bits(a, b) for a, b in pairs)
-
-
-def with_lora(clip, layer: str):
-    import comfy.sd
-
-    generator, key = torch.Generator().manual_seed(4), KEYS[layer]
-    weights = {
-        f"{key}.lora_up.weight": torch.randn(128, 4, generator=generator) / 4,
-        f"{key}.lora_down.weight": torch.randn(4, 128, generator=generator) / 4,
-        f"{key}.alpha": torch.tensor(4.0),
-    }
-    _, adapted = comfy.sd.load_lora_for_models(None, clip, weights, 0.0, 1.0)
-    assert f"{layer}.weight" in adapted.patcher.patches
-    return adapted
 
 
 def stock_paths(pack, clip, folder) -> list:
@@ -164,7 +150,7 @@ def test_a_lora_on_a_packed_layer_is_in_our_file(pack, tmp_path, recipe):
     files = pack("nodes.quantization.encoder_files")
     twin = quantized(pack, loaded_encoder("flux", tmp_path), "w8a8", recipe)
     assert files.lost_in_stock(twin) == ("" if recipe == "stock" else "the LoRAs on it")
-    adapted = with_lora(twin, T5_QUERY)
+    adapted = with_lora(twin, KEYS[T5_QUERY], T5_QUERY)
     assert files.lost_in_stock(adapted) == "the LoRAs on it"
     path = tmp_path / "with a LoRA.safetensors"
     files.save_encoder(adapted, path)
@@ -172,7 +158,7 @@ def test_a_lora_on_a_packed_layer_is_in_our_file(pack, tmp_path, recipe):
     assert list(loaded.patcher.patches) == [f"{T5_QUERY}.weight"]
     assert says_the_same(adapted, loaded)
     assert differ(said(loaded)[0], said(twin)[0]), "the LoRA did nothing"
-    assert differ(said(with_lora(loaded, T5_QUERY))[0], said(loaded)[0])
+    assert differ(said(with_lora(loaded, KEYS[T5_QUERY], T5_QUERY))[0], said(loaded)[0])
     assert says_the_same(adapted, loaded)
 
 
@@ -180,7 +166,7 @@ def test_a_lora_on_a_layer_that_stays_float_is_merged_into_the_stock_file(pack, 
     need_layout("w8a8")
     files = pack("nodes.quantization.encoder_files")
     twin = quantized(pack, loaded_encoder("flux", tmp_path), "w8a8", "stock")
-    adapted = with_lora(twin, CLIP_QUERY)
+    adapted = with_lora(twin, KEYS[CLIP_QUERY], CLIP_QUERY)
     assert files.lost_in_stock(adapted) == ""
     paths = stock_paths(pack, twin, tmp_path)
     files.save_stock_encoders(adapted, paths)
@@ -404,7 +390,7 @@ def test_the_nodes_save_a_pair_for_the_stock_loader(pack, tmp_path, folders, sav
     assert out.args == ("\n".join(names),)
     assert out.ui["text"][0].endswith("for Load CLIP (Dual); its type there is flux.")
     assert says_the_same(load([folders / "text_encoders" / name for name in names], "FLUX"), twin)
-    out = save_node.execute(with_lora(twin, T5_QUERY), "pair")
+    out = save_node.execute(with_lora(twin, KEYS[T5_QUERY], T5_QUERY), "pair")
     assert out.args == ("pair.safetensors",)
     assert out.ui["text"][0].endswith(" ComfyUI's own formats have no place for the LoRAs on it.")
     with refused(pack("qsched_core").QuantizationError, "no text encoder to save"):

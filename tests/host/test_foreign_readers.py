@@ -8,18 +8,13 @@ import pytest
 import torch
 from exactness import differ, same_bits
 from torch import nn
+from twin_layers import LINEAR, twin_of
 
 from benchmarks.adapters import patch_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-LINEAR = "diffusion_model.double_blocks.0.img_attn.qkv"
 CONV = "diffusion_model.input_blocks.1.0.in_layers.2"
-
-
-def twin_of(pack, model, name: str = "w4a8", backend: str = "torch", recipe: str = "compact"):
-    job = pack("nodes.quantization.backends").job_for(model, name, None, backend, recipe)
-    return pack("nodes.quantization.twin_model").quantized_twin(model, job)[0]
 
 
 @pytest.fixture(scope="module")

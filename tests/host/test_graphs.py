@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from module_files import beside
 from safetensors.torch import save_file
+from server_answers import error_of
 
-from scripts.client import PromptFailed, PromptInterrupted, PromptRefused
+from scripts.client import PromptInterrupted
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _beside(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"qsched_host_{name}", Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-graphs = _beside("graphs")
+graphs = beside(__file__, "graphs")
 
 
 def preset_folder(server) -> Path:
@@ -107,13 +100,6 @@ def test_cancel_keeps_the_best_and_the_same_inputs_go_on(server):
     after = list((server.base / "user").rglob("studies/*.jsonl"))
     assert set(after) == set(journals), "the same inputs must find their journal again"
     assert any(len(path.read_bytes()) > grown[path] for path in after)
-
-
-def error_of(server, graph) -> str:
-    """What the user reads when a graph is refused or fails."""
-    with pytest.raises((PromptFailed, PromptRefused)) as caught:
-        server.client.run(graph, timeout=120)
-    return str(caught.value)
 
 
 BAD_CALIBRATIONS = {

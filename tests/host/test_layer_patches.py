@@ -18,7 +18,6 @@ from twin_layers import (
     clone_with,
     float_output,
     in_every_state,
-    layers_of,
     loaded,
     output_of,
     relative,
@@ -41,19 +40,14 @@ def unet(tiny):
     return tiny.model("FLOW")
 
 
-@pytest.fixture(scope="module")
-def packed(pack, source, unet):
-    return layers_of(pack, source, unet)
-
-
 @pytest.mark.parametrize("size", [0.01, 0.1])
-def test_a_function_of_the_host_that_reads_the_weight_by_itself_sees_the_patches(packed, size):
+def test_a_function_of_the_host_that_reads_the_weight_by_itself_sees_the_patches(packed_layers, size):
     """``linear_input_act`` multiplies with the int8 weight and never calls the layer: a LoRA on it did nothing."""
     import comfy.ops
 
     if not hasattr(comfy.ops, "linear_input_act"):
         pytest.skip("this ComfyUI has no linear_input_act")
-    model, name, x = packed["the host's Linear"]
+    model, name, x = packed_layers["the host's Linear"]
     layer, key = model.model.get_submodule(name), f"{name}.weight"
     fused = lambda model: comfy.ops.linear_input_act(model.model.get_submodule(name), x, "gelu_tanh").clone()  # noqa: E731
     called = output_of(name, F.gelu(x, approximate="tanh"))
@@ -69,10 +63,10 @@ def test_a_function_of_the_host_that_reads_the_weight_by_itself_sees_the_patches
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("adapter", ADAPTERS)
-def test_an_adapter_changes_the_output_by_what_it_does_to_the_float_weight(packed, kind, adapter):
+def test_an_adapter_changes_the_output_by_what_it_does_to_the_float_weight(packed_layers, kind, adapter):
     import comfy.lora
 
-    model, name, x = packed[kind]
+    model, name, x = packed_layers[kind]
     layer, key = model.model.get_submodule(name), f"{name}.weight"
     weight = unpacked(layer)
     plain, codes = in_every_state(model, output_of(name, x)), layer.state_dict()["weight"].clone()
@@ -89,11 +83,11 @@ def test_an_adapter_changes_the_output_by_what_it_does_to_the_float_weight(packe
 
 @pytest.mark.parametrize("kind", ["Linear w4a8", "Linear w3a8", "Linear w6a8", "Conv2d w4a8"])
 @pytest.mark.parametrize("size", [0.005, 0.02])
-def test_a_dora_divides_by_the_norm_of_the_float_weight(packed, source, unet, kind, size):
+def test_a_dora_divides_by_the_norm_of_the_float_weight(packed_layers, source, unet, kind, size):
     """Packed rows are 0.4 % shorter, unequally: divided by their own norms a DoRA of 2 % had a cosine of 0.84."""
     import comfy.lora
 
-    model, name, _ = packed[kind]
+    model, name, _ = packed_layers[kind]
     layer, key = model.model.get_submodule(name), f"{name}.weight"
     weight = (unet if kind.startswith("Conv") else source).model.get_submodule(name).weight.float()
     patch = patch_of("dora", weight, size)
@@ -106,9 +100,9 @@ def test_a_dora_divides_by_the_norm_of_the_float_weight(packed, source, unet, ki
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_bias_patch_acts_in_every_state(packed, kind):
+def test_a_bias_patch_acts_in_every_state(packed_layers, kind):
     """Partially loaded, the host leaves it in ``bias_function``, which was never read."""
-    model, name, x = packed[kind]
+    model, name, x = packed_layers[kind]
     bias = torch.randn(model.model.get_submodule(name).bias.shape, generator=torch.Generator().manual_seed(2))
     plain = in_every_state(model, output_of(name, x))
     change = in_every_state(clone_with(model, {f"{name}.bias": ("diff", (bias,))}), output_of(name, x)) - plain
@@ -117,11 +111,11 @@ def test_a_bias_patch_acts_in_every_state(packed, kind):
 
 
 @pytest.mark.parametrize("offset", [(0, 128, 128), (1, 32, 64)])
-def test_a_lora_of_a_part_of_the_weight(packed, offset):
+def test_a_lora_of_a_part_of_the_weight(packed_layers, offset):
     """LoRAs for q, k and v apart, where the model has them in one matrix."""
     import comfy.weight_adapter
 
-    model, name, x = packed["Linear w4a8"]
+    model, name, x = packed_layers["Linear w4a8"]
     rows, columns = (offset[2], 256) if offset[0] == 0 else (768, offset[2])
     generator = torch.Generator().manual_seed(3)
     up, down = torch.randn(rows, 4, generator=generator), torch.randn(4, columns, generator=generator)
@@ -136,10 +130,10 @@ def test_a_lora_of_a_part_of_the_weight(packed, offset):
     assert relative(change, F.linear(x, delta)) < 1e-4
 
 
-def test_two_loras_and_a_dense_patch_add_up(packed):
+def test_two_loras_and_a_dense_patch_add_up(packed_layers):
     import comfy.lora
 
-    model, name, x = packed["Linear w4a8"]
+    model, name, x = packed_layers["Linear w4a8"]
     layer, key = model.model.get_submodule(name), f"{name}.weight"
     lora_model, weight = model, unpacked(layer)
     for seed, kind in enumerate(("lora", "lora", "loha")):
@@ -149,8 +143,8 @@ def test_two_loras_and_a_dense_patch_add_up(packed):
     assert relative(change, F.linear(x, after - weight)) < 1e-4
 
 
-def test_half_precision_keeps_a_lora_of_one_per_cent(packed):
-    model, name, x = packed["Linear w4a8"]
+def test_half_precision_keeps_a_lora_of_one_per_cent(packed_layers):
+    model, name, x = packed_layers["Linear w4a8"]
     layer = model.model.get_submodule(name)
     value = patch_of("lora", unpacked(layer), 0.01)
     patches = layer.layer_patches(f"{name}.weight", [(1.0, value, 1.0, None, None)])
@@ -162,10 +156,10 @@ def test_half_precision_keeps_a_lora_of_one_per_cent(packed):
         assert relative(change.float(), expected) < 0.01
 
 
-def test_a_lora_of_another_model_is_named_and_left_out(packed, caplog):
+def test_a_lora_of_another_model_is_named_and_left_out(packed_layers, caplog):
     import comfy.weight_adapter
 
-    model, name, x = packed["Linear w4a8"]
+    model, name, x = packed_layers["Linear w4a8"]
     plain = in_every_state(model, output_of(name, x))
     alien = comfy.weight_adapter.LoRAAdapter(set(), (torch.ones(320, 4), torch.ones(4, 320), 4.0, None, None, None))
     lora_model = clone_with(model, {f"{name}.weight": alien})
@@ -176,8 +170,8 @@ def test_a_lora_of_another_model_is_named_and_left_out(packed, caplog):
 
 
 @pytest.mark.parametrize("adapter", ["lora", "dora", "diff"])
-def test_a_patch_on_a_layer_that_was_left_float_acts_as_on_the_float_model(pack, source, packed, adapter):
-    model, name = packed["Linear w4a8"][0], "diffusion_model.final_layer.linear"
+def test_a_patch_on_a_layer_that_was_left_float_acts_as_on_the_float_model(pack, source, packed_layers, adapter):
+    model, name = packed_layers["Linear w4a8"][0], "diffusion_model.final_layer.linear"
     own = source.model.get_submodule(name)
     x = torch.randn(3, own.in_features, generator=torch.Generator().manual_seed(1))
     assert type(model.model.get_submodule(name)) is type(own), "it is packed"
@@ -202,11 +196,11 @@ def test_two_twins_of_one_source_have_their_own_loras(pack, source):
     assert relative(changed[0] - plain[0], changed[1] - plain[1]) > 0.5
 
 
-def test_the_hosts_bypass_loras_read_a_packed_layer(packed):
+def test_the_hosts_bypass_loras_read_a_packed_layer(packed_layers):
     import comfy.weight_adapter
 
     for kind in ("Linear w4a8", "Conv2d w4a8"):
-        model, name, x = packed[kind]
+        model, name, x = packed_layers[kind]
         layer = model.model.get_submodule(name)
         weight = unpacked(layer)
         value = patch_of("lora", weight, 0.05)

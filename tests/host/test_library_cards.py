@@ -5,26 +5,15 @@ from __future__ import annotations
 import base64
 import io
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from shared_presets import GAIN, HTML, preset, presets_folder
+from shared_presets import GAIN, HTML, preset
 
 import qsched_core as qs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def folder(pack, tmp_path, monkeypatch) -> Path:
-    return presets_folder(pack, tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def library(pack, folder):
-    return pack("nodes.library.files")
 
 
 class Hidden:
@@ -33,17 +22,17 @@ class Hidden:
     extra_pnginfo = {"workflow": {"nodes": [], "extra": {"words": HTML}}}
 
 
-def saved(pack, folder, monkeypatch, instance=None, name: str = "mine", **inputs) -> tuple[qs.Preset, str]:
+def saved(pack, presets_folder, monkeypatch, instance=None, name: str = "mine", **inputs) -> tuple[qs.Preset, str]:
     """(What Save wrote, what it said)."""
     node = pack("nodes.presets").QSchedSavePreset
     monkeypatch.setattr(node, "hidden", Hidden)
     result = node.execute(instance or preset({"gain": GAIN}, verdict="accepted"), name, "", "CC0-1.0", "", **inputs)
-    return qs.load_preset(folder / result.args[0]), str(result.ui)
+    return qs.load_preset(presets_folder / result.args[0]), str(result.ui)
 
 
-def test_save_writes_a_card_and_the_workflow(pack, folder, monkeypatch):
+def test_save_writes_a_card_and_the_workflow(pack, presets_folder, monkeypatch):
     pair = torch.stack([torch.zeros(256, 256, 3), torch.ones(256, 256, 3)])
-    result, text = saved(pack, folder, monkeypatch, thumbnail=pair)
+    result, text = saved(pack, presets_folder, monkeypatch, thumbnail=pair)
     assert json.loads(result.card["workflow"]) == Hidden.extra_pnginfo["workflow"]
     assert json.loads(result.card["prompt"]) == Hidden.prompt
     assert "accepted, held-out JAQ gain +0.0200 [+0.0100, +0.0300]" in result.card["modelspec.description"]
@@ -54,33 +43,33 @@ def test_save_writes_a_card_and_the_workflow(pack, folder, monkeypatch):
     assert "workflow is not in it" not in text
 
 
-def test_without_workflow_none_is_in_the_file_not_even_an_earlier_one(pack, folder, monkeypatch):
-    first, _ = saved(pack, folder, monkeypatch)
-    again, _ = saved(pack, folder, monkeypatch, first, with_workflow=False)
+def test_without_workflow_none_is_in_the_file_not_even_an_earlier_one(pack, presets_folder, monkeypatch):
+    first, _ = saved(pack, presets_folder, monkeypatch)
+    again, _ = saved(pack, presets_folder, monkeypatch, first, with_workflow=False)
     assert not {"workflow", "prompt"} & set(again.card)
     assert again.record == {"gain": GAIN}
 
 
-def test_what_an_author_said_is_kept_when_somebody_else_saves_it(pack, library, folder, monkeypatch):
-    shipped = library.load(library.entries()[1]["name"])
-    again, _ = saved(pack, folder, monkeypatch, shipped)
+def test_what_an_author_said_is_kept_when_somebody_else_saves_it(pack, preset_files, presets_folder, monkeypatch):
+    shipped = preset_files.load(preset_files.entries()[1]["name"])
+    again, _ = saved(pack, presets_folder, monkeypatch, shipped)
     assert again.card["modelspec.description"].startswith("Published values, not verified here.")
-    twice, _ = saved(pack, folder, monkeypatch, again)
+    twice, _ = saved(pack, presets_folder, monkeypatch, again)
     assert twice.card["modelspec.description"] == again.card["modelspec.description"]
 
 
-def test_a_workflow_that_is_too_large_is_left_out_and_that_is_said(pack, folder, monkeypatch):
+def test_a_workflow_that_is_too_large_is_left_out_and_that_is_said(pack, presets_folder, monkeypatch):
     monkeypatch.setattr(Hidden, "extra_pnginfo", {"workflow": {"words": "x" * 1_100_000}})
-    result, text = saved(pack, folder, monkeypatch)
+    result, text = saved(pack, presets_folder, monkeypatch)
     assert "workflow" not in result.card
     assert "The workflow is not in it" in text
 
 
-def test_with_disable_metadata_no_file_says_how_it_was_made(pack, folder, monkeypatch):
+def test_with_disable_metadata_no_file_says_how_it_was_made(pack, presets_folder, monkeypatch):
     """Regression: pictures obeyed the host's flag, presets carried prompts and workflow all the same."""
-    first, _ = saved(pack, folder, monkeypatch)
+    first, _ = saved(pack, presets_folder, monkeypatch)
     monkeypatch.setattr(pack("nodes.library.card").args, "disable_metadata", True)
-    again, text = saved(pack, folder, monkeypatch, first)
+    again, text = saved(pack, presets_folder, monkeypatch, first)
     assert not {"workflow", "prompt"} & set(again.card)
     assert again.card["modelspec.title"] == "mine"
     assert "--disable-metadata" in text
@@ -92,8 +81,10 @@ def test_with_disable_metadata_no_file_says_how_it_was_made(pack, folder, monkey
     )
 
 
-def test_the_share_picture_carries_the_workflow_and_no_more(pack, folder, monkeypatch):
-    result, _ = saved(pack, folder, monkeypatch, name=HTML.replace("/", "").replace("<", "").translate(NO_SIGNS))
+def test_the_share_picture_carries_the_workflow_and_no_more(pack, presets_folder, monkeypatch):
+    result, _ = saved(
+        pack, presets_folder, monkeypatch, name=HTML.replace("/", "").replace("<", "").translate(NO_SIGNS)
+    )
     with Image.open(io.BytesIO(pack("nodes.library.picture").share_picture(result))) as picture:
         assert picture.size == (1200, 630)
         assert set(picture.text) == {"workflow", "prompt"}  # of a preset that has no file
@@ -101,27 +92,27 @@ def test_the_share_picture_carries_the_workflow_and_no_more(pack, folder, monkey
 
 
 @pytest.mark.parametrize("name", ["mine.png", "mine.qsched.png", "mine.qsched (3).png", "mine.qsched(3).PNG"])
-def test_the_share_picture_carries_the_preset_byte_for_byte(library, folder, name):
-    qs.save_preset(preset(card={"workflow": json.dumps({"nodes": []})}), folder / "mine.safetensors")
-    content = (folder / "mine.safetensors").read_bytes()
-    shared = library.picture("mine.safetensors")
-    assert library.import_preset(name, shared) == ("mine.safetensors", False)
-    (folder / "mine.safetensors").unlink()
-    assert library.import_preset(name, shared) == ("mine.safetensors", True)
-    assert (folder / "mine.safetensors").read_bytes() == content
+def test_the_share_picture_carries_the_preset_byte_for_byte(preset_files, presets_folder, name):
+    qs.save_preset(preset(card={"workflow": json.dumps({"nodes": []})}), presets_folder / "mine.safetensors")
+    content = (presets_folder / "mine.safetensors").read_bytes()
+    shared = preset_files.picture("mine.safetensors")
+    assert preset_files.import_preset(name, shared) == ("mine.safetensors", False)
+    (presets_folder / "mine.safetensors").unlink()
+    assert preset_files.import_preset(name, shared) == ("mine.safetensors", True)
+    assert (presets_folder / "mine.safetensors").read_bytes() == content
 
 
 @pytest.mark.parametrize("cut", [9, 40, 3000])
-def test_a_share_picture_that_is_cut_or_changed_is_refused(pack, library, folder, refused, cut):
-    qs.save_preset(preset(), folder / "mine.safetensors")
-    shared = library.picture("mine.safetensors")
+def test_a_share_picture_that_is_cut_or_changed_is_refused(pack, preset_files, presets_folder, refused, cut):
+    qs.save_preset(preset(), presets_folder / "mine.safetensors")
+    shared = preset_files.picture("mine.safetensors")
     at = shared.index(b"qsched_preset")
     for hostile in (shared[: min(cut, at)], shared[:at] + b"\xff" * len(shared[at:]), shared[: at + 20] + b"!!"):
         with refused(pack("qsched_core").PresetError, "no preset in this picture"):
-            library.import_preset("mine.png", hostile)
+            preset_files.import_preset("mine.png", hostile)
     text = shared[at + 14 :]
     with refused(pack("qsched_core").PresetError, ""):
-        library.import_preset("mine.png", shared[: at + 14] + b"AAAA" + text[4:])
+        preset_files.import_preset("mine.png", shared[: at + 14] + b"AAAA" + text[4:])
 
 
 NO_SIGNS = str.maketrans(dict.fromkeys('">|:?*', ""))

@@ -6,23 +6,17 @@ import io
 import json
 import urllib.error
 import urllib.request
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from PIL import Image
-from shared_presets import BOUND, DEMO, FOUR, HTML, SAME_LABEL, preset, presets_folder, told
+from shared_presets import BOUND, DEMO, FOUR, HTML, SAME_LABEL, preset, told
 
 import qsched_core as qs
 from scripts.client import HttpFailure, PromptRefused
 from scripts.layout import ROOT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def folder(pack, tmp_path, monkeypatch) -> Path:
-    return presets_folder(pack, tmp_path, monkeypatch)
 
 
 def posted(server, path: str, body: bytes, kind: str, page: bool = True, **headers) -> tuple[int, dict]:
@@ -199,13 +193,13 @@ def test_a_preset_saved_by_a_run_holds_the_workflow_it_came_from(server):
     assert not list((ROOT / "presets").glob("with recipe*"))
 
 
-def test_a_preset_is_checked_off_the_servers_thread(pack, folder, monkeypatch):
+def test_a_preset_is_checked_off_the_servers_thread(pack, presets_folder, monkeypatch):
     """The host validates a graph in the thread that answers every page."""
     import asyncio
     import threading
 
     core, presets = pack("qsched_core"), pack("nodes.presets")
-    qs.save_preset(preset(), folder / "one.safetensors")
+    qs.save_preset(preset(), presets_folder / "one.safetensors")
     threads = []
     load = core.load_preset
     monkeypatch.setattr(core, "load_preset", lambda path: [load(path), threads.append(threading.get_ident())])
@@ -215,9 +209,11 @@ def test_a_preset_is_checked_off_the_servers_thread(pack, folder, monkeypatch):
 
 
 @pytest.mark.parametrize("evil", ['<img src="https://example.org/a.png">', "![x](https://example.org/a.png)"])
-def test_a_nodes_report_is_no_markup(pack, folder, evil):
+def test_a_nodes_report_is_no_markup(pack, presets_folder, evil):
     """Regression: the host's text preview takes it for HTML, and loaded a stranger's picture from his server."""
-    qs.save_preset(preset(card={"modelspec.title": evil, "modelspec.description": evil}), folder / "evil.safetensors")
+    qs.save_preset(
+        preset(card={"modelspec.title": evil, "modelspec.description": evil}), presets_folder / "evil.safetensors"
+    )
     result = pack("nodes.presets").QSchedLoadPreset.execute("evil.safetensors")
     for text in (result.args[1], str(result.ui)):
         assert "example.org" in text

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import re
 import types
-from pathlib import Path
 
 import pytest
 import torch
-
-from scripts.host import local_host
+from host_at_hand import host_at_hand
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -47,9 +44,7 @@ ONE = (0, 1, 2, 3)
 def pytest_generate_tests(metafunc):
     if "name" in metafunc.fixturenames:
         # The host is not imported when tests are collected; its list is read from the source.
-        path = os.environ.get("QSCHED_HOST_PATH")
-        folder = Path(path) if path else local_host().path
-        text = (folder / "comfy" / "samplers.py").read_text("utf-8")
+        text = (host_at_hand().path / "comfy" / "samplers.py").read_text("utf-8")
         listed = re.search(r"^KSAMPLER_NAMES = \[(.*?)\]", text, re.S | re.M)[1]
         names = re.findall(r'"(\w+)"', listed) + ["ddim", "uni_pc", "uni_pc_bh2"]
         metafunc.parametrize("name", names)

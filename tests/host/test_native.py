@@ -8,6 +8,8 @@ import pytest
 import torch
 from exactness import ROUNDED_ACTIVATIONS, near, same_bits
 from layouts import BITS, need_layout
+from random_checkpoints import family, picture
+from twin_layers import relative
 
 from scripts.layout import CACHE
 from scripts.random_models import write
@@ -26,33 +28,6 @@ def native(pack, model, name: str = "w8a8", recipe: str = "stock", **more):
     need_layout(name)
     job = pack("nodes.quantization.backends").job_for(model, name, backend="kitchen", recipe=recipe, **more)
     return pack("nodes.quantization.twin_model").quantized_twin(model, job)
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return (torch.linalg.norm(a - b) / torch.linalg.norm(b)).item()
-
-
-def family(name: str):
-    """(MODEL, conditioning, channels) of a random checkpoint of the real architecture, by the stock loader."""
-    import comfy.sd
-
-    file = write(name, CACHE / "random-models")
-    width, pooled, channels = {"sd15": (768, 0, 4), "sdxl": (2048, 1280, 4), "flux1-schnell": (4096, 768, 16)}[name]
-    generator = torch.Generator().manual_seed(1)
-    vector = {"pooled_output": torch.randn(1, pooled, generator=generator)} if pooled else {}
-    texts = [[torch.randn(1, 8, width, generator=generator), vector]]
-    if name == "flux1-schnell":
-        return comfy.sd.load_diffusion_model(str(file)), texts, channels
-    return comfy.sd.load_checkpoint_guess_config(str(file), output_clip=False)[0], texts, channels
-
-
-def picture(model, texts, channels: int) -> torch.Tensor:
-    import comfy.sample
-
-    noise = torch.randn(1, channels, 8, 8, generator=torch.Generator().manual_seed(2))
-    return comfy.sample.sample(
-        model, noise, 2, 1.0, "euler", "simple", texts, texts, torch.zeros_like(noise), disable_pbar=True, seed=1
-    )
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,11 @@ import weakref
 
 import pytest
 import torch
+from demo_model import OBSERVED, UNSEEN, picture
 from exactness import same_bits
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_store")
 
-TEXTS = tuple(
-    f"a {size} {thing} on a {ground} background"
-    for size, ground in (("large", "white"), ("small", "sand"))
-    for thing in ("apple", "frog", "whale", "star")
-)
-UNSEEN = ("a small car on a sand background", "a large boat on a white background")
 ONE_BLOCK = "double_blocks.0.*"
 """To fit the whole network takes half a minute where three parts of the suite run at once."""
 
@@ -30,12 +25,12 @@ def source(demo):
 @pytest.fixture(scope="module")
 def encoded(demo, pack):
     encode = pack("nodes.host.conditioning").encode
-    return {text: encode(demo[1], text) for text in TEXTS + UNSEEN}
+    return {text: encode(demo[1], text) for text in OBSERVED + UNSEEN}
 
 
 @pytest.fixture(scope="module")
 def inputs(demo_sampling, encoded) -> dict:
-    return {**demo_sampling, "positive": [entry for text in TEXTS for entry in encoded[text]]}
+    return {**demo_sampling, "positive": [entry for text in OBSERVED for entry in encoded[text]]}
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +55,7 @@ def quantize(pack, source):
 
 
 def drawn(model, conditioning, seed: int) -> torch.Tensor:
-    import comfy.sample
-
-    empty = torch.zeros(1, 16, 16, 16)
-    noise = comfy.sample.prepare_noise(empty, seed)
-    return comfy.sample.sample(
-        model, noise, 4, 1.0, "euler", "simple", conditioning, conditioning, empty, disable_pbar=True, seed=seed
-    )
+    return picture(model, conditioning, seed=seed, side=16)
 
 
 def error_of(model, source, encoded) -> float:

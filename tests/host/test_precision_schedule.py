@@ -6,8 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
-LAYER = "double_blocks.0.img_attn.qkv"
+from twin_layers import LINEAR, activation_bits, lora_values, with_lora
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +39,7 @@ def bits_seen(pack, conditioning):
     """Of each evaluation of a MODEL's network."""
 
     def calls(model, sample=None) -> list[int]:
-        bits, quant = [], pack("qsched_core.quant")
-        layer = model.model.diffusion_model.get_submodule(LAYER)
-        hook = layer.register_forward_hook(lambda *_: bits.append(quant.step_bits(4)))
-        try:
-            (sample or picture)(model, conditioning)
-        finally:
-            hook.remove()
-        return bits
+        return activation_bits(pack, model, lambda: (sample or picture)(model, conditioning))
 
     return calls
 
@@ -73,15 +65,6 @@ def two_samplers(first, second, conditioning, cfg: float = 1.0) -> torch.Tensor:
             model, noise, 1, 4, cfg, "euler", "simple", *conditioning, latent, start, end, rest
         )  # fmt: skip
     return latent["samples"]
-
-
-def lora(strength: float = 1.0) -> dict:
-    generator, name = torch.Generator().manual_seed(2), "lora_unet_" + LAYER.replace(".", "_")
-    return {
-        f"{name}.lora_up.weight": strength * torch.randn(768, 4, generator=generator),
-        f"{name}.lora_down.weight": torch.randn(4, 256, generator=generator),
-        f"{name}.alpha": torch.tensor(4.0),
-    }
 
 
 @pytest.mark.parametrize("cfg", [1.0, 2.0])
@@ -116,8 +99,9 @@ def test_what_follows_on_the_model_holds_for_all(pack, demo, packed, schedule, c
             calls.append(executor.class_obj)
             return executor(x, t, *args, **kwargs)
 
-        model = comfy.sd.load_lora_for_models(model, None, lora(0.1), 1.0, 0.0)[0]
-        model = comfy.sd.load_lora_for_models(model, None, lora(0.05), 0.5, 0.0)[0]  # a second of the same weight
+        model = comfy.sd.load_lora_for_models(model, None, lora_values(LINEAR), 1.0, 0.0)[0]
+        again = lora_values(LINEAR, 0.05)  # a second of the same weight
+        model = comfy.sd.load_lora_for_models(model, None, again, 0.5, 0.0)[0]
         (model,) = ModelSamplingFlux().patch(model, 1.15, 0.5, 64, 64)
         model.add_wrapper(WrappersMP.APPLY_MODEL, spy)
         return model
@@ -151,9 +135,7 @@ def test_what_a_model_had_before_stays_its_own(demo, packed, schedule, condition
     picture(schedule(demo[0], "2, 1, 1, 2", model_2=marked)[0], conditioning)
     assert evaluated == [other.model, other.model]
     # One network with and without a LoRA are two models as well.
-    import comfy.sd
-
-    lora_model = comfy.sd.load_lora_for_models(demo[0], None, lora(0.1), 1.0, 0.0)[0]
+    lora_model = with_lora(demo[0], LINEAR)
     both = picture(schedule(demo[0], "1, 1, 2, 2", model_2=lora_model)[0], conditioning)
     assert torch.allclose(both, two_samplers(demo[0], lora_model, conditioning), atol=1e-4)
     assert not torch.allclose(both, picture(demo[0], conditioning), atol=1e-2), "the LoRA did nothing"

@@ -13,38 +13,14 @@ import pytest
 import torch
 from exactness import ROUNDED_ACTIVATIONS, differ, near, same_bits
 from layouts import need_layout
+from random_checkpoints import family, picture
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from server_answers import error_of, latent
 
 from benchmarks.adapters import ADAPTERS, patch_of
-from scripts.client import PromptFailed, PromptRefused
-from scripts.layout import CACHE
-from scripts.random_models import write
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def family(name: str):
-    """(MODEL, conditioning, channels) of a random checkpoint of the real architecture, by the stock loader."""
-    import comfy.sd
-
-    file = write(name, CACHE / "random-models")
-    width, pooled, channels = {"sd15": (768, 0, 4), "sdxl": (2048, 1280, 4), "flux1-schnell": (4096, 768, 16)}[name]
-    generator = torch.Generator().manual_seed(1)
-    vector = {"pooled_output": torch.randn(1, pooled, generator=generator)} if pooled else {}
-    texts = [[torch.randn(1, 8, width, generator=generator), vector]]
-    if name == "flux1-schnell":
-        return comfy.sd.load_diffusion_model(str(file)), texts, channels
-    return comfy.sd.load_checkpoint_guess_config(str(file), output_clip=False)[0], texts, channels
-
-
-def picture(model, texts, channels: int) -> torch.Tensor:
-    import comfy.sample
-
-    noise = torch.randn(1, channels, 8, 8, generator=torch.Generator().manual_seed(2))
-    return comfy.sample.sample(
-        model, noise, 2, 1.0, "euler", "simple", texts, texts, torch.zeros_like(noise), disable_pbar=True, seed=1
-    )
 
 
 def quantized(pack, model, name: str = "w4a8"):
@@ -283,13 +259,8 @@ def sampling(model: list, more: dict) -> dict:
         "t": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "a large apple"}},
         "e": {"class_type": "EmptySD3LatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
         "s": {"class_type": "KSampler", "inputs": {"model": model, "latent_image": ["e", 0], **texts, **how}},
-        "o": {"class_type": "SaveLatent", "inputs": {"samples": ["s", 0], "filename_prefix": "quantised"}},
+        "out": {"class_type": "SaveLatent", "inputs": {"samples": ["s", 0], "filename_prefix": "quantised"}},
     }
-
-
-def latent(server, graph: dict) -> torch.Tensor:
-    (file,) = server.client.run(graph, timeout=120)["o"]["latents"]
-    return load_file(server.folder("output") / file["subfolder"] / file["filename"])["latent_tensor"]
 
 
 def loading(name: str) -> dict:
@@ -344,12 +315,6 @@ def test_what_cannot_be_quantized_so_is_told_with_a_way_out(server):
     twice["4"] = {"class_type": "QSchedSaveQuantized", "inputs": {"model": ["3", 0], "name": "never"}}
     assert "quantised already" in error_of(server, twice)
     assert not (server.folder("models") / "qsched_models" / "never.safetensors").exists()
-
-
-def error_of(server, graph: dict) -> str:
-    with pytest.raises((PromptFailed, PromptRefused)) as caught:
-        server.client.run(graph, timeout=120)
-    return str(caught.value)
 
 
 def test_wrong_files_and_names_are_told_what_is_wrong(server):

@@ -7,15 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from demo_model import OBSERVED, UNSEEN, picture
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_store")
 
-TEXTS = tuple(
-    f"a {size} {thing} on a {ground} background"
-    for size, ground in (("large", "white"), ("small", "sand"))
-    for thing in ("apple", "frog", "whale", "star")
-)
-UNSEEN = ("a small car on a sand background", "a large boat on a white background", "a rocket left of a moon")
 AS_FAR = 1.4
 """How much farther from the full model's latents what is fitted to words at random may come than what is fitted to
 prompts. 1.06 to 1.23 on the flow toy (``benchmarks.no_data``), over many more captions."""
@@ -67,31 +62,26 @@ def test_neither_prompts_nor_a_text_encoder_is_refused(demo_sampling, pack, refu
 
 
 def test_what_is_fitted_to_random_words_is_nearly_as_near(demo, demo_sampling, pack):
-    import comfy.sample
 
     model, clip, _ = demo
     encode = pack("nodes.host.conditioning").encode
     observe = pack("nodes.observe_layers").QSchedObserve.execute
     quantize = pack("nodes.quantize_model").QSchedQuantizeModel.execute
-    positive = [entry for text in TEXTS for entry in encode(clip, text)]
+    positive = [entry for text in OBSERVED for entry in encode(clip, text)]
     prompted, _ = observe(**demo_sampling, positive=positive).args
     random, report = observe(**demo_sampling, clip=clip).args
     assert "No prompts: words at random from the text encoder's vocabulary were sampled." in report
-    empty = torch.zeros(1, 16, 16, 16)
 
-    def drawn(of, text: str, seed: int) -> torch.Tensor:
-        noise, conditioning = comfy.sample.prepare_noise(empty, seed), encode(clip, text)
-        return comfy.sample.sample(
-            of, noise, 4, 1.0, "euler", "simple", conditioning, conditioning, empty, disable_pbar=True, seed=seed
-        )
+    def latents_of(of) -> list[torch.Tensor]:
+        texts = (*UNSEEN, "a rocket left of a moon") * 2
+        return [picture(of, encode(clip, text), seed=seed, side=16) for seed, text in enumerate(texts, 100)]
 
-    exact = [drawn(model, text, seed) for seed, text in enumerate(UNSEEN * 2, 100)]
+    exact = latents_of(model)
 
     def distance(observation) -> float:
         options = {"format": "w4a4", "group_size": "per channel", "include": "", "exclude": "", "backend": "torch"}
         packed = quantize(model=model, **options, observation=observation).args[0]
-        latents = [drawn(packed, text, seed) for seed, text in enumerate(UNSEEN * 2, 100)]
-        return sum((a - b).square().sum().item() for a, b in zip(latents, exact, strict=True)) ** 0.5
+        return sum((a - b).square().sum().item() for a, b in zip(latents_of(packed), exact, strict=True)) ** 0.5
 
     near, nearest = distance(prompted), distance(None)
     assert distance(random) < min(AS_FAR * near, 0.8 * nearest)
@@ -100,7 +90,7 @@ def test_what_is_fitted_to_random_words_is_nearly_as_near(demo, demo_sampling, p
 def test_bits_of_layers_are_planned_without_prompts(demo, demo_sampling, pack):
     node, observe = pack("nodes.sensitivity").QSchedSensitivity, pack("nodes.observe_layers").QSchedObserve.execute
     more = {"average_bits": 5.0, "depth": "layers", "formats": "w4a8, w8a8"}
-    positive = [entry for text in TEXTS for entry in pack("nodes.host.conditioning").encode(demo[1], text)]
+    positive = [entry for text in OBSERVED for entry in pack("nodes.host.conditioning").encode(demo[1], text)]
     prompted, _, _ = node.execute(**demo_sampling, **more, positive=positive).args
     plan, report, _ = node.execute(**demo_sampling, **more, clip=demo[1]).args
     assert report.startswith("No prompts: words at random")

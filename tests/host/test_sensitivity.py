@@ -7,24 +7,16 @@ import random
 
 import pytest
 import torch
+from demo_model import UNSEEN, picture
 from exactness import same_bits
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "empty_store")
 
 TEXTS = (
     "a large apple on a white background",
     "a small star on a sand background",
     "a large frog left of a small apple on a white background",
 )
-UNSEEN = ("a small car on a sand background", "a large boat on a white background")
-
-
-@pytest.fixture(autouse=True)
-def empty_store(pack, monkeypatch, tmp_path):
-    """No test reads what another one has observed."""
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +79,7 @@ def study(pack, source, positive):
 
 
 def drawn(model, conditioning, seed: int) -> torch.Tensor:
-    import comfy.sample
-
-    empty = torch.zeros(1, 16, 8, 8)
-    noise = comfy.sample.prepare_noise(empty, seed)
-    return comfy.sample.sample(
-        model, noise, 1, 1.0, "euler", "simple", conditioning, conditioning, empty, disable_pbar=True, seed=seed
-    )
+    return picture(model, conditioning, steps=1, seed=seed)
 
 
 def hooks(model) -> int:

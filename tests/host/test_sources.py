@@ -6,10 +6,12 @@ import gc
 import weakref
 
 import pytest
+import random_checkpoints
 import torch
 from exactness import same_bits
 from native_files import packed, settings_of
 from torch import nn
+from twin_layers import relative
 
 from scripts.random_models import MODELS, tensors
 
@@ -66,22 +68,12 @@ def conditioning():
 
 
 def picture(model) -> torch.Tensor:
-    import comfy.sample
-
-    noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(2))
-    texts = conditioning()
-    return comfy.sample.sample(
-        model, noise, 2, 1.0, "euler", "simple", texts, texts, torch.zeros_like(noise), disable_pbar=True, seed=1
-    )
+    return random_checkpoints.picture(model, conditioning(), 16)
 
 
 def twin_of(pack, model, name: str = "w4a8", **more):
     job = pack("nodes.quantization.backends").job_for(model, name, **{"backend": "torch", **more})
     return pack("nodes.quantization.twin_model").quantized_twin(model, job)
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return (torch.linalg.norm(a.double() - b.double()) / torch.linalg.norm(b.double())).item()
 
 
 def float_weight(model, name: str = LAYER) -> torch.Tensor:

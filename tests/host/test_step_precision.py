@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from demo_model import picture
 from exactness import same_bits
 from safetensors.torch import load_file, save_file
-
-LAYER = "double_blocks.0.img_attn.qkv"
+from twin_layers import LINEAR, activation_bits, with_lora
 
 
 @pytest.fixture(scope="module")
@@ -20,26 +20,9 @@ def twin_of(pack, model, last_steps: int | None = None, backend: str = "torch", 
     return pack("nodes.quantization.twin_model").quantized_twin(model, job)
 
 
-def picture(model, conditioning, sampler: str = "euler", **part) -> torch.Tensor:
-    import comfy.sample
-
-    latent = torch.zeros(1, 16, 8, 8)
-    noise = comfy.sample.prepare_noise(latent, 1)
-    return comfy.sample.sample(
-        model, noise, 4, 1.0, sampler, "simple", conditioning, conditioning, latent, disable_pbar=True, seed=1, **part
-    )
-
-
 def bits_seen(pack, model, conditioning, *args, **part) -> list[int]:
-    """Of each evaluation of the network, told by a hook inside it."""
-    bits, quant = [], pack("qsched_core.quant")
-    layer = model.model.diffusion_model.get_submodule(LAYER)
-    hook = layer.register_forward_hook(lambda *_: bits.append(quant.step_bits(4)))
-    try:
-        picture(model, conditioning, *args, **part)
-    finally:
-        hook.remove()
-    return bits
+    """Of each evaluation of the network."""
+    return activation_bits(pack, model, lambda: picture(model, conditioning, *args, **part))
 
 
 def test_the_last_step_of_a_picture_is_wide_in_every_sampler(pack, demo, conditioning):
@@ -80,18 +63,10 @@ def test_the_last_step_brings_the_picture_nearer(pack, demo, conditioning):
 
 def test_it_composes_with_loras_little_memory_and_presets(pack, demo, conditioning):
     import comfy.model_management
-    import comfy.sd
 
     core = pack("qsched_core")
-    generator = torch.Generator().manual_seed(2)
-    name = "lora_unet_" + LAYER.replace(".", "_")
-    lora = {
-        f"{name}.lora_up.weight": 0.1 * torch.randn(768, 4, generator=generator),
-        f"{name}.lora_down.weight": torch.randn(4, 256, generator=generator),
-        f"{name}.alpha": torch.tensor(4.0),
-    }
     model, _ = twin_of(pack, demo[0])
-    lora_model = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)[0]
+    lora_model = with_lora(model, LINEAR)
     assert bits_seen(pack, lora_model, conditioning) == [4, 4, 4, 8]
     assert not torch.equal(picture(lora_model, conditioning), picture(model, conditioning))
     sigmas = pack("nodes.sampling.ksampler").Recipe(4, 1.0, "euler", "simple").sigmas(model)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 from exactness import differ, same_bits
+from module_files import beside
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -18,14 +17,7 @@ REAL = {"02": (4096, 768), "03": (2048, 1280), "06": (4096, 768)}
 """Widths of the tokens and of the pooled vector that the stand-in for the text encoders gives."""
 
 
-def _beside(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"qsched_host_{name}", Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-families = _beside("test_families")
+families = beside(__file__, "test_families")
 models = families.models  # the random files, for the tests of this module too
 
 SEARCHES = json.loads((Path(__file__).resolve().parents[1] / "golden" / "searches.json").read_text("utf-8"))

@@ -6,8 +6,9 @@ import pytest
 import torch
 from exactness import same_bits
 from native_files import packed
-from text_encoders import FAMILIES, text_encoder
+from text_encoders import FAMILIES, text_encoder, with_lora
 from torch import nn
+from twin_layers import relative
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -26,10 +27,6 @@ def said(clip, text: str = PROMPTS[0]) -> torch.Tensor:
 
 def pooled(clip, text: str = PROMPTS[0]) -> torch.Tensor:
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][1]["pooled_output"]
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return (torch.linalg.norm(a.double() - b.double()) / torch.linalg.norm(b.double())).item()
 
 
 def values_of(clip) -> dict[str, torch.Tensor]:
@@ -73,20 +70,6 @@ def test_the_report_says_how_near_four_bits_are(pack):
     cosine = torch.nn.functional.cosine_similarity(said(twin).double().flatten(), full.double().flatten(), dim=0).item()
     assert f"Conditioning of 1 prompts: cosine to the full one {cosine:.4f}." in report
     assert ("That is far" in report) == (cosine < 0.99)
-
-
-def with_lora(clip, key: str, layer: str, scale: float = 1.0):
-    import comfy.sd
-
-    generator = torch.Generator().manual_seed(4)
-    weights = {
-        f"{key}.lora_up.weight": scale * torch.randn(128, 4, generator=generator) / 4,
-        f"{key}.lora_down.weight": torch.randn(4, 128, generator=generator) / 4,
-        f"{key}.alpha": torch.tensor(4.0),
-    }
-    _, lora_clip = comfy.sd.load_lora_for_models(None, clip, weights, 0.0, 1.0)
-    assert f"{layer}.weight" in lora_clip.patcher.patches
-    return lora_clip
 
 
 @pytest.mark.parametrize(

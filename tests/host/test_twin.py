@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from demo_model import picture
 from exactness import differ, same_bits
-
-LAYER = "diffusion_model.double_blocks.0.img_attn.qkv"
+from twin_layers import LINEAR, relative, with_lora
 
 
 @pytest.fixture(scope="module")
@@ -19,16 +19,6 @@ def conditioning(demo, pack):
     return pack("nodes.host.conditioning").encode(demo[1], "a large apple on a white background")
 
 
-def picture(model, conditioning, steps: int = 4) -> torch.Tensor:
-    import comfy.sample
-
-    latent = torch.zeros(1, 16, 8, 8)
-    noise = comfy.sample.prepare_noise(latent, 1)
-    return comfy.sample.sample(
-        model, noise, steps, 1.0, "euler", "simple", conditioning, conditioning, latent, disable_pbar=True, seed=1
-    )
-
-
 def twin_of(pack, model, name: str = "w4a8", group_size: int | None = None):
     return pack("nodes.quantization.twin_model").quantized_twin(
         model, pack("nodes.quantization.backends").job_for(model, name, group_size)
@@ -37,26 +27,6 @@ def twin_of(pack, model, name: str = "w4a8", group_size: int | None = None):
 
 def snapshot(model) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.model.state_dict().items()}
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return (torch.linalg.norm(a - b) / torch.linalg.norm(b)).item()
-
-
-def lora(scale: float) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(2)
-    name = "lora_unet_" + LAYER.removeprefix("diffusion_model.").replace(".", "_")
-    return {
-        f"{name}.lora_up.weight": scale * torch.randn(768, 4, generator=generator),
-        f"{name}.lora_down.weight": torch.randn(4, 256, generator=generator),
-        f"{name}.alpha": torch.tensor(4.0),
-    }
-
-
-def with_lora(model, scale: float = 0.1):
-    import comfy.sd
-
-    return comfy.sd.load_lora_for_models(model, None, lora(scale), 1.0, 0.0)[0]
 
 
 def test_the_source_is_bit_identical_afterwards(pack, source, conditioning):
@@ -87,16 +57,16 @@ def test_the_size_the_host_sees_is_the_packed_one(pack, source):
     assert twin.model_size() == comfy.model_management.module_size(twin.model)
     assert twin.model_size() < 0.45 * source.model_size()
     assert report.bytes_after < 0.45 * report.bytes_before
-    packed = twin.model.get_submodule(LAYER).weight
+    packed = twin.model.get_submodule(LINEAR).weight
     assert packed.dtype == torch.uint8
     assert packed.shape == (768, 256 // 2 + 256 // 32 + 2)  # two codes a byte, a byte for each 32, two for the row
 
 
 def test_a_lora_after_quantizing_moves_the_picture_as_it_does_before(pack, source, conditioning):
     twin, _ = twin_of(pack, source, "w8a8")
-    plain, full = picture(twin, conditioning), picture(with_lora(source), conditioning)
-    after = picture(with_lora(twin), conditioning)
-    before = picture(twin_of(pack, with_lora(source), "w8a8")[0], conditioning)
+    plain, full = picture(twin, conditioning), picture(with_lora(source, LINEAR), conditioning)
+    after = picture(with_lora(twin, LINEAR), conditioning)
+    before = picture(twin_of(pack, with_lora(source, LINEAR), "w8a8")[0], conditioning)
     shift = relative(after, plain)
     assert shift > 0.05, "the LoRA did nothing"
     # 8 bits are nearly lossless here: both ways must land near the float model with the LoRA.
@@ -107,7 +77,7 @@ def test_a_lora_after_quantizing_moves_the_picture_as_it_does_before(pack, sourc
 
 def test_a_twin_made_while_a_lora_clone_is_loaded_does_not_inherit_it(pack, source, conditioning):
     expected = picture(twin_of(pack, source, "w8a8")[0], conditioning)
-    picture(with_lora(source), conditioning)  # leaves the LoRA merged into the shared modules
+    picture(with_lora(source, LINEAR), conditioning)  # leaves the LoRA merged into the shared modules
     assert same_bits(picture(twin_of(pack, source, "w8a8")[0], conditioning), expected)
 
 
@@ -132,13 +102,13 @@ def test_model_and_twin_share_a_fingerprint_but_not_a_quantization(pack, source)
     assert ours.fingerprint == theirs.fingerprint
     assert (ours.quantization, theirs.quantization) == ("none", "w4a8/g32")
     assert (ours.model, ours.prediction) == ("FluxSchnell", "CONST")
-    assert describe.fingerprint(with_lora(source)) == ours.fingerprint
+    assert describe.fingerprint(with_lora(source, LINEAR)) == ours.fingerprint
 
 
 def test_two_loras_of_one_strength_are_told_apart(pack, source):
     """A calibration's journal is found by what decides its figures; the strength alone once stood for the LoRA."""
     sums = pack("nodes.host.model_info").sums
-    key = f"{LAYER}.weight"
-    one, same, other = (with_lora(source, scale).patches[key] for scale in (0.1, 0.1, 0.2))
+    key = f"{LINEAR}.weight"
+    one, same, other = (with_lora(source, LINEAR, scale).patches[key] for scale in (0.1, 0.1, 0.2))
     assert len(sums(one)) > 2
     assert sums(one) == sums(same) != sums(other)

@@ -7,12 +7,11 @@ from math import prod
 
 import pytest
 import torch
+from demo_model import picture
 from exactness import same_bits
+from twin_layers import CONV, LINEAR, relative, with_lora
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-LINEAR = "diffusion_model.double_blocks.0.img_attn.qkv"
-CONV = "diffusion_model.input_blocks.2.0.op"
 
 
 @pytest.fixture(scope="module", params=["demo", "tiny"])
@@ -26,46 +25,15 @@ def case(request, pack, tiny):
             CONV,
             lambda model: tiny.run(model, comfy.samplers.sampler_object("euler"), tiny.schedule(model)),
         )
-    import comfy.sample
-
     model, clip, _ = request.getfixturevalue("demo")
     conditioning = pack("nodes.host.conditioning").encode(clip, "a large apple on a white background")
-    latent = torch.zeros(1, 16, 8, 8)
-    noise = comfy.sample.prepare_noise(latent, 1)
-
-    def picture(model) -> torch.Tensor:
-        return comfy.sample.sample(
-            model, noise, 4, 1.0, "euler", "simple", conditioning, conditioning, latent, disable_pbar=True, seed=1
-        )
-
-    return model, LINEAR, picture
+    return model, LINEAR, lambda model: picture(model, conditioning)
 
 
 def twin_of(pack, model, name: str = "w8a16"):
     # 32: quanto's group of 64 does not divide what the small U-Net's layers sum over.
     job = pack("nodes.quantization.backends").job_for(model, name, 32 if name == "w4a16" else None, backend="quanto")
     return pack("nodes.quantization.twin_model").quantized_twin(model, job)
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return (torch.linalg.norm(a - b) / torch.linalg.norm(b)).item()
-
-
-def with_lora(model, key: str):
-    import comfy.sd
-
-    generator = torch.Generator().manual_seed(2)
-    shapes, scale = ([(32, 4, 1, 1), (4, 32, 3, 3)], 5.0) if key == CONV else ([(768, 4), (4, 256)], 0.1)
-    up, down = (torch.randn(shape, generator=generator) for shape in shapes)
-    name = key if key == CONV else "lora_unet_" + key.removeprefix("diffusion_model.").replace(".", "_")
-    weights = {
-        f"{name}.lora_up.weight": scale * up,
-        f"{name}.lora_down.weight": down,
-        f"{name}.alpha": torch.tensor(4.0),
-    }
-    lora_model, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
-    assert list(lora_model.patches) == [f"{key}.weight"]
-    return lora_model
 
 
 @pytest.mark.parametrize(("name", "most"), [("w4a16", 0.6), ("w8a16", 0.05)])

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from exactness import same_bits
+from twin_layers import CONV, relative, with_lora
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-CONV = "diffusion_model.input_blocks.2.0.op"
 
 
 @pytest.fixture(scope="module")
@@ -25,25 +24,6 @@ def picture(tiny, model) -> torch.Tensor:
     import comfy.samplers
 
     return tiny.run(model, comfy.samplers.sampler_object("euler"), tiny.schedule(model))
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return (torch.linalg.norm(a - b) / torch.linalg.norm(b)).item()
-
-
-def with_lora(model):
-    """A LoRA on a convolution alone, as LoCon makes them: 3×3 down, 1×1 up."""
-    import comfy.sd
-
-    generator = torch.Generator().manual_seed(2)
-    weights = {
-        f"{CONV}.lora_up.weight": 5.0 * torch.randn(32, 4, 1, 1, generator=generator),
-        f"{CONV}.lora_down.weight": torch.randn(4, 32, 3, 3, generator=generator),
-        f"{CONV}.alpha": torch.tensor(4.0),
-    }
-    lora_model, _ = comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)
-    assert list(lora_model.patches) == [f"{CONV}.weight"]
-    return lora_model
 
 
 def test_convolutions_are_packed_and_the_source_is_untouched(pack, tiny, source):
@@ -70,8 +50,8 @@ def test_a_preset_can_tell_the_recipes_apart(pack, source):
 
 def test_a_lora_on_a_packed_convolution_moves_the_picture_as_it_does_before(pack, tiny, source):
     twin, _ = twin_of(pack, source)
-    plain, full = picture(tiny, twin), picture(tiny, with_lora(source))
-    after, before = picture(tiny, with_lora(twin)), picture(tiny, twin_of(pack, with_lora(source))[0])
+    plain, full = picture(tiny, twin), picture(tiny, with_lora(source, CONV))
+    after, before = picture(tiny, with_lora(twin, CONV)), picture(tiny, twin_of(pack, with_lora(source, CONV))[0])
     shift = relative(after, plain)
     assert shift > 0.005, "the LoRA did nothing"
     assert relative(after, full) < 0.25 * shift

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from exactness import same_bits
-from twin_layers import float_output, in_every_state, layers_of, output_of, relative, unpacked
+from twin_layers import float_output, in_every_state, output_of, relative, unpacked
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,21 +43,6 @@ PROTOCOL = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def source(demo):
-    return demo[0]
-
-
-@pytest.fixture(scope="module")
-def unet(tiny):
-    return tiny.model("FLOW")
-
-
-@pytest.fixture(scope="module")
-def packed(pack, source, unet):
-    return layers_of(pack, source, unet)
-
-
 @pytest.mark.parametrize("part", PROTOCOL)
 def test_every_part_of_the_weight_protocol_is_answered_and_shown(pack, part):
     who, answer = PROTOCOL[part]
@@ -73,8 +58,8 @@ def test_every_part_of_the_weight_protocol_is_answered_and_shown(pack, part):
     assert answer in TESTS
 
 
-def test_set_weight_packs_in_place_and_beside(packed):
-    model, name, _ = packed["Linear w8a16"]
+def test_set_weight_packs_in_place_and_beside(packed_layers):
+    model, name, _ = packed_layers["Linear w8a16"]
     layer = model.model.get_submodule(name)
     own, wide = layer.weight.clone(), torch.randn(768, 256, generator=torch.Generator().manual_seed(5))
     beside = layer.set_weight(wide, return_weight=True)
@@ -87,8 +72,8 @@ def test_set_weight_packs_in_place_and_beside(packed):
 
 
 @pytest.mark.parametrize("kind", ["Linear w4a8", "Conv2d w4a8", "the host's Linear"])
-def test_a_weight_wrapper_acts_on_the_float_weight(packed, kind):
-    model, name, x = packed[kind]
+def test_a_weight_wrapper_acts_on_the_float_weight(packed_layers, kind):
+    model, name, x = packed_layers[kind]
     layer = model.model.get_submodule(name)
     plain = in_every_state(model, output_of(name, x))
     wrapped = model.clone()

@@ -1,10 +1,9 @@
-"""Presets that people share, the one folder they lie in, and what the page says of its graph."""
+"""Presets that people share, and what the page says of its graph."""
 
 from __future__ import annotations
 
 import base64
 import io
-from pathlib import Path
 
 from PIL import Image
 
@@ -37,21 +36,6 @@ def picture_uri(kind: str, size: tuple[int, int] = (300, 100)) -> str:
     file = io.BytesIO()
     Image.new("RGB", size, "red").save(file, kind)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def presets_folder(pack, tmp_path, monkeypatch) -> Path:
-    """The only folder of presets, beside those that came with the pack."""
-    import folder_paths
-
-    files = pack("nodes.host.folders")
-    place = tmp_path / "qsched_presets"
-    monkeypatch.setitem(
-        folder_paths.folder_names_and_paths,
-        files.PRESETS_FOLDER,
-        ([str(place), str(files.SHIPPED_PRESETS)], {files.SUFFIX}),
-    )
-    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    return place
 
 
 def told(models=(), quantizers=(), samplers=()) -> dict:

@@ -50,6 +50,21 @@ def fill(network: torch.nn.Module) -> None:
                 value.fill_(0.0 if name.endswith("bias") else 1.0)
 
 
+def with_lora(clip, key: str, layer: str, scale: float = 1.0):
+    """A clone with a LoRA on a layer, which files of LoRAs call ``key``."""
+    import comfy.sd
+
+    generator = torch.Generator().manual_seed(4)
+    weights = {
+        f"{key}.lora_up.weight": scale * torch.randn(128, 4, generator=generator) / 4,
+        f"{key}.lora_down.weight": torch.randn(4, 128, generator=generator) / 4,
+        f"{key}.alpha": torch.tensor(4.0),
+    }
+    _, clone = comfy.sd.load_lora_for_models(None, clip, weights, 0.0, 1.0)
+    assert f"{layer}.weight" in clone.patcher.patches
+    return clone
+
+
 def _classes(family: str) -> tuple:
     if family == "flux":
         import comfy.text_encoders.flux as flux

@@ -1,4 +1,4 @@
-"""Packed models for tests of patches: made, loaded to the last layer or not one of it, and what their layers give."""
+"""Packed models for tests: made, patched, loaded to the last layer or not one of it, and what their layers give."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import torch
 from torch.nn import functional as F
 
 LINEAR = "diffusion_model.double_blocks.0.img_attn.qkv"
+"""Of the demo model."""
+
+CONV = "diffusion_model.input_blocks.2.0.op"
+"""Of the tiny U-Net."""
+
+LORA_SIZES = {LINEAR: 0.1, CONV: 5.0}
+"""With which a LoRA shows in the picture, and does not make another one of it."""
 
 
 def twin_of(pack, model, name: str = "w4a8", backend: str = "torch", recipe: str = "compact"):
@@ -20,7 +27,41 @@ def clone_with(model, patches: dict, strength: float = 1.0):
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return (torch.linalg.norm(a - b) / torch.linalg.norm(b)).item()
+    """The norm of the difference, in norms of ``b``; not a number where both are zero, so that nothing passes there."""
+    return (torch.linalg.norm(a.double() - b.double()) / torch.linalg.norm(b.double())).item()
+
+
+def lora_values(key: str, size: float | None = None) -> dict[str, torch.Tensor]:
+    """A file's, for the layer LINEAR or the convolution CONV, which gets it as LoCon makes them: 3×3 down, 1×1 up."""
+    generator = torch.Generator().manual_seed(2)
+    shapes = [(32, 4, 1, 1), (4, 32, 3, 3)] if key == CONV else [(768, 4), (4, 256)]
+    name = key if key == CONV else "lora_unet_" + key.removeprefix("diffusion_model.").replace(".", "_")
+    up, down = (torch.randn(shape, generator=generator) for shape in shapes)
+    return {
+        f"{name}.lora_up.weight": (LORA_SIZES[key] if size is None else size) * up,
+        f"{name}.lora_down.weight": down,
+        f"{name}.alpha": torch.tensor(4.0),
+    }
+
+
+def with_lora(model, key: str, size: float | None = None):
+    """A clone with a LoRA on that layer alone."""
+    import comfy.sd
+
+    clone, _ = comfy.sd.load_lora_for_models(model, None, lora_values(key, size), 1.0, 0.0)
+    assert list(clone.patches) == [f"{key}.weight"]
+    return clone
+
+
+def activation_bits(pack, model, sample) -> list[int]:
+    """Of each evaluation of the demo's network while ``sample()`` runs, told by a hook inside it."""
+    bits, quant = [], pack("qsched_core.quant")
+    hook = model.model.get_submodule(LINEAR).register_forward_hook(lambda *_: bits.append(quant.step_bits(4)))
+    try:
+        sample()
+    finally:
+        hook.remove()
+    return bits
 
 
 def loaded(model):

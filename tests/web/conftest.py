@@ -9,12 +9,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from host_at_hand import host_at_hand
 
 from scripts import server as comfyui
 from scripts.browser import NoBrowser, chromium
 from scripts.browser import open_page as visit
 from scripts.front_ends import NEWEST, OWN, front_end
-from scripts.host import Host, HostError, host_at, local_host
+from scripts.host import Host
 from scripts.layout import NEWER_NODES, ROOT
 
 SHOTS = ROOT / "output" / "screenshots"
@@ -46,11 +47,7 @@ def browser() -> Iterator:
 @pytest.fixture(scope="session")
 def host() -> Host:
     """The ComfyUI to test on."""
-    path = os.environ.get("QSCHED_HOST_PATH")
-    host_here = host_at(Path(path), "QSCHED_HOST_PATH") if path else local_host()
-    if host_here is None:
-        raise HostError("There is no ComfyUI to test on. Run `make env`, or set COMFYUI_PATH.")
-    return host_here
+    return host_at_hand()
 
 
 @pytest.fixture(scope="session")

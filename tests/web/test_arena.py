@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 
-import pytest
+from pages import RENDERERS
 
 from scripts.browser import wait_for
 
-RENDERERS = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic", "nodes 2.0"])
 RED, BLUE = 0xFF0000, 0x0000FF
 """Pictures made with the preset are red."""
 
@@ -27,10 +26,6 @@ VIEW = f"""() => {{
     return context.getImageData(0, 0, 1, 1).data[0] > 128 ? "red" : "blue";
   }});
 }}"""
-QUEUE = """async () => {
-  const queue = await (await app.api.fetchApi("/queue")).json();
-  return queue.queue_running.length + queue.queue_pending.length;
-}"""
 
 
 def node(kind: str, **inputs) -> dict:

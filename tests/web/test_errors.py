@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 
-import pytest
+from pages import RENDERERS, load_graph
 
 from scripts.browser import READY, wait_for
 from scripts.sentences import catalogue
-
-RENDERERS = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic", "nodes 2.0"])
 
 FIND = """type => {
   const walk = nodes => nodes.flatMap(n => [n, ...walk(n.subgraph?.nodes ?? [])]);
@@ -45,14 +43,6 @@ GRAPH = {
 NODE = "QSchedQuantizeModel"
 
 
-def load(page, graph: dict) -> None:
-    page.evaluate("graph => app.loadApiJson(graph, 'one')", graph)
-    # As a person's: a graph from a prompt has no id of its own before it is saved.
-    page.evaluate("() => app.loadGraphData(app.graph.serialize(), true, true, 'one')")
-    wait_for(page, "count => app.graph.nodes.length === count", arg=len(graph))
-    page.wait_for_timeout(500)
-
-
 def run(page) -> None:
     """The host's own box over the page is closed: it is not what is looked at."""
     page.evaluate("() => app.queuePrompt(0, 1)")
@@ -80,7 +70,7 @@ def put(page, node: str, widget: str, value: str) -> None:
 @RENDERERS
 def test_a_failure_is_on_its_node_comes_back_with_its_tab_and_goes_with_the_next_run(open_page, tmp_path, nodes_2):
     page = open_page(nodes_2=nodes_2)
-    load(page, GRAPH)
+    load_graph(page, GRAPH)
     run(page)
     text = wait_for_error(page, NODE, "Fix: ")
     assert text.startswith("Q-Sched: ")
@@ -108,7 +98,7 @@ def test_a_failure_is_on_its_node_comes_back_with_its_tab_and_goes_with_the_next
 def test_an_error_of_python_is_named_without_the_module_it_is_from_and_long_ones_are_whole(open_page):
     """The host names a pack's errors by their file: "/home/me/ComfyUI/custom_nodes/q-sched.nodes.presets.Broken"."""
     page = open_page(nodes_2=False)
-    load(page, GRAPH)
+    load_graph(page, GRAPH)
     page.evaluate(
         "detail => app.api.dispatchCustomEvent('execution_error', detail)",
         {
@@ -124,7 +114,7 @@ def test_an_error_of_python_is_named_without_the_module_it_is_from_and_long_ones
 @RENDERERS
 def test_a_failure_inside_a_subgraph_is_on_the_inner_node(open_page, tmp_path, nodes_2):
     page = open_page(nodes_2=nodes_2)
-    load(page, GRAPH)
+    load_graph(page, GRAPH)
     page.evaluate(f"type => app.canvas.graph.convertToSubgraph(new Set([({FIND})(type)]))", NODE)
     run(page)
     page.evaluate(f"type => app.canvas.setGraph(({FIND})(type).graph)", NODE)
@@ -135,7 +125,7 @@ def test_a_failure_inside_a_subgraph_is_on_the_inner_node(open_page, tmp_path, n
 def test_a_refused_prompt_is_on_its_node_until_one_is_taken(open_page, tmp_path):
     page = open_page(nodes_2=True)
     fine = {**GRAPH, "2": {"class_type": NODE, "inputs": {**GRAPH["2"]["inputs"], "include": ""}}}
-    load(page, fine)
+    load_graph(page, fine)
     put(page, NODE, "format", "w9a9")
     run(page)
     assert "w9a9" in wait_for_error(page, NODE, "format")
@@ -148,7 +138,7 @@ def test_a_refused_prompt_is_on_its_node_until_one_is_taken(open_page, tmp_path)
 def test_a_page_that_gets_no_events_takes_a_failure_away_when_a_run_got_past_it(open_page):
     """The host forgets the socket of a page that was reloaded if it notices late that the old one is gone."""
     page = open_page(nodes_2=False)
-    load(page, GRAPH)
+    load_graph(page, GRAPH)
     run(page)
     wait_for_error(page, NODE, "Fix: ")
     page.evaluate("""() => {
@@ -167,7 +157,7 @@ def test_errors_and_reports_are_in_the_language_of_the_page(open_page, tmp_path)
     # No other test excludes this: what the host has in its cache is not run, and says nothing in a new workflow.
     inputs = {**GRAPH["2"]["inputs"], "include": "", "exclude": "no.such.layer"}
     whole = {**GRAPH, "2": {"class_type": NODE, "inputs": inputs}}
-    load(page, {**whole, "4": check})
+    load_graph(page, {**whole, "4": check})
     run(page)
     for node in ("QSchedCheck", NODE):
         wait_for(page, f"type => /[\u4e00-\u9fff]/.test(({REPORTED})(type))", arg=node)
@@ -177,7 +167,7 @@ def test_errors_and_reports_are_in_the_language_of_the_page(open_page, tmp_path)
         assert len(lines) > 4
     page.screenshot(path=tmp_path / "reports.png")
     twice = {"class_type": NODE, "inputs": {**inputs, "model": ["2", 0]}}
-    load(page, {**whole, "3": {"class_type": "PreviewAny", "inputs": {"source": ["4", 1]}}, "4": twice})
+    load_graph(page, {**whole, "3": {"class_type": "PreviewAny", "inputs": {"source": ["4", 1]}}, "4": twice})
     run(page)
     last = "app.graph.nodes.find(n => n.type === 'QSchedQuantizeModel' && n.inputs[0].link && "
     last += "app.graph.getNodeById(app.graph.links.get(n.inputs[0].link).origin_id).type === n.type)"

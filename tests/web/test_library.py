@@ -7,11 +7,11 @@ import json
 import shutil
 
 import pytest
+from pages import RENDERERS
 
 import qsched_core as qs
 from scripts.browser import wait_for
 
-RENDERERS = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic", "nodes 2.0"])
 EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 GRAPH = {
     "1": {"class_type": "QSchedDemoModel", "inputs": {}},

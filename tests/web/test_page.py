@@ -6,11 +6,11 @@ import json
 
 import pytest
 import torch
+from pages import RENDERERS
 from safetensors.torch import save_file
 
 from scripts.browser import wait_for
 
-RENDERERS = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic", "nodes 2.0"])
 TRIALS = 5
 CALIBRATE = 4
 

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from module_files import beside
+from pages import RENDERERS, load_graph
 from safetensors.torch import save_file
 
 from scripts.browser import wait_for
 
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(f"qsched_web_{name}", Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-common = _beside("test_page")
-RENDERERS = common.RENDERERS
+common = beside(__file__, "test_page")
 STRANGER = "<img src=x onerror=alert(1)>"
 
 SAMPLE = {
@@ -52,14 +43,6 @@ def save_strangers_preset(path) -> None:
     save_file({name: torch.tensor(numbers) for name, numbers in values.items()}, path, metadata)
 
 
-def load(page, graph: dict) -> None:
-    """As a person's: a graph from a prompt has no id of its own before it is saved."""
-    page.evaluate("graph => app.loadApiJson(graph, 'one')", graph)
-    page.evaluate("() => app.loadGraphData(app.graph.serialize(), true, true, 'one')")
-    wait_for(page, "count => app.graph.nodes.length === count", arg=len(graph))
-    page.wait_for_timeout(500)
-
-
 def put(page, node: str, widget: str, value: object) -> None:
     page.evaluate(
         f"([id, name, value]) => {{ ({common.FIND})(id).widgets.find(w => w.name === name).value = value; }}",
@@ -78,7 +61,7 @@ def run(page) -> None:
 def test_a_preset_that_differs_is_seen_on_the_sampler_in_full_until_it_fits(open_page, server, nodes_2):
     save_strangers_preset(server.base / "models" / "qsched_presets" / "stranger.safetensors")
     page = open_page(nodes_2=nodes_2, Comfy_Locale="fr")
-    load(page, SAMPLE)
+    load_graph(page, SAMPLE)
     run(page)
     note = common.said(page, "QSchedSampler")
     assert note["headline"] == "Le préréglage vient d’autres réglages : il a été adapté à ceux-ci."
@@ -108,7 +91,7 @@ def test_a_workflow_opened_anew_shows_what_its_cached_nodes_said(open_page):
     }
     page, notes, ids = open_page(nodes_2=False), [], []
     for _ in range(2):
-        load(page, graph)
+        load_graph(page, graph)
         assert page.evaluate(common.NODE_TEXT, "QSchedQuantizeModel") is None
         run(page)
         wait_for(page, f"id => ({common.NODE_TEXT})(id) !== null", arg="QSchedQuantizeModel")

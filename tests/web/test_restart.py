@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
+
+from module_files import beside
 
 from scripts import server as comfyui
 from scripts.browser import open_page, wait_for
 
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(f"qsched_web_{name}", Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-common = _beside("test_page")
+common = beside(__file__, "test_page")
 MANY = """() => { for (const node of app.graph.nodes) if (node.type === "QSchedCalibrate")
   node.widgets.find(w => w.name === "trials").value = 60; }"""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from functools import cache
 
 import pytest
 import torch
+from module_files import module_at
 
 import qsched_core as qs
 from calibration.report import verdict
@@ -112,16 +112,8 @@ NAMES = {"install", "torch", "optuna", "kitchen", "eager", "triton", "cuda", "qu
 """Of packages, kernels and measures."""
 
 
-def _cases():
-    path = ROOT / "tests" / "calibration" / "test_report.py"
-    spec = importlib.util.spec_from_file_location("qsched_report_cases", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_every_line_of_a_verdict_is_known():
-    report_cases = _cases()
+    report_cases = module_at(ROOT / "tests" / "calibration" / "test_report.py")
     more = tuple(report_cases.trial(1.0 + n / 100, 1.0, whole=False) for n in range(3))
     cases = [
         report_cases.result(),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+from module_files import beside
+from pages import RENDERERS
 
 from scripts.browser import wait_for
 from scripts.workflows.build import FILL
@@ -21,15 +22,7 @@ BLUEPRINT = "Q-Sched quick start"
 SEARCHES = json.loads((Path(__file__).resolve().parents[1] / "golden" / "searches.json").read_text("utf-8"))
 
 
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(f"qsched_web_{name}", Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-common = _beside("test_page")
-RENDERERS = common.RENDERERS
+common = beside(__file__, "test_page")
 
 LOAD = """async name => {
   const packs = Object.keys(await (await app.api.fetchApi("/workflow_templates")).json());
