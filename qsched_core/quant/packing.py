@@ -47,8 +47,8 @@ SMALLEST_SCALE, LARGEST_SCALE = 2.0**-24, 65504.0
 LARGEST_STEP = 191
 """The last below ``LARGEST_SCALE``: the next is 65536."""
 
-SMALLEST_STEP = -24 * STEPS - _CLIP_STEPS
-"""Below the step of ``SMALLEST_SCALE`` by as many as are tried."""
+SMALLEST_STEP = 1 - 24 * STEPS - _CLIP_STEPS
+"""The last that is tried from the step of ``SMALLEST_SCALE`` downwards."""
 
 _FINEST = 2.0**-10
 """The least scale of an asymmetric group, relative to its minimum: that is how finely float16 holds the minimum. A

@@ -23,6 +23,9 @@ PREFIX = "calls/"
 _DEEPEST = 32
 """Containers inside each other in a call's arguments: networks take a few, and Python's own calls end at a thousand."""
 
+_KEY_DEPTH = _DEEPEST - 1
+"""A key is a tuple with at most one level of others in it."""
+
 _SCALARS = (type(None), bool, int, float, str)
 _CONTAINERS = {"list": list, "tuple": tuple}
 
@@ -100,12 +103,20 @@ def _written(value: Any, tensors: dict[str, Tensor], depth: int = 0) -> Any:
     if type(value) is UUID:
         return ["uuid", value.hex]
     if type(value) is dict:
-        parts = [[_written(item, tensors, depth + 1) for item in pair] for pair in value.items()]
-        return ["dict", parts]
+        return ["dict", [[_written_key(key), _written(item, tensors, depth + 1)] for key, item in value.items()]]
     for kind, container in _CONTAINERS.items():
         if type(value) is container:
             return [kind, [_written(item, tensors, depth + 1) for item in value]]
     raise NotPlain(type(value).__name__)
+
+
+def _written_key(key: Any) -> Any:
+    """What ``_key`` reads: a scalar, or a tuple without tensors."""
+    tensors: dict[str, Tensor] = {}
+    node = _written(key, tensors, _KEY_DEPTH)
+    if type(key) not in (*_SCALARS, tuple) or tensors:
+        raise NotPlain("key")
+    return node
 
 
 def _read(node: Any, tensors: Mapping[str, Tensor], device: torch.device, depth: int = 0) -> Any:
@@ -126,7 +137,7 @@ def _read(node: Any, tensors: Mapping[str, Tensor], device: torch.device, depth:
 
 def _key(node: Any) -> Any:
     if type(node) not in _SCALARS:
-        key = _read(node, {}, torch.device("cpu"), _DEEPEST - 1)
+        key = _read(node, {}, torch.device("cpu"), _KEY_DEPTH)
         if type(key) is not tuple:
             raise NotPlain("key")
         return key

@@ -73,6 +73,17 @@ def test_stock_never_falls_back_to_what_stock_cannot_read(refused):
     assert [(twin, report.reason) for twin, report in pairs] == [(None, "it is not 64 wide")]
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("w8a8", "100 inputs are no multiple of 16, as int8_tensorwise needs"),
+     ("w4a4", "100 inputs are no multiple of 16, as int8_tensorwise needs")],
+)  # fmt: skip
+def test_what_no_way_takes_is_kept_for_the_reason_of_the_last_resort(name, why):
+    """Not for that of a format which would have taken fewer widths."""
+    pairs = list(quantized_layers(Net(100), Job.of(name, recipe="stock", backend="kitchen")))
+    assert [(twin, report.reason) for twin, report in pairs] == [(None, why)]
+
+
 def test_a_backend_that_was_asked_for_and_cannot_is_an_error(refused):
     with refused(QuantizationError, "lost cannot do w4a8 here", "another format", backend="lost"):
         Job.of("w4a8", backend="lost", backends=known(Lost()))

@@ -75,6 +75,12 @@ def test_the_table_holds_every_step_that_packing_writes():
         packed = pack(size * random(4, 64), form)
         assert sound_scales(packed, 64, form)
         assert torch.isfinite(decode(packed, 64, form, torch.bfloat16)).all()
+    # The smallest scale there is, clipped as far as is tried: all weights but the first are exact then.
+    small = 2.0 ** (SMALLEST_STEP / 12) * torch.arange(128).remainder(15).sub(7)[None]
+    small[:, 0] = 2.0**-21
+    packed = pack(small, resolve_format("w4a8", 128))
+    assert packed[0, -2:].clone().view(torch.int16).item() == SMALLEST_STEP
+    assert sound_scales(packed, 128, resolve_format("w4a8", 128))
     packed = pack(random(4, 64), form)
     for step in (SMALLEST_STEP - 1, LARGEST_STEP + 1):
         bad = packed.clone()

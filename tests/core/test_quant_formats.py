@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qsched_core import QuantizationError
-from qsched_core.quant import FORMATS, Format, resolve_format
+from qsched_core.quant import FORMATS, Format, read_format, resolve_format
 from qsched_core.quant.packing import row_bytes
 
 
@@ -56,6 +56,20 @@ def test_a_group_size_that_does_not_fill_bytes_is_refused(refused, size):
 def test_bits_that_are_not_supported_are_refused(refused, weight_bits, activation_bits):
     with refused(QuantizationError, f"W{weight_bits}A{activation_bits}"):
         Format("f", weight_bits, activation_bits, 32)
+
+
+@pytest.mark.parametrize("text", ["w4a8/g8", "w8a8/channel", "w6a8/g128", "w4a8/g32/asym"])
+def test_a_format_is_read_as_it_prints(text):
+    assert str(read_format(f" {text} ")) == text
+    assert read_format(text.partition("/")[0]) == FORMATS[text.partition("/")[0]]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "w5a8", "w4a8/32", "w4a8/g", "w4a8/g7", "w4a8/g999999999", "w4a8/gx", "w4a8/gx8", "w4a8//"]
+)
+def test_other_words_are_no_format(text, refused):
+    with refused(QuantizationError):
+        read_format(text)
 
 
 @pytest.mark.parametrize("language", ["", "/zh", "/ja", "/ko", "/fr"])

@@ -13,6 +13,7 @@ import torch
 from qsched_core.quant import FORMATS, fused, trial
 from qsched_core.quant.decoding import decode
 from qsched_core.quant.packing import pack, unpack
+from qsched_core.quant.tokens import quantize_tokens
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU, CARD = torch.device("cpu"), torch.device("cuda", 7)
@@ -83,6 +84,38 @@ def test_it_is_trusted_where_its_trial_gives_the_slow_weights(fresh, monkeypatch
     fused.prepare(CARD)
     fused.prepare(CPU)
     assert fused._trusted == {(fused.ROUNDS, CARD), (fused.UNPACKS, CARD)}
+
+
+@pytest.mark.parametrize(("fault", "reason"), [
+    (lambda weight: weight, ""), (lambda weight: 1.02 * weight, "its weights of 96 columns are not the slow ones"),
+])  # fmt: skip
+def test_the_trial_of_unpacking_compares_with_the_slow_weights(monkeypatch, fault, reason):
+    """Every row counts, of whatever size."""
+
+    def plain(packed, columns, form, dtype, gain):
+        weight = unpack(packed, columns, form, dtype) * gain
+        weight[2] = fault(weight[2])
+        return weight
+
+    monkeypatch.setattr(fused, "_decoded", plain)
+    assert fused._try_unpacking(CPU) == reason
+
+
+@pytest.mark.parametrize(("fault", "reason"), [
+    (lambda tokens, step: tokens, ""),
+    (lambda tokens, step: tokens + 1.005 * step, ""),  # a value between two codes
+    (lambda tokens, step: tokens + 1.5 * step, "its tokens of 96 columns are not the slow ones"),
+    (lambda tokens, step: tokens * 0, "its tokens of 96 columns are not the slow ones"),
+])  # fmt: skip
+def test_the_trial_of_rounding_compares_with_the_slow_tokens(monkeypatch, fault, reason):
+    def plain(x, bits, least):
+        codes, scale = quantize_tokens(x.double(), bits)
+        tokens = codes * scale
+        tokens[1, 5] = fault(tokens[1, 5], scale[1, 0])
+        return tokens.to(x.dtype)
+
+    monkeypatch.setattr(fused, "_rounded", plain)
+    assert fused._try_rounding(CPU) == reason
 
 
 def test_a_kernel_that_throws_in_a_run_is_replaced_and_that_is_said_once(fresh, monkeypatch, caplog):

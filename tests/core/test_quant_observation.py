@@ -186,6 +186,19 @@ def test_a_small_budget_takes_more_runs_and_gives_the_same_rows(net):
     assert len(runs) == len(small.layers)
 
 
+@pytest.mark.parametrize(("spare", "expected"), [(-1, 1), (0, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_budget_counts_the_bytes_of_each_layers_rows(spare, expected, dtype):
+    """A grouped convolution's rows are as wide as all of its groups."""
+    layers = nn.Sequential(nn.Conv2d(32, 64, 3, groups=2), nn.Flatten(2), nn.Linear(100, 64), nn.Linear(64, 64))
+    layers.to(dtype).requires_grad_(False)
+    widths = [32 * 3 * 3, 100]
+    rows = [FIT_ROWS + judging_rows(layers[place]) for place in (0, 2)]
+    budget = sum(width * count for width, count in zip(widths, rows, strict=True)) * dtype.itemsize + spare
+    observation = qs.observe(layers, lambda: layers(torch.ones(1, 32, 12, 12, dtype=dtype)), budget=budget)
+    assert sum(layer.fitted is not None for layer in observation.layers.values()) == expected
+
+
 def test_nothing_stays_on_the_network(net):
     before = {name: value.clone() for name, value in net.state_dict().items()}
     qs.observe(net, run_of(net))

@@ -366,6 +366,29 @@ def test_the_text_says_what_a_person_asks():
 
 
 @pytest.mark.parametrize(
+    ("layers", "count", "lines"),
+    [
+        ([("w4a4/g32", "torch")], 0, []),
+        ([("w8a8/channel", "torch"), ("w4a16/g32/asym", "torch")], 1,
+         ["The last step: as the others, no activation has fewer than 8 bits."]),
+        ([("w4a4/g32", "torch"), ("w8a8/channel", "kitchen")], 3,
+         ["The last 3 steps: 8-bit activations in 1 layers, from the same weights."]),
+        ([("w4a4/channel", "kitchen"), ("w4a4/g32", "torch")], 1,
+         ["The last step: 8-bit activations in 2 layers, from the same weights.",
+          "1 of them are ComfyUI's own layers, whose kernel has 4-bit activations alone: there the weight is unpacked"
+          " for a float product."]),
+    ],
+    ids=["none", "wide already", "ours", "native"],
+)  # fmt: skip
+def test_the_text_says_what_the_last_steps_run_with(layers, count, lines):
+    """Convolutions round no activations, and are not counted."""
+    linear = [LayerReport("a", (100, 50), "", 100, 25, 0.1, form, backend) for form, backend in layers]
+    convolution = LayerReport("b", (10, 5, 3, 3), "", 100, 25, 0.1, "w4a4/g32", "torch")
+    text = QuantReport((*linear, convolution), 200, 50, last_steps=count).text()
+    assert [line for line in text.splitlines() if "last" in line or "own layers" in line] == lines
+
+
+@pytest.mark.parametrize(
     ("count", "text"),
     [(0, "0.0 kB"), (2_500, "2.5 kB"), (999_900, "999.9 kB"), (10**6, "1.00 MB"), (10**9, "1.00 GB")],
 )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import qsched_core as qs
 from qsched_core import QuantizationError
-from qsched_core.quant import Format, QuantoBackend, QuantoConv2d, QuantoLinear, save_quantized
+from qsched_core.quant import Format, QuantoBackend, QuantoConv2d, QuantoLinear, label_of, save_quantized
 from qsched_core.quant.inspection import is_packed, packed_weight, stored_bytes
 
 CPU = torch.device("cpu")
@@ -110,6 +110,7 @@ def test_copies_state_dicts_and_casts_keep_the_numbers():
 def test_a_module_is_quantized_and_its_report_says_what_was_done(name, text):
     net, original = Net(), Net()
     report = qs.quantize(net, name, backend="quanto")
+    assert label_of(net) == f"conv+quanto+{text}"  # a preset for other rounding differs
     assert {(layer.format, layer.backend, layer.kernel) for layer in report.quantized} == {
         (text, "quanto", "unpacks, float product")
     }

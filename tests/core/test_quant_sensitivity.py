@@ -13,14 +13,12 @@ from torch import Tensor, nn
 import qsched_core as qs
 from qsched_core import QuantizationError
 from qsched_core.quant import (
-    FORMATS,
     Measure,
     Plan,
     QuantizedLinear,
     load_quantized,
     measure_sensitivity,
     module_bytes,
-    read_format,
     resolve_format,
     restore,
     save_quantized,
@@ -335,6 +333,9 @@ ATTACKS = {
     "on a convolution": lambda t, name: t.update(
         {"blocks.0.conv.first_token": torch.ones(WIDTH), "blocks.0.conv.first_residual": torch.ones(WIDTH)}
     ),
+    "as long as a convolution's kernel": lambda t, name: t.update(
+        {"blocks.0.conv.first_token": torch.ones(3), "blocks.0.conv.first_residual": torch.ones(3)}
+    ),
 }
 
 
@@ -377,18 +378,6 @@ def test_groups_join_where_the_halves_of_an_input_differ():
 
 
 # --- plans
-
-
-@pytest.mark.parametrize("text", ["w4a8/g32", "w8a8/channel", "w6a8/g128", "w4a8/g32/asym"])
-def test_a_format_is_read_as_it_prints(text):
-    assert str(read_format(f" {text} ")) == text
-    assert read_format(text.partition("/")[0]) == FORMATS[text.partition("/")[0]]
-
-
-@pytest.mark.parametrize("text", ["", "w5a8", "w4a8/32", "w4a8/g", "w4a8/g7", "w4a8/g999999999", "w4a8/gx", "w4a8//"])
-def test_other_words_are_no_format(text, refused):
-    with refused(QuantizationError):
-        read_format(text)
 
 
 def test_the_plan_is_the_best_within_its_bits(net, study):

@@ -118,6 +118,14 @@ def test_a_kernel_that_errs_for_many_rows_alone_is_out(standin):
     assert "33 rows" in KitchenBackend().trial(resolve_format("w8a8"), CPU)
 
 
+@pytest.mark.parametrize(("factor", "reason"), [(1.05, ""), (1.2, "its product of 1 rows is not the eager one")])
+def test_a_kernel_is_out_that_is_within_what_few_bits_err_but_far_from_the_eager_one(standin, factor, reason):
+    """Two right kernels may round a code otherwise, and differ a little."""
+    form = KitchenBackend().form("w4a4")
+    standin(convrot_w4a4_linear=lambda *args, **kwargs: factor * eager("convrot_w4a4_linear")(*args, **kwargs))
+    assert KitchenBackend().trial(form, CPU, 256).removeprefix("convrot_w4a4 with rotation 256: ") == reason
+
+
 def test_stock_keeps_a_layer_that_no_kernel_here_multiplies(standin, refused):
     def broken(**kwargs):
         raise RuntimeError(MESSAGE)

@@ -385,8 +385,15 @@ def test_tcd_of_a_noise_model_says_which_table_it_needs(refused):
 
 @pytest.mark.parametrize(
     "table",
-    [TABLE.flip(0), TABLE[None], TABLE[:0], torch.tensor([0.0, 1.0]), torch.tensor([1.0, math.nan])],
-    ids=["descending", "two axes", "empty", "zero", "nan"],
+    [
+        TABLE.flip(0),
+        TABLE[None],
+        TABLE[:0],
+        torch.tensor([0.0, 1.0]),
+        torch.tensor([1.0, math.nan]),
+        torch.tensor([1.0, 2.0, 2.0]),
+    ],
+    ids=["descending", "two axes", "empty", "zero", "nan", "one sigma twice"],
 )
 def test_tcd_refuses_what_is_no_table(refused, table):
     with refused(SamplingError, "tcd's table is not an ascending list.", "(T,)", name="tcd"):
