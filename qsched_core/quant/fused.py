@@ -47,7 +47,7 @@ def decode(packed: Tensor, columns: int, form: Format, dtype: torch.dtype, gain:
 def rounded(x: Tensor, bits: int, least: float, in_place: bool = False) -> Tensor | None:
     """Tokens (..., K) as ``tokens.rounded_tokens`` gives them, scales not below ``least``; None where there is no
     kernel for them."""
-    if x.dtype not in DTYPES or not 0 < x.shape[-1] <= MOST_COLUMNS or not x.numel():
+    if x.dtype not in DTYPES or x.shape[-1] > MOST_COLUMNS or not x.numel():
         return None
     return _else_plain(ROUNDS, x.device, lambda: _rounded(x, bits, least, in_place))
 

@@ -277,25 +277,25 @@ def _way_for(job: Job, name: str, layer: nn.Module, is_projection: bool) -> tupl
         if plan_form is None:
             return None, "the plan keeps it"
     refusals = []
-    for adjust in (_form_at, _form_as_asked):
-        for way in job.ways:
-            if way.fixed and adjust is not _form_as_asked:
-                continue  # the last resort is for what no other way takes
-            form = way.form if way.fixed else adjust(job, name, is_projection, plan_form or way.form)
-            reason = way.backend.missing(form, job.device) if form != way.form else ""
-            reason = reason or way.backend.refusal(layer, form, job.device)
-            if not reason:
-                one_row = job.observation is not None and job.observation.one_row(name)
-                notes = refusals if not (one_row and form.activation_bits == 16) else [ONE_ROW]
-                if is_projection and way.form.weight_bits < form.weight_bits:
-                    notes = [*notes, SKIP_PROJECTION]
-                return Way(way.backend, form), "; ".join(dict.fromkeys(notes))
-            refusals.append(reason)
+    for way, form in _attempts(job, name, is_projection, plan_form):
+        reason = way.backend.missing(form, job.device) if form != way.form else ""
+        reason = reason or way.backend.refusal(layer, form, job.device)
+        if not reason:
+            one_row = job.observation is not None and job.observation.one_row(name)
+            notes = refusals if not (one_row and form.activation_bits == 16) else [ONE_ROW]
+            if is_projection and way.form.weight_bits < form.weight_bits:
+                notes = [*notes, SKIP_PROJECTION]
+            return Way(way.backend, form), "; ".join(dict.fromkeys(notes))
+        refusals.append(reason)
     return None, refusals[-1]
 
 
-def _form_as_asked(job: Job, name: str, is_projection: bool, form: Format) -> Format:
-    return form
+def _attempts(job: Job, name: str, is_projection: bool, plan_form: Format | None) -> Iterator[tuple[Way, Format]]:
+    """What is tried for a layer: the format that fits its place, then the one asked for, then the last resort."""
+    free = [(way, plan_form or way.form) for way in job.ways if not way.fixed]
+    yield from ((way, _form_at(job, name, is_projection, form)) for way, form in free)
+    yield from free
+    yield from ((way, way.form) for way in job.ways if way.fixed)
 
 
 def _form_at(job: Job, name: str, is_projection: bool, form: Format) -> Format:
@@ -313,9 +313,8 @@ def _form_at(job: Job, name: str, is_projection: bool, form: Format) -> Format:
 def _is_sensitive_projection(job: Job, module: nn.Module, name: str) -> bool:
     """Whether a layer is one of those that bring a U-Net's skip connections to another number of channels, and neither
     the user nor a study has said what it gets."""
-    if job.include or (job.plan is not None and name in job.plan.forms):
-        return False
-    return is_skip_projection(module, name)
+    has_word = bool(job.include) or (job.plan is not None and name in job.plan.forms)
+    return not has_word and is_skip_projection(module, name)
 
 
 def _packed(

@@ -86,10 +86,10 @@ def format_of(layer: Mapping[str, Any]) -> Format:
     """Of one layer's record."""
     record = {"symmetric": True, **layer["format"]}  # records of before there were others say nothing of it
     sizes = [record[name] for name in ("weight_bits", "activation_bits", "group_size")]
-    # The name goes into presets and messages.
-    has_name = isinstance(record["name"], str) and 0 < len(record["name"]) <= 40 and record["name"].isprintable()
+    name = record["name"]  # it goes into presets and messages
+    has_name = isinstance(name, str) and name and len(name) <= 40 and name.isprintable()
     if not has_name or type(record["symmetric"]) is not bool or not all(type(size) is int for size in sizes):
-        raise ValueError(record["name"])
+        raise ValueError(name)
     return Format(**{item.name: record[item.name] for item in fields(Format)})
 
 

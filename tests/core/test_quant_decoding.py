@@ -123,7 +123,7 @@ def test_a_float_weight_in_its_place_gives_the_same_in_half_precision(dtype):
     assert relative(twin.apply_weight(x, twin.dequantized(dtype)), twin(x)) < 4 * torch.finfo(dtype).eps
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("size", [1e-4, 1.0, 3e4])
 def test_tokens_are_rounded_in_fewer_passes_as_in_many(dtype, bits, size):

@@ -210,6 +210,9 @@ ATTACKS = {
     "no format": (lambda t, m: m["layers"][LINEAR].pop("format"), "damaged"),
     "no stride": (lambda t, m: m["layers"][CONV].pop("stride"), "damaged"),
     "stride of words": (lambda t, m: change(m, CONV, stride="fast"), "damaged"),
+    "stride by padding's word": (lambda t, m: change(m, CONV, stride="same"), "damaged"),
+    "padding of words": (lambda t, m: change(m, CONV, padding="reflect"), "damaged"),
+    "huge padding": (lambda t, m: change(m, CONV, padding=[10**9, 1]), "damaged"),
     "huge dilation": (lambda t, m: change(m, CONV, dilation=[10**9, 1]), "damaged"),
     "a layer without a name": (lambda t, m: m["layers"].update({"": m["layers"][LINEAR]}), "damaged"),
     "a layer in a layer": (bury, "damaged"),
@@ -219,6 +222,8 @@ ATTACKS = {
     "native and wider than its bytes": (lambda t, m: make_native(m, LINEAR, [64, 2**30]), "damaged"),
     "true for one": (lambda t, m: change(m, LINEAR, shape=[64, True]), "damaged"),
     "a format's name of 5000 letters": (lambda t, m: alter_format(m, LINEAR, name="w" * 5000), "damaged"),
+    "a format without a name": (lambda t, m: alter_format(m, LINEAR, name=""), "damaged"),
+    "a format's name of two lines": (lambda t, m: alter_format(m, LINEAR, name="w4a8\n"), "damaged"),
     "a format's name that is a list": (lambda t, m: alter_format(m, LINEAR, name=["w4a8"]), "damaged"),
     "half a bit": (lambda t, m: alter_format(m, LINEAR, weight_bits=4.0), "damaged"),
 }  # fmt: skip

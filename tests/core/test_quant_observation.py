@@ -161,6 +161,13 @@ def test_the_last_calls_judge(net):
     assert same_bits(check_rows.sort(0).values, torch.cat(inputs[9:]).sort(0).values)
 
 
+def test_of_a_single_call_a_quarter_of_the_rows_judges(net):
+    """There are no other prompts: then rows drawn at random."""
+    layer = qs.observe(net, run_of(net, calls=1)).layers["layer_1"]
+    assert (len(layer.fitted), len(layer.judged)) == (2 * TOKENS * 3 // 4, 2 * TOKENS // 4)
+    assert len(torch.cat([layer.fitted, layer.judged]).unique(dim=0)) == 2 * TOKENS
+
+
 def test_rows_are_bounded(net):
     observation = qs.observe(net, run_of(net, calls=120))
     assert len(observation.layers["layer_1"].fitted) == FIT_ROWS

@@ -217,6 +217,23 @@ def test_a_weight_that_is_not_finite_is_kept_with_its_reason(bad):
     assert quantized_names(net) == [name for name in INSIDE if name != "blocks.1.ff.0"]
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda layer: setattr(layer, "forward", lambda x: x), "another node has changed its forward"),
+        (lambda layer: layer.register_forward_hook(lambda *_: None), "another node has changed its hooks"),
+        (lambda layer: layer.register_forward_pre_hook(lambda *_: None), "another node has changed its hooks"),
+        (lambda layer: setattr(layer, "forward", layer.forward), ""),
+    ],
+    ids=["replaced", "a hook", "a hook before", "put back"],
+)
+def test_a_layer_whose_call_another_node_has_changed_is_kept(change, reason):
+    """Its twin would not have the change: seamless tiling is one."""
+    net = Net()
+    change(net.blocks[1].ff[0])
+    assert reasons(qs.quantize(net))["blocks.1.ff.0"] == reason
+
+
 def test_a_weight_of_another_kind_is_kept_with_its_reason():
     net = Net()
     net.blocks[1].ff[0].weight = nn.Parameter(torch.zeros(2 * WIDTH, WIDTH, dtype=torch.int8), requires_grad=False)

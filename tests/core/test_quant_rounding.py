@@ -220,6 +220,8 @@ def test_fewer_rows_than_columns_are_enough_to_be_better():
     rows, check_rows = (correlated(count, 4, seed) @ correlated(4, 128, 3) for count, seed in ((40, 0), (300, 1)))
     _, report = fit(layer, resolve_format("w4a16", 0), rows, check_rows)
     assert report.fitted < report.nearest
+    _, report = fit(layer, resolve_format("w4a16", 0), rows[:8], check_rows)
+    assert report.fitted is not None  # "fewer than 8" are too few
 
 
 @pytest.mark.parametrize(("rows", "check_rows", "note"), [
