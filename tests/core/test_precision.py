@@ -125,6 +125,15 @@ def test_the_cost_of_a_step_is_bits_times_bits():
     assert bit_cost(half, 8) == (32 + 256) / 2 / 256
 
 
+@pytest.mark.parametrize(("form", "layout", "cost"), [("w4a4", "convrot_w4a4", 16), ("w8a8", "int8_tensorwise", 64)])
+def test_the_hosts_own_layouts_cost_what_the_same_format_of_ours_does(form, layout, cost):
+    net = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(256, 128)])}).requires_grad_(False)
+    qs.quantize(net, form, backend="kitchen", recipe="stock")
+    net["blocks"][0].quant_format = layout  # as ComfyUI's layers have it
+    assert bit_cost(net) == cost / 256
+    assert bit_cost(net, 8) == max(cost, 32) / 256
+
+
 def packed(form: str = "w4a4") -> nn.Module:
     torch.manual_seed(0)
     net = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(128, 128)])}).requires_grad_(False)

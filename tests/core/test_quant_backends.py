@@ -126,6 +126,12 @@ def test_a_plan_decides_layer_by_layer():
     assert isinstance(net.blocks[0][2], nn.Conv2d)
 
 
+def test_a_plan_for_a_format_that_a_backend_has_not_is_not_bent():
+    job = Job.of("w8a8", recipe="stock", backend="kitchen", plan=Plan({"blocks.0.0": FORMATS["w3a8"]}))
+    ((twin, report),) = quantized_layers(Net(256), job)
+    assert (twin, report.reason) == (None, "ComfyUI has no native layout for w3a8")
+
+
 # --- comfy-kitchen's layouts, outside ComfyUI
 
 

@@ -127,6 +127,15 @@ def test_which_layers_of_a_unet_are_packed():
     assert "Convolutions round their weights only" in report.text()
 
 
+@pytest.mark.parametrize(("channels", "reason"), [(16, "it reads or writes the latent"), (32, "")])
+def test_a_latent_has_up_to_sixteen_channels(channels, reason):
+    """Today's have as many; a network's own layers have more."""
+    net = UNet()
+    net.input_blocks.extend([nn.Conv2d(channels, 128, 3), nn.Conv2d(128, channels, 3)])
+    reasons = {layer.name: layer.reason for layer in qs.quantize(net).layers}
+    assert reasons["input_blocks.2"] == reasons["input_blocks.3"] == reason
+
+
 def test_stock_leaves_convolutions_alone():
     net = UNet()
     report = qs.quantize(net, recipe="stock", backend="torch")

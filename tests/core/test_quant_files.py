@@ -170,7 +170,8 @@ def bury(tensors, metadata):
     metadata["layers"][f"{LINEAR}.inner"] = metadata["layers"][LINEAR]
 
 
-def make_native(metadata, name, shape):
+def make_native(tensors, metadata, name, shape):
+    tensors.pop(f"{name}.norm_shift")  # of our own layers alone
     metadata["layers"][name] = {"native": True, "shape": shape}
 
 
@@ -219,7 +220,10 @@ ATTACKS = {
     "values below a layer": (lambda t, m: t.update({f"{LINEAR}.a.b": torch.zeros(1)}), "damaged"),
     "a scale of NaN": (lambda t, m: spoil_scales(t, LINEAR, b"\xff\x7f"), "scales that are no numbers"),
     "a scale that is too large": (lambda t, m: spoil_scales(t, CONV, b"\xc0\0"), "scales that are no numbers"),
-    "native and wider than its bytes": (lambda t, m: make_native(m, LINEAR, [64, 2**30]), "damaged"),
+    "native and wider than its bytes": (lambda t, m: make_native(t, m, LINEAR, [64, 2 * 36 + 1]), "damaged"),
+    "native and of other outputs": (lambda t, m: make_native(t, m, LINEAR, [32, 64]), "damaged"),
+    "native with what is ours alone": (lambda t, m: change(m, LINEAR, native=True), "damaged"),
+    "a native convolution": (lambda t, m: make_native(t, m, CONV, [64, 64, 3, 3]), "damaged"),
     "true for one": (lambda t, m: change(m, LINEAR, shape=[64, True]), "damaged"),
     "a format's name of 5000 letters": (lambda t, m: alter_format(m, LINEAR, name="w" * 5000), "damaged"),
     "a format without a name": (lambda t, m: alter_format(m, LINEAR, name=""), "damaged"),
@@ -236,6 +240,15 @@ def test_a_file_that_lies_is_refused(file_parts, refused, attack):
     alter(tensors, metadata)
     with refused(QuantizationError, text):
         load_quantized(write())
+
+
+def test_a_native_layer_may_hold_two_weights_in_each_byte(file_parts):
+    tensors, metadata, write = file_parts
+    rows, width = tensors[f"{LINEAR}.weight"].shape
+    make_native(tensors, metadata, LINEAR, [rows, 2 * width])
+    packed_file = load_quantized(write())
+    assert packed_file.is_native(LINEAR)
+    assert packed_file.shapes()[f"{LINEAR}.weight"] == (rows, 2 * width)
 
 
 LIES = {

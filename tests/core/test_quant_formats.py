@@ -70,6 +70,8 @@ def test_a_format_is_read_as_it_prints(text):
 def test_other_words_are_no_format(text, refused):
     with refused(QuantizationError):
         read_format(text)
+    with refused(QuantizationError, "format 'w4a8/32' is unknown.", "write w4a8, w4a8/g64 or w8a8/channel"):
+        read_format("w4a8/32")
 
 
 @pytest.mark.parametrize("language", ["", "/zh", "/ja", "/ko", "/fr"])

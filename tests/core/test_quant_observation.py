@@ -250,6 +250,12 @@ def test_edges_that_are_asked_for_get_eight_bits(net, observation):
     assert formats["layer_1"] == "w4a4/g32"
 
 
+def test_where_float_activations_are_not_to_be_had_one_row_gets_what_was_asked_for(net, observation):
+    report = qs.quantize(net, "w8a8", observation=observation, recipe="stock", backend="kitchen")
+    assert {layer.name: layer.format for layer in report.quantized}["time"] == "w8a8/channel"
+    assert "sees one row per picture" not in report.text()
+
+
 @pytest.mark.parametrize("form", ["w4a8", "w3a8", "w4a4", "w4a16"])
 def test_fitted_networks_are_nearer(net, observation, form):
     fitted, nearest = copy.deepcopy(net), copy.deepcopy(net)
@@ -438,6 +444,8 @@ ATTACKS = {
     "a call without tensors": lambda t, m: [t.pop(name) for name in list(t) if name.startswith("calls/")],
     "an object": _calls(lambda call: call["given"][1][1][1].append(["dict", [["f", ["function", "os.system"]]]])),
     "a deep nest": _calls(lambda call: call["given"][1][0][1].append(_nested(100))),
+    "a call before the first": _calls(lambda call: call.update(number=-1)),
+    "half a call": _calls(lambda call: call.update(number=0.5)),
     "a call out of its place": _calls(lambda call: call.update(number=10**6)),
     "names that are no texts": _calls(lambda call: call["given"][1].__setitem__(1, ["dict", [[1, 1]]])),
     "odd order": lambda t, m: m.update(observation=m["observation"].replace('"order": 0', '"order": "a"')),

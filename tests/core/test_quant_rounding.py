@@ -364,15 +364,15 @@ def test_both_survive_a_file_bit_for_bit(tmp_path, name):
     assert same_bits(other["a"](rows[:50]), twin(rows[:50]))
 
 
-@pytest.mark.parametrize("change", [{"rotation": 7}, {"rotation": True}, {"rotation": "64"}, {"rotation": -64}])
-def test_a_strangers_rotation_is_refused(tmp_path, refused, change):
-    layer, path = linear(), tmp_path / "a.safetensors"
+@pytest.mark.parametrize(("columns", "rotation"), [(128, 7), (128, True), (128, "64"), (128, -64), (100, 64)])
+def test_a_strangers_rotation_is_refused(tmp_path, refused, columns, rotation):
+    layer, path = linear(columns, 64), tmp_path / "a.safetensors"
     twin = TorchBackend().twin(layer, layer.weight.data, None, resolve_format("w4a16"))
     save_quantized(nn.ModuleDict({"a": twin}), path)
     with safe_open(path, "pt") as file:
         metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}
     layers = json.loads(metadata["layers"])
-    layers["a"] |= change
+    layers["a"]["rotation"] = rotation
     save_file(tensors, path, {**metadata, "layers": json.dumps(layers)})
     with refused(QuantizationError, "damaged"):
         load_quantized(path)
