@@ -46,7 +46,8 @@ class Mutant:
 
     @property
     def key(self) -> str:
-        return f"{self.file}:{self.line}: {self.old} -> {self.new}"
+        """Also tells apart two equal pieces of one line."""
+        return f"{self.file}:{self.line}: {self.old} -> {self.new} @{self.begin}"
 
 
 def python_files(root: Path, places: Iterable[str]) -> list[str]:

@@ -305,7 +305,7 @@ def summary(rooms: Sequence[str], seed: int, outcomes: Sequence[tuple[Mutant, st
 
 
 def _line(mutant: Mutant) -> str:
-    return re.sub(r"\s+", " ", mutant.key)[:160]
+    return re.sub(r"\s+", " ", mutant.key.rpartition(" @")[0])[:160]
 
 
 def main() -> None:

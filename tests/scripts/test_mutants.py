@@ -68,6 +68,11 @@ def test_the_quickest_tests_of_a_function_come_first_and_are_not_too_many():
     assert mutate.Reach(seconds, {}).tests_of(inside) == []
 
 
+def test_two_equal_pieces_of_a_line_are_two_mutants():
+    ones = [m for m in mutants("a.py", "x = [1, 1]\n") if (m.old, m.new) == ("1", "2")]
+    assert len({one.key for one in ones}) == 2
+
+
 def test_what_stands_in_the_journal_is_not_run_again(tmp_path, monkeypatch):
     one, other, third = mutants("a.py", SOURCE)[:3]
     answers = {one: "failed", other: "survived", third: "untested"}
