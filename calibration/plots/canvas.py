@@ -115,9 +115,11 @@ def ticks(low: float, high: float, most: int) -> list[float]:
     """At most ``most`` round numbers in [low, high], evenly spaced by 1, 2 or 5 times a power of ten."""
     if not low < high:
         return [low]
-    step = next(step for step in _steps((high - low) / most) if floor(high / step) - ceil(low / step) < most)
     # The division's rounding must not lose the ends.
-    return [i * step for i in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]
+    ranges = (
+        (step, range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)) for step in _steps((high - low) / most)
+    )
+    return next([i * step for i in places] for step, places in ranges if len(places) <= most)
 
 
 def padded(values: Sequence[float], share: float = 0.05) -> tuple[float, float]:

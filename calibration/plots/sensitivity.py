@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
-from math import ceil, floor, log10, sqrt
+from math import floor, log10, sqrt
 
 import numpy as np
 import torch
@@ -109,7 +109,7 @@ def _error_axis(picture: Canvas, errors: list[float]):
 def _ticks(low: float, high: float) -> Iterator[float]:
     """Powers of ten, with their doubles and fives where those are few."""
     steps = (1, 2, 5) if high - low < 3 else (1,)
-    for power in range(floor(low), ceil(high) + 1):
+    for power in range(floor(low), floor(high) + 1):
         yield from (step * 10.0**power for step in steps if low <= log10(step) + power <= high)
 
 

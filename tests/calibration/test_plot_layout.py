@@ -1,0 +1,65 @@
+"""What holds for every plot: nothing is cut off, no writing covers other writing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from calibration.plots.canvas import FAINT, INK
+
+sys.path.append(str(Path(__file__).parent))
+
+from sheets import PLOTS  # noqa: E402
+
+
+@pytest.fixture(params=PLOTS, scope="module")
+def sheet(request):
+    return PLOTS[request.param]()
+
+
+def overlap(one, other) -> bool:
+    """More than the edges."""
+    wide = min(one.right, other.right) - max(one.left, other.left)
+    return wide > 0 and min(one.bottom, other.bottom) - max(one.top, other.top) > 0
+
+
+def test_everything_lies_inside_the_picture(sheet):
+    width, height = sheet.size
+    assert sheet.marks
+    for mark in sheet.marks:
+        assert 0 <= mark.left and 0 <= mark.top and mark.right <= width and mark.bottom <= height, mark
+
+
+def test_no_writing_covers_other_writing(sheet):
+    texts = sheet.of("text")
+    covers = [(a.text, b.text) for i, a in enumerate(texts) for b in texts[:i] if overlap(a, b)]
+    assert covers == []
+
+
+def test_no_sign_covers_writing(sheet):
+    """Dots and the like: those of a legend stand beside their texts, those of the data beside their values."""
+    signs = [mark for mark in sheet.marks if mark.kind in ("dot", "ring", "cross", "saltire")]
+    assert [(text.text, sign) for text in sheet.of("text") for sign in signs if overlap(text, sign)] == []
+
+
+def test_the_heading_comes_first_and_stands_above_all(sheet):
+    heading, *others = sheet.marks
+    assert heading.kind == "text" and len(heading.text) > 15
+    assert all(heading.y <= other.y for other in others)
+    assert all(heading.bottom < other.top for other in others if other.y > heading.y)
+
+
+def test_writing_beside_other_writing_stands_on_one_line(sheet):
+    # Without what stands at a value of the data, in its colour.
+    heights = sorted({mark.y for colour in (INK, FAINT) for mark in sheet.of("text", colour)})
+    assert all(high - low > 1.5 for low, high in zip(heights, heights[1:], strict=False))
+
+
+def test_what_is_beside_a_text_of_the_legend_has_its_height(sheet):
+    texts = [mark for mark in sheet.of("text") if mark.left == mark.x]
+    for sign in (mark for mark in sheet.marks if mark.kind in ("dot", "ring", "cross", "saltire", "box")):
+        for text in texts:
+            if 0 < text.left - sign.right < 12 and text.top < sign.bottom and sign.top < text.bottom:
+                assert (sign.top + sign.bottom) / 2 == pytest.approx(text.y)
