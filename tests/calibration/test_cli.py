@@ -11,14 +11,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from module_files import beside
 from PIL import Image
 from safetensors.torch import save_file
+from study_world import N_PROMPTS, World, quick
 
 from calibration.cli import main as cli
 from calibration.metrics.clip import ClipScorer
+from calibration.prompts import Prompts
 from qsched_core import load_preset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,6 +112,30 @@ def test_an_accepted_calibration_writes_its_preset_and_draws(place, tmp_path, br
     assert names == ["before and after.png", "curves.png", "map.png", "pairs.png"]
     with Image.open(plots / "before and after.png") as image:
         assert image.size == (3 * 16, 2 * 16)
+
+
+def test_before_stands_above_after_with_each_prompt_in_its_column(tmp_path):
+    result = World().calibrate()
+
+    class Painter:
+        """Pictures as bright as their number, with a red that Q-Sched makes; what is no colour is cut."""
+
+        steps, sigmas = len(result.coefficients), (1.0, 0.7, 0.4, 0.2, 0.0)
+
+        def __call__(self, coefficients, indices):
+            pictures = torch.stack([torch.full((8, 5, 3), index / 255) for index in indices])
+            pictures[..., 0] = 0.0 if coefficients.is_identity else 1.5
+            pictures[:, 0, 0] = torch.nan
+            pictures[:, 1, 0, 1] = -0.5
+            return pictures
+
+    cli._draw(tmp_path, Painter(), result, quick(), Prompts(("a prompt",) * N_PROMPTS, ""))
+    with Image.open(tmp_path / "before and after.png") as image:
+        pixels = np.asarray(image).astype(int).reshape(2, 8, -1, 5, 3)
+    assert pixels.shape[2] == cli.GALLERY_PROMPTS
+    assert pixels[0, 2:, :, :, 0].max() == 0 and pixels[1, 2:, :, :, 0].min() == 255
+    assert pixels[:, 7, :, 4, 2].tolist() == [list(result.identity.indices[: cli.GALLERY_PROMPTS])] * 2
+    assert pixels[:, 0, :, 0].max() == pixels[:, 1, :, 0, 1].max() == 0
 
 
 def test_a_gain_that_the_reference_has_as_well_is_no_repair(place, tmp_path, bright, capsys):

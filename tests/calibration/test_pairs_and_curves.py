@@ -22,11 +22,17 @@ from sheets import GAINS, RAMP, centre, near, reading, rows, sheet_of  # noqa: E
 # --- prompt by prompt
 
 
+def row_of_numbers(sheet) -> float:
+    """Where the axis of the scores is."""
+    heights = [mark.y for mark in sheet.numbers()]
+    return next(height for height in heights if heights.count(height) > 2)
+
+
 def test_pairs_stand_at_their_scores_on_the_line_of_their_prompt():
     prompts = [f"prompt {name}" for name in "abcdef"]
     identity, candidate = rows(GAINS)
     sheet = sheet_of(paired_plot, identity, candidate, 6, prompts=prompts)
-    axis = next(mark.y for mark in sheet.numbers() if mark.text == "0.5")
+    axis = row_of_numbers(sheet)
     score = reading(sheet.numbers(y=axis), "x")
     lines = [line for line in sheet.of("line") if line.top == line.bottom and line.y < axis]
     order = [5, 0, 3, 2, 1]  # the best gain first; prompt 4 could not be scored
@@ -42,6 +48,23 @@ def test_pairs_stand_at_their_scores_on_the_line_of_their_prompt():
         (gain,) = (mark for mark in sheet.of("text") if mark.y == line.y and mark.text[0] in "+-")
         assert float(gain.text) == near(GAINS[prompt], 0.0005) and gain.colour == line.colour
     assert sheet.words("not scored").y == sheet.words(prompts[4]).y
+
+
+def test_a_pair_starts_at_the_pictures_that_were_scored_both_before_and_after():
+    identity, candidate = rows((0.3, -0.2, 0.1))
+    identity.scores["jaq"][:3] = candidate.scores["jaq"][:3] = 0.9, 0.8, 0.7
+    candidate.scores["jaq"][0] = math.nan
+    identity.scores["jaq"][1] = math.nan
+    sheet = sheet_of(paired_plot, identity, candidate, 3)
+    axis = row_of_numbers(sheet)
+    score = reading(sheet.numbers(y=axis), "x")
+    starts = {}
+    for line in (line for line in sheet.of("line") if line.top == line.bottom and line.y < axis):
+        (number,) = (mark.text for mark in sheet.numbers(y=line.y) if mark.x < 60)
+        starts[int(number)] = [float(score(place)) for place in (line.x, line.left + line.right - line.x)]
+    # A picture that was not scored in either row is no gain: half of the other one's is left.
+    assert starts[1] == near((0.5, 0.5 + 0.3 / 2)) and starts[2] == near((0.51, 0.51 - 0.2 / 2))
+    assert starts[3] == near(((0.7 + 0.52) / 2, (0.7 + 0.52) / 2 + 0.1 / 2))
 
 
 def test_gains_of_pairs_stand_at_their_values_with_their_mean_and_its_interval():

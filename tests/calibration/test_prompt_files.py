@@ -131,6 +131,14 @@ def test_files_that_cannot_be_read_are_refused(refused, case):
         parse_sets(name, content)
 
 
+@pytest.mark.parametrize(("name", "text"), [("a.txt", "a\n"), ("a.csv", "a\n"), ("a.tsv", "a\n"), ("a.json", '"a",')])
+def test_as_many_prompts_as_may_be_are_read(name, text):
+    """One more is in ``BAD_FILES``."""
+    content = text * prompt_lines.MAX_VALUES
+    content = f"[{content[:-1]}]" if name == "a.json" else content
+    assert len(parse_file(name, content.encode()).texts) == prompt_lines.MAX_VALUES
+
+
 def test_a_slow_yaml_reads_less(refused, monkeypatch):
     """Without libyaml PyYAML reads 70 000 values, or a megabyte, in a second."""
     import yaml
