@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from calibration import Evaluation, Interval, Objective, evaluate, paired_gain
@@ -137,6 +138,13 @@ def test_the_smallest_gain_found_is_found_four_times_in_five(prompts):
     )
     # Four standard errors of 2000 draws.
     assert count / 2000 == pytest.approx(0.8, abs=0.036)
+
+
+@pytest.mark.parametrize("prompts", [2, 4, 12, 200])
+def test_the_smallest_gain_found_has_the_power_of_the_noncentral_t_distribution(prompts):
+    quantile, error = scipy.stats.t.ppf(0.975, prompts - 1), 0.3
+    size = smallest_found(Interval(-2.0, -2 - quantile * error, -2 + quantile * error, prompts), 0.95)
+    assert scipy.stats.nct.sf(quantile, prompts - 1, size / error) == pytest.approx(0.8)
 
 
 def test_one_prompt_finds_no_gain_however_large():
