@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 
-EMPHASIS = 1.1
-"""What a pair of parentheses multiplies the weight by in the host."""
-
 # Patterns are compiled when they are first used, not at ComfyUI's start.
 _EMBEDDING = r"(?:(?<=\s)|(?<=^)|(?<=,))embedding:[^\s,)]+"
 _TAG = r"(?i)<\s*(?:lora|lyco|locon|hypernet)\s*:[^<>]*>"

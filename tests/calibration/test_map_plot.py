@@ -6,6 +6,7 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from calibration.plots.canvas import BAND, FAINT, GRID, INK, PAPER
@@ -117,9 +118,26 @@ def test_the_scale_of_a_map_has_its_numbers_under_their_colours():
     assert [line.x for line in ticks] == [mark.x for mark in marks]
     for tick, mark in zip(ticks, marks, strict=True):
         assert stripes[0].bottom <= tick.top < tick.bottom < mark.top
-    # A candidate's colour is that of its gain on the scale.
-    colours = {mark.colour for mark in sheet.of("dot") if mark.y < stripes[0].top}
-    assert stripes[-1].colour in colours, "the best"
+
+
+def test_candidates_have_the_colour_of_their_gain_on_the_scale():
+    own = space("constant")
+    trials = trials_of(own)
+    sheet = sheet_of(jaq_map, trials, own, Coefficients.identity(4))
+    ((_, across, up),) = panels_of(sheet)
+    c_x, c_eps = reading(across, "x"), reading(up, "y")
+    stripes = [box for box in sheet.of("box") if box.right - box.left == 1]
+    scored = [trial for trial in trials[1:] if math.isfinite(trial.value)]
+    best = max(trial.value for trial in scored) - trials[0].value
+    dots = [m for m in sheet.of("dot") if m.y < across[0].y and m.colour not in (INK, FAINT, PAPER)]
+    assert len(dots) == len(scored)
+    for dot in dots:
+        at = np.array([c_x(dot.x), c_eps(dot.y)])
+        trial = min(scored, key=lambda trial: abs(own.coefficients(trial.point).at(0) - at).max())
+        gain = trial.value - trials[0].value
+        share = max(0.5 + gain / best / (2 if gain > 0 else 4), 0)
+        expected = stripes[min(int(share * len(stripes)), len(stripes) - 1)].colour
+        assert np.abs(np.subtract(dot.colour, expected)).max() <= 3
 
 
 def test_the_legend_of_a_map_goes_on_below_where_it_is_wide():

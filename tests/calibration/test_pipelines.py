@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from exactness import same_bits
 from torch import Tensor
 
 from calibration import Settings, calibrate
-from calibration.pipelines import PipelineGenerator, fingerprint, network
+from calibration.pipelines import PipelineGenerator, check_reference, fingerprint, network, take_turns
 from qsched_core import CalibrationError, Coefficients, Preset, SamplingError, load_preset, quantize, save_preset
 from qsched_core.diffusers import apply_preset
 
@@ -256,3 +256,45 @@ def test_a_fingerprint_tells_weights_apart(diffusers):
 def test_what_has_no_network_is_refused(refused):
     with refused(CalibrationError, "object has no unet or transformer."):
         network(object())
+
+
+# --- the reference
+
+
+def maker(kind: str = "Painter", **changed: Any) -> SimpleNamespace:
+    """What is looked at of a PipelineGenerator."""
+    binding = {"quantization": "w8a8", "prediction": "epsilon", **changed}
+    own = {"sigmas": (1.0, 0.5, 0.0), "picture_shape": (16, 24, 3), **changed}
+    return SimpleNamespace(pipe=type(kind, (), {})(), binding=SimpleNamespace(**binding), **own)
+
+
+@pytest.mark.parametrize(
+    ("reference", "text"),
+    [
+        (maker("Drawer"), "the reference is a Drawer, the model a Painter."),
+        (maker(quantization="w4a8/g32"), "the reference is quantised to w4a8/g32."),
+        (maker(sigmas=(1.0, 0.6, 0.0)), "the reference samples on another schedule than the model."),
+        (maker(prediction="v"), "the reference samples on another schedule than the model."),
+        (maker(picture_shape=(32, 40, 3)), "the reference makes pictures of 40x32, the model of 24x16."),
+    ],
+)
+def test_a_reference_that_makes_other_pictures_is_refused(refused, reference, text):
+    with refused(CalibrationError, text, "give the pipeline before quantising"):
+        check_reference(maker(), reference)
+    check_reference(maker(), maker())
+
+
+def test_two_pipelines_take_turns_on_a_device():
+    moves: list[tuple[str, str]] = []
+
+    def movable(name: str) -> SimpleNamespace:
+        pipe = SimpleNamespace(to=lambda device: moves.append((name, device)))
+        return SimpleNamespace(pipe=pipe, before_pictures=None)
+
+    model, reference = movable("model"), movable("reference")
+    take_turns("cpu", model, reference)
+    assert model.before_pictures is reference.before_pictures is None
+    take_turns("cuda", model, reference)
+    reference.before_pictures()
+    model.before_pictures()
+    assert moves == [("model", "cpu"), ("reference", "cuda"), ("reference", "cpu"), ("model", "cuda")]

@@ -50,6 +50,13 @@ def test_the_axes_and_their_bounds(name):
 
 
 @pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("steps", [2, 3, 16])
+def test_two_steps_have_the_axes_of_many(name, steps):
+    table = tuple(f"{curve}_{step}" for curve in ("c_x", "c_eps") for step in range(1, steps + 1))
+    assert space(name, steps).axes == (table if name == "table" else AXES[name])
+
+
+@pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("steps", [1, 2, 4, 8])
 def test_the_identity_of_every_space_is_the_stock_sampler(name, steps):
     result = space(name, steps)

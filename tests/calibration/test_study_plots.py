@@ -225,4 +225,17 @@ def test_the_headings_of_layers_count_what_each_format_got():
     bits = (4 * 8 + 8 * 8 + 16 * 8) / 24
     errors = [layer.measure(plan.forms[layer.name]).error for layer in study.layers]
     assert sheet.words(f"{bits:.2f} bits a weight,  predicted error {np.linalg.norm(errors):.3f}")
-    assert sensitivity_plot(study, plan).shape == (1, 600, 1200, 3)
+    picture = sensitivity_plot(study, plan)
+    assert picture.shape == (1, 600, 1200, 3)
+    assert picture.min() >= 0 and picture[0, 0, 0].tolist() == [1, 1, 1], "white paper"
+
+
+def test_dots_of_layers_are_as_large_as_there_is_room():
+    sizes = []
+    for count in (12, 110, 180, 260):
+        sheet = sheet_of(sensitivity_plot, *study_of_layers(count))
+        rings = [mark for mark in sheet.of("dot", INK) if mark.y > 80]
+        room = rings[1].x - rings[0].x
+        sizes.append(rings[0].right - rings[0].left)
+        assert 0.7 * min(room, 14) < sizes[-1] <= room
+    assert sizes == sorted(sizes, reverse=True)
