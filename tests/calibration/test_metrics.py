@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import open_clip
@@ -12,7 +13,7 @@ import torch
 from exactness import same_bits
 from safetensors.torch import save_file
 
-from calibration.core import CalibrationError
+from calibration.core import CalibrationError, DependencyError
 from calibration.metrics.base import Pair
 from calibration.metrics.catalog import PAPER_SD15, PAPER_SDXL, catalog
 from calibration.metrics.clip import ClipScorer
@@ -134,6 +135,13 @@ def test_the_papers_pairs_are_made_of_listed_metrics(roots):
         assert (tc.role, iq.role) == ("tc", "iq")
 
 
-def test_metrics_without_weights_are_listed_with_their_package(monkeypatch):
+def test_metrics_without_weights_are_listed_with_their_package(monkeypatch, refused):
     monkeypatch.setattr("calibration.metrics.catalog.find_spec", lambda name: object())
-    assert set(catalog([])) == {"pyiqa piqe", "pyiqa entropy"}
+    entries = catalog([])
+    assert set(entries) == {"pyiqa piqe", "pyiqa entropy"}
+    for name, entry in entries.items():
+        assert (entry.name, entry.roles, entry.bytes) == (name, ("iq", "watch"), 0)
+        assert entry.license == "PolyForm-Noncommercial"
+    monkeypatch.setitem(sys.modules, "pyiqa", None)
+    with refused(DependencyError, "this metric needs pyiqa."):
+        entries["pyiqa piqe"].load()

@@ -141,6 +141,17 @@ def test_a_study_goes_on_after_a_cancel_and_a_torn_line(tmp_path):
     assert third.count <= 6 + 3 * 12  # another budget needs few pictures more
 
 
+@pytest.mark.parametrize("joint", [0.0, 0.004])
+def test_progress_counts_up_to_the_most_pictures_there_may_be(joint):
+    calls, pictures = [], Pictures(joint=joint)
+    result = study(pictures, on_row=lambda done, total, now: calls.append((done, total, len(now)))).run(0.5)
+    counts = [count for _, _, count in calls]
+    assert [done for done, _, _ in calls] == np.cumsum(counts).tolist() and calls[-1][0] == result.pictures
+    (total,) = {total for _, total, _ in calls}
+    # Some plans are measured for the verdict too, and one comes out of the solver: not all of them may be new.
+    assert result.pictures <= total <= result.pictures + len(PARTS.search) + 3 * len(PARTS.held_out)
+
+
 def test_time_is_what_one_precision_took():
     timed = study(Pictures())
     for option, seconds in enumerate((1.0, 2.0, 4.0)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -79,6 +80,18 @@ def test_the_sentence_says_what_was_seen_and_what_was_missing():
     assert "no difference seen" in str(Votes(7, 5))
     assert str(Votes(3, 1)).endswith("; at least 2 more are needed.")
     assert str(Votes(0, 0, 4)) == "Blind vote: nothing was decided; 4 skipped."
+
+
+@pytest.mark.parametrize("decided", range(1, 10))
+def test_the_votes_that_are_said_to_be_needed_are_enough_for_a_claim(decided):
+    text = str(Votes(decided, 0))
+    match = re.search(r"at least (\d+) more are needed", text)
+    assert (match is None) == (Votes(decided, 0).verdict == "better")
+    if match:
+        more = int(match[1])
+        assert Votes(decided + more, 0).verdict == "better" and Votes(decided + more - 1, 0).verdict == "too few votes"
+    assert ("more are needed" in str(Votes(0, decided))) == (match is not None)
+    assert ("would show a gain" in str(Votes(decided // 2, decided - decided // 2))) == (match is None)
 
 
 def test_the_record_is_plain_json_even_without_votes():

@@ -1,0 +1,125 @@
+"""The command line's words: each setting has its argument, and what is missing is named before hours are spent."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import fields, replace
+from types import SimpleNamespace
+
+import pytest
+
+from calibration import Settings
+from calibration.cli import console
+from calibration.cli.inputs import reference_name, settings_of
+from calibration.cli.main import main, parser
+from qsched_core import CalibrationError
+
+NEEDS = {"--prompts": "a.txt", "--metric": "clip", "--steps": "4", "--output": "a.safetensors"}
+
+OPTIONS = {
+    "space": ("--space", "constant"),
+    "radius": ("--radius", 0.15),
+    "trials": ("--trials", 7),
+    "k": ("--k", 1.5),
+    "holdout": ("--holdout", 0.25),
+    "seeds": ("--noises", 3),
+    "confidence": ("--confidence", 0.9),
+    "seed": ("--seed", 11),
+    "strategy": ("--strategy", "random"),
+    "race": ("--no-race", False),
+    "grid": ("--grid", 5),
+    "pictures": ("--pictures", 99),
+    "minutes": ("--minutes", 2.5),
+    "normalised": ("--normalised", True),
+    "accept": ("--accept", "re-tuning"),
+}
+
+
+def words(needs: dict[str, str] = NEEDS, *more: object) -> list[str]:
+    return ["run", "pipeline", *(word for pair in needs.items() for word in pair), *map(str, more)]
+
+
+def test_every_setting_has_its_argument():
+    assert set(OPTIONS) == {item.name for item in fields(Settings)}
+    assert settings_of(parser().parse_args(words())) == Settings()
+    for name, (option, value) in OPTIONS.items():
+        more = (option,) if isinstance(value, bool) else (option, value)
+        settings = settings_of(parser().parse_args(words(NEEDS, *more)))
+        assert settings == replace(Settings(), **{name: value}) != Settings()
+
+
+def test_a_search_stays_near_the_reference_unless_it_is_set_free():
+    assert [parser().parse_args(words(NEEDS, *more)).stay_near for more in ((), ("--free",))] == [True, False]
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_what_is_needed_and_missing_is_named(name, capsys):
+    with pytest.raises(SystemExit):
+        main(words({other: value for other, value in NEEDS.items() if other != name}))
+    assert f"the following arguments are required: {name}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "text"),
+    [
+        ("--steps", "0", "'0' is not a number of at least 1"),
+        ("--batch", "-1", "'-1' is not a number of at least 1"),
+        ("--batch", "two", "'two' is not a number of at least 1"),
+        ("--size", "512", "'512' is not WIDTHxHEIGHT"),
+        ("--size", "x512", "'x512' is not WIDTHxHEIGHT"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(option, value, text, capsys):
+    with pytest.raises(SystemExit):
+        main(words(NEEDS, f"{option}={value}"))
+    assert text in capsys.readouterr().err
+
+
+def test_a_size_is_width_by_height_and_a_count_at_least_one():
+    args = parser().parse_args(words(NEEDS, "--size", "640X384", "--batch", "1"))
+    assert (args.size, args.batch, args.steps) == ((640, 384), 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("form", "reference", "expected"),
+    [
+        ("w4a8", None, "w8a8"),
+        ("none", None, "none"),
+        ("w4a8", "full", "full"),
+        ("w4a8", "none", "none"),
+        ("w4a8", "w8a16", "w8a16"),
+        ("w8a8", "w8a16", "w8a16"),
+        ("none", "w8a8", "w8a8"),
+    ],
+)
+def test_the_reference_is_the_8_bit_form_of_what_is_quantised(form, reference, expected):
+    assert reference_name(Namespace(format=form, reference=reference)) == expected
+
+
+def test_a_model_of_8_bits_needs_another_reference(refused):
+    with refused(CalibrationError, "the reference is the model itself."):
+        reference_name(Namespace(format="w8a8", reference=None))
+
+
+def progress(done: int, phase: str = "search", trial: object = None) -> SimpleNamespace:
+    return SimpleNamespace(phase=phase, done=done, total=300, best_jaq=0.6, identity_jaq=0.55, trial=trial)
+
+
+def test_a_line_of_progress_says_what_is_left_once_that_can_be_known(monkeypatch, capsys):
+    """Of a study that goes on: what was there before took no time now."""
+    clock = iter([1000.0, 1010.0, 1020.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    watch = console.Watch()
+    for step in (progress(100), progress(110, trial=object()), progress(120, "verdict")):
+        watch(step)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "search: 100 of about 300 pictures, best JAQ 0.6000 (+0.0500), time left unknown"
+    assert lines[1].endswith("about 3 min 10 s left")  # 10 pictures in 10 s, 190 to go
+    assert lines[2].startswith("verdict: 120 of") and lines[2].endswith("about 3 min 00 s left")
+
+
+def test_pictures_between_two_trials_print_nothing(capsys):
+    watch = console.Watch()
+    watch(progress(0))
+    watch(progress(5))
+    assert len(capsys.readouterr().out.splitlines()) == 1 and watch.last.done == 5
