@@ -75,12 +75,13 @@ class _Problem:
         variables = count + len(models)
         scale = float(np.abs(values).sum()) or 1.0
         objective = np.concatenate([values.ravel() / scale, np.zeros(len(models))])
+        most_cost = self.budget * self.steps
         rows = [self._one_each(variables)]
-        rows.append(LinearConstraint(self._row(np.tile(self.costs, self.steps), variables), -np.inf, self._most_cost()))
+        rows.append(LinearConstraint(self._row(np.tile(self.costs, self.steps), variables), -np.inf, most_cost))
         rows.append(LinearConstraint(*self._takes_part(models, variables), 0))
         if np.isfinite(self.memory):
             weights = [max(o.bytes for o in self.options if o.model == model) / self.memory for model in models]
-            rows.append(LinearConstraint(np.concatenate([np.zeros(count), weights])[None], -np.inf, 1 + 1e-9))
+            rows.append(LinearConstraint(np.concatenate([np.zeros(count), weights])[None], -np.inf, 1))
         if bound is not None and bound[1] > 0:
             rows.append(LinearConstraint(self._row(bound[0].ravel() / bound[1], variables), -np.inf, 1))
         elif bound is not None:
@@ -92,9 +93,6 @@ class _Problem:
         if solution.x is None:
             raise CalibrationError("no plan of the steps costs so little.", "raise the budget, or add a cheaper model")
         return tuple(int(i) for i in solution.x[:count].reshape(self.steps, -1).argmax(1))
-
-    def _most_cost(self) -> float:
-        return self.budget * self.steps * (1 + 1e-9) if np.isfinite(self.budget) else np.inf
 
     def _row(self, values: np.ndarray, variables: int) -> np.ndarray:
         return np.concatenate([values, np.zeros(variables - len(values))])[None]

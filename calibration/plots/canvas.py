@@ -69,14 +69,14 @@ class Canvas:
         self._draw.rectangle([value * _FINE for value in (*start, *end)], fill=colour)
 
     def frame(self, start: tuple[float, float], end: tuple[float, float], colour, width: float) -> None:
-        self._draw.rectangle([v * _FINE for v in (*start, *end)], outline=colour, width=max(1, round(width * _FINE)))
+        self._draw.rectangle([v * _FINE for v in (*start, *end)], outline=colour, width=round(width * _FINE))
 
     def dot(self, x: float, y: float, radius: float, colour) -> None:
         self._draw.ellipse(self._around(x, y, radius), fill=colour)
 
     def ring(self, x: float, y: float, radius: float, colour, width: float) -> None:
         """``radius`` is the outer one."""
-        self._draw.ellipse(self._around(x, y, radius), outline=colour, width=max(1, round(width * _FINE)))
+        self._draw.ellipse(self._around(x, y, radius), outline=colour, width=round(width * _FINE))
 
     def cross(self, x: float, y: float, radius: float, colour, width: float) -> None:
         """Upright: a plus."""

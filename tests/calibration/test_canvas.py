@@ -81,6 +81,14 @@ def test_writing_stands_at_its_anchor_and_its_end_follows_from_its_width(anchor,
     assert canvas.width("HHHHH", 40) == pytest.approx(2 * width, rel=0.02)
 
 
+def test_a_text_that_just_fits_is_not_cut():
+    canvas = Canvas(10, 10)
+    for text in ("a red circle", "WWWW", "i"):
+        width = canvas.width(text, 14)
+        assert canvas.fitted(text, 14, width) == text
+        assert canvas.fitted(text, 14, width - 0.5) != text
+
+
 @pytest.mark.parametrize(
     ("values", "low", "high"),
     [

@@ -23,6 +23,7 @@ from benchmarks.attack.journals import KINDS, N_PROMPTS, N_STEPS, figures, mutan
 from calibration import Result, Settings, calibrate
 from calibration.cli.show import show_study
 from calibration.report import remarks, verdict
+from calibration.search.journal import CheckedJournal
 from calibration.search.storage import import_optuna, open_storage
 from qsched_core import CalibrationError
 
@@ -150,6 +151,38 @@ def test_a_line_that_is_changed_while_the_study_runs_stops_it(tmp_path, refused)
 
     with refused(CalibrationError, "damaged at line", str(journal)):
         Other().run(journal)
+
+
+class Lock:
+    """Which its holder must not ask for again: a lock that is held is waited for, half a minute long."""
+
+    def __init__(self):
+        self.is_held, self.count = False, 0
+
+    def acquire(self):
+        assert not self.is_held
+        self.is_held, self.count = True, self.count + 1
+
+    def release(self):
+        assert self.is_held
+        self.is_held = False
+
+
+def test_the_lock_is_asked_for_once_where_damage_is_seen_while_writing(tmp_path, calm, refused):
+    journal, lock = tmp_path / "study.jsonl", Lock()
+    journal.write_bytes(calm[1])
+    log = CheckedJournal(journal, lock)
+    record = list(log.read_logs(0))[-1]
+    log.append_logs([record, record])
+    journal.write_bytes(journal.read_bytes()[:-9] + b"damaged}\n")
+    count = lock.count
+    with refused(CalibrationError, "while in use."):
+        log.append_logs([record])
+    assert (lock.count, lock.is_held) == (count + 1, False)
+    with refused(CalibrationError, "while in use."):
+        list(log.read_logs(9999))
+    # Read without the lock, then with it: another worker may have been writing.
+    assert (lock.count, lock.is_held) == (count + 2, False)
 
 
 def test_show_tells_of_damage_and_writes_nothing(tmp_path, calm):

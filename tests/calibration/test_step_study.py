@@ -42,6 +42,16 @@ def test_the_solver_is_as_good_as_trying_every_plan(seed):
     assert total(losses, plan) == pytest.approx(min(total(losses, one) for one in near))
 
 
+@pytest.mark.parametrize("plan", [(0, 0, 1, 2, 1, 0, 2), (1,) * 7, (0,) * 7, (2, 0, 0, 0, 0, 0, 0)])
+@pytest.mark.parametrize("costs", [(0.1, 0.3, 1.0), (1 / 3, 0.7, 1.0)])
+def test_a_budget_that_is_taken_to_the_last_bit_is_enough(plan, costs):
+    """Sums are rounded: seven times a third are not seven thirds."""
+    distances = 1.0 - np.eye(3)[list(plan)]
+    assert solve_steps(distances, 0 * distances, OPTIONS, costs, np.mean([costs[i] for i in plan])) == plan
+    memory = sum({OPTIONS[i].model: OPTIONS[i].bytes for i in plan}.values())
+    assert solve_steps(distances, 0 * distances, OPTIONS, costs, np.inf, memory) == plan
+
+
 def test_no_plan_within_the_budget_is_said(refused):
     with refused(CalibrationError, "no plan of the steps costs so little"):
         solve_steps(np.zeros((2, 3)), np.zeros((2, 3)), OPTIONS, [0.25, 0.5, 1.0], 0.2)

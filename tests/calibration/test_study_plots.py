@@ -230,6 +230,15 @@ def test_the_headings_of_layers_count_what_each_format_got():
     assert picture.min() >= 0 and picture[0, 0, 0].tolist() == [1, 1, 1], "white paper"
 
 
+@pytest.mark.parametrize("formats", [("w4a8",), ("w4a8", "w8a8"), FOUR])
+def test_the_axis_of_errors_goes_a_little_beyond_them(formats):
+    sheet = sheet_of(sensitivity_plot, *study_of_layers(24, formats))
+    band = error_bands(sheet)[0]
+    dots = [mark for mark in sheet.of("dot") if mark.y > 80 and mark.y != band.bottom]
+    room = min(dot.top for dot in dots) - band.top, band.bottom - max(dot.bottom for dot in dots)
+    assert 2 < min(room) and max(room) < 0.2 * (band.bottom - band.top)
+
+
 def test_dots_of_layers_are_as_large_as_there_is_room():
     sizes = []
     for count in (12, 110, 180, 260):

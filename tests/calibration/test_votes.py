@@ -82,16 +82,16 @@ def test_the_sentence_says_what_was_seen_and_what_was_missing():
     assert str(Votes(0, 0, 4)) == "Blind vote: nothing was decided; 4 skipped."
 
 
-@pytest.mark.parametrize("decided", range(1, 10))
-def test_the_votes_that_are_said_to_be_needed_are_enough_for_a_claim(decided):
-    text = str(Votes(decided, 0))
+@pytest.mark.parametrize("count", range(1, 10))
+def test_the_votes_that_are_said_to_be_needed_are_enough_for_a_claim(count):
+    text = str(Votes(count, 0))
     match = re.search(r"at least (\d+) more are needed", text)
-    assert (match is None) == (Votes(decided, 0).verdict == "better")
+    assert (match is None) == (Votes(count, 0).verdict == "better")
     if match:
         more = int(match[1])
-        assert Votes(decided + more, 0).verdict == "better" and Votes(decided + more - 1, 0).verdict == "too few votes"
-    assert ("more are needed" in str(Votes(0, decided))) == (match is not None)
-    assert ("would show a gain" in str(Votes(decided // 2, decided - decided // 2))) == (match is None)
+        assert Votes(count + more, 0).verdict == "better" and Votes(count + more - 1, 0).verdict == "too few votes"
+    assert ("more are needed" in str(Votes(0, count))) == (match is not None)
+    assert ("would show a gain" in str(Votes(count // 2, count - count // 2))) == (match is None)
 
 
 def test_the_record_is_plain_json_even_without_votes():
