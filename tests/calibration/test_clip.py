@@ -48,6 +48,15 @@ def test_scores_are_the_published_formulas(folder, pictures):
     torch.testing.assert_close(scores["iq"], (100 * image @ pair.T).softmax(-1)[:, 0], rtol=1e-4, atol=1e-4)
 
 
+def test_a_picture_between_the_good_and_the_bad_photo_has_a_share_of_quality(folder, monkeypatch):
+    """A random model's pictures are all as far from one half as they can be: here are some that are not."""
+    metric = ClipIQA.open(folder)
+    monkeypatch.setattr(metric.network, "encode_text", lambda texts: torch.eye(2, 3))
+    nearer = torch.tensor([-0.02, 0.0, 0.005, 0.02])  # to the good photo than to the bad one
+    image = torch.stack([0.5 + nearer / 2, 0.5 - nearer / 2, torch.full((4,), 0.7)], -1)
+    torch.testing.assert_close(metric.judge(image, []), 1 / (1 + torch.exp(-100 * nearer)))
+
+
 def test_prompts_that_are_cut_are_counted(folder):
     """75 words of one token each fit beside the begin and the end. CLIP-IQA reads no prompts."""
     fits, cut = " ".join(["dog"] * 75), " ".join(["dog"] * 76)
