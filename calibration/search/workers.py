@@ -52,7 +52,7 @@ class Worker:
             return False
 
     def text(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(asdict(self))
 
     @classmethod
     def read(cls, text: str) -> Worker:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from argparse import Namespace
 from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
+from study_world import World, quick
 
 from calibration import Settings
 from calibration.cli import console
 from calibration.cli.inputs import reference_name, settings_of
 from calibration.cli.main import main, parser
+from calibration.cli.show import show_study
 from qsched_core import CalibrationError
 
 NEEDS = {"--prompts": "a.txt", "--metric": "clip", "--steps": "4", "--output": "a.safetensors"}
@@ -123,3 +126,32 @@ def test_pictures_between_two_trials_print_nothing(capsys):
     watch(progress(0))
     watch(progress(5))
     assert len(capsys.readouterr().out.splitlines()) == 1 and watch.last.done == 5
+
+
+# --- what show prints
+
+
+def test_a_study_s_table_has_its_columns_under_their_names(tmp_path):
+    start = time.monotonic()
+    result = World().calibrate(quick(trials=3), journal=tmp_path / "a.jsonl")
+    seconds = time.monotonic() - start
+    lines = show_study(str(tmp_path / "a.jsonl")).splitlines()
+    (heading,) = (number for number, line in enumerate(lines) if line.split()[:1] == ["trial"])
+    names = lines[heading].split()
+    assert names == ["trial", "JAQ", "pictures", "seconds", "worker", "point"]
+    ends = {name: lines[heading].index(name) + len(name) for name in names}
+    best = max(result.finished, key=lambda trial: trial.value)
+    for number, (line, trial) in enumerate(zip(lines[heading + 1 :], result.finished, strict=True)):
+        cells = {name: line[:end].split()[-1] for name, end in ends.items()}
+        assert (cells["trial"], cells["worker"], cells["pictures"]) == (str(number), "1", str(trial.pictures))
+        assert cells["JAQ"] == f"{trial.value:.4f}" and 0 <= float(cells["seconds"]) <= seconds + 0.05
+        point = "  ".join(f"{name} {value:.3f}" for name, value in trial.point.items())
+        assert line[lines[heading].index("point") :] == point + "  <- best" * (trial is best)
+
+
+def test_a_journal_that_is_not_there_or_holds_nothing_is_named(tmp_path, refused):
+    with refused(CalibrationError, "there is no journal 'none.jsonl'.", "check the path"):
+        show_study(str(tmp_path / "none.jsonl"))
+    (tmp_path / "empty.jsonl").touch()
+    with refused(CalibrationError, "the storage holds no study.", "check the path"):
+        show_study(str(tmp_path / "empty.jsonl"))

@@ -151,6 +151,16 @@ def test_a_study_goes_on_after_a_cancel_and_a_torn_line(tmp_path):
     assert third.count <= 6 + 3 * 12  # another budget needs few pictures more
 
 
+def test_a_file_of_rows_that_cannot_be_used_is_named(tmp_path, refused):
+    (tmp_path / "latin.jsonl").write_bytes("Käse".encode("latin-1"))
+    for path in (tmp_path, tmp_path / "latin.jsonl"):
+        with refused(CalibrationError, "the study's file cannot be used: ", f"make room, or delete {path}"):
+            StepRows(path)
+    rows = StepRows(tmp_path / "latin.jsonl" / "rows.jsonl")
+    with refused(CalibrationError, "the study's file cannot be used: ", str(tmp_path)):
+        study(Pictures(), rows=rows).run(0.5)
+
+
 @pytest.mark.parametrize("joint", [0.0, 0.004])
 def test_progress_counts_up_to_the_most_pictures_there_may_be(joint):
     calls, pictures = [], Pictures(joint=joint)
