@@ -93,7 +93,9 @@ def _blocks(picture: Canvas, names: list[str], step: float) -> None:
 def _error_axis(picture: Canvas, errors: list[float]):
     """Draws the axis; gives the height of an error."""
     low, high = (log10(value) for value in (min(errors, default=0.01), max(errors, default=0.1)))
-    low, high = low - 0.08 * (high - low + 0.5), high + 0.08 * (high - low + 0.5)
+    # Two numbers at least: from 2 over 5 to 10 are 0.7 powers of ten.
+    margin = max(0.08 * (high - low + 0.5), (0.7 - (high - low)) / 2)
+    low, high = low - margin, high + margin
 
     def height(error: float) -> float:
         return _MIDDLE - (log10(error) - low) / (high - low) * (_MIDDLE - _TOP)

@@ -117,7 +117,7 @@ def test_a_plan_that_costs_more_than_the_best_precision_is_on_the_picture():
 # --- the layers
 
 
-LAYERS = [(24, ("w4a8", "w8a8")), (1, ("w4a8", "w8a8")), (400, FOUR)]
+LAYERS = [(24, ("w4a8", "w8a8")), (1, ("w4a8",)), (400, FOUR)]
 
 
 @pytest.mark.parametrize(("count", "formats"), LAYERS)
@@ -127,7 +127,7 @@ def test_layers_stand_at_their_errors_in_the_network_s_order(count, formats):
     (bottom,) = (line.y for line in sheet.of("line", FAINT) if line.y == max(b.bottom for b in error_bands(sheet)))
     numbers = [mark for mark in sheet.numbers(x=sheet.numbers()[-2].x) if mark.y <= bottom]
     error = reading(numbers, "y", math.log10)
-    levels = [line for line in sheet.of("line", GRID) if line.top == line.bottom]
+    levels = [line for line in sheet.of("line", GRID) if line.top == line.bottom and line.left < line.right]
     assert sorted(line.y for line in levels) == sorted(mark.y for mark in numbers)
     assert {(line.left, line.right) for line in levels} == {(levels[0].left, levels[0].right)}
     rings = [mark for mark in sheet.of("dot", INK) if mark.y > 80]
@@ -159,7 +159,10 @@ def test_layers_stand_at_their_errors_in_the_network_s_order(count, formats):
 
 @pytest.mark.parametrize(("count", "formats"), LAYERS)
 def test_the_axis_of_errors_has_all_round_numbers_that_it_reaches(count, formats):
-    """Powers of ten, and over less than three of them their doubles and fives."""
+    """Powers of ten, and over less than three of them their doubles and fives.
+
+    Regression: where all errors are nearly the same, in a study of one format say, there was no number at all.
+    """
     sheet = sheet_of(sensitivity_plot, *study_of_layers(count, formats))
     band = error_bands(sheet)[0]
     numbers = [mark for mark in sheet.numbers(x=sheet.numbers()[-2].x) if mark.y < band.bottom]
