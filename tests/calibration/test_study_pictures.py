@@ -72,3 +72,16 @@ def test_progress_counts_pictures_to_the_end():
     assert [item.best_jaq for item in events] == best + [best[-1]] * 2
     assert events[0].best.is_identity
     assert events[-1].best == result.coefficients
+
+
+@pytest.mark.parametrize(("n_steps", "trials"), [(4, 8), (3, 10), (1, 2)])
+def test_a_greedy_study_tells_from_the_first_how_many_trials_its_steps_have_together(n_steps, trials):
+    """At each step the identity of that step and an equal share of the candidates."""
+    events: list[Progress] = []
+    settings = quick(space="table", strategy="greedy", trials=trials)
+    result = World().calibrate(settings, n_steps, on_progress=events.append)
+    together = n_steps * (trials // n_steps + 1)
+    assert {event.trials for event in events} == {together}
+    assert len(events[-1].finished) == len(result.finished) == together
+    # Every candidate is tried on all prompts at once: the first guess of the whole is right.
+    assert {event.total for event in events} == {events[-1].done}
