@@ -155,6 +155,7 @@ def test_no_gain_is_a_preset_of_the_identity_and_a_code_of_its_own(place, tmp_pa
     preset = load_preset(output)
     assert preset.verdict == "identity recommended"
     assert preset.coefficients.is_identity
+    assert preset.record["settings"]["space"] == "both ends", "there is a reference"
     assert "identity recommended" in capsys.readouterr().out
 
 

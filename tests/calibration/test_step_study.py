@@ -181,8 +181,12 @@ def test_time_is_what_one_precision_took():
 
 
 def test_one_step_is_a_choice_of_one_format():
-    result = StepStudy(Pictures([0.001]), OPTIONS, 1, PARTS, 12, score).run(0.5)
+    pictures = Pictures([0.001])
+    result = StepStudy(pictures, OPTIONS, 1, PARTS, 12, score).run(0.5)
     assert result.plan == result.uniform == (1,)
+    # Nothing is left to judge: no picture of the held-out prompts but the best option's, to compare with.
+    assert result.gains == {} and not result.accepted
+    assert result.pictures == len(OPTIONS) * len(PARTS.search)
 
 
 def test_memory_is_a_budget_of_weights():
