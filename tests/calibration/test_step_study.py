@@ -108,6 +108,19 @@ def test_where_nothing_is_won_the_single_format_stays():
     assert not result.accepted
 
 
+@pytest.mark.parametrize("is_mixed", [True, False])
+def test_a_plan_that_breaks_a_picture_is_not_taken_and_one_that_mends_it_is(is_mixed):
+    pictures = Pictures()
+
+    def breaking(rows, indices):
+        scores = score(rows, indices)
+        if tuple(indices) == PARTS.held_out and (len(set(pictures.calls[-1])) > 1) == is_mixed:
+            scores["tc"][0] = np.nan
+        return scores
+
+    assert study(pictures, score=breaking).run(0.5).accepted == (not is_mixed)
+
+
 def test_pictures_alone_are_enough():
     """Without prompts there is nothing to score."""
     result = study(Pictures(), score=None).run(0.5)
