@@ -1,7 +1,9 @@
-"""What holds for every plot: nothing is cut off, no writing covers other writing."""
+"""What holds for every plot: nothing is cut off, no writing covers other writing, and it is as it was looked at."""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from pathlib import Path
 
@@ -63,3 +65,42 @@ def test_what_is_beside_a_text_of_the_legend_has_its_height(sheet):
         for text in texts:
             if 0 < text.left - sign.right < 12 and text.top < sign.bottom and sign.top < text.bottom:
                 assert (sign.top + sign.bottom) / 2 == pytest.approx(text.y)
+
+
+LOOKED_AT = ("map", "map of two steps", "pairs", "pairs of a distance", "curves", "steps", "layers")
+GOLDEN = Path(__file__).parents[1] / "golden" / "plots.json"
+
+
+NEAR = 0.6
+"""Pixels: another version of the font is a little wider."""
+
+
+def marks_of(sheet) -> list[list]:
+    """[kind, colour, text, places …] of each mark; of writing the place alone, for its extent is the font's."""
+    marks = [["sheet", "", "", *sheet.size]]
+    for mark in sheet.marks:
+        extent = () if mark.kind == "text" else (mark.left, mark.top, mark.right, mark.bottom)
+        places = [round(float(place), 2) for place in (mark.x, mark.y, *extent)]
+        marks.append([mark.kind, bytes(mark.colour).hex(), mark.text, *places])
+    return marks
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict:
+    """QSCHED_WRITE_GOLDEN=1 writes anew."""
+    if os.environ.get("QSCHED_WRITE_GOLDEN"):
+        plots = {name: marks_of(PLOTS[name]()) for name in LOOKED_AT}
+        lists = [
+            f"{json.dumps(name)}: [\n" + ",\n".join(map(json.dumps, marks)) + "\n]" for name, marks in plots.items()
+        ]
+        GOLDEN.write_text("{\n" + ",\n".join(lists) + "\n}\n", "utf-8")
+    return json.loads(GOLDEN.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", LOOKED_AT)
+def test_a_plot_is_the_one_that_was_looked_at(name, golden):
+    """It is changed on purpose, and looked at then."""
+    marks = marks_of(PLOTS[name]())
+    assert [mark[:3] for mark in marks] == [mark[:3] for mark in golden[name]]
+    for mark, expected in zip(marks, golden[name], strict=True):
+        assert mark[3:] == pytest.approx(expected[3:], abs=NEAR), expected
