@@ -208,7 +208,9 @@ def layer_table() -> dict:
 def input_of(network: Network, name: str) -> Tensor:
     """What the layer gets in the network's calls."""
     inputs = []
-    hook = network.model.model.get_submodule(name).register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    hook = network.model.model.get_submodule(name).register_forward_pre_hook(
+        lambda _, arguments: inputs.append(arguments[0])
+    )
     network.loaded(network.model)
     hook.remove()
     return torch.cat(inputs)

@@ -32,7 +32,8 @@ class PictureSet:
     asks for it: a score that is gamed leads away from pictures that people took.
 
     Raises:
-        CalibrationError: too few pictures that differ, another shape, values that are not finite, or no metric that embeds.
+        CalibrationError: too few pictures that differ, another shape, values that are not finite, or no metric that
+            embeds.
     """
 
     name = "distance to set"
