@@ -53,13 +53,13 @@ class PictureSet:
                 f"a set of {len(pictures)} pictures is too small.",
                 f"plug in {LEAST_PICTURES} or more; 50 tell much more",
             )
-        distinct = len({hashlib.sha256(picture.cpu().numpy().tobytes()).digest() for picture in pictures})
+        self.pictures, self._metric = pictures[..., :3], embedders[0]
+        distinct = len({hashlib.sha256(one.float().cpu().numpy().tobytes()).digest() for one in self.pictures})
         if distinct < LEAST_PICTURES:
             raise CalibrationError(
                 f"only {distinct} of the set's {len(pictures)} pictures differ.",
                 f"plug in {LEAST_PICTURES} or more that are not alike: one picture many times tells of no kind",
             )
-        self.pictures, self._metric = pictures[..., :3], embedders[0]
         self._own: Tensor | None = None
 
     @property
