@@ -46,6 +46,9 @@ FIRST_TESTS = 25
 SLOWER = 5
 """Tests that take this many times their usual time, and half a minute, have met a loop without end."""
 
+CALL_NOTES = Path(__file__).with_name("call_notes")
+"""On the path of every process that a test starts while it is looked at what it calls."""
+
 HEAVY_IMPORTS = (
     "torch", "numpy", "scipy.stats", "scipy.optimize", "optuna", "safetensors.torch", "PIL.Image", "diffusers",
 )  # fmt: skip
@@ -132,6 +135,13 @@ class Tracer:
 
         return Hooks()
 
+    def add_shared(self, test_file: str, lines: Iterable[str]) -> None:
+        """What processes that the tests of a file have started call: lines of scripts/call_notes."""
+        for line in lines:
+            file, _, name = line.partition("\t")
+            if not file.startswith("tests"):
+                self._shared[file, name].add(test_file)
+
     def records(self) -> dict[str, dict[str, object]]:
         """By test file: ``seconds`` and ``calls`` as ``Reach`` has them."""
         records: dict[str, dict] = defaultdict(lambda: {"seconds": {}, "calls": defaultdict(dict)})
@@ -194,8 +204,14 @@ class Workplace:
         return _merged(records[file] for file in records if file.startswith(tuple(folders)))
 
     def _trace(self, file: str, result: Path) -> int:
-        tracer = Tracer(self.copy)
+        tracer, notes = Tracer(self.copy), result.with_name("calls.txt")
+        notes.unlink(missing_ok=True)
+        path = [str(CALL_NOTES), *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ["PYTHONPATH"] = os.pathsep.join(path)
+        os.environ["QSCHED_NOTE_CALLS"] = os.pathsep.join([f"{self.copy}{os.sep}", str(notes)])
         _pytest([file, "-q"], [tracer.hooks()])
+        if notes.is_file():
+            tracer.add_shared(file, notes.read_text("utf-8").splitlines())
         result.write_text(json.dumps(tracer.records().get(file, {})), "utf-8")
         return 0
 

@@ -1,5 +1,9 @@
 """Mutation testing's own rules: which faults are put in, which tests are asked, and what is not asked twice."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from scripts.mutants import mutants, sample
@@ -86,3 +90,23 @@ def test_what_stands_in_the_journal_is_not_run_again(tmp_path, monkeypatch):
     assert calls[3:] == [other, third]
     summary = mutate.summary(["room"], 1, list(answers.items()))
     assert (summary["noticed"], summary["mutants"], summary["rate"]) == (1, 3, 0.333)
+
+
+def test_calls_of_a_process_that_a_test_starts_are_known(tmp_path):
+    """A server's: threads of it too, and each function once."""
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "a.py").write_text("def one(): ...\n\ndef other(): ...\n", "utf-8")
+    program = "import threading; from pack import a; a.one(); a.one(); t = threading.Thread(target=a.other); t.start()"
+    notes = tmp_path / "notes.txt"
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(mutate.CALL_NOTES), str(tmp_path)]),
+        "QSCHED_NOTE_CALLS": os.pathsep.join([f"{tmp_path}{os.sep}", str(notes)]),
+    }
+    subprocess.run([sys.executable, "-c", program], env=env, check=True)
+    lines = notes.read_text("utf-8").splitlines()
+    assert sorted(lines) == [f"pack/a.py\t{name}" for name in ("<module>", "one", "other")]
+    tracer = mutate.Tracer(tmp_path)
+    tracer._seconds["t.py::test"] = 0.1
+    tracer.add_shared("t.py", lines)
+    assert tracer.records()["t.py"]["calls"]["pack/a.py"]["other"] == ["t.py::test"]
