@@ -13,7 +13,7 @@ from exactness import same_bits
 
 from calibration.core import CalibrationError
 from calibration.metrics.alignment import SCENES, AQMap
-from calibration.metrics.open_clip_network import OpenClip
+from calibration.metrics.open_clip_network import SHORTEST, SQUASH, OpenClip
 from calibration.metrics.phrases import Splitter, best_parser
 from calibration.metrics.surgery import surgery_tokens
 
@@ -91,6 +91,18 @@ def test_the_score_is_the_papers_formula():
             over = [1 / (1 + torch.exp(-10 * image @ (text(noun) - text("")))) for noun in nouns]
             expected.append(sum(over) / len(over))
     torch.testing.assert_close(scorer.score(PICTURES, PROMPTS), torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pictures_embed_as_the_networks_own_features_of_length_one(dtype):
+    """Squashed: nothing is cut off, as in the score."""
+    scorer = metric()
+    net, wide = scorer.network, torch.rand(2, 32, 64, 3, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = net.clip.visual(net.prepared(wide, SQUASH))
+        torch.testing.assert_close(scorer.embed(wide.to(dtype)), expected / expected.norm(dim=1, keepdim=True))
+        assert not torch.allclose(scorer.embed(wide), net.encode_image(wide, SHORTEST), atol=1e-3)
+    assert scorer.embeds
 
 
 def test_pictures_are_scored_apart_and_texts_encoded_once(monkeypatch):

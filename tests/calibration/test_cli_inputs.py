@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 from dataclasses import fields, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from study_world import World, quick
 
 from calibration import Settings
@@ -49,6 +51,38 @@ def test_every_setting_has_its_argument():
         more = (option,) if isinstance(value, bool) else (option, value)
         settings = settings_of(parser().parse_args(words(NEEDS, *more)))
         assert settings == replace(Settings(), **{name: value}) != Settings()
+
+
+def test_what_is_not_said_is_as_the_help_says():
+    """Of the pictures and files: those of the search and the verdict are the library's own, as above."""
+    args = vars(parser().parse_args(words()))
+    others = {name: value for name, value in args.items() if name not in {item.name for item in fields(Settings)}}
+    assert callable(others.pop("run")) and others.pop("device")  # the machine's
+    assert others == {
+        "model": Path("pipeline"),
+        "prompts": Path("a.txt"),
+        "metric": "clip",
+        "steps": 4,
+        "output": Path("a.safetensors"),
+        "format": "w4a8",
+        "guidance": 1.0,
+        "negative": "",
+        "scheduler": "",
+        "size": None,
+        "batch": 4,
+        "reference": None,
+        "stay_near": True,
+        "verdict_prompts": None,
+        "study": None,
+        "metrics": Path("models/qsched_metrics"),
+        "plots": None,
+    }
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_a_gpu_is_used_where_there_is_one(monkeypatch, has_gpu):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    assert parser().parse_args(words()).device == ("cuda" if has_gpu else "cpu")
 
 
 def test_a_search_stays_near_the_reference_unless_it_is_set_free():

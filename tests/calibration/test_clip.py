@@ -57,6 +57,17 @@ def test_a_picture_between_the_good_and_the_bad_photo_has_a_share_of_quality(fol
     torch.testing.assert_close(metric.judge(image, []), 1 / (1 + torch.exp(-100 * nearer)))
 
 
+def test_pictures_embed_as_the_networks_own_features_of_length_one(folder, pictures):
+    model = open_clip.create_model(f"local-dir:{folder}", precision="fp32").eval()
+    normal = (pictures.movedim(-1, 1) - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(3, 1, 1)
+    metric = ClipIQA.open(folder)
+    with torch.no_grad():
+        expected = model.encode_image(normal)
+        expected = expected / expected.norm(dim=1, keepdim=True)
+        torch.testing.assert_close(metric.embed(pictures.double()), expected, rtol=1e-4, atol=1e-5)
+    assert metric.embeds
+
+
 def test_prompts_that_are_cut_are_counted(folder):
     """75 words of one token each fit beside the begin and the end. CLIP-IQA reads no prompts."""
     fits, cut = " ".join(["dog"] * 75), " ".join(["dog"] * 76)
@@ -167,3 +178,9 @@ def test_pictures_and_prompts_must_fit(folder, refused, shape, prompts, part):
     for metric in (ClipScorer(folder), ClipScore.open(folder)):
         with refused(CalibrationError, part):
             metric.score(torch.zeros(shape), prompts)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 32, 32, 4), (0, 32, 32, 3)])
+def test_only_pictures_are_embedded(folder, refused, shape):
+    with refused(CalibrationError, f"pictures of shape {shape} cannot be scored.", "give (B, H, W, 3)"):
+        ClipScore.open(folder).embed(torch.zeros(shape))

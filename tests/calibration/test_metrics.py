@@ -13,8 +13,9 @@ import torch
 from exactness import same_bits
 from safetensors.torch import save_file
 
+from calibration.cli.inputs import load_metric
 from calibration.core import CalibrationError, DependencyError
-from calibration.metrics.base import Pair
+from calibration.metrics.base import Metric, Pair
 from calibration.metrics.catalog import PAPER_SD15, PAPER_SDXL, catalog
 from calibration.metrics.clip import ClipScorer
 from calibration.metrics.embeddings import CosineScore
@@ -45,6 +46,13 @@ def test_encoders_of_two_models_are_refused(refused):
     score = CosineScore(lambda pictures: torch.zeros(len(pictures), 1024), lambda prompts: torch.zeros(3, 768))
     with refused(CalibrationError, "(3, 1024)", "(3, 768)", "same CLIP model"):
         score.score(PICTURES, PROMPTS)
+
+
+def test_a_metric_without_a_measure_is_an_error_and_no_score():
+    for ask in (lambda: Metric().score(PICTURES, PROMPTS), lambda: Metric().embed(PICTURES)):
+        with pytest.raises(NotImplementedError):
+            ask()
+    assert not Metric().embeds and not Metric().is_too_long("a dog " * 100)
 
 
 def test_a_pair_takes_any_two_metrics():
@@ -117,6 +125,29 @@ def test_entries_of_a_folder_load_one_network(roots):
             pair.score(PICTURES, PROMPTS).values(), both.score(PICTURES, PROMPTS).values(), strict=True
         )
     )
+
+
+def test_a_command_takes_one_metric_of_each_kind_in_either_order(roots):
+    for words in ("CLIPScore (ViT) + CLIP-IQA (ViT)", " CLIP-IQA (ViT)  +  AQ-Map (ViT) "):
+        name, pair = load_metric(words, roots[0])
+        assert (name, pair.tc.role, pair.iq.role) == (words, "tc", "iq")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CLIPScore (ViT)",
+        "CLIPScore (ViT) + AQ-Map (ViT)",
+        "CLIP-IQA (ViT) + CLIP-IQA (ViT)",
+        "CLIPScore (ViT) + CLIP-IQA (ViT) + AQ-Map (ViT)",
+        "CLIPScore (ViT) + CLIP-IQA (ViT) + nothing",
+        "CLIPScore (ViT) + nothing",
+    ],
+)
+def test_other_numbers_and_kinds_of_metrics_are_refused(roots, words, refused):
+    fix = "two names: one of ['CLIPScore (ViT)', 'AQ-Map (ViT)'], one of ['CLIP-IQA (ViT)']"
+    with refused(CalibrationError, f"{words[:40]!r} is no metric.", fix):
+        load_metric(words, roots[0])
 
 
 def test_a_broken_file_is_listed_and_says_so_when_loaded(roots, refused):

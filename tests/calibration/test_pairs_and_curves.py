@@ -177,6 +177,13 @@ def test_values_of_curves_stand_beside_their_dots_the_higher_one_above():
                 assert (text.y < dot.y) == is_higher
 
 
+@pytest.mark.parametrize(("steps", "count"), [(11, 11), (12, 12), (13, 0)])
+def test_values_stand_at_curves_of_at_most_12_steps(steps, count):
+    sheet = sheet_of(curves, Coefficients.ramp(steps, c_x=(0.8, 1.0), c_eps=(1.3, 1.05)))
+    for colour in (LOSS, GAIN):
+        assert sum(mark.number is not None for mark in sheet.of("text", colour)) == count
+
+
 @pytest.mark.parametrize("gap", [0.3, 0.02, 0.0, -0.02, -0.3])
 def test_names_of_curves_stand_at_their_ends_in_their_order(gap):
     sheet = sheet_of(curves, Coefficients((1.0, 1.0 + gap / 2), (1.0, 1.0 - gap / 2)))

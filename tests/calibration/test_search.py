@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from calibration.choices import SPACES
 from calibration.search import strategies
 from calibration.search.search import Search
 from calibration.search.space import Space
+from calibration.search.trials import Trials
+from calibration.search.workers import Worker
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +142,26 @@ def test_a_search_in_which_nothing_was_finite_goes_on():
     search.ask()
     answer(search, -5.0)
     assert search.best().value == -5.0
+
+
+# --- a machine nothing is known of
+
+
+@pytest.mark.parametrize(("longest", "silence"), [(0.0, 60), (2.9, 60), (3.0, 60), (3.5, 70), (60.0, 1200)])
+def test_a_silent_machine_s_trial_is_given_up_after_twenty_times_the_longest_and_a_minute(
+    tmp_path, monkeypatch, longest, silence
+):
+    clock = iter([5000.0, 5000.0 + silence, 5000.5 + silence, 5001.0 + silence])
+    monkeypatch.setattr("calibration.search.search.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(Trials, "longest", lambda self: longest)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(Worker, "own", classmethod(lambda cls: cls("another machine", 1, 0.0)))
+        opened(journal=tmp_path / "study.jsonl").ask()
+    search = opened(journal=tmp_path / "study.jsonl")
+    assert [search.waits() for _ in range(3)] == [True] * 3
+    # The last of them gave it up: its place is free, and there is nobody to wait for.
+    assert not search.waits()
+    assert search.ask() == search.space.identity()
 
 
 # --- the journal

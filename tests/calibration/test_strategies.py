@@ -125,6 +125,25 @@ def test_the_grid_is_exhaustive_and_in_order():
     assert result.trace == World().calibrate(quick(strategy="grid", grid=3, seed=0)).trace
 
 
+# --- what asks
+
+
+def test_each_strategy_has_its_own_way_after_the_same_scattered_points():
+    space, samplers = Space(quick(), 4), import_optuna().samplers
+    fixed, scattered = [space.identity()], strategies.scattered_points(space)
+    kinds = {"guided": samplers.GPSampler, "tpe": samplers.TPESampler, "random": samplers.RandomSampler}
+    for strategy, kind in kinds.items():
+        asks = [strategies.sampler_for(n, space, quick(strategy=strategy), fixed) for n in range(scattered + 2)]
+        expected = [samplers.PartialFixedSampler, *[samplers.RandomSampler] * scattered, kind]
+        assert [type(one) for one in asks] == expected
+
+
+def test_the_tree_of_estimators_goes_on_from_the_scattered_points():
+    results = [World().calibrate(quick(strategy=strategy, trials=5)) for strategy in ("tpe", "random")]
+    tree, scattered = ([trial.point for trial in result.finished] for result in results)
+    assert tree[:5] == scattered[:5] and tree[5] != scattered[5]
+
+
 # --- greedy
 
 

@@ -105,3 +105,24 @@ def test_k_weighs_image_quality():
         calibrate(World().generate, score, N_PROMPTS, N_STEPS, quick(k=k)).coefficients.c_eps[-1] for k in (0.5, 2.0)
     ]
     assert last[0] < 1 < last[1]
+
+
+def test_what_is_automatic_has_more_room_where_a_reference_is_there():
+    settings = Settings(trials=30, seeds=1, strategy="random", race=False)
+    free, near = World(), World()
+    free.calibrate(settings)
+    near.calibrate(settings, reference=World(indifferent).generate)
+    for world, ends, radius in ((free, 1, 0.1), (near, 2, 0.2)):
+        curves = np.array([[c.c_x, c.c_eps] for c, _ in world.generated[1:-2]])
+        assert ends == 1 + (curves[..., -1] != 1).any()
+        assert 0.9 * radius < np.abs(curves - 1).max() <= radius + 1e-12
+
+
+def test_every_picture_is_counted_the_reference_s_as_well():
+    for reference in (None, World()):
+        world, progress = World(), []
+        result = world.calibrate(reference=reference and reference.generate, on_progress=progress.append)
+        rows = [*world.generated, *(reference.generated if reference else [])]
+        count = sum(len(indices) for _, indices in rows)
+        assert result.nfe == N_STEPS * count
+        assert (progress[-1].done, progress[-1].total) == (count, count)
