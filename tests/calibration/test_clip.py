@@ -6,6 +6,7 @@ import json
 import sys
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import open_clip
@@ -18,7 +19,7 @@ from tiny_clip import CONFIG, DEVIATION, MEAN, write_folder
 from calibration.core import CalibrationError, DependencyError
 from calibration.metrics.base import too_long
 from calibration.metrics.clip import QUALITY_PAIR, ClipIQA, ClipScore, ClipScorer
-from calibration.metrics.open_clip_network import LONGEST, SHORTEST, SQUASH, open_folder
+from calibration.metrics.open_clip_network import LONGEST, SHORTEST, SQUASH, OpenClip, open_folder
 
 PROMPTS = ["a dog", "two cats on a sofa", "rain"]
 
@@ -76,6 +77,16 @@ def test_prompts_that_are_cut_are_counted(folder):
     pictures = torch.rand(2, 32, 32, 3)
     score = ClipScore(open_folder(folder))
     assert same_bits(score.score(pictures, [fits + " cat"] * 2), score.score(pictures, [fits + " dog"] * 2))
+
+
+def test_words_are_counted_by_the_tokenizer_that_is_there(folder):
+    """That of the transformers package counts the begin and the end itself; of any other nothing is known."""
+    clip = open_folder(folder).clip
+    words = SimpleNamespace(context_length=5, tokenizer=lambda text: {"input_ids": [0, *text.split(), 1]})
+    lengths = [OpenClip(clip, words).exceeds_context(text) for text in ("a b c", "a b c d")]
+    assert lengths == [False, True]
+    for unknown in (SimpleNamespace(), SimpleNamespace(context_length=5), SimpleNamespace(encode=str.split)):
+        assert not ClipScore(OpenClip(clip, unknown)).is_too_long("a dog " * 100)
 
 
 def test_any_size_is_brought_to_the_models(folder):

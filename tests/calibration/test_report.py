@@ -113,6 +113,27 @@ def test_a_refusal_says_why(changed, first, short):
     assert describe(refused(**changed)) == short
 
 
+def test_an_interval_that_ends_at_zero_is_within_noise():
+    for ends in ((0.0, 0.02), (-0.02, 0.0)):
+        gains = with_gains(jaq=Interval(sum(ends) / 2, *ends, 3), contrast=gain(0.0196))
+        same = refused(gains=gains, drifts=("contrast",))
+        assert verdict(same)[0].startswith("No gain beyond noise: ")
+        assert "drifts" not in describe(same)
+
+
+def test_a_picture_that_the_candidate_mended_is_not_one_it_broke():
+    nan = Evaluation(tuple(range(6)), {"jaq": np.array([2, 2, math.nan, 2, 2, 2])})
+    mended = refused(identity=nan, gains=with_gains(jaq=gain(0.005)))
+    assert verdict(mended)[0].startswith("No gain beyond noise: ")
+    assert describe(mended).startswith("identity recommended: JAQ +0.0050")
+
+
+def test_one_prompt_with_one_noise_is_counted_in_the_singular():
+    one = Evaluation((0,), {"jaq": np.ones(1)})
+    single = result(identity=one, candidate=one, gains=with_gains(jaq=Interval(0.1, 0.1, 0.1, 1)))
+    assert verdict(single)[0].endswith(" over 1 prompt x 1 noise.")
+
+
 def test_the_stock_sampler_beside_itself_has_no_gains_to_list():
     lines = verdict(refused(coefficients=IDENTITY, gains=with_gains(jaq=gain(0.0, 0.0), contrast=gain(0.0, 0.0))))
     assert not [line for line in lines if "+0.0000" in line]
@@ -135,6 +156,8 @@ def test_what_was_not_found_is_said_with_what_could_have_been_found():
         refused(gains=DRIFTED, drifts=("contrast", "distance to full"), smallest_found=0.0413),
         refused(gains=with_gains(jaq=gain(-0.2)), smallest_found=0.0413),
         refused(gains=unclear, smallest_found=math.inf),
+        refused(gains=unclear, smallest_found=0.0),
+        refused(gains=unclear, smallest_found=0.0413, coefficients=IDENTITY),
     ):
         assert not any("four times in five" in line for line in verdict(clear))
 
@@ -150,6 +173,12 @@ def test_a_gain_that_drifts_is_not_accepted_and_says_where_it_drifts():
     assert describe(drifting) == (
         "identity recommended: JAQ +0.1930 [+0.1830, +0.2030], but drifts in contrast, distance to full"
     )
+
+
+def test_a_drift_from_pictures_without_any_contrast_has_no_share():
+    grey = row(tc=0.5, iq=0.25, jaq=1.0, contrast=0.0)
+    lines = verdict(refused(gains=DRIFTED, drifts=("contrast",), identity=grey))
+    assert lines[1] == "The candidate drifts in contrast (+0.020): that is never accepted."
 
 
 def test_metrics_that_nobody_optimised_stand_apart_and_distances_say_which_way_is_better():
@@ -172,6 +201,8 @@ def test_many_metrics_take_more_lines_and_lose_none():
 def test_a_term_that_paid_for_the_gain_is_named():
     lines = verdict(result(gains=with_gains(tc=gain(-0.02))))
     assert "What falls, clear of noise: TC -0.0200. Look before you trust it." in lines
+    up_to_zero = Interval(-0.01, -0.02, 0.0, 3)
+    assert not [line for line in verdict(result(gains=with_gains(tc=up_to_zero))) if line.startswith("What falls")]
 
 
 @pytest.mark.parametrize(
@@ -199,6 +230,9 @@ def test_an_optimum_on_the_border_is_named_and_a_long_list_is_cut():
     (line,) = (line for line in many if line.startswith("On the border"))
     assert "c_eps_3 and 28 more." in line
     assert len(line) < 115
+    for count, end in ((4, "c_eps_2, c_eps_3. The"), (5, "c_eps_3 and 1 more. The")):
+        lines = verdict(result(on_border=tuple(f"c_eps_{i}" for i in range(count))))
+        assert any(end in line for line in lines)
 
 
 def test_what_the_search_cost_counts_dropped_and_failed_candidates():

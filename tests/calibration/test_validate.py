@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 
 from calibration import Evaluation, Interval, Objective, evaluate, paired_gain
-from calibration.validate import drifts, net_gain, newly_broken, smallest_found
+from calibration.validate import answer, drifts, net_gain, newly_broken, smallest_found
 from qsched_core import Coefficients
 
 
@@ -288,6 +288,33 @@ def test_only_what_the_candidate_broke_is_newly_broken():
     nan = math.nan
     assert newly_broken(row([1, nan, nan, 1]), row([1, 1, nan, nan])) == 1
     assert newly_broken(row([1, 1]), row([1, 1])) == 0
+
+
+@pytest.mark.parametrize(
+    ("low", "net_low", "expected"),
+    [
+        (0.01, 0.01, "repair"),
+        (0.01, 0.0, "re-tuning"),
+        (0.01, -0.1, "re-tuning"),
+        (0.01, None, "re-tuning"),
+        (0.0, 0.1, "nothing found"),
+        (math.nan, 0.1, "nothing found"),
+    ],
+)
+def test_an_answer_needs_intervals_that_lie_above_zero(low, net_low, expected):
+    net = None if net_low is None else Interval(0.2, net_low, 0.3, 4)
+    assert answer(row([1] * 4), row([2] * 4), Interval(0.2, low, 0.3, 4), net, ()) == expected
+
+
+def test_a_picture_that_came_out_broken_is_an_answer_and_one_that_was_mended_is_none():
+    whole, part = row([1] * 4), row([1, 1, math.nan, 1])
+    gain = Interval(0.2, 0.1, 0.3, 4)
+    assert [answer(*rows, gain, gain, ()) for rows in ((whole, part), (part, whole), (part, part))] == [
+        "nothing found",
+        "repair",
+        "repair",
+    ]
+    assert answer(whole, whole, gain, gain, ("contrast",)) == "nothing found"
 
 
 def test_the_mean_leaves_out_what_was_not_scored():
