@@ -84,6 +84,30 @@ def test_the_metric_is_given_the_words_of_a_prompt():
     assert texts == ["a dog", "rain", "a dog"]
 
 
+def test_pictures_are_scored_sixteen_at_once_beside_their_prompts():
+    batches = []
+
+    class Counting:
+        def score(self, pictures, prompts):
+            batches.append(len(pictures))
+            assert [f"prompt {number}" for number in pictures[:, 0, 0, 0].int().tolist()] == prompts
+            return {"tc": pictures[:, 0, 0, 0], "iq": -pictures[:, 0, 0, 0]}
+
+    score, judge = cli.scoring(Counting(), [f"prompt {number}" for number in range(40)])
+    indices = [*range(33, 0, -1)]
+    pictures = torch.tensor(indices, dtype=torch.float32)[:, None, None, None].expand(33, 4, 4, 3)
+    scores = score(pictures, [index + 40 for index in indices])  # another noise of the same prompts
+    assert batches == [16, 16, 1]
+    assert scores["tc"].tolist() == indices and (scores["iq"] == -scores["tc"]).all()
+    assert set(judge(torch.rand(2, 8, 8, 3), [0, 1])) == {"contrast", "saturation", "sharpness", "noise"}
+
+
+def test_a_stop_before_the_first_picture_writes_no_preset(place, tmp_path, blind, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "calibrate", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert cli.main(command(place, tmp_path / "mine.safetensors")) == cli.EXIT_CANCELLED
+    assert "stopped" in capsys.readouterr().err and not (tmp_path / "mine.safetensors").exists()
+
+
 def test_prompts_that_the_metric_cuts_are_said(place, tmp_path, blind, capsys):
     long = tmp_path / "long.txt"
     long.write_text("\n".join([*PROMPTS, "a very long dog " * 40]))

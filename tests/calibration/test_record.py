@@ -70,6 +70,22 @@ def test_a_strangers_gain_is_none(strange):
     assert read_gain(strange) is None
 
 
+@pytest.mark.parametrize("value", [1e6, -1e6, math.inf, math.nan])
+@pytest.mark.parametrize("key", ["gain", "low", "high"])
+def test_a_gain_is_read_up_to_a_million(value, key):
+    near = {"gain": 999_999, "low": -999_999.5, "high": 0}
+    assert read_gain({"gain": near}) == (999_999.0, -999_999.5, 0.0)
+    assert read_gain({"gain": {**near, key: value}}) is None
+
+
+@pytest.mark.parametrize("key", ["wins", "losses", "skips"])
+def test_votes_are_read_up_to_a_million(key):
+    counts = {"wins": 0, "losses": 999_999, "skips": 0}
+    assert read_votes({"votes": counts}) == Votes(0, 999_999, 0)
+    for value in (1_000_000, -1, 1.0, None):
+        assert read_votes({"votes": {**counts, key: value}}) is None
+
+
 @pytest.mark.parametrize(
     "counts", [[1], {"wins": -1, "losses": 0, "skips": 0}, {"wins": True, "losses": 0, "skips": 0}]
 )

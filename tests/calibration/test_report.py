@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from calibration import Evaluation, Interval, Objective, OnReference, Result, Trial
-from calibration.report import Row, as_json, describe, lower_is_better, table, verdict
+from calibration.report import Row, as_json, describe, lower_is_better, preset_verdict, table, verdict
 from qsched_core import Coefficients
 
 BEST = Coefficients.ramp(4, c_x=(1.0, 0.95), c_eps=(1.0, 1.1))
@@ -140,6 +140,13 @@ def test_the_stock_sampler_beside_itself_has_no_gains_to_list():
     assert [line.partition(":")[0] for line in verdict(refused())].count("Paired gains") == 1
 
 
+def test_a_card_says_whether_and_as_what_a_preset_was_accepted():
+    words = [preset_verdict(result(answer=answer, accepted=True)) for answer in ("repair", "re-tuning")]
+    assert words == ["accepted", "accepted as re-tuning"]
+    for answer in ("repair", "re-tuning", "nothing found"):
+        assert preset_verdict(result(answer=answer, accepted=False)) == "identity recommended"
+
+
 # --- what to be wary of
 
 DRIFTED = with_gains(contrast=gain(0.0196), **{"distance to full": gain(0.0123, 0.001)})
@@ -196,6 +203,16 @@ def test_many_metrics_take_more_lines_and_lose_none():
     assert len(lines) > 5
     assert max(map(len, lines)) <= 110
     assert all(sum(f"judge {i} " in line for line in lines) == 1 for i in range(20))
+
+
+def test_a_line_is_filled_up_to_110_letters():
+    def lines(length: int) -> list[str]:
+        gains = with_gains(one=gain(0.01), **{"m" * length: gain(0.02)})
+        return [line for line in verdict(result(gains=gains)) if line.startswith("Not optimised: ")]
+
+    rest = 110 - len(lines(1)[0])
+    assert list(map(len, lines(1 + rest))) == [110]
+    assert len(lines(2 + rest)) == 2
 
 
 def test_a_term_that_paid_for_the_gain_is_named():

@@ -185,6 +185,17 @@ def test_greedy_steps_share_their_units_and_the_first_tries_the_starts():
     assert all(trial.point["c_x_2"] == 1.0 for trial in result.finished[:4])
 
 
+@pytest.mark.parametrize(("trials", "per_step"), [(1, 1), (3, 1), (4, 1), (8, 2), (11, 2)])
+def test_greedy_steps_share_the_trials_evenly_and_say_how_many_there_will_be(trials, per_step):
+    progress = []
+    settings = quick(space="table", strategy="greedy", trials=trials, race=False)
+    result = World().calibrate(settings, on_progress=progress.append)
+    assert len(result.finished) == N_STEPS * (per_step + 1)
+    assert {step.trials for step in progress} == {len(result.finished)}
+    # All on the whole of the search's prompts: what is foretold at the start is what it was at the end.
+    assert {step.total for step in progress} == {progress[-1].done}
+
+
 def test_greedy_on_several_machines_is_refused(refused):
     with refused(CalibrationError, "the greedy strategy is for one machine."):
         World().calibrate(Settings(space="table", strategy="greedy"), journal="postgresql://nowhere/none")
