@@ -26,7 +26,7 @@ from qsched_core.quant.sensitivity.result import LayerSensitivity, Measure, Sens
 @dataclass(frozen=True)
 class Mark:
     """One call of a canvas: ``kind`` is its name. (x, y) is its anchor, its middle or its start, (left, top, right,
-    bottom) its extent."""
+    bottom) its extent. ``size`` is that of a font, or a stroke's width."""
 
     kind: str
     x: float
@@ -37,6 +37,7 @@ class Mark:
     bottom: float
     colour: tuple[int, int, int]
     text: str = ""
+    size: float = 0.0
 
     @property
     def number(self) -> float | None:
@@ -55,30 +56,30 @@ class Sheet(canvas.Canvas):
         from PIL import ImageFont
 
         left, top, right, bottom = ImageFont.load_default(size).getbbox(text, anchor=anchor)
-        self.marks.append(Mark("text", x, y, x + left, y + top, x + right, y + bottom, colour, text))
+        self.marks.append(Mark("text", x, y, x + left, y + top, x + right, y + bottom, colour, text, size))
         return x + self.width(text, size)
 
     def line(self, start, end, colour, width):
-        self._note("line", start, end, colour)
+        self._note("line", start, end, colour, width)
 
     def box(self, start, end, colour):
         assert start[0] <= end[0] and start[1] <= end[1]
         self._note("box", start, end, colour)
 
     def frame(self, start, end, colour, width):
-        self._note("frame", start, end, colour)
+        self._note("frame", start, end, colour, width)
 
     def dot(self, x, y, radius, colour):
         self._note_round("dot", x, y, radius, colour)
 
     def ring(self, x, y, radius, colour, width):
-        self._note_round("ring", x, y, radius, colour)
+        self._note_round("ring", x, y, radius, colour, width)
 
     def cross(self, x, y, radius, colour, width):
-        self._note_round("cross", x, y, radius, colour)
+        self._note_round("cross", x, y, radius, colour, width)
 
     def saltire(self, x, y, radius, colour, width):
-        self._note_round("saltire", x, y, radius, colour)
+        self._note_round("saltire", x, y, radius, colour, width)
 
     def of(self, kind: str, colour: tuple[int, int, int] | None = None) -> list[Mark]:
         return [mark for mark in self.marks if mark.kind == kind and colour in (None, mark.colour)]
@@ -93,13 +94,14 @@ class Sheet(canvas.Canvas):
         texts = (mark for mark in self.of("text", FAINT) if mark.number is not None)
         return [mark for mark in texts if (x is None or mark.x == x) and (y is None or mark.y == y)]
 
-    def _note(self, kind, start, end, colour):
+    def _note(self, kind, start, end, colour, size=0.0):
         (x, y), (other_x, other_y) = start, end
         extent = min(x, other_x), min(y, other_y), max(x, other_x), max(y, other_y)
-        self.marks.append(Mark(kind, x, y, *extent, colour))
+        self.marks.append(Mark(kind, x, y, *extent, colour, size=size))
 
-    def _note_round(self, kind, x, y, radius, colour):
-        self.marks.append(Mark(kind, x, y, x - radius, y - radius, x + radius, y + radius, colour))
+    def _note_round(self, kind, x, y, radius, colour, size=0.0):
+        extent = x - radius, y - radius, x + radius, y + radius
+        self.marks.append(Mark(kind, x, y, *extent, colour, size=size))
 
 
 @contextmanager

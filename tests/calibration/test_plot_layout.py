@@ -76,12 +76,12 @@ NEAR = 0.6
 
 
 def marks_of(sheet) -> list[list]:
-    """[kind, colour, text, places …] of each mark; of writing the place alone, for its extent is the font's."""
-    marks = [["sheet", "", "", *sheet.size]]
+    """[kind, colour, text, size, places …] of each mark; of writing the place alone, for its extent is the font's."""
+    marks = [["sheet", "", "", 0, *sheet.size]]
     for mark in sheet.marks:
         extent = () if mark.kind == "text" else (mark.left, mark.top, mark.right, mark.bottom)
         places = [round(float(place), 2) for place in (mark.x, mark.y, *extent)]
-        marks.append([mark.kind, bytes(mark.colour).hex(), mark.text, *places])
+        marks.append([mark.kind, bytes(mark.colour).hex(), mark.text, round(float(mark.size), 3), *places])
     return marks
 
 
@@ -101,6 +101,6 @@ def golden() -> dict:
 def test_a_plot_is_the_one_that_was_looked_at(name, golden):
     """It is changed on purpose, and looked at then."""
     marks = marks_of(PLOTS[name]())
-    assert [mark[:3] for mark in marks] == [mark[:3] for mark in golden[name]]
+    assert [mark[:4] for mark in marks] == [mark[:4] for mark in golden[name]]
     for mark, expected in zip(marks, golden[name], strict=True):
-        assert mark[3:] == pytest.approx(expected[3:], abs=NEAR), expected
+        assert mark[4:] == pytest.approx(expected[4:], abs=NEAR), expected

@@ -23,6 +23,10 @@ def test_the_interval_is_the_exact_one(votes):
         assert Votes(wins, votes - wins).interval() == pytest.approx((exact.low, exact.high), abs=1e-9)
 
 
+def test_without_a_vote_nothing_is_counted():
+    assert Votes() == Votes(wins=0, losses=0, skips=0) != Votes(skips=1)
+
+
 def test_a_claim_is_made_exactly_where_a_two_sided_test_rejects():
     from scipy.stats import binomtest
 

@@ -372,3 +372,14 @@ def test_another_module_is_refused(tmp_path, refused):
     more.register_buffer("extra", torch.zeros(1))
     with refused(QuantizationError, "the file has no extra"):
         restore(more, packed_file)
+
+
+def test_shapes_are_those_of_the_float_model_whatever_stands_beside_the_weights():
+    """Of layers in ComfyUI's own layouts all but the bias is left out, of ours what a layer may have besides."""
+    extras = ("first_token", "first_residual", "input_scale", "norm_shift", "low_rank.up", "low_rank.down")
+    native, own = ("weight", "weight_scale", "comfy_quant", "bias"), ("weight", "bias", *extras)
+    sizes = {**{f"a.{part}": 3 for part in native}, **{f"b.{part}": 5 for part in own}, "norm.weight": 7}
+    layers = {"a": {"native": True, "shape": [3, 64]}, "b": {"shape": [5, 32]}}
+    content = files_module.Stored({name: torch.zeros(size) for name, size in sizes.items()}, layers, {})
+    weights = {"a.weight": (3, 64), "b.weight": (5, 32), "norm.weight": (7,)}
+    assert content.shapes() == {**weights, "a.bias": (3,), "b.bias": (5,)}

@@ -252,9 +252,10 @@ def test_what_goes_wrong_in_the_factorisation_leaves_nearest(monkeypatch, error,
     assert same_bits(twin.bias, layer.bias)
 
 
-def test_a_hessian_that_has_no_factor_is_refused():
-    with pytest.raises(NotFitted, match="cannot be factored|can be factored"):
-        rounding._inverse_factor(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
+@pytest.mark.parametrize("hessian", [[[1.0, 2.0], [2.0, 1.0]], [[1e-310, 0.0], [0.0, 1.0]]])
+def test_a_hessian_that_has_no_factor_or_an_infinite_inverse_is_refused(hessian):
+    with pytest.raises(NotFitted, match="have no Hessian that can be factored"):
+        rounding._inverse_factor(torch.tensor(hessian, dtype=torch.float64))
 
 
 def test_fitted_to_other_inputs_than_judged_stays_nearest():
