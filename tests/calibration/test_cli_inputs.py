@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from argparse import Namespace
 from dataclasses import fields, replace
@@ -14,7 +15,7 @@ from study_world import World, quick
 
 from calibration import Settings
 from calibration.cli import console
-from calibration.cli.inputs import reference_name, settings_of
+from calibration.cli.inputs import load_pipeline, reference_name, settings_of
 from calibration.cli.main import main, parser
 from calibration.cli.show import show_study
 from qsched_core import CalibrationError
@@ -160,6 +161,31 @@ def test_pictures_between_two_trials_print_nothing(capsys):
     watch(progress(0))
     watch(progress(5))
     assert len(capsys.readouterr().out.splitlines()) == 1 and watch.last.done == 5
+
+
+# --- a pipeline's folder
+
+
+@pytest.mark.parametrize(
+    ("parts", "device", "dtype"),
+    [
+        ('{"unet": []}', "cpu", None),
+        ('{"transformer": []}', "cpu", None),
+        ('{"unet": []}', "cuda", torch.float16),
+        ('{"transformer": []}', "cuda", torch.bfloat16),
+    ],
+)
+def test_a_pipeline_is_read_from_its_folder_alone_in_half_precision_for_a_gpu(
+    tmp_path, monkeypatch, parts, device, dtype
+):
+    (tmp_path / "model_index.json").write_text(parts)
+    calls, bars = [], []
+    pipe = SimpleNamespace(set_progress_bar_config=lambda **options: bars.append(options))
+    kind = SimpleNamespace(from_pretrained=lambda *args, **options: calls.append((args, options)) or pipe)
+    monkeypatch.setitem(sys.modules, "diffusers", SimpleNamespace(DiffusionPipeline=kind))
+    assert load_pipeline(tmp_path, device) is pipe
+    options = {"local_files_only": True, **({"torch_dtype": dtype} if dtype else {})}
+    assert (calls, bars) == ([((tmp_path,), options)], [{"disable": True}])
 
 
 # --- what show prints

@@ -6,7 +6,7 @@ import pytest
 from study_world import World
 
 from calibration import Settings, calibrate
-from calibration.split import split
+from calibration.split import Split, split
 from qsched_core import CalibrationError
 
 
@@ -53,3 +53,29 @@ def test_less_than_two_prompts_on_a_side_are_refused(refused, n_prompts, holdout
         split(n_prompts, Settings(holdout=holdout))
     with refused(CalibrationError, "for the search"):
         calibrate(World().generate, World().score, n_prompts, 4, Settings(holdout=holdout))
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [
+        (40, [10, 10, 20]),
+        (13, [4, 3, 6]),
+        (12, [3, 3, 6]),
+        (10, [3, 7]),
+        (6, [3, 3]),
+        (5, [5]),
+        (2, [2]),
+    ],
+)
+def test_a_race_s_first_groups_are_quarters_of_three_pictures_or_more(count, sizes):
+    groups = Split(tuple(range(count)), (), 1).rungs()
+    assert [len(group) for group in groups] == sizes
+    assert sum(groups, ()) == tuple(range(count))
+
+
+def test_a_verdict_s_prompts_may_be_any_that_there_are(refused):
+    parts = split(5, Settings(seeds=1), (4, 0, 4))
+    assert (parts.search, parts.held_out) == ((1, 2, 3), (5, 9))
+    for prompts, ends in (((-1, 2), "-1 to 2"), ((0, 5), "0 to 5")):
+        with refused(CalibrationError, f"the verdict's prompts are {ends} of 5.", "count from 0", n_prompts=5):
+            split(5, Settings(), prompts)
