@@ -85,3 +85,16 @@ def test_pictures_are_compared_with_the_reference_in_their_own_size():
 def test_without_a_reference_a_repair_may_be_sharper():
     guard = guard_of(None, stay_near=True)
     assert set(guard(torch.rand(2, 8, 8, 3), [0, 1])) == {"contrast", "saturation"}
+
+
+def test_a_statistic_of_nothing_counts_in_its_own_unit():
+    """Grey pictures have no saturation that a share could be taken of."""
+    # 1e-9: decimals.
+    assert guard(0.0).excess("saturation", same(0.015), same(0.0)) == pytest.approx(0.015 - 0.02, abs=1e-9)
+
+
+def test_an_optuna_without_constraints_guards_nothing_where_there_is_no_reference(monkeypatch):
+    monkeypatch.setattr("calibration.reference_pictures.can_guard", lambda: False)
+    reference = ReferencePictures(lambda coefficients, indices: torch.rand(len(indices), 8, 8, 3), [0], 4)
+    assert guard_of(None, stay_near=True) is None
+    assert guard_of(reference, stay_near=True) is not None, "the study says then what is too old"

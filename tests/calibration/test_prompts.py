@@ -107,6 +107,15 @@ def test_256_prompts_are_all_kept():
     assert read_prompts(many(256)).note == ""
 
 
+def test_256_prompts_with_something_of_their_own_are_all_kept():
+    assert len(select_as_given(many(256).splitlines())) == 256
+
+
+def test_no_seed_is_seed_0():
+    texts = many(300).splitlines()
+    assert select(texts) == select(texts, seed=0) == read_prompts(many(300), 0) == read_prompts(many(300))
+
+
 def test_a_longer_list_is_drawn_from_and_said():
     prompts = read_prompts(many(10_000), seed=5)
     assert len(prompts) == len(set(prompts.texts)) == 256

@@ -11,6 +11,7 @@ from torch import nn
 import qsched_core as qs
 from qsched_core import Binding, Coefficients, Preset, mismatches
 from qsched_core.quant import label_of, may_be, same_quantization
+from qsched_core.quant.label import format_of
 
 SIGMAS = (10.0, 1.0, 0.0)
 
@@ -44,6 +45,23 @@ def test_the_hosts_own_layouts_have_the_label_of_the_same_format_of_ours(name, g
     settings = SimpleNamespace(**({} if group is None else {"group_size": group}))
     weight = SimpleNamespace(data=SimpleNamespace(_params=settings))  # as ComfyUI's class of packed weights has them
     assert label_of(nn.Sequential(layer(weight, quant_format=name))) == label
+
+
+def test_a_layer_of_the_hosts_has_our_format_by_name_and_any_other_has_none():
+    packed = SimpleNamespace(data=SimpleNamespace())
+    assert format_of(layer(packed, quant_format="int8_tensorwise")) == "w8a8"
+    network = nn.Sequential(nn.Linear(64, 64))
+    qs.quantize(network, "w4a16", backend="torch", include=["*"], group_size=32)
+    plain = nn.Linear(4, 4)
+    plain.quant_format = "int8_tensorwise"
+    for other in (layer(packed, quant_format="nvfp4"), layer(packed), network[0], plain, nn.ReLU(), layer(None)):
+        assert format_of(other) == ""
+
+
+@pytest.mark.parametrize(("length", "most"), [(199, 199), (200, 200), (201, 200)])
+def test_a_label_has_200_letters_at_most(length, most):
+    strange = layer(SimpleNamespace(data=SimpleNamespace()), quant_format="x" * length)
+    assert label_of(nn.Sequential(strange)) == "x" * most
 
 
 def test_plain_floats_of_one_byte_are_named_by_their_type():
