@@ -89,6 +89,14 @@ def test_words_are_counted_by_the_tokenizer_that_is_there(folder):
         assert not ClipScore(OpenClip(clip, unknown)).is_too_long("a dog " * 100)
 
 
+def test_texts_are_encoded_256_at_once(folder):
+    network, texts, counts = open_folder(folder), [f"{number} cats" for number in range(513)], []
+    counting = OpenClip(network.clip, lambda part: counts.append(len(part)) or network._tokenize(part))
+    features = counting.encode_text(texts)
+    assert counts == [256, 256, 1]
+    assert near(features[[0, 255, 256, 512]], network.encode_text([texts[i] for i in (0, 255, 256, 512)]))
+
+
 def test_any_size_is_brought_to_the_models(folder):
     scores = ClipScorer(folder).score(torch.rand(2, 48, 80, 3), ["a", "b"])
     assert scores["tc"].shape == scores["iq"].shape == (2,)

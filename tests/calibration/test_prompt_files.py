@@ -243,5 +243,16 @@ def test_the_largest_hostile_file_is_read_or_refused(case):
         assert len(read.texts) <= prompt_lines.MAX_VALUES
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_table_s_errors_count_the_lines_above_it(refused, name):
+    """Lines of the file, as an editor numbers them; a cell may hold several."""
+    table = "# mine\n\nid,prompt\n1,a\n".replace(",", "," if name == "a.csv" else "\t")
+    row = "2,b,c\n".replace(",", "," if name == "a.csv" else "\t")
+    with refused(CalibrationError, f"'{name}' has more cells than columns in line 5.", "in quotes", line=5):
+        parse_file(name, (table + row).encode())
+    with refused(CalibrationError, f"'{name}' is no table in line 5: ", "check the quotes", line=5):
+        parse_file(name, (table + '"2"x\n').encode())
+
+
 def test_the_text_of_a_node_is_read_like_a_file():
     assert read_lines("a\n#1 b\n# c") == PromptTexts(["a", "#1 b"], [], "1 comment line skipped")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import pytest
@@ -54,6 +55,23 @@ def test_other_schedules_get_the_bits_of_the_same_sigmas():
     assert precision.for_sigmas((20.0, 15.0)).activation_bits == (4,)
 
 
+@pytest.mark.parametrize(("end", "bits"), [(3.6, 4), (3.5, 8), (3.4, 8), (2.0, 8)])
+def test_a_long_step_gets_the_bits_of_a_short_one_that_it_covers_by_half(end, bits):
+    """The plan's second step, with more bits, goes from 5 to 2."""
+    assert qs.Precision((4, 8, 4, 4), SIGMAS).for_sigmas((10.0, end)).activation_bits == (bits,)
+
+
+@pytest.mark.parametrize(("start", "bits"), [(5.5, 4), (5.4, 8), (5.3, 8)])
+def test_a_short_step_gets_the_bits_of_a_long_one_that_covers_half_of_it(start, bits):
+    assert qs.Precision((4, 8, 4, 4), SIGMAS).for_sigmas((start, 4.6)).activation_bits == (bits,)
+
+
+def test_a_plan_is_plain_where_every_layer_keeps_its_own_bits_in_one_model():
+    assert qs.Precision((4, 4, 4, 4), SIGMAS).is_plain and qs.Precision((4, 4, 4, 4), SIGMAS, (0,) * 4).is_plain
+    assert not qs.Precision((4, 4, 4, 8), SIGMAS).is_plain and not qs.Precision((8,) * 4, SIGMAS).is_plain
+    assert not qs.Precision((4, 4, 4, 4), SIGMAS, (0, 0, 0, 1)).is_plain
+
+
 @pytest.mark.parametrize("run", [(0.0, 1.0, 2.0), (1.0, 1.0, 0.0), (float("nan"), 0.0), (1.0,), ()], ids=str)
 def test_what_is_no_schedule_has_no_last_steps_and_keeps_a_plan_of_own_sigmas(run):
     assert in_run(LastSteps(1), run) is None
@@ -98,6 +116,23 @@ def test_a_plan_as_a_person_writes_it(refused):
     ):  # fmt: skip
         with refused(qs.QuantizationError, message):
             read_steps(text, 2)
+    with refused(qs.QuantizationError, "the plan names model 2, and one model is plugged in.", "plug it in"):
+        read_steps("1, 2", 1)
+    assert read_steps("1 " * 1000, 1) == ((0, 4),) * 1000
+
+
+def test_a_plan_in_a_file_has_1000_steps_at_most(refused):
+    def text(steps: int) -> str:
+        sigmas = [100 - i / 11 for i in range(steps + 1)]
+        return json.dumps({"bits": [16] * steps, "models": [7] * steps, "sigmas": sigmas})
+
+    assert len(qs.Precision.read_json(text(1000))) == 1000
+    with refused(qs.QuantizationError, "this file's plan of the steps is damaged.", "download or save it again"):
+        qs.Precision.read_json(text(1001))
+    short = text(1)
+    assert len(qs.Precision.read_json(short + " " * (64_000 - len(short)))) == 1
+    with refused(qs.QuantizationError, "this file's plan of the steps is damaged."):
+        qs.Precision.read_json(short + " " * (64_001 - len(short)))
 
 
 def test_a_plan_in_a_file_is_checked(refused):
