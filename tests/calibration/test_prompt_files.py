@@ -243,6 +243,11 @@ def test_the_largest_hostile_file_is_read_or_refused(case):
         assert len(read.texts) <= prompt_lines.MAX_VALUES
 
 
+def test_an_empty_line_ends_no_table():
+    assert parse_file("a.csv", b"prompt\na cat\n\n\na dog\n").texts == ["a cat", "a dog"]
+    assert parse_file("a.csv", b"a cat\n\na dog\n").texts == ["a cat", "a dog"]
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
 def test_a_table_s_errors_count_the_lines_above_it(refused, name):
     """Lines of the file, as an editor numbers them; a cell may hold several."""

@@ -104,6 +104,19 @@ def test_a_step_gets_the_model_that_covers_most_of_it():
     assert qs.Precision((4, 4), (1.0, 0.5, 0.0), (0, 0)).models == ()
 
 
+def test_a_step_gets_the_model_that_covers_most_of_it_and_not_the_last_that_covers_some():
+    plan = qs.Precision((4, 4, 4, 4), (1.0, 0.75, 0.5, 0.25, 0.0), (0, 1, 2, 3))
+    assert plan.for_sigmas((1.0, 0.7, 0.4, 0.0)).models == (0, 1, 3)
+    assert plan.for_sigmas((1.0, 0.75, 0.5)).models == (0, 1)
+
+
+def test_a_plan_without_models_is_one_of_the_first():
+    plan = qs.Precision((4, 8, 16, 4), SIGMAS)
+    assert plan.text() == "1, 1a8, 1a16, 1" and plan.model_count == 1
+    assert {plan.model_at(sigma) for sigma in (20.0, 10.0, 3.0, 0.0)} == {0}
+    assert plan.for_sigmas(SIGMAS[:3]) == qs.Precision((4, 8), SIGMAS[:3])
+
+
 def test_a_plan_as_a_person_writes_it(refused):
     steps = read_steps("1, 1 1a8;2a16", 2)
     assert steps == ((0, 4), (0, 4), (0, 8), (1, 16))

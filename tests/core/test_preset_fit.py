@@ -83,7 +83,7 @@ def test_a_part_of_the_own_schedule_is_no_difference(begin, end, to_zero):
 
 
 def test_what_only_resembles_a_part_is_a_difference():
-    for run in ((6.3, 2.0, 1.1), (6.3, 1.1, 0.0), (20.0, 14.6146, 6.3)):
+    for run in ((6.3, 2.0, 1.1), (6.3, 1.1, 0.0), (20.0, 14.6146, 6.3), (2.9, 1.1, 0.5, 0.0)):
         assert [item.what for item in mismatches(FULL, Binding(), run)] == ["steps"]
 
 
@@ -96,7 +96,8 @@ def test_the_choice_is_followed():
     assert as_is == Coefficients(FULL.coefficients.c_x[:2], FULL.coefficients.c_eps[:2])
     longer, _ = fit(FULL, Binding(), (9.0, 8.0, 7.0, 6.0, 5.0, 4.0), if_differs="use as is")
     assert longer.c_x == (*FULL.coefficients.c_x, FULL.coefficients.c_x[-1])
-    with pytest.raises(PresetError, match="steps: preset 4, here 2") as caught:
+    message = r"the preset does not fit: steps: preset 4, here 2.*\n.*change the settings"
+    with pytest.raises(PresetError, match=message) as caught:
         fit(FULL, Binding(), run, if_differs="refuse")
     assert [item.what for item in caught.value.fields["found"]] == ["steps"]
 

@@ -8,16 +8,20 @@ from exactness import same_bits
 from packed_layout import ASYMMETRIC, BITS, GRID, relative_error, slow_unpack, weights
 
 from qsched_core.quant import FORMATS, Format
-from qsched_core.quant.packing import pack, unpack
+from qsched_core.quant.packing import pack, scales, sound_scales, unpack
 
 
 @pytest.mark.parametrize(("form", "columns"), [*GRID, *ASYMMETRIC])
 def test_zero_rows_stay_zero(form, columns):
     weight = weights(4, columns)
     weight[1] = 0
-    result = unpack(pack(weight, form), columns, form)
+    packed = pack(weight, form)
+    result = unpack(packed, columns, form)
     assert (result[1] == 0).all()
     assert (result[0] != 0).any()
+    sizes = scales(packed, columns, form)
+    assert ((sizes if form.symmetric else sizes.chunk(2, 1)[0]) != 0).all(), "no weight is divided by nothing"
+    assert sound_scales(packed, columns, form)
 
 
 @pytest.mark.parametrize("bits", BITS)
