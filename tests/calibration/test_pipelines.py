@@ -253,6 +253,16 @@ def test_a_fingerprint_tells_weights_apart(diffusers):
     assert fingerprint(one) != fingerprint(other)
 
 
+@pytest.mark.parametrize(("place", "is_seen"), [(0, True), (63, True), (64, False)])
+def test_a_fingerprint_looks_at_64_values_of_each_parameter(place, is_seen):
+    """Another number of them, and every study that was begun before would begin anew."""
+    net = torch.nn.Linear(8, 32).requires_grad_(False)
+    pipe = SimpleNamespace(components={"unet": net, "scheduler": object()})
+    before = fingerprint(pipe)
+    net.weight.view(-1)[place] += 1
+    assert (fingerprint(pipe) != before) == is_seen and len(before) == 16
+
+
 def test_what_has_no_network_is_refused(refused):
     with refused(CalibrationError, "object has no unet or transformer."):
         network(object())

@@ -18,6 +18,7 @@ import qsched_core as qs
 from qsched_core import QuantizationError
 from qsched_core.quant import Job, measure_sensitivity, quantized_layers, quantizer, resolve_format
 from qsched_core.quant.input_recorder import FIT_ROWS, Sample, judging_rows
+from qsched_core.quant.observation import fingerprint
 
 WIDTH, TOKENS = 64, 40
 
@@ -475,3 +476,13 @@ def test_other_files_are_refused(tmp_path, refused):
     save_file({"a": torch.ones(1)}, path)
     with refused(QuantizationError, "no observation of ours"):
         qs.load_observation(path)
+
+
+@pytest.mark.parametrize(("place", "is_seen"), [(0, True), (15, True), (16, False)])
+def test_a_network_is_known_by_16_weights_of_each_layer(place, is_seen):
+    """Another number of them, and no file of before would be of its network."""
+    net = nn.ModuleDict({"a": nn.Linear(8, 8)}).requires_grad_(False)
+    before = fingerprint(net, ["a"])
+    net["a"].weight.view(-1)[place] += 1
+    assert (fingerprint(net, ["a"]) != before) == is_seen
+    assert fingerprint(net, ["a", "b"]) == ""
