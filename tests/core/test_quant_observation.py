@@ -486,3 +486,9 @@ def test_a_network_is_known_by_16_weights_of_each_layer(place, is_seen):
     net["a"].weight.view(-1)[place] += 1
     assert (fingerprint(net, ["a"]) != before) == is_seen
     assert fingerprint(net, ["a", "b"]) == ""
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(1280, 102), (8192, 16), (7000, 18), (2**17, 16), (9000, 16)])
+def test_a_layer_is_judged_by_a_quarter_of_a_megabyte_in_half_precision_and_by_16_rows(columns, rows):
+    assert judging_rows(nn.Linear(columns, 1, device="meta")) == rows
+    assert rows == 16 or 0 <= 2**18 - 2 * rows * columns < 2 * columns
