@@ -168,3 +168,12 @@ def test_what_another_writer_leaves_beside_its_file_goes_with_it(tmp_path):
 
 def test_a_folder_that_is_not_there_is_swept_of_nothing(tmp_path):
     assert atomic.sweep(tmp_path / "gone") == []
+
+
+def test_what_nobody_has_touched_for_more_than_an_hour_is_swept(tmp_path, monkeypatch):
+    place = tmp_path / f".qsched-{'0a' * 16}.tmp"
+    place.mkdir()
+    os.utime(place, (5000, 5000))
+    for now, expected in ((5000 + 3600, []), (5000 + 3600.5, [place])):
+        monkeypatch.setattr(atomic.time, "time", lambda now=now: now)
+        assert atomic.sweep(tmp_path) == expected
