@@ -177,3 +177,14 @@ def test_what_nobody_has_touched_for_more_than_an_hour_is_swept(tmp_path, monkey
     for now, expected in ((5000 + 3600, []), (5000 + 3600.5, [place])):
         monkeypatch.setattr(atomic.time, "time", lambda now=now: now)
         assert atomic.sweep(tmp_path) == expected
+
+
+def test_what_is_not_ours_ends_no_sweep(tmp_path, monkeypatch):
+    link, file, ours = (tmp_path / f".qsched-{letter * 32}.tmp" for letter in "abc")
+    link.symlink_to(tmp_path)
+    file.write_bytes(b"x")
+    ours.mkdir()
+    os.utime(ours, (5000, 5000))
+    listing, order = os.listdir, [path.name for path in (link, file, ours)]
+    monkeypatch.setattr(atomic.os, "listdir", lambda folder: order if folder == tmp_path else listing(folder))
+    assert atomic.sweep(tmp_path) == [ours]
