@@ -3,9 +3,10 @@
     python -m scripts.mutate qsched_core --count 200 --seed 1
 
 Faults go into a copy of the checkout. For each, only those tests run that call the function it is in, the quickest
-first, until one fails: which tests call what is found by one run of all of them, kept in a file. Everything is kept
-in a folder, so an interrupted run goes on where it was. The tests are the pure ones, or those of ``--tests``:
-tests/host need a ComfyUI, named by QSCHED_HOST_PATH. Linux and macOS only: it forks, so that torch is imported once.
+first, until one fails: which tests call what is found by one run of all of them, kept in a file; what a server
+calls that they start counts for every test of their file. Everything is kept in a folder, so an interrupted run goes on
+where it was. The tests are the pure ones, or those of ``--tests``: tests/host need a ComfyUI, named by
+QSCHED_HOST_PATH. Linux and macOS only: it forks, so that torch is imported once.
 """
 
 from __future__ import annotations
