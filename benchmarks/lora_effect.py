@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import tempfile
 import warnings
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -175,12 +176,8 @@ def layer_table() -> dict:
     for kind, (make_network, name) in LAYERS.items():
         network, table[kind] = make_network(), {}
         layer, key = network.model.model.get_submodule(name), f"{name}.weight"
-        x = input_of(network, name)
-
-        def change(patcher, base: Tensor, partially: bool = False, name: str = name, x: Tensor = x) -> Tensor:
-            return output_of_layer(patcher, name, x, partially) - base
-
-        plain = output_of_layer(network.model, name, x)
+        output = partial(output_of_layer, name=name, x=input_of(network, name))
+        plain = output(network.model)
         for backend, format in FORMATS:
             try:
                 twin = quantized(network.model, backend, format)
@@ -188,18 +185,18 @@ def layer_table() -> dict:
                 continue
             if not hasattr(twin.model.get_submodule(name), "float_weight"):
                 continue  # the host's kernels take no convolution
-            base = output_of_layer(twin, name, x)
+            base = output(twin)
             rows = table[kind][f"{backend} {format}"] = {adapter: {} for adapter in ADAPTERS}
             for adapter, size in product(ADAPTERS, SIZES):
                 patch = {key: patch_of(adapter, layer.weight, size)}
                 after, float_clone = twin.clone(), network.model.clone()
                 after.add_patches(patch)
                 float_clone.add_patches(patch)
-                float_change = change(float_clone, plain)
+                float_change = output(float_clone) - plain
                 rows[adapter][str(size)] = {
-                    "loaded": effect(change(after, base), float_change),
-                    "partially loaded": effect(change(after, base, partially=True), float_change),
-                    "before quantising": effect(change(quantized(float_clone, backend, format), base), float_change),
+                    "loaded": effect(output(after) - base, float_change),
+                    "partially loaded": effect(output(after, partially=True) - base, float_change),
+                    "before quantising": effect(output(quantized(float_clone, backend, format)) - base, float_change),
                 }
             print(kind, backend, format, {adapter: sizes["0.01"] for adapter, sizes in rows.items()}, flush=True)
     return table

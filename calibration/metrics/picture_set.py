@@ -57,7 +57,7 @@ class PictureSet:
         distinct = len({hashlib.sha256(one.float().cpu().numpy().tobytes()).digest() for one in self.pictures})
         if distinct < LEAST_PICTURES:
             raise CalibrationError(
-                f"only {distinct} of the set's {len(pictures)} pictures differ.",
+                f"this set of {len(pictures)} has too few different pictures: {distinct}.",
                 f"plug in {LEAST_PICTURES} or more that are not alike: one picture many times tells of no kind",
             )
         self._own: Tensor | None = None

@@ -79,8 +79,11 @@ def test_a_broken_picture_leaves_the_others_their_distance():
     ("images", "texts"),
     [
         (pictures(7, 1), ("a set of 7 pictures is too small.", "plug in 8 or more")),
-        (torch.full((12, 8, 8, 3), 0.5), ("only 1 of the set's 12 pictures differ.", "8 or more that are not alike")),
-        (pictures(7, 1)[[0, 1, 2, 3, 4, 5, 6, 0]], ("only 7 of the set's 8 pictures differ.", "8 or more")),
+        (
+            torch.full((12, 8, 8, 3), 0.5),
+            ("this set of 12 has too few different pictures: 1.", "8 or more that are not alike"),
+        ),
+        (pictures(7, 1)[[0, 1, 2, 3, 4, 5, 6, 0]], ("this set of 8 has too few different pictures: 7.", "8 or more")),
         (torch.rand(9, 8, 8), ("a set of shape (9, 8, 8) is no set of pictures.", "give an IMAGE batch")),
         (torch.full((9, 8, 8, 3), math.nan), ("no set of pictures", "give an IMAGE batch")),
     ],
