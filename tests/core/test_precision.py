@@ -219,8 +219,9 @@ def test_two_threads_have_two_precisions():
         thread.start()
         thread.join()
         wide = layer(x)
-    assert torch.equal(bits[0], layer(x))
-    assert not torch.equal(bits[0], wide)
+    # Not to the bit: a thread has its own number of threads to multiply with, and so another order of sums.
+    assert torch.allclose(bits[0], layer(x), atol=1e-5)
+    assert not torch.allclose(bits[0], wide, atol=1e-3)
 
 
 def test_compiled_layers_follow_the_step_without_a_break():
