@@ -1,11 +1,13 @@
 """What fitted rounding brings back: ``python -m benchmarks.rounding [flow|noise ...]``.
 
 Two trained toys, each format rounded four ways: *nearest* (all layers), *edges* (nearest, layers outside the blocks
-kept: the default without an observation), *fitted* and *best* (with one, of 16 other captions). Losses and gains are
-paired, picture by picture, on held-out captions × 3 noises, with 95 % intervals over captions. *Back* is the share that
-returns of what *edges* loses for certain, *nearer* how much smaller the distance to the full model's pictures is than
-with *edges*. W4A4 rows with an observation run the last step with 8-bit activations, as the product does.
-``--presets`` searches a held preset for each row and judges it too: as long again.
+kept: the default without an observation), *fitted* and *best* (with one, of 16 other captions). Of a U-Net also
+*projections too*: edges kept, but the projections beside its skip connections in few bits as all others, which was the
+default before they got 8 bits. Losses and gains are paired, picture by picture, on held-out captions × 3 noises, with
+95 % intervals over captions. *Back* is the share that returns of what *edges* loses for certain, *nearer* how much
+smaller the distance to the full model's pictures is than with *edges*, *nearer than before* than with *projections
+too*. W4A4 rows with an observation run the last step with 8-bit activations, as the product does. ``--presets``
+searches a held preset for each row and judges it too: as long again.
 
 Half an hour for each toy on one core; rows that were made are kept in ``.cache/benchmarks``.
 """
@@ -18,6 +20,8 @@ import time
 
 from calibration import Evaluation
 from qsched_core import Coefficients
+from qsched_core.quant import QuantizedLayer
+from qsched_core.quant.select import is_skip_projection
 
 from . import toys
 from .record import earlier_of_demo, record
@@ -26,9 +30,10 @@ from .recovery import CAPTIONS, FOLDER, Bench, NotRun, curves_of, means, recover
 FORMATS = {"w4a4": None, "w4a8": None, "w4a8 per channel": 0, "w3a8": None}
 """Group size by name, None: the format's own."""
 
-NEAREST, EDGES, FITTED, BEST = "nearest", "edges", "fitted", "best"
+NEAREST, BEFORE, EDGES, FITTED, BEST = "nearest", "projections too", "edges", "fitted", "best"
 OPTIONS = {
     NEAREST: {"include": ["*"]},
+    BEFORE: {},
     EDGES: {},
     FITTED: {"quality": "fitted", "last_steps": None},
     BEST: {"quality": "best", "last_steps": None},
@@ -54,6 +59,10 @@ def results(kind: str, prompts: int, presets: bool, end: float) -> dict:
         for rounding, options in OPTIONS.items():
             if rounding in (FITTED, BEST):
                 options = {**options, "observation": observation}
+            if rounding == BEFORE:
+                options = {"include": packed_by_default(bench.full, name)}
+                if not any(is_skip_projection(bench.full.network, layer) for layer in options["include"]):
+                    continue
             try:
                 toy = bench.full.quantized(name.split()[0], group_size=group, **options)
                 rows[rounding] = bench.row(f"rounding {name} {rounding}", toy, identity)
@@ -68,6 +77,13 @@ def results(kind: str, prompts: int, presets: bool, end: float) -> dict:
     return result
 
 
+def packed_by_default(toy: toys.Toy, format: str) -> list[str]:
+    """The names of the layers that a format packs of a toy where nothing is asked for: naming them gives all of them
+    its bits."""
+    network = toy.quantized(format.split()[0]).network
+    return [name for name, layer in network.named_modules() if isinstance(layer, QuantizedLayer)]
+
+
 def line(bench: Bench, full: Evaluation, rows: dict[str, Evaluation], rounding: str) -> dict:
     """What a row loses against the full model, and what it brings back of what *edges* loses."""
     row, edges = rows[rounding], rows.get(EDGES)
@@ -75,8 +91,15 @@ def line(bench: Bench, full: Evaluation, rows: dict[str, Evaluation], rounding: 
     if edges is not None and rounding in (FITTED, BEST):
         losses, gained = bench.gains(full, edges), bench.gains(edges, row)
         values |= {"gain": gained, "back": recovered(losses, gained)}
-        values["nearer"] = round(1 - row.mean(DISTANCE) / edges.mean(DISTANCE), 3)
+        values["nearer"] = nearer(row, edges)
+    if BEFORE in rows and rounding != BEFORE:
+        values["nearer than before"] = nearer(row, rows[BEFORE])
     return values
+
+
+def nearer(row: Evaluation, other: Evaluation) -> float:
+    """How much smaller a row's distance to the full model's pictures is than another one's, as a share."""
+    return round(1 - row.mean(DISTANCE) / other.mean(DISTANCE), 3)
 
 
 def line_text(line: dict | str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from .convolutions import CONVOLUTIONS, convolve
 from .input_recorder import FIT_ROWS
 from .inspection import packed_weight
 from .layers import QuantizedLinear
-from .rounding import FEWEST_ROWS, NotFitted, fitted_codes
+from .rounding import DAMPINGS, FEWEST_ROWS, Fitting, NotFitted, fitted_codes
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,18 @@ def fitted_twin(
     rows = rows[:FIT_ROWS].to(device).float()
     try:
         other = _prepared(twin, weight, rows[:TRIED_ROWS], largest, rank)
-        undo = _fit(way, layer, other, weight, rows)
+        error, write = _best_fit(
+            way, layer, other, weight, rows, lambda: output_error(layer, other, weight, bias, check_rows)
+        )
     except NotFitted as reason:
         return twin, Fit(nearest, note=str(reason))
     except torch.OutOfMemoryError:
         return twin, Fit(nearest, note="out of memory for its Hessian")
-    fit = Fit(nearest, output_error(layer, other, weight, bias, check_rows))
-    if fit.better:
-        return other, fit
-    undo()
-    return twin, replace(fit, note="fitted was not better")
+    fit = Fit(nearest, error)
+    if not fit.better:
+        return twin, replace(fit, note="fitted was not better")
+    write()
+    return other, fit
 
 
 def _prepared(twin: nn.Module, weight: Tensor, rows: Tensor, largest: Tensor | None, rank: int) -> nn.Module:
@@ -149,9 +152,10 @@ def smoothing(weight: Tensor, largest: Tensor) -> Tensor:
     return torch.where(alive, scale.clamp(1 / MOST_SMOOTHING, MOST_SMOOTHING), torch.ones_like(scale))
 
 
-def _fit(way: Way, layer: nn.Module, twin: nn.Module, weight: Tensor, rows: Tensor) -> Callable[[], None]:
-    """Write codes fitted to input ``rows`` into ``twin``, and into its bias the mean error of the output that they
-    leave (inputs are centred then: the bias has their mean). What is returned takes both out again.
+def _best_fit(
+    way: Way, layer: nn.Module, twin: nn.Module, weight: Tensor, rows: Tensor, error: Callable[[], float]
+) -> tuple[float, Callable[[], object]]:
+    """(least ``error`` of all dampings, what writes the codes that have it into ``twin``), which is left as it was.
 
     Raises:
         NotFitted: the backend's codes cannot be chosen, or there is no factor of the Hessian.
@@ -162,19 +166,38 @@ def _fit(way: Way, layer: nn.Module, twin: nn.Module, weight: Tensor, rows: Tens
     inputs = fitting.inputs(rows)
     means = inputs.mean(1)
     inputs = fitting.rounded(inputs)
+    best = None
+    for damping in DAMPINGS:
+        write = partial(_write, fitting, twin, *_rounding(fitting, inputs, means, damping, twin.bias is not None))
+        undo = write()
+        left = error()
+        undo()
+        if best is None or left < best[0]:
+            best = left, write
+    return best
+
+
+def _rounding(fitting: Fitting, inputs: Tensor, means: Tensor, damping: float, centred: bool) -> tuple[Tensor, Tensor]:
+    """(codes (N, K), the mean error (N,) of the output that they leave) fitted to rounded ``inputs`` (groups, R, K);
+    ``means`` (groups, K) are of those that were not rounded. ``centred``: a bias takes the means."""
     codes, shifts = [], []
-    for part, there, mean, grid in zip(fitting.weight, inputs, means, fitting.grids, strict=True):
-        rounded_mean = there.mean(0)
-        part_codes, values = fitted_codes(
-            part, there if twin.bias is None else there - rounded_mean, grid, fitting.channel
-        )
+    for part, rows, mean, grid in zip(fitting.weight, inputs, means, fitting.grids, strict=True):
+        rounded_mean = rows.mean(0)
+        rows = rows - rounded_mean if centred else rows
+        part_codes, values = fitted_codes(part, rows, grid, fitting.channel, damping)
         codes.append(part_codes)
         shifts.append(part @ mean - values @ rounded_mean)
-    undo = fitting.write(torch.cat(codes))
+    return torch.cat(codes), torch.cat(shifts)
+
+
+def _write(fitting: Fitting, twin: nn.Module, codes: Tensor, shift: Tensor) -> Callable[[], None]:
+    """Write ``codes`` into ``twin``, and add ``shift`` to its bias, if it has one. What is returned takes both out
+    again."""
+    undo = fitting.write(codes)
     if twin.bias is None:
         return undo
     before = twin.bias.data  # the float layer's own values, perhaps: they are not written into
-    twin.bias.data = (before.float() + torch.cat(shifts).to(before.device)).to(before)
+    twin.bias.data = (before.float() + shift.to(before.device)).to(before)
 
     def undo_both() -> None:
         undo()

@@ -13,8 +13,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-DAMPING = 0.01
-"""Added to the diagonal, in units of its mean: GPTQ's own; 0.1 is a little better on one of four nets."""
+DAMPINGS = (0.01, 0.1, 1.0)
+"""Added to the diagonal, in units of its mean. Which of them a layer gets is told by inputs that nothing was fitted to:
+GPTQ's own 0.01 trusts a few prompts too much where a layer sees a text, or little of each picture. On the demo's two
+nets the choice is nearer than 0.01 in every format (`python -m benchmarks.rounding`)."""
 
 BLOCK = 128
 """Columns after which the rest of the weight is brought up to date: one matrix product for as many."""
@@ -101,19 +103,30 @@ class NotFitted(Exception):
     """Why a layer stays as nearest rounding left it; part of a sentence."""
 
 
-def fitted_codes(weight: Tensor, rows: Tensor, grid: Grid, channel: int = 1) -> tuple[Tensor, Tensor]:
+def fitted_codes(
+    weight: Tensor, rows: Tensor, grid: Grid, channel: int = 1, damping: float = 0.01
+) -> tuple[Tensor, Tensor]:
     """(codes, the weight that they stand for), both float32 (N, K), for a ``weight`` (N, K) and its input ``rows``
-    (R, K), both as the layer multiplies them. ``channel`` columns belong to one input channel and stay together.
+    (R, K), both as the layer multiplies them. ``channel`` columns belong to one input channel and stay together. The
+    larger ``damping``, above 0, the less is made of what the rows show.
 
     Raises:
         NotFitted: the Hessian cannot be factored.
     """
     codes, values = torch.empty_like(weight), torch.empty_like(weight)
     for part in _parts(weight.shape[1], channel):
-        there = rows[:, part]
-        hessian = there.t() @ there / len(there)
+        hessian = _hessian(rows[:, part], damping)
         codes[:, part], values[:, part] = _gptq(weight[:, part], hessian, grid, part.start)
     return codes, values
+
+
+def _hessian(rows: Tensor, damping: float) -> Tensor:
+    """(K, K) of input ``rows`` (R, K)."""
+    hessian = rows.t() @ rows / len(rows)
+    diagonal = hessian.diagonal()
+    diagonal[diagonal <= 0] = 1.0  # dead columns: nothing is known of them, and they know of nothing
+    diagonal.add_(damping * diagonal.mean())
+    return hessian
 
 
 def _parts(columns: int, channel: int) -> list[slice]:
@@ -126,11 +139,8 @@ def _parts(columns: int, channel: int) -> list[slice]:
 
 def _gptq(weight: Tensor, hessian: Tensor, grid: Grid, first: int) -> tuple[Tensor, Tensor]:
     """(codes, values) of ``weight`` (N, K); ``first`` is the number of its first column in the grid. Columns that see
-    the most come first: they have the most others to make up for them. ``hessian`` (K, K) is used up."""
-    diagonal = hessian.diagonal()
-    diagonal[diagonal <= 0] = 1.0  # dead columns: nothing is known of them, and they know of nothing
-    diagonal.add_(DAMPING * diagonal.mean())
-    order = diagonal.argsort(descending=True)
+    the most come first: they have the most others to make up for them. ``hessian`` is (K, K)."""
+    order = hessian.diagonal().argsort(descending=True)
     factor = _inverse_factor(hessian[order][:, order])
     rest = weight.t()[order]  # a column at a time: (K, N)
     codes, values = torch.empty_like(rest), torch.empty_like(rest)

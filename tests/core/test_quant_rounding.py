@@ -13,10 +13,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from qsched_core import QuantizationError
-from qsched_core.quant import FORMATS, KitchenBackend, TorchBackend, Way, module_bytes, resolve_format, rounding
+from qsched_core.quant import (
+    FORMATS,
+    KitchenBackend,
+    TorchBackend,
+    Way,
+    fitting,
+    module_bytes,
+    resolve_format,
+    rounding,
+)
 from qsched_core.quant.files import load_quantized, restore, save_quantized
 from qsched_core.quant.fitting import MOST_SMOOTHING, fitted_twin, layer_output, leading_part, output_error, smoothing
-from qsched_core.quant.inspection import packed_weight
 from qsched_core.quant.packing import codes, grid_of, pack, recoded, row_bytes, scales, unpack
 from qsched_core.quant.rounding import IntegerGrid, NotFitted, TableGrid, fitted_codes
 
@@ -53,12 +61,11 @@ def fit(layer: nn.Module, form, rows: Tensor, check_rows: Tensor, backend=None):
 # --- the arithmetic
 
 
-def test_two_columns_are_rounded_as_worked_out_by_hand(monkeypatch):
+def test_two_columns_are_rounded_as_worked_out_by_hand():
     """Column 0 sees more and is rounded first; column 1 then takes up H01 / H11 of its error."""
-    monkeypatch.setattr(rounding, "DAMPING", 0.0)
     rows = torch.tensor([[2.0, 1.0], [2.0, 0.0], [0.0, 1.0]])  # H = [[8, 2], [2, 2]] / 3
     grid = IntegerGrid(torch.ones(1, 1), None, 2, -8, 7)
-    numbers, values = fitted_codes(torch.tensor([[1.4, 2.3]]), rows, grid)
+    numbers, values = fitted_codes(torch.tensor([[1.4, 2.3]]), rows, grid, damping=0.0)
     assert numbers.tolist() == values.tolist() == [[1.0, 3.0]]  # 2.3 + 0.4 * 2 / 2 = 2.7
     nearest, _ = fitted_codes(torch.tensor([[1.4, 2.3]]), torch.eye(2), grid)
     assert nearest.tolist() == [[1.0, 2.0]]
@@ -170,12 +177,25 @@ def test_the_bias_takes_the_mean_error_away():
 
 def test_the_weights_do_not_come_near_only_the_output_does():
     """GPTQ leaves the weights farther away: it is the output that counts."""
-    layer, rows = linear(), correlated(3000, 128)
-    form = resolve_format("w4a16", 0)
-    twin, _ = fit(layer, form, rows, rows[:200])
-    nearest = TorchBackend().twin(layer, layer.weight.data, layer.bias.data, form)
-    far, near = ((packed_weight(t) - layer.weight).norm() for t in (twin, nearest))
-    assert far > near
+    weight, form = linear().weight.data, resolve_format("w4a16", 0)
+    packed = pack(weight, form)
+    _, values = fitted_codes(weight, correlated(3000, 128), grid_of(packed, 128, form))
+    assert (values - weight).norm() > (unpack(packed, 128, form) - weight).norm()
+
+
+@pytest.mark.parametrize(("rows", "best"), [(40, 1.0), (3000, 0.01)], ids=["few rows", "many rows"])
+def test_the_damping_is_the_one_that_is_best_on_other_inputs(rows, best, monkeypatch):
+    layer, form, seen, check_rows = linear(), resolve_format("w4a16"), correlated(rows, 128), correlated(300, 128, 1)
+    twin, report = fit(layer, form, seen, check_rows)
+    singles = {}
+    for damping in rounding.DAMPINGS:
+        monkeypatch.setattr(fitting, "DAMPINGS", (damping,))
+        singles[damping] = fit(layer, form, seen, check_rows)
+    assert min(singles, key=lambda damping: singles[damping][1].fitted) == best
+    assert report == singles[best][1]
+    for damping, (single, _) in singles.items():
+        assert same_bits(twin.weight, single.weight) == (damping == best)
+        assert same_bits(twin.bias, single.bias) == (damping == best)
 
 
 # --- comfy-kitchen's tensors
