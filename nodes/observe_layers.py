@@ -26,8 +26,8 @@ class QSchedObserve(io.ComfyNode):
                 io.Conditioning.Input(
                     "positive",
                     optional=True,
-                    tooltip="Your prompts, joined with Conditioning (Combine): each is sampled by itself. Four to "
-                    "sixteen are enough. You have none: plug in clip instead.",
+                    tooltip="Your prompts, joined with Conditioning (Combine): each is sampled by itself. Sixteen are "
+                    "enough, four are few. You have none: plug in clip instead.",
                 ),
                 io.Latent.Input("latent_image", tooltip="An empty latent of the picture size you use."),
                 *sampling_inputs(),
