@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,6 +61,19 @@ def test_node_definitions_are_the_golden_ones(server):
         GOLDEN.parent.mkdir(exist_ok=True)
         GOLDEN.write_text(text, encoding="utf-8")
     assert json.loads(text) == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def test_nodes_without_a_server_have_the_same_definitions(pack):
+    """In a moment, where the test above starts a server."""
+    pack("nodes.host.folders").register_folders()
+    classes = asyncio.run(pack("nodes").QSchedExtension().get_node_list())
+    infos = {node.GET_SCHEMA().node_id: node.GET_NODE_INFO_V1() for node in classes}
+    here = json.loads(json.dumps(definitions(SimpleNamespace(object_info=lambda: infos))))
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    for nodes in (here, golden):
+        for info in nodes.values():
+            info.pop("python_module")  # the server's own name for the pack
+    assert here == golden
 
 
 def test_every_input_and_output_is_explained(server):
