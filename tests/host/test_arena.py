@@ -310,6 +310,29 @@ def test_what_is_no_picture_is_refused(pairs_of, pack, bad):
         pairs_of.read_pairs([torch.zeros(1, 8, 8, 3)], [bad])
 
 
+@pytest.mark.parametrize(("count", "fits"), [(0, False), (1, True), (200, True), (201, False)])
+def test_a_vote_is_on_one_to_two_hundred_pairs(pairs_of, pack, refused, count, fits):
+    batch = torch.zeros(1, 1, 1, 3).expand(count, -1, -1, -1)
+    if fits:
+        assert len(pairs_of.read_pairs([batch], [batch])) == count
+    else:
+        with refused(pack("qsched_core").VoteError, f"{count} pairs cannot be voted on.", "1 to 200", pairs=count):
+            pairs_of.read_pairs([batch], [batch])
+
+
+def test_pictures_go_where_no_folder_is_yet_and_again(pairs_of, ballots, monkeypatch, tmp_path):
+    """Left and right as the ballot has it; numbers of pictures and sides agree."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "no" / "folder"))
+    pairs = [(torch.zeros(2, 3, 3), torch.ones(2, 3, 3))] * 2
+    ballot = ballots.Ballot(("left", "right"))
+    for _ in range(2):
+        files = pairs_of.write_pairs(pairs, ballot, None)
+        assert [[Image.open(path).getpixel((0, 0))[0] for path in pair] for pair in files] == [[255, 0], [0, 255]]
+    assert len(list((tmp_path / "no" / "folder" / pairs_of.SUBFOLDER).iterdir())) == 8
+
+
 def test_equal_pairs_are_not_asked_and_every_pixel_makes_another_vote(pairs_of):
     one, other = torch.zeros(3, 8, 8, 3), torch.zeros(3, 8, 8, 3)
     other[1:, 0, 0] = 1.0
@@ -350,6 +373,37 @@ def test_a_damaged_file_of_votes_begins_anew_and_breaks_nothing(ballots, tmp_pat
     (tmp_path / f"{'a' * 64}.json").write_text(content)
     ballot = ballots.Ballots(lambda: tmp_path).open("a" * 64, 1)
     assert (ballot.votes, ballot.closed) == ((), False)
+
+
+@pytest.mark.parametrize(
+    ("votes", "pair", "choice", "status"),
+    [
+        ((), 0, "both", 400),
+        ((), 2, "left", 400),
+        ((), -1, "left", 400),
+        (((0, "left"),), 0, "right", 409),
+        (((0, "left"),), 1, "undo", 409),
+        ((), 0, "undo", 409),
+    ],
+)
+def test_a_page_is_told_by_the_status_why_a_vote_does_not_count(ballots, pack, refused, votes, pair, choice, status):
+    ballot = ballots.Ballot(("left", "right"), votes)
+    with refused(pack("qsched_core").VoteError, status=status):
+        ballot.act(pair, choice)
+    with refused(pack("qsched_core").VoteError, "this vote is closed.", status=409):
+        ballot.act(0, "close").act(pair, choice)
+
+
+@pytest.mark.parametrize("choice", ["right", "close"])
+def test_a_later_server_finds_a_vote_as_it_was_left(ballots, tmp_path, choice):
+    store = ballots.Ballots(lambda: tmp_path)
+    store.open("c" * 64, 2)
+    store.show("c" * 64, ballots.Shown([]))
+    store.act("c" * 64, 1, "left")
+    store.act("c" * 64, 0, choice)
+    ballot = store.open("c" * 64, 2)
+    assert ballot.closed == (choice == "close")
+    assert ballots.Ballots(lambda: tmp_path).open("c" * 64, 2) == ballot
 
 
 def test_only_the_youngest_pictures_are_kept_and_their_votes_always(ballots, tmp_path):
