@@ -147,6 +147,24 @@ def test_a_journal_that_was_repaired_is_named_in_the_report_and_not_in_the_prese
     assert outputs[1] == "\n".join(report["verdict"])
 
 
+def test_a_cancel_keeps_the_best_as_soon_as_there_is_one(pack, tiny, presets_folder):
+    run, core = pack("nodes.calibrating.run"), pack("qsched_core")
+    setup = SimpleNamespace(name="euler", scheduler="simple", cfg=1.0)
+    generator = SimpleNamespace(model=tiny.model("FLOW"), sigmas=(1.0, 0.5, 0.0), setup=setup)
+    best = core.Coefficients.constant(2, c_eps=1.02)
+
+    def keep(progress) -> list:
+        run.Run._keep_best(SimpleNamespace(progress=SimpleNamespace(best=progress)), generator)
+        return sorted(presets_folder.glob("*.safetensors"))
+
+    assert keep(None) == []
+    assert keep(SimpleNamespace(finished=(), best=best, best_jaq=0.0, identity_jaq=0.0)) == []
+    (path,) = keep(SimpleNamespace(finished=("the identity", "another"), best=best, best_jaq=0.2, identity_jaq=0.1))
+    preset = core.load_preset(path)
+    assert path.stem == "cancelled calibration"
+    assert (preset.coefficients, preset.sigmas, preset.verdict) == (best, generator.sigmas, "not validated")
+
+
 # --- memory
 
 

@@ -138,6 +138,19 @@ def test_a_model_that_differs_by_its_rounding_alone_is_called_fitted(pack, demo,
     assert title(gptq, demo[0]) == "other model: full precision"
 
 
+def test_a_gallery_is_one_picture_with_a_row_for_each_name(pack):
+    gallery = pack("nodes.calibrating.gallery").gallery
+    red, blue = torch.zeros(2, 64, 64, 3), torch.zeros(1, 64, 64, 3)
+    red[..., 0], blue[..., 2] = 1.0, 1.0
+    sheet = gallery([("first", red), ("second", blue)])
+    assert (sheet.dtype, sheet.shape[0], sheet.shape[3]) == (torch.float32, 1, 3)
+    assert sheet.shape[2] < 2 * 256, "as wide as the shortest row"
+    middle = sheet.shape[1] // 2
+    for part, colour in ((sheet[0, :middle], [1.0, 0.0, 0.0]), (sheet[0, middle:], [0.0, 0.0, 1.0])):
+        assert (part == torch.tensor(colour)).all(-1).sum() == 256 * 256
+    assert sheet.max() == 1.0 and sheet.min() == 0.0
+
+
 def test_thumbnails_keep_shape_and_mean(pack):
     pictures = torch.rand(2, 512, 1024, 3, generator=torch.Generator().manual_seed(0))
     small = pack("calibration.reference_pictures").thumbnails(pictures)

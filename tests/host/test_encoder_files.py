@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -187,6 +188,31 @@ def test_clip_skip_and_options_of_the_tokenizer_are_kept(pack, tmp_path):
     plain = loaded.clone()
     plain.clip_layer(None)
     assert differ(said(plain)[0], said(loaded)[0])
+
+
+@pytest.fixture
+def options_in_a_file(pack):
+    """The options of a CLIP from a file's metadata."""
+    files = pack("nodes.quantization.encoder_files")
+    about = {"clip_type": "STABLE_DIFFUSION", "naming": "0", "encoders": "clip_l"}
+    return lambda options: files._described({**about, "clip_options": json.dumps(options)}, Path("a.safetensors"))[1]
+
+
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_what_a_clip_was_told_comes_back(pack, options_in_a_file, scheduled):
+    told = {"t5xxl_min_length": 300, "disable_weights": True, "class": object()}
+    clip = SimpleNamespace(layer_idx=-2, tokenizer_options=told, use_clip_schedule=scheduled)
+    options = options_in_a_file(pack("nodes.quantization.encoder_files")._options_of(clip))
+    plain = {"t5xxl_min_length": 300, "disable_weights": True}
+    assert options == {"layer_idx": -2, "tokenizer_options": plain, "use_clip_schedule": scheduled}
+
+
+@pytest.mark.parametrize("value", [1e6, -(10**6), float("inf"), [300], {"t5xxl": 1e6}, {"t5xxl": {"min_length": 1}}])
+def test_an_option_that_no_tokenizer_has_is_refused(pack, options_in_a_file, refused, value):
+    """A length of millions would fill the memory."""
+    assert options_in_a_file({"tokenizer_options": {"min_length": 999_999}})["tokenizer_options"]["min_length"] > 0
+    with refused(pack("qsched_core").QuantizationError, "unknown family"):
+        options_in_a_file({"tokenizer_options": {"min_length": value}})
 
 
 def test_what_stock_files_have_no_place_for_is_named(pack, tmp_path):

@@ -89,6 +89,22 @@ def test_a_small_model_says_what_is_left_of_a_lora(pack, quick):
     assert " of its memory" in line.text
 
 
+def test_the_small_model_is_asked_at_a_sigma_that_its_schedule_has(pack, demo):
+    from types import SimpleNamespace
+
+    small = pack("nodes.environment.model_check").SmallModel(demo[0])
+    calls = []
+    network = SimpleNamespace(
+        encode_adm=lambda **options: None,
+        apply_model=lambda x, sigmas, **options: calls.append((x.shape, sigmas, sorted(options))),
+    )
+    small._call(SimpleNamespace(load_device="cpu", model=network))
+    ((shape, sigmas, options),) = calls
+    schedule = demo[0].get_model_object("model_sampling")
+    assert schedule.sigma_min < sigmas.min() and sigmas.max() < schedule.sigma_max
+    assert (len(sigmas), options) == (shape[0], ["c_crossattn"])
+
+
 def test_a_lora_that_does_nothing_is_something_to_do(pack, quick, monkeypatch):
     """As one of 1 % did on packed codes that were rounded again."""
     layers = pack("nodes.quantization.layers")

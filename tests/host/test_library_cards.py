@@ -43,6 +43,15 @@ def test_save_writes_a_card_and_the_workflow(pack, presets_folder, monkeypatch):
     assert "workflow is not in it" not in text
 
 
+def test_a_strangers_text_is_one_line_of_what_can_be_seen(pack):
+    clean = pack("nodes.library.card").clean
+    assert clean("a\n\t b\x00\u202ec", 10) == "a bc"
+    assert clean("x" * 10, 10) == "x" * 10
+    assert clean("x" * 11, 10) == "x" * 9 + "\u2026"
+    # Of an endless text no more than four times as many characters are looked at.
+    assert clean(" " * 39 + "xy", 10) == "x"
+
+
 def test_without_workflow_none_is_in_the_file_not_even_an_earlier_one(pack, presets_folder, monkeypatch):
     first, _ = saved(pack, presets_folder, monkeypatch)
     again, _ = saved(pack, presets_folder, monkeypatch, first, with_workflow=False)

@@ -56,6 +56,18 @@ def test_the_family_in_a_file_is_what_its_loader_gives(pack, family, monkeypatch
     assert (binding.family, binding.quantization) == (bound.model, bound.quantization)
 
 
+@pytest.mark.parametrize("name", ["model.ckpt", "model.gguf", "broken.safetensors", "folder.safetensors"])
+def test_of_files_that_say_nothing_nothing_is_known(pack, tmp_path, monkeypatch, name):
+    import folder_paths
+
+    matching, path = pack("nodes.library.matching"), tmp_path / name
+    path.mkdir() if "folder" in name else path.write_bytes(b"\x80\x02")
+    monkeypatch.setattr(folder_paths, "get_full_path", lambda folder, file: str(tmp_path / file))
+    assert matching.known_model("UNETLoader", name) == matching.Known()
+    graph = matching.read_graph(told([("UNETLoader", name)], [SAME_LABEL], [FOUR]))
+    assert matching.match(preset(**BOUND), graph).fits is None
+
+
 def test_a_quantized_file_says_itself_what_it_is(pack, demo, tmp_path, monkeypatch):
     import folder_paths
 

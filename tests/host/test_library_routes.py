@@ -150,6 +150,67 @@ def test_every_route_that_changes_something_wants_the_proof(pack, monkeypatch):
             asyncio.run(route.handler(make_mocked_request(route.method, route.path)))
 
 
+@pytest.fixture
+def views(pack, presets_folder):
+    """``views(path, name=value)``: the status that an address of the page is answered with."""
+    import asyncio
+    from types import SimpleNamespace
+
+    from aiohttp import web
+
+    routes = web.RouteTableDef()
+    pack("nodes.library.routes")._add_views(routes)
+    handlers = {route.path: route.handler for route in routes}
+    return lambda path, **query: asyncio.run(handlers[path](SimpleNamespace(query=query))).status
+
+
+def test_a_picture_or_a_curve_of_no_preset_is_not_there(views, presets_folder):
+    qs.save_preset(preset(), presets_folder / "one.safetensors")
+    for path, key in (("/qsched/presets/picture", "name"), ("/qsched/curve", "preset")):
+        assert views(path, **{key: "one.safetensors"}) == 200
+        for name in ("", "gone.safetensors", "../gone.safetensors"):
+            assert views(path, **{key: name}) == 404
+        assert views(path) == 404
+
+
+def test_no_more_than_the_largest_file_is_read(pack):
+    import asyncio
+    from types import SimpleNamespace
+
+    from aiohttp import web
+
+    routes = pack("nodes.library.routes")
+
+    def read(size: int) -> tuple[str, bytes]:
+        parts = [b"x" * (1024 * 1024)] * (size // 2**20) + [b"x" * (size % 2**20)]
+
+        async def read_chunk(most: int) -> bytes:
+            return parts.pop(0) if parts else b""
+
+        async def reader():
+            return SimpleNamespace(next=part)
+
+        async def part():
+            return SimpleNamespace(filename="a.safetensors", read_chunk=read_chunk)
+
+        return asyncio.run(routes._file(SimpleNamespace(content_type="multipart/form-data", multipart=reader)))
+
+    name, content = read(4 * 2**20)
+    assert (name, len(content)) == ("a.safetensors", 4 * 2**20)
+    with pytest.raises(web.HTTPRequestEntityTooLarge):
+        read(4 * 2**20 + 1)
+
+
+def test_a_name_is_a_text_of_at_most_a_thousand_characters(pack):
+    from aiohttp import web
+
+    text = pack("nodes.library.routes")._text
+    assert text({"name": "x" * 1000}, "name") == "x" * 1000
+    for question in ({}, {"name": None}, {"name": 5}, {"name": ["a"]}, {"name": "x" * 1001}):
+        with pytest.raises(web.HTTPBadRequest):
+            text(question, "name")
+
+
 BAD_PARTS = {
     "a control character in the name": form("a\x01b.safetensors", b"x"),
     "a bell in the name": form("a\x07.safetensors", b"x"),

@@ -142,9 +142,31 @@ def test_what_a_model_had_before_stays_its_own(demo, packed, schedule, condition
 
 
 def test_only_what_a_step_needs_is_loaded(pack, demo, packed, schedule, conditioning):
-    model = schedule(demo[0], "2, 2, 2, 2", model_2=packed())[0]
+    model, _, report = schedule(demo[0], "2, 2, 2, 2", model_2=packed())
+    assert "No step uses model 1." in report
     assert torch.allclose(picture(model, conditioning), picture(packed(), conditioning), atol=1e-5)
     assert [load.model for load in pack("nodes.sampling.model_library").library_on(model).loads] == [1]
+
+
+def test_what_is_equal_to_an_option_from_before_is_no_change(pack):
+    added = pack("nodes.sampling.later_changes")._added
+    item = object()
+    before = {"number": 1000.5, "words": {"a": "b c"}, "list": [item], "own": {"kept": 1, "other": 2}}
+    now = {
+        "number": float("1000.5"), "words": {"a": " ".join("bc")}, "list": [item], "own": {"kept": 1, "other": 3},
+        "new": 4,
+    }  # fmt: skip
+    assert added(now, before) == {"own": {"other": 3}, "new": 4}
+
+
+def test_the_log_tells_of_models_that_came_in_one_after_the_other(pack, caplog):
+    library = pack("nodes.sampling.model_library")
+    loads = [library.Load(model, 0.5, 2_000_000 * (model + 1)) for model in (0, 1)]
+    with caplog.at_level("INFO"):
+        library.ModelLibrary._tell(SimpleNamespace(loads=loads[:1], unique_id=None))
+        assert "Models loaded" not in caplog.text
+        library.ModelLibrary._tell(SimpleNamespace(loads=loads, unique_id=None))
+    assert "Models loaded in this run: 1, 2. 1.0 s in all, at most 4 MB of weights at once." in caplog.text
 
 
 def test_a_model_that_was_moved_out_in_mid_run_comes_back(pack, demo, packed, schedule, conditioning):

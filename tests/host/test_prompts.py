@@ -243,8 +243,8 @@ SIX = [conditioning(float(i)) for i in range(6)]
         ({"conditionings": [*SIX, [[None, {}]]]}, "conditioning 7 is empty"),
     ],
 )
-def test_wrong_inputs_are_refused(module, refuses, inputs, text):
-    with refuses(text):
+def test_wrong_inputs_are_refused(module, errors, refused, inputs, text):
+    with refused(errors.CalibrationError, text):
         made(module, **inputs)
 
 

@@ -214,6 +214,7 @@ def damaged(entry: dict, **changes) -> str:
         {"strength_model": None},
         {"offset": [0, -1, 2]},
         {"offset": [0, 1]},
+        {"offset": [0, 2**31, 1]},
         {"offset": "all"},
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 
@@ -82,6 +84,17 @@ def test_another_schedule_is_none(check, tiny, errors, refused):
     shifted = ModelSamplingSD3().patch(tiny.model("FLOW"), shift=5.0)[0]
     with refused(errors.CalibrationError, "the reference has another schedule: sigma "):
         check(ModelSamplingSD3().patch(full, shift=3.0)[0], shifted)
+
+
+@pytest.mark.parametrize("place", [0.25, 0.5, 0.75])
+def test_a_schedule_that_differs_at_one_place_is_another(check, tiny, errors, refused, place):
+    model, other = tiny.model("FLOW"), tiny.model("FLOW")
+    schedule = other.get_model_object("model_sampling")
+    bent = copy.copy(schedule)
+    bent.percent_to_sigma = lambda percent: schedule.percent_to_sigma(percent) * (1.01 if percent == place else 1.0)
+    other.add_object_patch("model_sampling", bent)
+    with refused(errors.CalibrationError, "the reference has another schedule: sigma "):
+        check(model, other)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,20 @@ def test_quantizing_twice_is_refused(pack, source):
         twin_of(pack, twin)
 
 
+def test_the_hosts_loader_streams_as_it_would_unless_it_is_told_otherwise(pack, monkeypatch):
+    """Some loads of the host's say nothing of it."""
+    twins, calls = pack("nodes.quantization.twin_model"), []
+    monkeypatch.setattr(twins, "quantized_twin", lambda model, job: (f"{model}, {job}", None))
+
+    def load(path, disable_dynamic):
+        calls.append(disable_dynamic)
+        return [f"{path}/0", f"{path}/1"]
+
+    init = (load, ("model",), 1)
+    assert twins.make_again(init, "w4a8") == twins.make_again(init, "w4a8", disable_dynamic=True) == "model/1, w4a8"
+    assert calls == [False, True]
+
+
 def test_clones_and_two_twins_live_side_by_side(pack, source, conditioning):
     eight, four = twin_of(pack, source, "w8a8")[0], twin_of(pack, source, "w4a4", 0)[0]
     first, second = picture(eight, conditioning), picture(four, conditioning)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from exactness import same_bits
@@ -17,6 +19,19 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def source(demo):
     return demo[0]
+
+
+def test_patches_are_packed_with_the_weight_up_to_the_last_that_is_as_large(pack):
+    adapter = (1.0, patch_of("lora", torch.zeros(64, 32), 0.1), 1.0, None, None)
+    dense = (1.0, (torch.zeros(64, 32),), 1.0, None, None)
+    large, files = pack("nodes.quantization.twin_model")._large, pack("nodes.quantization.file_values")
+    for patches, count in (
+        ([], 0), ([adapter], 0), ([dense], 1), ([adapter, dense], 2), ([dense, adapter], 1),
+        ([dense, adapter, dense, adapter, adapter], 3),
+    ):  # fmt: skip
+        assert large(patches) == count
+        model = SimpleNamespace(patches={"key": patches})
+        assert files._merged_and_rest(model, "key") == (patches[:count], patches[count:])
 
 
 # --- the measure of the issue: a whole network's output

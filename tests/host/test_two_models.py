@@ -65,6 +65,14 @@ def test_halves_with_one_preset_are_the_whole_run_with_it(pack, tiny, experts):
     assert differ(whole, sampled(tiny, [(high, 0, 4)]))
 
 
+def test_a_preset_for_two_models_is_refused_by_one(pack, tiny, refused):
+    core, sigmas = pack("qsched_core"), (1.0, 0.5, 0.0)
+    plan = core.Precision((4, 4), sigmas, (0, 1))
+    preset = core.Preset(core.Coefficients.identity(2), sigmas, precision=plan)
+    with refused(core.SamplingError, "needs 2 models, the MODEL has 1"):
+        with_preset(pack, tiny.model("FLOW"), preset)
+
+
 @pytest.mark.parametrize(
     ("c_eps", "quiet"), [((0.9, 0.8, 1.0, 1.0), 1), ((1.0, 1.0, 0.9, 0.8), 0)], ids=["high", "low"]
 )

@@ -111,6 +111,15 @@ def test_frames_belong_to_their_prompt_and_are_averaged(pack, video_model, promp
             assert averaged[name][place] == pytest.approx(single[name].mean(), abs=1e-5), name
 
 
+def test_the_generator_tells_how_many_frames_were_taken(pack):
+    for frames, note in ((6, "Videos: 8 of 21 frames of each are scored, and their scores averaged."), (1, "")):
+        generator = pack("nodes.calibrating.generator").HostGenerator(
+            None, VideoVAE(), [None], None, torch.zeros(1, 16, frames, 4, 4), setup=None, seed=0, batch_size=2
+        )
+        generator._decode(torch.zeros(3, 16, frames, 4, 4))
+        assert generator.note == note
+
+
 def test_a_short_video_keeps_all_its_frames_and_one_frame_is_a_picture(pack):
     decoded_pictures = pack("calibration.frames").decoded_pictures
     assert decoded_pictures(torch.rand(2, 5, 8, 8, 3), 2).shape == (2, 5, 8, 8, 3)
