@@ -147,6 +147,34 @@ def test_a_journal_that_was_repaired_is_named_in_the_report_and_not_in_the_prese
     assert outputs[1] == "\n".join(report["verdict"])
 
 
+def test_what_is_made_is_no_longer_left(pack):
+    progress = pack("nodes.calibrating.run_progress").RunProgress(None, 10, 0.2)
+    counts = []
+    for count in (4, 3, 5):  # more than there were at most, where a study has more pictures than it knew
+        progress.generated(count)
+        counts.append((progress.done, progress.remaining))
+    assert counts == [(4, 6), (7, 3), (12, 0)]
+
+
+def test_the_time_of_a_picture_is_the_mean_of_all_that_one_model_made(pack, monkeypatch):
+    generator, ticks = pack("nodes.calibrating.generator"), iter(range(100))
+    monkeypatch.setattr(generator, "time", SimpleNamespace(monotonic=lambda: 6.0 * next(ticks)))
+    monkeypatch.setattr(generator, "apply_coefficients", lambda model, coefficients, sigmas: model)
+    monkeypatch.setattr(generator.HostGenerator, "sample", lambda self, model, indices: torch.zeros(len(indices), 4))
+    monkeypatch.setattr(generator.HostGenerator, "_decode", lambda self, samples: samples)
+    conditionings, batches = [[[torch.zeros(1, 1, 1), {}]]] * 4, []
+    one = generator.HostGenerator(
+        "model", None, conditionings, None, None, SimpleNamespace(sigmas=()), seed=0, batch_size=3,
+        on_batch=batches.append,
+    )  # fmt: skip
+    assert one.seconds_per_picture == 0.0
+    assert len(one(None, range(4))) == 4
+    assert (one.seconds_per_picture, batches) == (12.0 / 4, [3, 1])
+    one(None, range(4))
+    assert one.seconds_per_picture == 24.0 / 8
+    assert one.with_model("other").seconds_per_picture == 0.0
+
+
 def test_a_cancel_keeps_the_best_as_soon_as_there_is_one(pack, tiny, presets_folder):
     run, core = pack("nodes.calibrating.run"), pack("qsched_core")
     setup = SimpleNamespace(name="euler", scheduler="simple", cfg=1.0)

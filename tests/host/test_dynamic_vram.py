@@ -205,3 +205,17 @@ def test_the_sensitivity_of_a_loaded_model_is_studied(pack, library, sampled):
 
     result = study(sampled, drive, [quant.read_format("w4a8")], "layers", lambda *_: None)
     assert len(result.layers) == 19
+
+
+def test_layers_without_a_weight_get_its_shape_and_type_and_no_memory(pack):
+    lazy, bare, plain = (torch.nn.Linear(3, 2, bias=bias) for bias in (True, False, True))
+    for layer in (lazy, bare):
+        layer.weight, layer.weight_comfy_model_dtype = None, torch.bfloat16
+    bare.comfy_need_lazy_init_bias = True
+    before = dict(plain.named_parameters())
+    pack("nodes.quantization.file_values").give_weights(torch.nn.Sequential(lazy, bare, plain))
+    empty = [lazy.weight, bare.weight, bare.bias]
+    assert [tuple(value.shape) for value in empty] == [(2, 3), (2, 3), (2,)]
+    assert {(value.dtype, value.is_meta, value.requires_grad) for value in empty} == {(torch.bfloat16, True, False)}
+    assert not lazy.bias.is_meta
+    assert all(value is before[name] for name, value in plain.named_parameters())

@@ -200,10 +200,9 @@ def options_in_a_file(pack):
 
 @pytest.mark.parametrize("scheduled", [True, False])
 def test_what_a_clip_was_told_comes_back(pack, options_in_a_file, scheduled):
-    told = {"t5xxl_min_length": 300, "disable_weights": True, "class": object()}
-    clip = SimpleNamespace(layer_idx=-2, tokenizer_options=told, use_clip_schedule=scheduled)
-    options = options_in_a_file(pack("nodes.quantization.encoder_files")._options_of(clip))
     plain = {"t5xxl_min_length": 300, "disable_weights": True}
+    clip = SimpleNamespace(layer_idx=-2, tokenizer_options={**plain, "class": object()}, use_clip_schedule=scheduled)
+    options = options_in_a_file(pack("nodes.quantization.encoder_files")._options_of(clip))
     assert options == {"layer_idx": -2, "tokenizer_options": plain, "use_clip_schedule": scheduled}
 
 

@@ -52,6 +52,40 @@ def test_a_strangers_text_is_one_line_of_what_can_be_seen(pack):
     assert clean(" " * 39 + "xy", 10) == "x"
 
 
+@pytest.fixture
+def words_on(pack):
+    """``words_on(preset)``: (text, x, y) of all that is written on a preset's chart."""
+    picture = pack("nodes.library.picture")
+
+    def words(shown) -> list[tuple[str, float, float]]:
+        lines = []
+        canvas = picture.Canvas(picture.WIDTH, picture.HEIGHT)
+        canvas.text = lambda x, y, text, *args, **options: lines.append((text, x, y))
+        picture._chart(canvas, shown)
+        return lines
+
+    return words
+
+
+@pytest.mark.parametrize(("steps", "count"), [(1, 1), (4, 4), (16, 16), (17, 9), (100, 15)])
+def test_below_a_chart_stand_as_many_sigmas_as_there_is_room_for(words_on, steps, count):
+    sigmas = (*(1.0 + steps - step for step in range(steps)), 0.0)
+    words = words_on(qs.Preset(qs.Coefficients.identity(steps), sigmas))
+    (low,) = (y for text, _, y in words if text == "sigma")
+    labels = [(text, x) for text, x, y in words if y == low and text != "sigma"]
+    assert labels[0][0] == f"{sigmas[0]:.3g}" and len(labels) == count
+    places = [x for _, x in labels]
+    assert places == sorted(set(places))
+
+
+@pytest.mark.parametrize(("c_eps", "apart"), [(1.0, 20), (1.001, 20), (1.5, None), (0.999, 20)])
+def test_the_names_of_curves_that_end_together_do_not_overlap(words_on, c_eps, apart):
+    words = words_on(qs.Preset(qs.Coefficients((1.2, 1.0), (1.0, c_eps)), (1.0, 0.5, 0.0)))
+    heights = {text: y for text, _, y in words if text in ("c_x", "c_eps")}
+    distance = heights["c_x"] - heights["c_eps"]  # the upper one is the larger value's
+    assert abs(distance) == pytest.approx(apart) if apart else distance > 100
+
+
 def test_without_workflow_none_is_in_the_file_not_even_an_earlier_one(pack, presets_folder, monkeypatch):
     first, _ = saved(pack, presets_folder, monkeypatch)
     again, _ = saved(pack, presets_folder, monkeypatch, first, with_workflow=False)
