@@ -57,11 +57,11 @@ def words_on(pack):
     """``words_on(preset)``: (text, x, y) of all that is written on a preset's chart."""
     picture = pack("nodes.library.picture")
 
-    def words(shown) -> list[tuple[str, float, float]]:
+    def words(one) -> list[tuple[str, float, float]]:
         lines = []
         canvas = picture.Canvas(picture.WIDTH, picture.HEIGHT)
         canvas.text = lambda x, y, text, *args, **options: lines.append((text, x, y))
-        picture._chart(canvas, shown)
+        picture._chart(canvas, one)
         return lines
 
     return words
