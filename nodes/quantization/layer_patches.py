@@ -152,15 +152,15 @@ def _has_dora(patch: tuple) -> bool:
 def _is_additive(patch: tuple) -> bool:
     """Whether it adds the same to every weight: then the weight need not be unpacked for it."""
     _, value, strength_model, _, _ = patch
-    if strength_model != 1.0:
-        return False
     if is_adapter(patch):
         reshapes = value.name == "lora" and value.weights[_LORA_RESHAPE] is not None
-        return value.name in _ADDING and not _has_dora(patch) and not reshapes
-    if not isinstance(value, tuple):
-        return False
-    kind, parts = ("diff", value) if len(value) == 1 else value
-    return kind == "diff" and not (len(parts) > 1 and parts[1]["pad_weight"])
+        adds = value.name in _ADDING and not _has_dora(patch) and not reshapes
+    elif isinstance(value, tuple):
+        kind, parts = ("diff", value) if len(value) == 1 else value
+        adds = kind == "diff" and not (len(parts) > 1 and parts[1]["pad_weight"])
+    else:
+        adds = False
+    return adds and strength_model == 1.0
 
 
 def _is_thin(patch: tuple, shape: tuple[int, ...]) -> bool:

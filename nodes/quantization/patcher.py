@@ -132,15 +132,15 @@ class PackedPatcher(ModelPatcher):
     def _patch_bytes(self) -> int:
         """What all patches take on the device when every layer is loaded."""
         stamp = self.patches_uuid
-        if getattr(self, "_counted", (None, 0))[0] != stamp:
+        if stamp not in getattr(self, "_patch_sizes", {}):
             layers = ((key, self.packed_layer(key)) for key in self.patches)
             sizes = (
                 layer.layer_patches(key, self.patches[key]).bytes(self._dtype())
                 for key, layer in layers
                 if layer is not None
             )
-            self._counted = stamp, sum(sizes)
-        return self._counted[1]
+            self._patch_sizes = {stamp: sum(sizes)}
+        return self._patch_sizes[stamp]
 
     def _resident_bytes(self) -> int:
         loaded = (layer.loaded_patches for _, layer in self.packed_layers())

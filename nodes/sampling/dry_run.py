@@ -212,7 +212,7 @@ class _Stand:
 
     def on_step(self, report: Mapping[str, Any]) -> None:
         evaluation = len(self.sigmas) - 1
-        sigma = float(report.get("sigma", self.sigmas[evaluation] if self.sigmas else 0.0))
+        sigma = float(report.get("sigma", self.sigmas[-1] if self.sigmas else math.nan))
         self.reports.append((evaluation, int(report["i"]), sigma, float(report.get("sigma_hat", sigma))))
 
     def __call__(self, x: Tensor, sigma: Tensor, model_options: Mapping[str, Any] | None = None, **_: Any) -> Tensor:

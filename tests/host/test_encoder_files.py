@@ -53,6 +53,18 @@ def says_the_same(one, other) -> bool:
     return all(same_bits(a, b) for a, b in pairs)
 
 
+def types_of(clip) -> dict[str, torch.dtype]:
+    """What the host has noted of the values of layers that are not packed: it moves them to the device in that type."""
+    modules = clip.cond_stage_model.named_modules()
+    floats = ((name, module) for name, module in modules if not hasattr(module, "float_weight"))
+    return {
+        f"{name}.{key}": value
+        for name, module in floats
+        for key, value in vars(module).items()
+        if key.endswith("_comfy_model_dtype")
+    }
+
+
 def stock_paths(pack, clip, folder) -> list:
     encoders = pack("nodes.quantization.encoder_families").encoders_of(clip.cond_stage_model)
     return [folder / f"stock {name}.safetensors" for name in encoders]
@@ -76,6 +88,7 @@ def test_our_file_encodes_as_before(pack, tmp_path, family):
     assert type(loaded.patcher) is type(twin.patcher)
     assert loaded.patcher.model_size() == twin.patcher.model_size() < source.patcher.model_size()
     assert not any(value.is_meta for value in loaded.cond_stage_model.state_dict().values())
+    assert types_of(loaded) == types_of(twin)
     files.save_encoder(loaded, again)
     first, second = load_file(path), load_file(again)
     assert first.keys() == second.keys()
@@ -360,6 +373,18 @@ def test_a_damaged_tokenizer_is_refused(pack, saved, refused):
         save_file(content, path, about)
         with refused(error, "tokenizer is damaged" if value is not None and value.dtype != torch.uint8 else "t"):
             files.load_encoder(path, SIZES)
+
+
+def test_the_host_can_load_the_file_again_by_itself(pack, saved):
+    """As it does for another GPU."""
+    path, *_ = saved("clip_l")
+    patcher = pack("nodes.quantization.encoder_files").load_encoder(path, SIZES).patcher
+    make, arguments = patcher.cached_patcher_init
+    again = make(*arguments, disable_dynamic=True)
+    assert again is not patcher and type(again) is type(patcher)
+    first, second = (pack("nodes.quantization.patcher").bytes_of(each.model) for each in (patcher, again))
+    assert first.keys() == second.keys()
+    assert all(same_bits(value, second[name]) for name, value in first.items())
 
 
 # --- the nodes

@@ -115,6 +115,19 @@ def test_a_lora_that_does_nothing_is_something_to_do(pack, quick, monkeypatch):
     assert line.text.endswith("Send us this line.")
 
 
+def test_what_is_tried_is_a_short_text_and_a_lora_of_the_share_that_is_asked_for(pack, demo):
+    checks = pack("nodes.environment.model_check")
+    small = checks.SmallModel(demo[0])
+    assert (small.text.shape[:2], len(small.pooled), len(small.x)) == ((1, 16), 1, 4)
+    lora_model = small.with_lora(demo[0], 0.01)
+    assert len(lora_model.patches) > 10
+    for key, ((strength, adapter, *_),) in lora_model.patches.items():
+        up, down, alpha = adapter.weights[:3]
+        assert (strength, alpha, up.shape[1], down.shape[0]) == (1.0, 16, 16, 16)
+        norm = lora_model.get_model_object(key).float().norm()
+        assert torch.isclose((up @ down).norm(), 0.01 * norm, rtol=1e-4)
+
+
 def test_a_kernel_that_multiplies_wrongly_is_something_to_do(pack, quick, monkeypatch):
     core = pack("qsched_core.quant")
     backend = core.TorchBackend()

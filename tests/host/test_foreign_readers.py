@@ -90,6 +90,18 @@ def test_the_networks_own_state_dict_gives_floats_and_the_whole_models_the_bytes
     assert control(torch.zeros(1, 32, 8, 8)).shape == (1, 32, 6, 6)
 
 
+def test_a_network_gives_floats_from_the_first_read_and_bytes_while_they_are_asked_for(pack):
+    patcher, form = pack("nodes.quantization.patcher"), pack("qsched_core.quant").resolve_format("w8a8")
+    layer = pack("nodes.quantization.layers").HostLinear.from_float(torch.randn(32, 64), torch.zeros(32), form)
+    network = nn.Sequential(layer)
+    for _ in range(2):
+        patcher.read_as_floats(network)  # the second time it is so already
+    assert len(network._state_dict_hooks) == 1
+    for _ in range(2):
+        assert same_bits(network.state_dict()["0.weight"].float(), layer.dequantized().float())
+        assert patcher.bytes_of(network)["0.weight"].dtype == torch.uint8
+
+
 def test_the_models_state_dict_gives_the_patched_floats(lora_twin):
     """Nodes that extract a LoRA from the difference of two models read it from the patcher."""
     outputs(lora_twin)

@@ -213,3 +213,16 @@ def test_the_hosts_bypass_loras_read_a_packed_layer(packed_layers):
         bypass.eject(model)
         up, down = value.weights[:2]
         assert relative(change, float_output(layer, x, (up @ down).reshape(weight.shape))) < 1e-4
+
+
+def test_what_adds_the_same_to_every_weight_is_told(pack):
+    adds, weight = pack("nodes.quantization.layer_patches")._is_additive, torch.ones(8, 8)
+
+    def told(value, strength_model: float = 1.0) -> bool:
+        return adds((0.5, value, strength_model, None, None))
+
+    for value in (patch_of("lora", weight, 0.1), (weight,), ("diff", (weight,)), ("diff", (weight, {"pad_weight": 0}))):
+        assert told(value)
+        assert not told(value, 0.9), "it shrinks the weight"
+    for value in (patch_of("dora", weight, 0.1), ("set", (weight,)), ("diff", (weight, {"pad_weight": 1})), [weight]):
+        assert not told(value)

@@ -158,6 +158,92 @@ def test_a_share_picture_that_is_cut_or_changed_is_refused(pack, preset_files, p
         preset_files.import_preset("mine.png", shared[: at + 14] + b"AAAA" + text[4:])
 
 
+class Sheet:
+    """In the place of a canvas: notes what is drawn, by kind, each mark without the text's anchor."""
+
+    def __init__(self, measure):
+        self.fitted, self.image, self.marks = measure.fitted, measure.image, []
+
+    def __getattr__(self, kind: str):
+        return lambda *mark, anchor=None: self.marks.append((kind, mark))
+
+    def of(self, kind: str) -> list[tuple]:
+        return [mark for name, mark in self.marks if name == kind]
+
+    def words(self) -> dict[str, tuple]:
+        """(x, y, size) of each text."""
+        return {text: (x, y, size) for x, y, text, size, *_ in self.of("text")}
+
+    def curve(self, colour: tuple) -> list[tuple[float, float]]:
+        """The points of the thick line in a colour."""
+        parts = [mark for mark in self.of("line") if mark[2:] == (colour, 3)]
+        return [parts[0][0], *(end for _, end, *_ in parts)]
+
+
+@pytest.fixture
+def chart_of(pack, monkeypatch):
+    """``chart_of(coefficients)``: what the share picture of a preset with them is made of."""
+    picture, sheets = pack("nodes.library.picture"), []
+    measure = picture.Canvas(8, 8)
+    monkeypatch.setattr(picture, "Canvas", lambda *size: sheets.append(Sheet(measure)) or sheets[-1])
+
+    def draw(coefficients: qs.Coefficients) -> Sheet:
+        count = len(coefficients)
+        picture.share_picture(qs.Preset(coefficients, [1 - step / count for step in range(count + 1)]))
+        return sheets.pop()
+
+    return draw
+
+
+ORANGE, BLUE = (213, 94, 0), (0, 114, 178)
+"""Of c_x and of c_eps."""
+
+
+def test_curves_fill_the_chart_and_their_steps_are_named_below_and_beside(chart_of):
+    sheet = chart_of(qs.Coefficients((0.5, 1.0, 1.5), (1.0, 1.2, 0.9)))
+    ((top_left, bottom_right, _),) = sheet.of("box")
+    assert (top_left, bottom_right) == ((100, 318), (1090, 552))
+    # 0.5 to 1.5 are 1 of the 1.1 between 330 and 540: a twentieth stays free above and below.
+    middle, unit = 435, 210 / 1.1
+    for colour, offsets in ((ORANGE, (0.5, 0, -0.5)), (BLUE, (0, -0.2, 0.1))):
+        curve = sheet.curve(colour)
+        assert [x for x, _ in curve] == [120, 595, 1070]
+        assert [y for _, y in curve] == pytest.approx([middle + unit * offset for offset in offsets])
+        assert curve == [(x, y) for x, y, _, dot_colour in sheet.of("dot") if dot_colour == colour]
+    words = sheet.words()
+    assert words["c_x"] == pytest.approx((1100, middle - unit * 0.5, 17))
+    assert words["c_eps"] == pytest.approx((1100, middle + unit * 0.1, 17))
+    assert [words[sigma] for sigma in ("1", "0.667", "0.333")] == [(x, 568, 14) for x in (120, 595, 1070)]
+    assert words["sigma"] == (90, 568, 14)
+    marks = {text: place for text, place in words.items() if place[2] == 15}
+    assert list(marks) == ["0.6", "0.8", "1.0", "1.2", "1.4"]
+    assert marks["1.4"] == pytest.approx((90, middle - unit * 0.4, 15))
+    # A line at each mark, over the whole box, and one more at 1.
+    lines = [mark[:2] for mark in sheet.of("line") if mark[3] != 3]
+    assert {(left, right) for (left, _), (right, _) in lines} == {(100, 1090)}
+    heights = [y for _, y, _ in marks.values()] + [middle]
+    assert [start for (_, start), _ in lines] == [end for _, (_, end) in lines] == pytest.approx(heights)
+
+
+def test_curves_that_end_at_one_height_are_named_one_above_the_other(chart_of):
+    sheet = chart_of(qs.Coefficients.identity(2))
+    assert {y for _, y in sheet.curve(ORANGE) + sheet.curve(BLUE)} == {435}
+    assert sorted(y for x, y, _ in sheet.words().values() if x == 1100) == [425, 445]
+    apart = chart_of(qs.Coefficients((1.0, 1.0), (1.0, 1.5))).words()
+    assert apart["c_x"][1] - apart["c_eps"][1] == pytest.approx(210 / 1.1)
+
+
+@pytest.mark.parametrize(
+    ("steps", "dots", "sigmas"), [(1, 2, 1), (16, 32, 16), (17, 34, 9), (60, 120, 15), (61, 0, 16)]
+)
+def test_a_chart_of_many_steps_has_no_dots_and_few_sigmas(chart_of, steps, dots, sigmas):
+    sheet = chart_of(qs.Coefficients.ramp(steps, c_x=(0.5, 1.5)))
+    assert len(sheet.of("dot")) == dots
+    assert len([mark for mark in sheet.of("text") if mark[1] == 568]) == sigmas + 1  # and the word
+    if steps == 1:
+        assert {x for x, *_ in sheet.of("dot")} == {595}
+
+
 NO_SIGNS = str.maketrans(dict.fromkeys('">|:?*', ""))
 
 

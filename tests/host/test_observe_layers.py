@@ -317,3 +317,26 @@ def test_the_folder_is_bounded(pack, node, few, monkeypatch):
     monkeypatch.setattr(store, "MOST_BYTES", 1000)
     _, text = node.execute(**{**few, "study_seed": 4}).args
     assert "Not kept on disk" in text
+
+
+def test_a_file_that_is_in_use_stays_and_the_next_one_goes(pack, empty_store, monkeypatch):
+    """As on Windows, where another server reads it."""
+    store, folder = pack("nodes.quantization.observation_store"), pack("nodes.host.folders").observations_folder()
+    folder.mkdir(parents=True)
+    files = [folder / f"{age}.safetensors" for age in range(4)]
+    for age, file in enumerate(files):
+        file.write_bytes(b"1234567890")
+        os.utime(file, (age, age))
+    real = type(files[0]).unlink
+
+    def unlink(file, *arguments, **more):
+        if file == files[0]:
+            raise PermissionError("in use")
+        real(file, *arguments, **more)
+
+    monkeypatch.setattr(type(files[0]), "unlink", unlink)
+    monkeypatch.setattr(store, "MOST_BYTES", 35)
+    store._make_room(5)
+    assert [file.exists() for file in files] == [True, False, True, True]
+    store._make_room(6)
+    assert [file.exists() for file in files] == [True, False, False, True]

@@ -454,6 +454,16 @@ def test_a_cancel_in_rehearsal_is_a_cancel(pack, tiny, flow, monkeypatch, base):
         tiny.run(preset_model, comfy.samplers.KSAMPLER(cancelled), sigmas)
 
 
+def test_parts_without_their_conditions_are_no_correction(pack):
+    """A host that hands over fewer of them than predictions: none may stay as it was unnoticed."""
+    run = pack("nodes.sampling.driver")._DrivenRun(pack("qsched_core").Coefficients(*COEFFICIENTS), None)
+    part = torch.zeros(1, 4, 2, 2)
+    call = {"input": part, "sigma": torch.ones(1), "conds_out": [part, part]}
+    assert run.correct_parts({**call, "conds": [None, None]}) == [part, part]
+    with pytest.raises(ValueError, match="shorter"):
+        run.correct_parts({**call, "conds": [None]})
+
+
 def test_a_sampler_that_changes_its_mind_is_stopped(pack, tiny, flow):
     """Other evaluations than in rehearsal would get the wrong coefficients."""
     import comfy.samplers

@@ -179,6 +179,33 @@ def test_a_model_that_was_moved_out_in_mid_run_comes_back(pack, demo, packed, sc
     assert [load.model for load in pack("nodes.sampling.model_library").library_on(model).loads] == [0, 0, 1, 1]
 
 
+def test_what_hooks_bring_goes_to_the_device_with_each_model_and_back(
+    demo, packed, schedule, conditioning, monkeypatch
+):
+    """The host moves that of the model it samples, once at a run's start: of the first alone."""
+    import comfy.samplers
+
+    there, back, real = [], [], comfy.samplers.cast_to_load_options
+
+    def cast(options, device=None, dtype=None):
+        (back if dtype is None else there).append(options)
+        real(options, device=device, dtype=dtype)
+
+    monkeypatch.setattr(comfy.samplers, "cast_to_load_options", cast)
+    picture(schedule(demo[0], "1, 2", model_2=packed())[0], conditioning, steps=2)
+    assert len({id(options) for options in there}) == len(there) == 2
+    assert {id(options) for options in back} == {id(options) for options in there}
+
+
+def test_a_plan_of_models_that_are_not_there_stops_the_run(pack, demo, packed, schedule, conditioning, refused):
+    """A plan that another node has put on the MODEL since."""
+    core, model = pack("qsched_core"), schedule(demo[0], "1, 2", model_2=packed())[0]
+    plan = core.Precision((4, 4), (1.0, 0.5, 0.0), (2, 0))
+    pack("nodes.sampling.step_precision").put_precision(model, plan)
+    with refused(core.SamplingError, "the plan of the steps needs more models", "Fix: put Precision Schedule before"):
+        picture(model, conditioning, steps=2)
+
+
 def test_other_samplers_steps_and_parts_of_a_run_follow_the_plan(pack, demo, packed, schedule, conditioning, bits_seen):
     narrow = packed("w4a4", last_steps=1)
     model = schedule(narrow, "1, 1a8, 2, 1a16", model_2=packed("w8a8"))[0]

@@ -237,6 +237,20 @@ def test_a_damaged_list_of_loras_is_refused(pack, demo, tmp_path, refused, chang
         files.without_patches(elsewhere)
 
 
+@pytest.mark.parametrize("offset", [None, (0, 512, 256), (1, 0, 2**31 - 1)])
+def test_a_lora_is_read_as_it_was_written(pack, offset):
+    files, key, weight = pack("nodes.quantization.patch_files"), "blocks.0.qkv", torch.ones(8, 8)
+    value = patch_of("lora", weight, 0.02)
+    about, tensors = files.record_of({f"{key}.weight": [(0.5, value, 0.25, offset, None)]})
+    content = pack("qsched_core.quant").Stored({**tensors, f"{key}.weight": weight}, {key: {}}, {**about, "a": "b"})
+    model, patches = files.without_patches(content)
+    ((strength, again, strength_model, place, function),) = patches[f"{key}.weight"]
+    assert (strength, strength_model, place, function) == (0.5, 0.25, offset, None)
+    assert type(again) is type(value)
+    assert all(same_bits(*pair) for pair in zip(again.weights[:2], value.weights[:2], strict=True))
+    assert (list(model.tensors), model.about) == ([f"{key}.weight"], {"a": "b"})
+
+
 # --- as graphs on the server
 
 

@@ -276,10 +276,11 @@ def test_a_cancel_ends_it_and_leaves_no_hooks(pack, node, source, positive, monk
     import comfy.model_management as management
 
     progress = pack("nodes.host.progress").NodeProgress
-    real, count = progress.update, [0]
+    real, count, places = progress.update, [0], []
 
     def update(self, done, text="", picture=None):
         count[0] += 1
+        places.append((done, self.total, text))
         if count[0] > after:
             management.interrupt_current_processing()
         real(self, done, text, picture)
@@ -288,6 +289,7 @@ def test_a_cancel_ends_it_and_leaves_no_hooks(pack, node, source, positive, monk
     with pytest.raises(management.InterruptProcessingException):
         node.execute(**inputs(source, positive, depth="network"))
     assert count[0] == after + 1
+    assert places[0] == (0, 1, "recording, evaluation 1")
     assert hooks(source) == 0
 
 

@@ -337,3 +337,16 @@ def test_an_int8_file_becomes_a_native_four_bit_file_that_stock_loaders_read(pac
     assert pack("nodes.quantization.file_values").is_stock(twin)
     files.save_stock(twin, path)
     assert relative(picture(comfy.sd.load_diffusion_model(str(path))), picture(twin)) < 2e-2
+
+
+def test_layers_of_another_pack_are_told_by_all_that_they_have(pack):
+    def pack_of(**values) -> str:
+        layer = nn.Module()
+        for name, value in values.items():
+            layer.register_buffer(name, value)
+        return pack("nodes.quantization.sources")._foreign_pack(layer)
+
+    codes, scales = torch.zeros(2, 2, dtype=torch.int8), torch.ones(2)
+    assert pack_of(qweight=codes, wscales=scales).startswith("nunchaku")
+    assert pack_of(qweight=codes, wtscale=scales).startswith("nunchaku")
+    assert {pack_of(qweight=codes), pack_of(wscales=scales), pack_of(wtscale=scales), pack_of()} == {""}

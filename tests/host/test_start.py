@@ -6,8 +6,10 @@ import asyncio
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from aiohttp import web
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_FILES = 70
@@ -61,6 +63,28 @@ def test_a_start_loads_schemas_and_addresses_and_no_work(loaded):
     assert "nodes.quantize_model" in loaded and "nodes.library.routes" in loaded
     assert work == set()
     assert len(loaded) <= MOST_FILES, sorted(loaded)
+
+
+ADDRESSES = {
+    "GET /qsched/arena", "GET /qsched/curve", "GET /qsched/history", "GET /qsched/presets/picture",
+    "POST /qsched/arena/vote", "POST /qsched/presets", "POST /qsched/presets/delete", "POST /qsched/presets/import",
+    "POST /qsched/presets/names", "POST /qsched/presets/rename", "POST /qsched/presets/undo",
+}  # fmt: skip
+
+
+def test_a_start_gives_the_server_every_address(pack, monkeypatch, tmp_path):
+    import server
+
+    folders = pack("nodes.host.folders").folder_paths
+    copies = {name: (list(paths), set(suffixes)) for name, (paths, suffixes) in folders.folder_names_and_paths.items()}
+    monkeypatch.setattr(folders, "folder_names_and_paths", copies)
+    monkeypatch.setattr(folders, "models_dir", str(tmp_path / "models"))
+    monkeypatch.setattr(folders, "user_directory", str(tmp_path / "user"))
+    routes = web.RouteTableDef()
+    monkeypatch.setattr(server.PromptServer, "instance", SimpleNamespace(routes=routes), raising=False)
+    asyncio.run(pack("nodes").QSchedExtension().on_load())
+    assert {f"{route.method} {route.path}" for route in routes} == ADDRESSES
+    assert str(tmp_path / "models" / "qsched_presets") in folders.get_folder_paths("qsched_presets")
 
 
 def test_every_name_of_work_is_a_file_or_room():
