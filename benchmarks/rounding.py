@@ -1,7 +1,8 @@
 """What fitted rounding brings back: ``python -m benchmarks.rounding [flow|noise ...]``.
 
-Two trained toys, each format rounded four ways: *nearest* (all layers), *edges* (nearest, layers outside the blocks
-kept: the default without an observation), *fitted* and *best* (with one, of 16 other captions). Of a U-Net also
+Two trained toys, each format rounded five ways: *nearest* (all layers), *edges* (nearest, layers outside the blocks
+kept: the default without an observation), *fitted* and *best* (with one, of 16 other captions), and *planned*: fitted,
+with a tenth more bytes, where Quantization Sensitivity, asked on the same captions, puts them. Of a U-Net also
 *projections too*: edges kept, but the projections beside its skip connections in few bits as all others, which was the
 default before they got 8 bits. Losses and gains are paired, picture by picture, on held-out captions × 3 noises, with
 95 % intervals over captions. *Back* is the share that returns of what *edges* loses for certain, *nearer* how much
@@ -18,10 +19,13 @@ import argparse
 import math
 import time
 
+from torch import nn
+
 from calibration import Evaluation
 from qsched_core import Coefficients
-from qsched_core.quant import QuantizedLayer
+from qsched_core.quant import Observation, Plan, QuantizedLayer, resolve_format
 from qsched_core.quant.select import is_skip_projection
+from qsched_core.quant.sensitivity.measure import measure_sensitivity
 
 from . import toys
 from .record import earlier_of_demo, record
@@ -30,14 +34,18 @@ from .recovery import CAPTIONS, FOLDER, Bench, NotRun, curves_of, means, recover
 FORMATS = {"w4a4": None, "w4a8": None, "w4a8 per channel": 0, "w3a8": None}
 """Group size by name, None: the format's own."""
 
-NEAREST, BEFORE, EDGES, FITTED, BEST = "nearest", "projections too", "edges", "fitted", "best"
+NEAREST, BEFORE, EDGES = "nearest", "projections too", "edges"
+FITTED, BEST, PLANNED = OBSERVING = "fitted", "best", "planned"
 OPTIONS = {
     NEAREST: {"include": ["*"]},
     BEFORE: {},
     EDGES: {},
     FITTED: {"quality": "fitted", "last_steps": None},
     BEST: {"quality": "best", "last_steps": None},
+    PLANNED: {"quality": "fitted", "last_steps": None},
 }
+MORE_BYTES, WIDE = 1.1, "w8a8"
+"""Of a plan: the size to that of its format, and what the layers get that it spends them on."""
 NOISES = 3
 OBSERVED, OBSERVED_SEED = 16, 909
 SPACE = "both ends"
@@ -57,13 +65,15 @@ def results(kind: str, prompts: int, presets: bool, end: float) -> dict:
         rows: dict[str, Evaluation] = {}
         lines = result["formats"][name] = {}
         for rounding, options in OPTIONS.items():
-            if rounding in (FITTED, BEST):
+            if rounding in OBSERVING:
                 options = {**options, "observation": observation}
             if rounding == BEFORE:
                 options = {"include": packed_by_default(bench.full, name)}
                 if not any(is_skip_projection(bench.full.network, layer) for layer in options["include"]):
                     continue
             try:
+                if rounding == PLANNED and not bench.out_of_time():
+                    options = {**options, "plan": plan(bench.full.network, name.split()[0], group, observation)}
                 toy = bench.full.quantized(name.split()[0], group_size=group, **options)
                 rows[rounding] = bench.row(f"rounding {name} {rounding}", toy, identity)
                 lines[rounding] = line(bench, full, rows, rounding)
@@ -84,11 +94,20 @@ def packed_by_default(toy: toys.Toy, format: str) -> list[str]:
     return [name for name, layer in network.named_modules() if isinstance(layer, QuantizedLayer)]
 
 
+def plan(network: nn.Module, format: str, group: int | None, observation: Observation) -> Plan:
+    """The format, and ``WIDE`` for the layers that lose the most in it, ``MORE_BYTES`` in all."""
+    form = resolve_format(format, group)
+    study = measure_sensitivity(
+        network, lambda: None, [form, resolve_format(WIDE)], depth="network", observation=observation
+    )
+    return study.plan(average_bits=MORE_BYTES * study.bits(study.uniform(form)))
+
+
 def line(bench: Bench, full: Evaluation, rows: dict[str, Evaluation], rounding: str) -> dict:
     """What a row loses against the full model, and what it brings back of what *edges* loses."""
     row, edges = rows[rounding], rows.get(EDGES)
     values = {"means": means(row), "lost": bench.gains(full, row)}
-    if edges is not None and rounding in (FITTED, BEST):
+    if edges is not None and rounding in OBSERVING:
         losses, gained = bench.gains(full, edges), bench.gains(edges, row)
         values |= {"gain": gained, "back": recovered(losses, gained)}
         values["nearer"] = nearer(row, edges)
