@@ -83,6 +83,7 @@ def study(
         observation=observation,
         recording=recording,
         on_progress=on_progress,
+        check=comfy.model_management.throw_exception_if_processing_interrupted,
     )
 
 

@@ -44,11 +44,13 @@ def quantized_twin(source, job: Job, on_layer: Callable[[int, int], None] = lamb
     patcher of a CLIP is quantised as a MODEL is.
 
     LoRAs and their kin stay patches, applied at the packed layer. A merge with another model is as large as the
-    weight: it is packed with it, once. ``on_layer(done, total)`` is called after each layer and may raise to cancel.
+    weight: it is packed with it, once. ``on_layer(done, total)`` is called after each layer and may raise to cancel;
+    the host's own cancel is also looked for while a layer is fitted, which takes minutes for the widest on a CPU.
 
     Raises:
         QuantizationError: a model that was quantised here or by a pack of its own, or without a layer to quantise.
     """
+    job = replace(job, check=comfy.model_management.throw_exception_if_processing_interrupted)
     with ExitStack() as stack:
         for patcher in _sharing(source):  # what they injected into the modules is none of the model's
             stack.enter_context(patcher.use_ejected())

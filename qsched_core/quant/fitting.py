@@ -17,7 +17,7 @@ from .convolutions import CONVOLUTIONS, convolve
 from .input_recorder import FIT_ROWS
 from .inspection import packed_weight
 from .layers import QuantizedLinear
-from .rounding import DAMPINGS, FEWEST_ROWS, Fitting, NotFitted, fitted_codes
+from .rounding import DAMPINGS, FEWEST_ROWS, Fitting, Grid, NotFitted, fitted_codes
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,13 @@ def fitted_twin(
     check_rows: Tensor,
     largest: Tensor | None = None,
     rank: int = 0,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[nn.Module, Fit]:
     """The packed twin of a float ``layer``, its codes fitted to ``rows`` of its inputs where that is better on
     ``check_rows``: (R, K), or patches (R, C, …). It is packed on the weight's device. ``largest`` (K,) are the
     magnitudes of its input columns, for smoothing. Of one of our Linear layers a part of ``rank`` is kept in float16,
-    and the rest of its weight is rounded (SVDQuant, arXiv 2411.05007).
+    and the rest of its weight is rounded (SVDQuant, arXiv 2411.05007). ``check()`` is called many times a layer and may
+    raise to cancel.
 
     Raises:
         torch.OutOfMemoryError: not even rounding to nearest fits the device.
@@ -74,7 +76,7 @@ def fitted_twin(
     try:
         other = _prepared(twin, weight, rows[:TRIED_ROWS], largest, rank)
         error, write = _best_fit(
-            way, layer, other, weight, rows, lambda: output_error(layer, other, weight, bias, check_rows)
+            way, layer, other, weight, rows, lambda: output_error(layer, other, weight, bias, check_rows), check
         )
     except NotFitted as reason:
         return twin, Fit(nearest, note=str(reason))
@@ -153,7 +155,13 @@ def smoothing(weight: Tensor, largest: Tensor) -> Tensor:
 
 
 def _best_fit(
-    way: Way, layer: nn.Module, twin: nn.Module, weight: Tensor, rows: Tensor, error: Callable[[], float]
+    way: Way,
+    layer: nn.Module,
+    twin: nn.Module,
+    weight: Tensor,
+    rows: Tensor,
+    error: Callable[[], float],
+    check: Callable[[], None],
 ) -> tuple[float, Callable[[], object]]:
     """(least ``error`` of all dampings, what writes the codes that have it into ``twin``), which is left as it was.
 
@@ -168,7 +176,8 @@ def _best_fit(
     inputs = fitting.rounded(inputs)
     best = None
     for damping in DAMPINGS:
-        write = partial(_write, fitting, twin, *_rounding(fitting, inputs, means, damping, twin.bias is not None))
+        fit_part = partial(fitted_codes, channel=fitting.channel, damping=damping, check=check)
+        write = partial(_write, fitting, twin, *_rounding(fitting, inputs, means, twin.bias is not None, fit_part))
         undo = write()
         left = error()
         undo()
@@ -177,14 +186,20 @@ def _best_fit(
     return best
 
 
-def _rounding(fitting: Fitting, inputs: Tensor, means: Tensor, damping: float, centred: bool) -> tuple[Tensor, Tensor]:
+def _rounding(
+    fitting: Fitting,
+    inputs: Tensor,
+    means: Tensor,
+    centred: bool,
+    fit_part: Callable[[Tensor, Tensor, Grid], tuple[Tensor, Tensor]],
+) -> tuple[Tensor, Tensor]:
     """(codes (N, K), the mean error (N,) of the output that they leave) fitted to rounded ``inputs`` (groups, R, K);
     ``means`` (groups, K) are of those that were not rounded. ``centred``: a bias takes the means."""
     codes, shifts = [], []
     for part, rows, mean, grid in zip(fitting.weight, inputs, means, fitting.grids, strict=True):
         rounded_mean = rows.mean(0)
         rows = rows - rounded_mean if centred else rows
-        part_codes, values = fitted_codes(part, rows, grid, fitting.channel, damping)
+        part_codes, values = fit_part(part, rows, grid)
         codes.append(part_codes)
         shifts.append(part @ mean - values @ rounded_mean)
     return torch.cat(codes), torch.cat(shifts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -46,7 +46,7 @@ class Job:
     tells which layers lie at the network's edges, which see one row per picture, and what rounding is fitted to, and
     with it a part of ``rank`` of each Linear layer is kept in float16;
     ``quality`` None: the best that there is an observation for. ``last_steps`` None: 1 where a way has 4-bit
-    activations, else 0."""
+    activations, else 0. ``check()`` is called often while a layer is fitted, and may raise to cancel."""
 
     ways: Sequence[Way]
     notes: Sequence[str] = ()
@@ -60,6 +60,7 @@ class Job:
     quality: str | None = None
     rank: int = 0
     last_steps: int | None = None
+    check: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 
     @property
     def fits(self) -> bool:
@@ -348,7 +349,9 @@ def _rounded(
     done, key = job.observation.unfinished.of(job.tag), (name, *map(_mark, (weight, bias)))
     if key not in done:
         rows = job.observation.rows_to_fit(name)
-        done[key] = fitted_twin(way, layer, weight, bias, rows, inputs.judged, inputs.usage.largest, job.rank)
+        done[key] = fitted_twin(
+            way, layer, weight, bias, rows, inputs.judged, inputs.usage.largest, job.rank, job.check
+        )
     return done[key]
 
 

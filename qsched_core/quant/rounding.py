@@ -104,11 +104,17 @@ class NotFitted(Exception):
 
 
 def fitted_codes(
-    weight: Tensor, rows: Tensor, grid: Grid, channel: int = 1, damping: float = 0.01
+    weight: Tensor,
+    rows: Tensor,
+    grid: Grid,
+    channel: int = 1,
+    damping: float = 0.01,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, Tensor]:
     """(codes, the weight that they stand for), both float32 (N, K), for a ``weight`` (N, K) and its input ``rows``
     (R, K), both as the layer multiplies them. ``channel`` columns belong to one input channel and stay together. The
-    larger ``damping``, above 0, the less is made of what the rows show.
+    larger ``damping``, above 0, the less is made of what the rows show. ``check()`` is called after every ``BLOCK``
+    columns and may raise to cancel: a wide convolution takes minutes on a CPU.
 
     Raises:
         NotFitted: the Hessian cannot be factored.
@@ -116,7 +122,7 @@ def fitted_codes(
     codes, values = torch.empty_like(weight), torch.empty_like(weight)
     for part in _parts(weight.shape[1], channel):
         hessian = _hessian(rows[:, part], damping)
-        codes[:, part], values[:, part] = _gptq(weight[:, part], hessian, grid, part.start)
+        codes[:, part], values[:, part] = _gptq(weight[:, part], hessian, grid, part.start, check)
     return codes, values
 
 
@@ -137,7 +143,7 @@ def _parts(columns: int, channel: int) -> list[slice]:
     return [slice(start, min(start + each, columns)) for start in range(0, columns, each)]
 
 
-def _gptq(weight: Tensor, hessian: Tensor, grid: Grid, first: int) -> tuple[Tensor, Tensor]:
+def _gptq(weight: Tensor, hessian: Tensor, grid: Grid, first: int, check: Callable[[], None]) -> tuple[Tensor, Tensor]:
     """(codes, values) of ``weight`` (N, K); ``first`` is the number of its first column in the grid. Columns that see
     the most come first: they have the most others to make up for them. ``hessian`` is (K, K)."""
     order = hessian.diagonal().argsort(descending=True)
@@ -145,6 +151,7 @@ def _gptq(weight: Tensor, hessian: Tensor, grid: Grid, first: int) -> tuple[Tens
     rest = weight.t()[order]  # a column at a time: (K, N)
     codes, values = torch.empty_like(rest), torch.empty_like(rest)
     for start in range(0, len(rest), BLOCK):
+        check()
         end = min(start + BLOCK, len(rest))
         rounded, inner = grid.block(order[start:end] + first), factor[start:end, start:end]
         block, errors = rest[start:end], torch.empty_like(rest[start:end])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from itertools import islice
 from uuid import UUID
@@ -324,6 +325,33 @@ def test_fitting_goes_on_where_it_was_cancelled(net, observation, monkeypatch):
     packed()
     assert len(fitted) == 3 + 2 + 2 + 3
     assert not observation.unfinished.layers
+
+
+def test_a_cancel_takes_effect_within_a_layer(net, observation):
+    class Cancelled(BaseException):
+        pass
+
+    def packed(check=lambda: None) -> dict:
+        job = Job.of("w4a8", backend="torch", observation=observation, check=check)
+        return {report.name: twin.weight.clone() for twin, report in quantized_layers(net, job) if twin is not None}
+
+    def stop_at(number: int):
+        calls = itertools.count(1)
+
+        def check() -> None:
+            if next(calls) == number:
+                raise Cancelled
+
+        return check
+
+    whole, count = packed(), itertools.count()
+    packed(lambda: next(count))
+    checks = next(count)
+    assert checks > 2 * len(whole)  # more often than between layers
+    for number in (1, 2, checks):
+        with pytest.raises(Cancelled):
+            packed(stop_at(number))
+        assert all(same_bits(weight, whole[name]) for name, weight in packed().items())
 
 
 def test_in_place_within_a_small_budget(net):

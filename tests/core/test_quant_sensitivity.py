@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 
 import pytest
@@ -239,6 +240,29 @@ def test_a_cancel_leaves_no_hooks(net, when):
     with pytest.raises(Cancelled):
         measure_sensitivity(net, driving(net), depth="network", on_progress=progress)
     assert hooks(net) == 0
+
+
+@pytest.mark.parametrize("depth", ["layers", "network"])
+def test_a_cancel_takes_effect_while_a_layer_is_fitted(net, depth):
+    class Cancelled(BaseException):
+        pass
+
+    def count(check) -> None:
+        measure_sensitivity(net, lambda: None, depth=depth, observation=qs.observe(net, driving(net)), check=check)
+
+    calls = itertools.count()
+    count(lambda: next(calls))
+    last = next(calls) - 1
+    for number in (0, last):
+        numbers = itertools.count()
+
+        def stop(number=number, numbers=numbers) -> None:
+            if next(numbers) == number:
+                raise Cancelled
+
+        with pytest.raises(Cancelled):
+            count(stop)
+        assert hooks(net) == 0
 
 
 def test_progress_is_told_from_start_to_end(net):

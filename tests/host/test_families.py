@@ -70,7 +70,7 @@ SMALL_RAMP = {
 # Of the wide models a part is quantised: to pack and to unpack a thousand million weights takes minutes on a CPU.
 INCLUDED = {"09 Z-Image Turbo": "layers.0.attention.*", "11 Qwen-Image Lightning": "*.attn.*"}
 STEPS = 3
-"""Of eight that the wide models' workflows ask for: each takes seconds on a CPU, and shows nothing that three do not."""
+"""Of eight that the wide models' workflows ask for: each takes seconds on a CPU, and shows no more than three do."""
 
 TROUBLE = ("missing", "unexpected", "not loaded", "left over", "shape mismatch")
 """What the host says, and goes on, when a file is not quite what it takes it for."""

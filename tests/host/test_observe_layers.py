@@ -54,6 +54,28 @@ def quantize(pack, source):
     return quantized
 
 
+@pytest.mark.parametrize("work", ["packing", "studying"])
+def test_a_cancel_takes_effect_while_a_layer_is_fitted(pack, source, observation, monkeypatch, work):
+    """A wide convolution takes minutes on a CPU; the flag is up before the first is fitted."""
+    import comfy.model_management as management
+
+    twin_model = pack("nodes.quantization.twin_model")
+    monkeypatch.setattr(observation[0], "unfinished", type(observation[0].unfinished)())
+    monkeypatch.setattr(twin_model, "correct_means", lambda *args: pytest.fail("all layers were fitted"))
+    management.interrupt_current_processing()
+    with pytest.raises(management.InterruptProcessingException):
+        if work == "packing":
+            job = pack("nodes.quantization.backends").job_for(
+                source, "w4a8", backend="torch", include=[ONE_BLOCK], observation=observation[0]
+            )
+            twin_model.quantized_twin(source, job)
+        else:
+            form = pack("qsched_core.quant").resolve_format("w4a8")
+            study = pack("nodes.quantization.study").study
+            study(source, lambda: None, [form], "layers", lambda *args: None, observation[0])
+    assert not observation[0].unfinished.layers
+
+
 def drawn(model, conditioning, seed: int) -> torch.Tensor:
     return picture(model, conditioning, seed=seed, side=16)
 

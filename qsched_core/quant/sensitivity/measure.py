@@ -57,6 +57,7 @@ def measure_sensitivity(
     weight_of: Callable[[str, Tensor], Tensor] = lambda name, weight: weight,
     is_source: Callable[[nn.Module], bool] = lambda layer: False,
     on_progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+    check: Callable[[], None] = lambda: None,
 ) -> Sensitivity:
     """Measure every layer that ``quantize`` would pack. ``root`` is only read, and hooked while this runs.
 
@@ -64,7 +65,8 @@ def measure_sensitivity(
     again. ``weight_of`` and ``is_source`` as for ``quantized_layers``; layers are packed on ``device`` (None: the CPU).
     With depth "network" that is ``calls`` evaluations of the network per layer and format. With an ``observation`` of
     before nothing is driven, and rounding is fitted to it; nor with a ``recording``, an observation with ``fit``
-    False: then rounding is to nearest. ``on_progress(done, total, text)`` may raise to cancel.
+    False: then rounding is to nearest. ``on_progress(done, total, text)`` may raise to cancel, and so may ``check()``,
+    which is called often while a layer is fitted.
 
     Skip connections: where the two halves of a layer's input differ much in scale, one scale per channel rounds the
     smaller weights away, and groups keep the halves apart. Such layers are found by their error: a per-channel format
@@ -81,7 +83,7 @@ def measure_sensitivity(
     layers = studied_layers(root, recipe, include, exclude)
     if (recording := observation or recording) is not None:
         _check_recording(recording, root, weight_of, depth)
-    meter = _Meter(root, tuple(dict.fromkeys(formats)), device or torch.device("cpu"), weight_of, observation)
+    meter = _Meter(root, tuple(dict.fromkeys(formats)), device or torch.device("cpu"), weight_of, observation, check)
     with torch.no_grad():
         if recording is None:
             recording = observe(
@@ -173,9 +175,10 @@ class _Meter:
         device: torch.device,
         weight_of: Callable,
         observation: Observation | None = None,
+        check: Callable[[], None] = lambda: None,
     ):
         self.root, self.formats, self.device, self.weight_of = root, formats, device, weight_of
-        self.backend, self.observation = TorchBackend(), observation
+        self.backend, self.observation, self.check = TorchBackend(), observation, check
 
     def layer(self, name: str, inputs: LayerInputs) -> LayerSensitivity:
         weight = self.weight(name)
@@ -205,7 +208,8 @@ class _Meter:
         if self.observation is None:
             return self.backend.twin(layer, weight, None, form)
         rows, inputs = self.observation.rows_to_fit(name), self.observation.layers[name]
-        return fitted_twin(Way(self.backend, form), layer, weight, None, rows, inputs.judged, inputs.usage.largest)[0]
+        way, largest = Way(self.backend, form), inputs.usage.largest
+        return fitted_twin(way, layer, weight, None, rows, inputs.judged, largest, check=self.check)[0]
 
     def _measured(self, name: str, weight: Tensor, rows: Tensor, form: Format) -> Measure:
         layer, twin = self.root.get_submodule(name), self.twin(name, weight, form)
