@@ -26,14 +26,12 @@ from qsched_core.quant import QuantizedLayer
 from qsched_core.quant.select import is_skip_projection
 
 from . import toys
+from .ratios import ratio_interval
 from .record import earlier_of_demo, record
 
 FORMATS = ("w4a8", "w3a8")
 OBSERVED = (16, 64)
 JUDGES, NOISE_SEED = 96, 7
-DRAWS = 2000
-"""Of the bootstrap."""
-
 TEXT, PROJECTIONS, DEFAULT = "text", "skip projections", "default"
 
 
@@ -62,15 +60,6 @@ def latents(toy: toys.Toy, captions: Sequence[str]) -> Tensor:
         noises = iter(toy.noises(NOISE_SEED, range(len(captions))))
         identity = qs.Coefficients.identity(len(toy.sigmas) - 1)
         return toy.sample(next(noises), (out.last_hidden_state, out.pooler_output), identity, noises).flatten(1)
-
-
-def ratio_interval(distances: np.ndarray, others: np.ndarray) -> list[float]:
-    """[ratio of the means, low, high] of paired distances."""
-    draws = np.random.default_rng(0).integers(0, len(others), (DRAWS, len(others)))
-    ratios = distances[draws].mean(1) / others[draws].mean(1)
-    return [
-        round(float(value), 3) for value in (distances.mean() / others.mean(), *np.quantile(ratios, (0.025, 0.975)))
-    ]
 
 
 def rows_of(kind: str) -> list[dict]:

@@ -69,13 +69,10 @@ class Bench:
 
     def row(self, name: str, toy: toys.Toy, coefficients: Coefficients) -> Evaluation:
         """Scores of the held-out pictures, the distance to those of the full model among them."""
-        path = FOLDER / f"{self.files}_{name.replace(' ', '_')}.npz"
+        kept = self.kept_row(name, coefficients)
+        if kept is not None:
+            return kept
         indices = range(self.pictures)
-        if path.exists():
-            with np.load(path) as file:
-                same = tuple(file["coefficients"]) == coefficients.c_x + coefficients.c_eps
-                if same and (SET in file.files or self.out_of_time()):
-                    return Evaluation(tuple(indices), {k: file[k] for k in file.files if k != "coefficients"})
         if self.out_of_time():
             raise NotRun
         generate = toy.generator(self.held_out, seed=7)
@@ -87,9 +84,22 @@ class Bench:
             parts.append(self.scores(pictures[chunk.start : chunk.stop], chunk))
         scores = {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
         scores |= {metric: values.numpy() for metric, values in set_row(self.drawn_set, pictures).items()}
-        np.savez(path, coefficients=np.array(coefficients.c_x + coefficients.c_eps), **scores)
+        np.savez(self._row_file(name), coefficients=np.array(coefficients.c_x + coefficients.c_eps), **scores)
         print(f"{self.kind}: {name}", flush=True)
         return Evaluation(tuple(indices), scores)
+
+    def kept_row(self, name: str, coefficients: Coefficients) -> Evaluation | None:
+        """One that was made before by this code, None where there is none."""
+        if self._row_file(name).exists():
+            with np.load(self._row_file(name)) as file:
+                same = tuple(file["coefficients"]) == coefficients.c_x + coefficients.c_eps
+                if same and (SET in file.files or self.out_of_time()):
+                    scores = {key: file[key] for key in file.files if key != "coefficients"}
+                    return Evaluation(tuple(range(self.pictures)), scores)
+        return None
+
+    def _row_file(self, name: str) -> Path:
+        return FOLDER / f"{self.files}_{name.replace(' ', '_')}.npz"
 
     def scores(self, pictures: torch.Tensor, chunk: range) -> dict[str, np.ndarray]:
         scores = {**self.score(pictures, chunk), **self.judge(pictures, chunk)}

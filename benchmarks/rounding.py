@@ -18,6 +18,8 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from dataclasses import dataclass
+from functools import cached_property
 
 from torch import nn
 
@@ -28,6 +30,7 @@ from qsched_core.quant.select import is_skip_projection
 from qsched_core.quant.sensitivity.measure import measure_sensitivity
 
 from . import toys
+from .ratios import ratio_interval
 from .record import earlier_of_demo, record
 from .recovery import CAPTIONS, FOLDER, Bench, NotRun, curves_of, means, recovered
 
@@ -61,25 +64,20 @@ def results(kind: str, prompts: int, presets: bool, end: float) -> dict:
     others = [text for text in toys.captions(4 * OBSERVED, OBSERVED_SEED) if text not in used]
     observation = bench.full.observed(others[:OBSERVED])
     result: dict = {"observed": len(others[:OBSERVED]), "full": means(full), "formats": {}}
+    has_projections = any(is_skip_projection(bench.full.network, layer) for layer in packed_by_default(bench.full))
     for name, group in FORMATS.items():
         rows: dict[str, Evaluation] = {}
         lines = result["formats"][name] = {}
-        for rounding, options in OPTIONS.items():
-            if rounding in OBSERVING:
-                options = {**options, "observation": observation}
-            if rounding == BEFORE:
-                options = {"include": packed_by_default(bench.full, name)}
-                if not any(is_skip_projection(bench.full.network, layer) for layer in options["include"]):
-                    continue
+        for rounding in OPTIONS:
+            if rounding == BEFORE and not has_projections:
+                continue
+            packed = Packed(bench, name, group, rounding, observation)
             try:
-                if rounding == PLANNED and not bench.out_of_time():
-                    options = {**options, "plan": plan(bench.full.network, name.split()[0], group, observation)}
-                toy = bench.full.quantized(name.split()[0], group_size=group, **options)
-                rows[rounding] = bench.row(f"rounding {name} {rounding}", toy, identity)
+                rows[rounding] = packed.row(packed.title, identity)
                 lines[rounding] = line(bench, full, rows, rounding)
                 if presets:
-                    best = bench.search(f"rounding {name} {rounding} held", toy, SPACE, guard=True)
-                    after = bench.row(f"rounding {name} {rounding} held", toy, best)
+                    best = bench.search(f"{packed.title} held", packed.toy, SPACE, guard=True)
+                    after = packed.row(f"{packed.title} held", best)
                     lines[rounding]["held preset"] = {"gain": bench.gains(rows[rounding], after), **curves_of(best)}
             except NotRun:
                 lines.setdefault(rounding, "not run")
@@ -87,10 +85,43 @@ def results(kind: str, prompts: int, presets: bool, end: float) -> dict:
     return result
 
 
-def packed_by_default(toy: toys.Toy, format: str) -> list[str]:
-    """The names of the layers that a format packs of a toy where nothing is asked for: naming them gives all of them
-    its bits."""
-    network = toy.quantized(format.split()[0]).network
+@dataclass(frozen=True)
+class Packed:
+    """A toy in a format (``name``) with a ``group`` size, rounded in one of the ways; packed when it is asked for."""
+
+    bench: Bench
+    name: str
+    group: int | None
+    rounding: str
+    observation: Observation
+
+    @property
+    def title(self) -> str:
+        return f"rounding {self.name} {self.rounding}"
+
+    def row(self, title: str, coefficients: Coefficients) -> Evaluation:
+        kept = self.bench.kept_row(title, coefficients)
+        return self.bench.row(title, self.toy, coefficients) if kept is None else kept
+
+    @cached_property
+    def toy(self) -> toys.Toy:
+        """Raises NotRun where no time is left for it."""
+        if self.bench.out_of_time():
+            raise NotRun
+        full, format, options = self.bench.full, self.name.split()[0], OPTIONS[self.rounding]
+        if self.rounding in OBSERVING:
+            options = {**options, "observation": self.observation}
+        if self.rounding == BEFORE:
+            options = {"include": packed_by_default(full)}
+        if self.rounding == PLANNED:
+            options = {**options, "plan": plan(full.network, format, self.group, self.observation)}
+        return full.quantized(format, group_size=self.group, **options)
+
+
+def packed_by_default(toy: toys.Toy) -> list[str]:
+    """The names of the layers that are packed of a toy where nothing is asked for: naming them gives all of them the
+    format's bits."""
+    network = toy.quantized("w4a8").network
     return [name for name, layer in network.named_modules() if isinstance(layer, QuantizedLayer)]
 
 
@@ -110,15 +141,18 @@ def line(bench: Bench, full: Evaluation, rows: dict[str, Evaluation], rounding: 
     if edges is not None and rounding in OBSERVING:
         losses, gained = bench.gains(full, edges), bench.gains(edges, row)
         values |= {"gain": gained, "back": recovered(losses, gained)}
-        values["nearer"] = nearer(row, edges)
+        values["nearer"] = nearer(bench, row, edges)
     if BEFORE in rows and rounding != BEFORE:
-        values["nearer than before"] = nearer(row, rows[BEFORE])
+        values["nearer than before"] = nearer(bench, row, rows[BEFORE])
     return values
 
 
-def nearer(row: Evaluation, other: Evaluation) -> float:
-    """How much smaller a row's distance to the full model's pictures is than another one's, as a share."""
-    return round(1 - row.mean(DISTANCE) / other.mean(DISTANCE), 3)
+def nearer(bench: Bench, row: Evaluation, other: Evaluation) -> list[float]:
+    """[how much smaller a row's distance to the full model's pictures is than another one's, as a share; low, high].
+    Pictures of one caption are one draw."""
+    distances, others = (scores.scores[DISTANCE].reshape(NOISES, bench.prompts).mean(0) for scores in (row, other))
+    ratio, low, high = ratio_interval(distances, others)
+    return [round(1 - value, 3) for value in (ratio, high, low)]
 
 
 def line_text(line: dict | str) -> str:
