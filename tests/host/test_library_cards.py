@@ -6,6 +6,7 @@ import base64
 import io
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -50,40 +51,6 @@ def test_a_strangers_text_is_one_line_of_what_can_be_seen(pack):
     assert clean("x" * 11, 10) == "x" * 9 + "\u2026"
     # Of an endless text no more than four times as many characters are looked at.
     assert clean(" " * 39 + "xy", 10) == "x"
-
-
-@pytest.fixture
-def words_on(pack):
-    """``words_on(preset)``: (text, x, y) of all that is written on a preset's chart."""
-    picture = pack("nodes.library.picture")
-
-    def words(one) -> list[tuple[str, float, float]]:
-        lines = []
-        canvas = picture.Canvas(picture.WIDTH, picture.HEIGHT)
-        canvas.text = lambda x, y, text, *args, **options: lines.append((text, x, y))
-        picture._chart(canvas, one)
-        return lines
-
-    return words
-
-
-@pytest.mark.parametrize(("steps", "count"), [(1, 1), (4, 4), (16, 16), (17, 9), (100, 15)])
-def test_below_a_chart_stand_as_many_sigmas_as_there_is_room_for(words_on, steps, count):
-    sigmas = (*(1.0 + steps - step for step in range(steps)), 0.0)
-    words = words_on(qs.Preset(qs.Coefficients.identity(steps), sigmas))
-    (low,) = (y for text, _, y in words if text == "sigma")
-    labels = [(text, x) for text, x, y in words if y == low and text != "sigma"]
-    assert labels[0][0] == f"{sigmas[0]:.3g}" and len(labels) == count
-    places = [x for _, x in labels]
-    assert places == sorted(set(places))
-
-
-@pytest.mark.parametrize(("c_eps", "apart"), [(1.0, 20), (1.001, 20), (1.5, None), (0.999, 20)])
-def test_the_names_of_curves_that_end_together_do_not_overlap(words_on, c_eps, apart):
-    words = words_on(qs.Preset(qs.Coefficients((1.2, 1.0), (1.0, c_eps)), (1.0, 0.5, 0.0)))
-    heights = {text: y for text, _, y in words if text in ("c_x", "c_eps")}
-    distance = heights["c_x"] - heights["c_eps"]  # the upper one is the larger value's
-    assert abs(distance) == pytest.approx(apart) if apart else distance > 100
 
 
 def test_without_workflow_none_is_in_the_file_not_even_an_earlier_one(pack, presets_folder, monkeypatch):
@@ -181,16 +148,26 @@ class Sheet:
 
 
 @pytest.fixture
-def chart_of(pack, monkeypatch):
-    """``chart_of(coefficients)``: what the share picture of a preset with them is made of."""
+def sheet_of(pack, monkeypatch):
+    """``sheet_of(preset)``: what the share picture of a preset is made of."""
     picture, sheets = pack("nodes.library.picture"), []
     measure = picture.Canvas(8, 8)
     monkeypatch.setattr(picture, "Canvas", lambda *size: sheets.append(Sheet(measure)) or sheets[-1])
 
+    def draw(one: qs.Preset) -> Sheet:
+        picture.share_picture(one)
+        return sheets.pop()
+
+    return draw
+
+
+@pytest.fixture
+def chart_of(sheet_of):
+    """``chart_of(coefficients)``: the same of a preset with them."""
+
     def draw(coefficients: qs.Coefficients) -> Sheet:
         count = len(coefficients)
-        picture.share_picture(qs.Preset(coefficients, [1 - step / count for step in range(count + 1)]))
-        return sheets.pop()
+        return sheet_of(qs.Preset(coefficients, [1 - step / count for step in range(count + 1)]))
 
     return draw
 
@@ -225,12 +202,14 @@ def test_curves_fill_the_chart_and_their_steps_are_named_below_and_beside(chart_
     assert [start for (_, start), _ in lines] == [end for _, (_, end) in lines] == pytest.approx(heights)
 
 
-def test_curves_that_end_at_one_height_are_named_one_above_the_other(chart_of):
-    sheet = chart_of(qs.Coefficients.identity(2))
-    assert {y for _, y in sheet.curve(ORANGE) + sheet.curve(BLUE)} == {435}
-    assert sorted(y for x, y, _ in sheet.words().values() if x == 1100) == [425, 445]
-    apart = chart_of(qs.Coefficients((1.0, 1.0), (1.0, 1.5))).words()
-    assert apart["c_x"][1] - apart["c_eps"][1] == pytest.approx(210 / 1.1)
+@pytest.mark.parametrize(("c_eps", "apart"), [(1.0, 20), (1.001, 20), (0.999, -20), (1.5, 210 / 1.1)])
+def test_curves_that_end_near_one_height_are_named_one_above_the_other(chart_of, c_eps, apart):
+    sheet = chart_of(qs.Coefficients((1.0, 1.0), (1.0, c_eps)))
+    words, ends = sheet.words(), [sheet.curve(colour)[-1][1] for colour in (ORANGE, BLUE)]
+    heights = words["c_x"][1], words["c_eps"][1]
+    assert abs(heights[0] - heights[1]) == pytest.approx(abs(apart))
+    assert c_eps == 1.0 or heights[0] - heights[1] == pytest.approx(apart)
+    assert sum(heights) == pytest.approx(sum(ends))  # both are pushed alike
 
 
 @pytest.mark.parametrize(
@@ -242,6 +221,40 @@ def test_a_chart_of_many_steps_has_no_dots_and_few_sigmas(chart_of, steps, dots,
     assert len([mark for mark in sheet.of("text") if mark[1] == 568]) == sigmas + 1  # and the word
     if steps == 1:
         assert {x for x, *_ in sheet.of("dot")} == {595}
+
+
+@pytest.mark.parametrize("record", [{"gain": GAIN}, {}], ids=["with its gain", "without"])
+def test_words_stand_above_the_chart_each_in_its_line(sheet_of, record):
+    card = {"modelspec.title": "Foxes", "modelspec.author": "Ann", "modelspec.license": "MIT"}
+    sheet = sheet_of(qs.Preset(qs.Coefficients.identity(2), (1.0, 0.5, 0.0), card=card, record=record))
+    words = {y: (x, size, text) for x, y, text, size, *_ in sheet.of("text") if y < 300}
+    expected = {66: (36, "Foxes"), 114: (19, "model "), 246: (16, "Ann \u00b7 MIT"), 274: (16, "")}
+    if record:
+        expected[164] = 24, "JAQ gain on held-out prompts +0.0200 [+0.0100, +0.0300]"
+    expected[206 if record else 164] = 20, "2 steps"
+    assert words.keys() == expected.keys()
+    for height, (size, text) in expected.items():
+        assert words[height][:2] == (56, size)
+        assert words[height][2].startswith(text)
+    assert sheet.words()["Q-Sched preset for ComfyUI"] == (1144, 596, 16)
+
+
+def test_a_thumbnail_stands_in_the_corner_and_no_word_runs_into_it(pack):
+    picture, shown = pack("nodes.library.picture"), io.BytesIO()
+    Image.new("RGB", (512, 256), (255, 0, 0)).save(shown, "PNG")
+    title = {"modelspec.title": "W" * 119}
+    thumbnail = {"modelspec.thumbnail": f"data:image/png;base64,{base64.b64encode(shown.getvalue()).decode()}"}
+    with_one, without = (
+        np.asarray(Image.open(io.BytesIO(picture.share_picture(qs.Preset(
+            qs.Coefficients.identity(2), (1.0, 0.5, 0.0), card=card
+        )))))
+        for card in ({**title, **thumbnail}, title)
+    )  # fmt: skip
+    red = (with_one == (255, 0, 0)).all(-1).nonzero()
+    assert [(axis.min(), axis.max()) for axis in red] == [(44, 171), (888, 1143)]
+    for sheet, right in ((with_one, 856), (without, 1144)):
+        ink = (sheet[44:90, : 880 if right == 856 else 1200] < 128).all(-1).nonzero()[1]
+        assert right - 60 < ink.max() < right
 
 
 NO_SIGNS = str.maketrans(dict.fromkeys('">|:?*', ""))
