@@ -37,9 +37,9 @@ TEXT, PROJECTIONS, DEFAULT = "text", "skip projections", "default"
 
 def groups(toy: toys.Toy) -> dict[str, list[str]]:
     """The names of the layers that are packed by default, by what they are or where they lie."""
-    packed = toy.quantized("w4a8").network
+    network = toy.quantized("w4a8").network
     by_group = defaultdict(list)
-    for name, layer in packed.named_modules():
+    for name, layer in network.named_modules():
         if isinstance(layer, QuantizedLayer):
             by_group[_group(toy.network, name)].append(name)
     return dict(by_group)
@@ -81,8 +81,8 @@ def rows_of(kind: str) -> list[dict]:
             options = {} if group == DEFAULT else {"include": layers}
             nearest = distances(form, **options)
             of_nearest = {
-                f"fitted to {count}": ratio_interval(distances(form, observation=seen, **options), nearest)
-                for count, seen in observations.items()
+                f"fitted to {count}": ratio_interval(distances(form, observation=observation, **options), nearest)
+                for count, observation in observations.items()
             }
             of_nearest["8 bits"] = ratio_interval(distances("w8a8", **options), nearest)
             rows.append(

@@ -69,9 +69,9 @@ class Bench:
 
     def row(self, name: str, toy: toys.Toy, coefficients: Coefficients) -> Evaluation:
         """Scores of the held-out pictures, the distance to those of the full model among them."""
-        kept = self.kept_row(name, coefficients)
-        if kept is not None:
-            return kept
+        row = self.earlier_row(name, coefficients)
+        if row is not None:
+            return row
         indices = range(self.pictures)
         if self.out_of_time():
             raise NotRun
@@ -88,7 +88,7 @@ class Bench:
         print(f"{self.kind}: {name}", flush=True)
         return Evaluation(tuple(indices), scores)
 
-    def kept_row(self, name: str, coefficients: Coefficients) -> Evaluation | None:
+    def earlier_row(self, name: str, coefficients: Coefficients) -> Evaluation | None:
         """One that was made before by this code, None where there is none."""
         if self._row_file(name).exists():
             with np.load(self._row_file(name)) as file:

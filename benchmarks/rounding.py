@@ -71,13 +71,13 @@ def results(kind: str, prompts: int, presets: bool, end: float) -> dict:
         for rounding in OPTIONS:
             if rounding == BEFORE and not has_projections:
                 continue
-            packed = Packed(bench, name, group, rounding, observation)
+            model = Packed(bench, name, group, rounding, observation)
             try:
-                rows[rounding] = packed.row(packed.title, identity)
+                rows[rounding] = model.row(model.title, identity)
                 lines[rounding] = line(bench, full, rows, rounding)
                 if presets:
-                    best = bench.search(f"{packed.title} held", packed.toy, SPACE, guard=True)
-                    after = packed.row(f"{packed.title} held", best)
+                    best = bench.search(f"{model.title} held", model.toy, SPACE, guard=True)
+                    after = model.row(f"{model.title} held", best)
                     lines[rounding]["held preset"] = {"gain": bench.gains(rows[rounding], after), **curves_of(best)}
             except NotRun:
                 lines.setdefault(rounding, "not run")
@@ -100,8 +100,8 @@ class Packed:
         return f"rounding {self.name} {self.rounding}"
 
     def row(self, title: str, coefficients: Coefficients) -> Evaluation:
-        kept = self.bench.kept_row(title, coefficients)
-        return self.bench.row(title, self.toy, coefficients) if kept is None else kept
+        row = self.bench.earlier_row(title, coefficients)
+        return self.bench.row(title, self.toy, coefficients) if row is None else row
 
     @cached_property
     def toy(self) -> toys.Toy:

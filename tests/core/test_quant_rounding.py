@@ -185,12 +185,12 @@ def test_the_weights_do_not_come_near_only_the_output_does():
 
 @pytest.mark.parametrize(("rows", "best"), [(40, 1.0), (3000, 0.01)], ids=["few rows", "many rows"])
 def test_the_damping_is_the_one_that_is_best_on_other_inputs(rows, best, monkeypatch):
-    layer, form, seen, check_rows = linear(), resolve_format("w4a16"), correlated(rows, 128), correlated(300, 128, 1)
-    twin, report = fit(layer, form, seen, check_rows)
+    layer, form, inputs, check_rows = linear(), resolve_format("w4a16"), correlated(rows, 128), correlated(300, 128, 1)
+    twin, report = fit(layer, form, inputs, check_rows)
     singles = {}
     for damping in rounding.DAMPINGS:
         monkeypatch.setattr(fitting, "DAMPINGS", (damping,))
-        singles[damping] = fit(layer, form, seen, check_rows)
+        singles[damping] = fit(layer, form, inputs, check_rows)
     assert min(singles, key=lambda damping: singles[damping][1].fitted) == best
     assert report == singles[best][1]
     for damping, (single, _) in singles.items():

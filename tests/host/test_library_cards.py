@@ -240,10 +240,10 @@ def test_words_stand_above_the_chart_each_in_its_line(sheet_of, record):
 
 
 def test_a_thumbnail_stands_in_the_corner_and_no_word_runs_into_it(pack):
-    picture, shown = pack("nodes.library.picture"), io.BytesIO()
-    Image.new("RGB", (512, 256), (255, 0, 0)).save(shown, "PNG")
+    picture, thumbnail_file = pack("nodes.library.picture"), io.BytesIO()
+    Image.new("RGB", (512, 256), (255, 0, 0)).save(thumbnail_file, "PNG")
     title = {"modelspec.title": "W" * 119}
-    thumbnail = {"modelspec.thumbnail": f"data:image/png;base64,{base64.b64encode(shown.getvalue()).decode()}"}
+    thumbnail = {"modelspec.thumbnail": f"data:image/png;base64,{base64.b64encode(thumbnail_file.getvalue()).decode()}"}
     with_one, without = (
         np.asarray(Image.open(io.BytesIO(picture.share_picture(qs.Preset(
             qs.Coefficients.identity(2), (1.0, 0.5, 0.0), card=card
