@@ -35,7 +35,8 @@ class PatchedAtOutput:
     one, and ``hook_patches`` while a hook holds. Other functions in the two lists map a float weight to another.
     """
 
-    comfy_cast_weights = False
+    # The host takes what has this name for a layer of its own; it starts as in all of those.
+    comfy_cast_weights = comfy.ops.disable_weight_init.Linear.comfy_cast_weights
     loaded_patches: LayerPatches | None = None
     hook_patches: LayerPatches | None = None
 
