@@ -112,7 +112,7 @@ class QSchedSensitivity(io.ComfyNode):
         from .quantization.study import StudyPrompts, check_budget, read_formats, study
         from .sampling.ksampler import Recipe
 
-        progress = NodeProgress(node_id(cls), 1)
+        progress = NodeProgress(node_id(cls))
 
         def show_progress(done: int, total: int, text: str) -> None:
             progress.total = total

@@ -72,7 +72,7 @@ class StepRun:
         self.generator, self.models, self.options, self.scorer = generator, models, options, scorer
         self.sigmas = generator.sigmas
         self.parts = split(len(prompts.texts), Settings(seeds=1, seed=seed))
-        self._progress = NodeProgress(unique_id, 1)
+        self._progress = NodeProgress(unique_id)
         score = None if scorer is None else self._score(prompts.texts)
         self.study = StepStudy(
             self._pictures, options, len(self.sigmas) - 1, self.parts, len(prompts.texts), score,

@@ -14,7 +14,7 @@ from .server import page_server
 class NodeProgress:
     """Progress of one node. Every update is also a place where a cancel takes effect."""
 
-    def __init__(self, unique_id: str | None, total: int):
+    def __init__(self, unique_id: str | None, total: int = 1):
         self.unique_id, self.total = unique_id, max(1, total)
         self._bar = comfy.utils.ProgressBar(self.total, node_id=unique_id)
 
@@ -30,7 +30,7 @@ class NodeProgress:
 
 def layer_progress(node) -> Callable[[int, int], None]:
     """``on_layer(done, total)`` for a node that goes through a network layer by layer."""
-    progress = NodeProgress(node_id(node), 1)
+    progress = NodeProgress(node_id(node))
     return lambda done, total: progress.update(done, f"layer {done} of {total}", total)
 
 

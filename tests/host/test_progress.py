@@ -29,8 +29,9 @@ def test_an_update_moves_the_bar_and_says_a_line(pack, page):
     assert page.lines == [("the \u2039first>", "7")]
 
 
-def test_a_total_can_be_known_later_and_is_never_nothing(pack, page):
-    progress = pack("nodes.host.progress").NodeProgress("7", 0)
+@pytest.mark.parametrize("total", [(), (0,)], ids=["none given", "nothing"])
+def test_a_total_can_be_known_later_and_is_never_nothing(pack, page, total):
+    progress = pack("nodes.host.progress").NodeProgress("7", *total)
     progress.update(1)
     progress.update(5, total=5)
     assert [bar[:2] for bar in page.bars] == [(1, 1), (5, 5)]
