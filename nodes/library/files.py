@@ -52,7 +52,7 @@ def entry(name: str) -> dict:
         status = path.stat()
         return {**plain, "thumbnail": _thumbnail(path, status.st_mtime_ns, status.st_size)}
     except (ValueError, OSError) as error:  # gone since it was listed
-        return {"name": name, "shipped": False, "error": clean(error, 400)}
+        return {"name": name, "shipped": False, "error": _reason(error)}
 
 
 def facts(name: str) -> Facts:
@@ -62,8 +62,13 @@ def facts(name: str) -> Facts:
         status = path.stat()
         content = _facts(path, status.st_mtime_ns, status.st_size)
     except (PresetError, OSError) as error:  # gone since it was listed
-        return Facts({"name": name, "shipped": False, "error": clean(error, 400)})
+        return Facts({"name": name, "shipped": False, "error": _reason(error)})
     return replace(content, entry={"name": name, "shipped": is_shipped(path), **content.entry})
+
+
+def _reason(error: Exception) -> str:
+    """As much of an error as the list has room for."""
+    return clean(error, 400)
 
 
 @lru_cache(maxsize=_MAX_PICTURES)
@@ -76,7 +81,7 @@ def _facts(path: Path, _mtime_ns: int, _size: int) -> Facts:
     try:
         preset = load_preset(path)
     except ValueError as error:
-        return Facts({"error": clean(error, 400)})
+        return Facts({"error": _reason(error)})
     card, bound, gain = preset.card, preset.binding, gain_of(preset)
     entry = {
         "title": clean(card.get("modelspec.title", ""), 120) or path.stem,

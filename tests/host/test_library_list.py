@@ -136,6 +136,17 @@ def test_files_that_are_refused_are_listed_with_the_reason_beside_the_others(pre
     assert "update the Q-Sched pack" in listed["future.safetensors"]["error"]
 
 
+def test_a_long_reason_is_cut(preset_files, monkeypatch):
+    """A path on a deep disk, in an error of the system's."""
+
+    def file_path(folder, name):
+        raise OSError("x" * 401)
+
+    monkeypatch.setattr(preset_files, "file_path", file_path)
+    error = preset_files.entry("gone.safetensors")["error"]
+    assert error == "x" * 399 + "\u2026"
+
+
 def test_a_folder_that_is_gone_is_an_empty_one_and_comes_back(preset_files, presets_folder):
     qs.save_preset(preset(), presets_folder / "one.safetensors")
     assert len(preset_files.entries()) == 4
