@@ -294,6 +294,13 @@ def odd_samplers():
             x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
         return x
 
+    def keeps_the_sign(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        sign = x.sign()
+        for i in range(len(sigmas) - 1):
+            denoised = model(x, sigmas[i] * x.new_ones([x.shape[0]]), **extra_args)
+            x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i]) + 0.01 * sign
+        return x
+
     def wants_four_channels(model, x, sigmas, extra_args=None, callback=None, disable=None):
         if x.shape[1] != 4:
             raise ValueError("four channels, please")
@@ -307,6 +314,7 @@ def odd_samplers():
         "euler": (euler, None),
         "twice_as_fine": (twice_as_fine, "one by one"),
         "scales_first": (scales_first, "keeps a copy"),
+        "keeps_the_sign": (keeps_the_sign, "keeps a copy"),
         "wants_four_channels": (wants_four_channels, "failed in rehearsal"),
         "never_stops": (never_stops, "of its own choice"),
     }

@@ -151,11 +151,15 @@ def test_only_what_a_step_needs_is_loaded(pack, demo, packed, schedule, conditio
 def test_what_is_equal_to_an_option_from_before_is_no_change(pack):
     added = pack("nodes.sampling.later_changes")._added
     item = object()
-    before = {"number": 1000.5, "words": {"a": "b c"}, "list": [item], "own": {"kept": 1, "other": 2}}
+    before = {
+        "number": 1000.5, "words": {"a": "b c"}, "list": [item], "own": {"kept": 1, "other": 2}, "function": item,
+        "registered_hooks": object(),
+    }  # fmt: skip
     now = {
         "number": float("1000.5"), "words": {"a": " ".join("bc")}, "list": [item], "own": {"kept": 1, "other": 3},
-        "new": 4,
+        "new": 4, "function": item, "registered_hooks": object(), "to_load_options": object(),
     }  # fmt: skip
+    # The last two are made for each model anew.
     assert added(now, before) == {"own": {"other": 3}, "new": 4}
 
 

@@ -93,6 +93,14 @@ def test_four_bits_are_said_to_be_seen(pack):
     assert "That can be seen: use w8a16" in report
 
 
+def test_the_report_says_which_of_the_two_is_how_near_to_the_picture(pack, monkeypatch):
+    vae = tiny()
+    module = pack("nodes.quantization.vae")
+    monkeypatch.setattr(module, "round_trip", lambda one, image: image + (0.01 if one is vae else -0.1))
+    _, report = quantized(pack, vae, exclude=["encoder.*"], image=picture())
+    assert "19.2 dB to the full VAE's; to the picture itself 20.0 dB, the full VAE 40.0 dB." in report
+
+
 def test_tiled_decoding_and_encoding_work_and_agree(pack):
     vae, image = tiny(), picture(128)
     twin, _ = quantized(pack, vae)

@@ -62,6 +62,17 @@ def test_every_architecture_is_packed_and_the_given_clip_stays(pack, family):
     assert same_bits(said(quantized(pack, source)[0]), said(twin))
 
 
+def test_the_node_packs_in_the_format_and_the_groups_that_are_chosen(pack):
+    node = pack("nodes.text_encoder").QSchedQuantizeTextEncoder
+    source = text_encoder("sdxl")
+    twin, report = node.execute(source, "w8a8", "64", "*.k_proj", f"\n {PROMPTS[0]} \n\n{PROMPTS[1]}\n").args
+    layers = layers_of(pack, twin)
+    assert {str(layer.format) for layer in layers.values()} == {"w8a8/g64"}
+    assert layers
+    assert not any(name.endswith("k_proj") for name in layers)
+    assert "Conditioning of 2 prompts" in report
+
+
 def test_the_report_says_how_near_four_bits_are(pack):
     source = text_encoder("z_image")
     full = said(source)

@@ -101,6 +101,21 @@ def test_the_hosts_loader_streams_as_it_would_unless_it_is_told_otherwise(pack, 
     assert calls == [False, True]
 
 
+def test_a_patch_of_a_weight_that_stays_float_spares_the_tensor(pack, source):
+    """The source and what is made of it may hold the same one: the host's own patcher sets another in its place."""
+    from comfy.utils import get_attr
+
+    lora_model = twin_of(pack, source)[0].clone()
+    key = "diffusion_model.img_in.weight"
+    weight = get_attr(lora_model.model, key)
+    assert lora_model.packed_layer(key) is None
+    before = weight.clone()
+    lora_model.add_patches({key: (torch.ones_like(weight),)})
+    lora_model.patch_weight_to_device(key)
+    assert differ(get_attr(lora_model.model, key), before)
+    assert same_bits(weight, before)
+
+
 def test_clones_and_two_twins_live_side_by_side(pack, source, conditioning):
     eight, four = twin_of(pack, source, "w8a8")[0], twin_of(pack, source, "w4a4", 0)[0]
     first, second = picture(eight, conditioning), picture(four, conditioning)
