@@ -35,8 +35,7 @@ class PatchedAtOutput:
     one, and ``hook_patches`` while a hook holds. Other functions in the two lists map a float weight to another.
     """
 
-    # The host takes what has this name for a layer of its own; it starts as in all of those.
-    comfy_cast_weights = comfy.ops.disable_weight_init.Linear.comfy_cast_weights
+    comfy_cast_weights = False  # as the host's own layers start: what has this name is one of them to it
     loaded_patches: LayerPatches | None = None
     hook_patches: LayerPatches | None = None
 
