@@ -11,7 +11,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +26,15 @@ PURE = ("tests/core", "tests/calibration", "tests/demo", "tests/scripts")
 HOST, WEB = "tests/host", "tests/web"
 NO_TESTS_SELECTED = 5  # pytest's exit status
 
-MOST_AT_ONCE = 3
-"""Runs side by side. A run with a server or a browser waits a part of its time, so one more than cores is worth it;
-each takes up to 3 GB."""
+MOST_AT_ONCE = 4
+"""Runs side by side. A run with a server or a browser waits for half of its time: three on two cores left four tenths of
+them idle, so that two more than cores are worth it. Each takes up to 3 GB, the one with the widest model 8."""
 
-PARTS = 2
-"""Runs that the tests of one host, and those in a browser, are dealt to: each starts a ComfyUI of its own (10 s)."""
+PARTS = {WEB: 2, HOST: 4}
+"""Runs that the tests in a browser, and the others of one host, are dealt to. Each starts a ComfyUI of its own (10 s);
+the smaller the last ones are, the less is waited for one of them alone."""
+
+ONE_PART = dict.fromkeys(PARTS, 1)
 
 SECONDS_BETWEEN_NOTES = 60.0
 """How often the runs that go on are named, so that a long silence does not look like a hang."""
@@ -76,7 +79,7 @@ def run(bench: Workbench, arguments: Sequence[str] = ()) -> int:
     """Run everything, with `arguments` handed to pytest; print the sum last. 0 when nothing failed."""
     hosts = _distinct([bench.host, *other_hosts()])
     if arguments:
-        outcomes = [_in_turn(bench.python, job, arguments) for job in jobs(hosts, parts=1)]
+        outcomes = [_in_turn(bench.python, job, arguments) for job in jobs(hosts, ONE_PART)]
     else:
         outcomes = list(side_by_side(bench.python, jobs(hosts)))
     total = sum(outcomes, Outcome())
@@ -84,15 +87,16 @@ def run(bench: Workbench, arguments: Sequence[str] = ()) -> int:
     return 1 if total.failed else 0
 
 
-def jobs(hosts: Sequence[Host], parts: int = PARTS, root: Path = ROOT) -> list[Job]:
+def jobs(hosts: Sequence[Host], parts: Mapping[str, int] = PARTS, root: Path = ROOT) -> list[Job]:
     """The runs, those that take longest first, so that the short ones fill what is left."""
     runs = []
     for host in hosts:
         for name, folder in (("browser", WEB), ("host", HOST)):
             files = sorted(path.relative_to(root).as_posix() for path in (root / folder).glob("test_*.py"))
             # Neighbours of the alphabet are of one kind, and take as long: they are dealt like cards.
-            dealt = [files[part::parts] for part in range(parts)]
-            numbers = [f", part {part} of {parts}" if parts > 1 else "" for part in range(1, parts + 1)]
+            count = parts[folder]
+            dealt = [files[part::count] for part in range(count)]
+            numbers = [f", part {part} of {count}" if count > 1 else "" for part in range(1, count + 1)]
             runs += [Job(f"{name} tests on {host}{n}", some, host) for n, some in zip(numbers, dealt, strict=True)]
     runs.append(Job("pure tests", [place for place in PURE if (root / place).is_dir()]))
     return [job for job in runs if job.places]
@@ -101,7 +105,7 @@ def jobs(hosts: Sequence[Host], parts: int = PARTS, root: Path = ROOT) -> list[J
 def side_by_side(python: Path, waiting: Sequence[Job], most: int | None = None) -> Iterator[Outcome]:
     """Run `most` jobs at a time, each with its share of the cores; what each printed is shown when it ends."""
     cores = os.cpu_count() or 1
-    most = most or min(MOST_AT_ONCE, cores + 1)
+    most = most or min(MOST_AT_ONCE, cores + 2)
     with tempfile.TemporaryDirectory(prefix="q-sched-tests-") as folder, _stopping() as running:
         rest, note_at = list(enumerate(waiting)), time.monotonic() + SECONDS_BETWEEN_NOTES
         print(f"{len(rest)} runs of pytest, {most} at a time; each is shown when it ends.", flush=True)

@@ -56,6 +56,12 @@ def errors(pack: Callable[[str], ModuleType]) -> ModuleType:
     return pack("qsched_core")
 
 
+@pytest.fixture
+def one_damping(pack: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers are fitted once and not three times, where it is not looked at how well."""
+    monkeypatch.setattr(pack("qsched_core.quant.fitting"), "DAMPINGS", (0.1,))
+
+
 @pytest.fixture(scope="session")
 def tiny() -> ModuleType:
     """``tiny.py``: a tiny MODEL, its inputs, and the core's samplers as the host's."""

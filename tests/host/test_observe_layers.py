@@ -110,6 +110,7 @@ def test_pictures_of_a_fitted_model_are_nearer(quantize, observation, source, en
     assert "sees one row per picture: float activations" in report
 
 
+@pytest.mark.usefixtures("one_damping")
 def test_the_best_is_kept_in_a_file(pack, quantize, observation, source, encoded, tmp_path):
     files = pack("nodes.quantization.files")
     best, report = quantize("w4a4", observation=observation[0], quality="best")
@@ -165,6 +166,7 @@ def test_native_layers_are_fitted_in_the_hosts_own_formats(quantize, observation
     assert error_of(fitted, source, encoded) < error_of(nearest, source, encoded)
 
 
+@pytest.mark.usefixtures("one_damping")
 def test_the_plan_is_studied_on_the_same_observation(pack, inputs, observation, monkeypatch):
     node, study = pack("nodes.sensitivity").QSchedSensitivity, pack("nodes.quantization.study")
 
@@ -182,6 +184,7 @@ def test_the_plan_is_studied_on_the_same_observation(pack, inputs, observation, 
         assert len(plan.forms) == 19
 
 
+@pytest.mark.usefixtures("one_damping")
 def test_a_small_memory_samples_again_and_is_as_near(node, inputs, quantize, source, encoded):
     layer_inputs, text = node.execute(**inputs, memory_gb=0.001).args
     assert "do not fit the memory" in text
