@@ -27,8 +27,8 @@ HOST, WEB = "tests/host", "tests/web"
 NO_TESTS_SELECTED = 5  # pytest's exit status
 
 MOST_AT_ONCE = 4
-"""Runs side by side. A run with a server or a browser waits for half of its time: three on two cores left four tenths of
-them idle, so that two more than cores are worth it. Each takes up to 3 GB, the one with the widest model 8."""
+"""Runs side by side. A run with a server or a browser waits for half of its time: three on two cores left them idle for
+four tenths, so that two more than cores are worth it. Each takes up to 3 GB, the one with the widest model 8."""
 
 PARTS = {WEB: 2, HOST: 4}
 """Runs that the tests in a browser, and the others of one host, are dealt to. Each starts a ComfyUI of its own (10 s);
