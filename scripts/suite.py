@@ -98,7 +98,7 @@ def jobs(hosts: Sequence[Host], parts: Mapping[str, int] = PARTS, root: Path = R
             dealt = [files[part::count] for part in range(count)]
             numbers = [f", part {part} of {count}" if count > 1 else "" for part in range(1, count + 1)]
             runs += [Job(f"{name} tests on {host}{n}", some, host) for n, some in zip(numbers, dealt, strict=True)]
-    runs.append(Job("pure tests", [place for place in PURE if (root / place).is_dir()]))
+    runs += [Job(f"pure tests, {place}", [place]) for place in PURE if (root / place).is_dir()]
     return [job for job in runs if job.places]
 
 
