@@ -375,25 +375,6 @@ def test_a_damaged_file_of_votes_begins_anew_and_breaks_nothing(ballots, tmp_pat
     assert (ballot.votes, ballot.closed) == ((), False)
 
 
-@pytest.mark.parametrize(
-    ("votes", "pair", "choice", "status"),
-    [
-        ((), 0, "both", 400),
-        ((), 2, "left", 400),
-        ((), -1, "left", 400),
-        (((0, "left"),), 0, "right", 409),
-        (((0, "left"),), 1, "undo", 409),
-        ((), 0, "undo", 409),
-    ],
-)
-def test_a_page_is_told_by_the_status_why_a_vote_does_not_count(ballots, pack, refused, votes, pair, choice, status):
-    ballot = ballots.Ballot(("left", "right"), votes)
-    with refused(pack("qsched_core").VoteError, status=status):
-        ballot.act(pair, choice)
-    with refused(pack("qsched_core").VoteError, "this vote is closed.", status=409):
-        ballot.act(0, "close").act(pair, choice)
-
-
 @pytest.mark.parametrize("choice", ["right", "close"])
 def test_a_later_server_finds_a_vote_as_it_was_left(ballots, tmp_path, choice):
     store = ballots.Ballots(lambda: tmp_path)

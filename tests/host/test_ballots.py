@@ -91,4 +91,7 @@ def test_what_a_ballot_does_not_take_it_refuses_with_a_way_out(ballots, pack, pa
     with pytest.raises(pack("qsched_core").VoteError) as caught:
         ballot.act(pair, choice)
     assert (str(caught.value), caught.value.fields) == (f"Q-Sched: {text}", {"status": status})
+    with pytest.raises(pack("qsched_core").VoteError, match="this vote is closed.") as caught:
+        ballot.act(0, "close").act(pair, choice)
+    assert caught.value.fields == {"status": 409}
     assert ballot.act(1, "left").votes == ((0, "skip"), (1, "left")), "the last pair is one"
