@@ -22,7 +22,7 @@ from torch.nn import functional as F
 import qsched_core as qs
 from qsched_core.quant.observation import Observation
 from qsched_core.quant.rotation import rotate_input, rotate_weight, rotation_of
-from qsched_core.quant.rounding import IntegerGrid, NotFitted, fitted_codes
+from qsched_core.quant.rounding import IntegerGrid, NotFitted, fitted_codes, hessians_of
 from qsched_core.quant.tokens import rounded_tokens
 
 from .record import earlier, record
@@ -118,7 +118,7 @@ def channel_errors(weight: Tensor, rows: Tensor, check_rows: Tensor, group: int)
     grid = IntegerGrid(scales, None, group, -least, least - 1)
     rounding = grid.block(torch.arange(columns))
     nearest = torch.stack([rounding(place, every[:, place])[1] for place in range(columns)], dim=1)
-    values = {"nearest": nearest, "fitted": fitted_codes(every, rows, grid)[1]}
+    values = {"nearest": nearest, "fitted": fitted_codes(every, hessians_of(rows), grid)[1]}
     errors_of = {}
     for name, value in values.items():
         off = (value - every).t()

@@ -17,7 +17,7 @@ from .convolutions import CONVOLUTIONS, convolve
 from .input_recorder import FIT_ROWS
 from .inspection import packed_weight
 from .layers import QuantizedLinear
-from .rounding import DAMPINGS, FEWEST_ROWS, Fitting, Grid, NotFitted, fitted_codes
+from .rounding import DAMPINGS, FEWEST_ROWS, Fitting, NotFitted, fitted_codes, hessians_of
 
 
 @dataclass(frozen=True)
@@ -171,13 +171,10 @@ def _best_fit(
     fitting = way.backend.fitting(layer, twin, weight, way.form)
     if fitting is None:
         raise NotFitted(f"{way.backend.name} has codes of its own")
-    inputs = fitting.inputs(rows)
-    means = inputs.mean(1)
-    inputs = fitting.rounded(inputs)
+    groups = _group_inputs(fitting, rows, centred=twin.bias is not None)
     best = None
     for damping in DAMPINGS:
-        fit_part = partial(fitted_codes, channel=fitting.channel, damping=damping, check=check)
-        write = partial(_write, fitting, twin, *_rounding(fitting, inputs, means, twin.bias is not None, fit_part))
+        write = partial(_write, fitting, twin, *_rounding(fitting, groups, damping, check))
         undo = write()
         left = error()
         undo()
@@ -186,22 +183,36 @@ def _best_fit(
     return best
 
 
+@dataclass(frozen=True)
+class _GroupInputs:
+    """What one group of channels sees: its Hessians, the means (K,) of its inputs, and of the rounded ones."""
+
+    hessians: list[tuple[slice, Tensor]]
+    mean: Tensor
+    rounded_mean: Tensor
+
+
+def _group_inputs(fitting: Fitting, rows: Tensor, centred: bool) -> list[_GroupInputs]:
+    """For each group of channels of a layer; ``centred``: a bias takes the means."""
+    inputs = fitting.inputs(rows)
+    means = inputs.mean(1)
+    groups = []
+    for mean, group_rows in zip(means, fitting.rounded(inputs), strict=True):
+        rounded_mean = group_rows.mean(0)
+        group_rows = group_rows - rounded_mean if centred else group_rows
+        groups.append(_GroupInputs(hessians_of(group_rows, fitting.channel), mean, rounded_mean))
+    return groups
+
+
 def _rounding(
-    fitting: Fitting,
-    inputs: Tensor,
-    means: Tensor,
-    centred: bool,
-    fit_part: Callable[[Tensor, Tensor, Grid], tuple[Tensor, Tensor]],
+    fitting: Fitting, groups: list[_GroupInputs], damping: float, check: Callable[[], None]
 ) -> tuple[Tensor, Tensor]:
-    """(codes (N, K), the mean error (N,) of the output that they leave) fitted to rounded ``inputs`` (groups, R, K);
-    ``means`` (groups, K) are of those that were not rounded. ``centred``: a bias takes the means."""
+    """(codes (N, K), the mean error (N,) of the output that they leave)."""
     codes, shifts = [], []
-    for part, rows, mean, grid in zip(fitting.weight, inputs, means, fitting.grids, strict=True):
-        rounded_mean = rows.mean(0)
-        rows = rows - rounded_mean if centred else rows
-        part_codes, values = fit_part(part, rows, grid)
+    for part, group, grid in zip(fitting.weight, groups, fitting.grids, strict=True):
+        part_codes, values = fitted_codes(part, group.hessians, grid, damping, check)
         codes.append(part_codes)
-        shifts.append(part @ mean - values @ rounded_mean)
+        shifts.append(part @ group.mean - values @ group.rounded_mean)
     return torch.cat(codes), torch.cat(shifts)
 
 

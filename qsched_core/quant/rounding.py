@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 DAMPINGS = (0.01, 0.1, 1.0)
-"""Added to the diagonal, in units of its mean. Which of them a layer gets is told by inputs that nothing was fitted to:
+"""Added to the diagonal, in units of its mean. Which of them a layer gets is told by inputs that nothing is fitted to:
 GPTQ's own 0.01 trusts a few prompts too much where a layer sees a text, or little of each picture: measured once, its
-pictures were farther away than the choice's in each of sixteen rows of `python -m benchmarks.rounding`, never nearer."""
+pictures were farther away than the choice's in each of 16 rows of `python -m benchmarks.rounding`, never nearer."""
 
 BLOCK = 128
 """Columns after which the rest of the weight is brought up to date: one matrix product for as many."""
@@ -103,35 +103,39 @@ class NotFitted(Exception):
     """Why a layer stays as nearest rounding left it; part of a sentence."""
 
 
+def hessians_of(rows: Tensor, channel: int = 1) -> list[tuple[slice, Tensor]]:
+    """[(columns, their Hessian (k, k))] of input ``rows`` (R, K) as the layer multiplies them, for ``fitted_codes``.
+    ``channel`` columns belong to one input channel and stay together."""
+    return [(part, _hessian(rows[:, part])) for part in _parts(rows.shape[1], channel)]
+
+
 def fitted_codes(
     weight: Tensor,
-    rows: Tensor,
+    hessians: Sequence[tuple[slice, Tensor]],
     grid: Grid,
-    channel: int = 1,
     damping: float = 0.01,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, Tensor]:
-    """(codes, the weight that they stand for), both float32 (N, K), for a ``weight`` (N, K) and its input ``rows``
-    (R, K), both as the layer multiplies them. ``channel`` columns belong to one input channel and stay together. The
-    larger ``damping``, above 0, the less is made of what the rows show. ``check()`` is called after every ``BLOCK``
-    columns and may raise to cancel: a wide convolution takes minutes on a CPU.
+    """(codes, the weight that they stand for), both float32 (N, K), for a ``weight`` (N, K) as the layer multiplies it.
+    The larger ``damping``, above 0, the less is made of what the inputs show. ``check()`` is called after every
+    ``BLOCK`` columns and may raise to cancel: a wide convolution takes minutes on a CPU.
 
     Raises:
-        NotFitted: the Hessian cannot be factored.
+        NotFitted: a Hessian cannot be factored.
     """
     codes, values = torch.empty_like(weight), torch.empty_like(weight)
-    for part in _parts(weight.shape[1], channel):
-        hessian = _hessian(rows[:, part], damping)
-        codes[:, part], values[:, part] = _gptq(weight[:, part], hessian, grid, part.start, check)
+    for part, hessian in hessians:
+        damped = hessian.clone()
+        damped.diagonal().add_(damping * hessian.diagonal().mean())
+        codes[:, part], values[:, part] = _gptq(weight[:, part], damped, grid, part.start, check)
     return codes, values
 
 
-def _hessian(rows: Tensor, damping: float) -> Tensor:
+def _hessian(rows: Tensor) -> Tensor:
     """(K, K) of input ``rows`` (R, K)."""
     hessian = rows.t() @ rows / len(rows)
     diagonal = hessian.diagonal()
     diagonal[diagonal <= 0] = 1.0  # dead columns: nothing is known of them, and they know of nothing
-    diagonal.add_(damping * diagonal.mean())
     return hessian
 
 
@@ -145,33 +149,35 @@ def _parts(columns: int, channel: int) -> list[slice]:
 
 def _gptq(weight: Tensor, hessian: Tensor, grid: Grid, first: int, check: Callable[[], None]) -> tuple[Tensor, Tensor]:
     """(codes, values) of ``weight`` (N, K); ``first`` is the number of its first column in the grid. Columns that see
-    the most come first: they have the most others to make up for them. ``hessian`` is (K, K)."""
+    the most come first: they have the most others to make up for them. ``hessian`` is (K, K).
+
+    Written as LDLQ (Chee et al., arXiv 2307.13304), which rounds as GPTQ does but needs no inverse: with H = U D Uᵀ the
+    error of the output is that of the columns of E U, so each column k is rounded with what E U has there already.
+    """
     order = hessian.diagonal().argsort(descending=True)
-    factor = _inverse_factor(hessian[order][:, order])
-    rest = weight.t()[order]  # a column at a time: (K, N)
-    codes, values = torch.empty_like(rest), torch.empty_like(rest)
-    for start in range(0, len(rest), BLOCK):
+    factor = _unit_factor(hessian[order][:, order])
+    columns = weight.t()[order]  # a column at a time: (K, N)
+    codes, values, errors = (torch.empty_like(columns) for _ in range(3))
+    for start in range(0, len(columns), BLOCK):
         check()
-        end = min(start + BLOCK, len(rest))
+        end = min(start + BLOCK, len(columns))
         rounded, inner = grid.block(order[start:end] + first), factor[start:end, start:end]
-        block, errors = rest[start:end], torch.empty_like(rest[start:end])
-        for j, own in enumerate(inner.diagonal().tolist()):
-            codes[start + j], values[start + j] = rounded(j, block[j])
-            errors[j] = (block[j] - values[start + j]) / own
-            block[j + 1 :].addr_(inner[j, j + 1 :], errors[j], alpha=-1)
-        rest[end:].addmm_(factor[start:end, end:].t(), errors, alpha=-1)
+        block = columns[start:end].addmm(factor[:start, start:end].t(), errors[:start])
+        for j, k in enumerate(range(start, end)):
+            codes[k], values[k] = rounded(j, block[j])
+            errors[k] = columns[k] - values[k]
+            block[j + 1 :].addr_(inner[j, j + 1 :], errors[k])
     back = order.argsort()
     return codes[back].t(), values[back].t()
 
 
-def _inverse_factor(hessian: Tensor) -> Tensor:
-    """The upper Cholesky factor of the inverse, in the Hessian's type. In float64: in float32 wide ones fail."""
+def _unit_factor(hessian: Tensor) -> Tensor:
+    """U of H = U D Uᵀ, upper triangular with a diagonal of ones, in the Hessian's type. In float64: in float32 wide ones
+    fail."""
     # Some devices have no float64.
     wide = (hessian.cpu() if hessian.device.type == "mps" else hessian).double()
-    lower, info = torch.linalg.cholesky_ex(wide)
-    if int(info):
-        raise NotFitted("its inputs have no Hessian that can be factored")
-    upper, info = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+    lower, info = torch.linalg.cholesky_ex(wide.flip(0, 1))
+    upper = lower.flip(0, 1) / lower.diagonal().flip(0)
     if int(info) or not torch.isfinite(upper).all():
         raise NotFitted("its inputs have no Hessian that can be factored")
     return upper.to(hessian)

@@ -8,13 +8,13 @@ import warnings
 import pytest
 import torch
 from exactness import same_bits
+from layer_inputs import PACKINGS, correlated
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from qsched_core import QuantizationError
 from qsched_core.quant import (
-    FORMATS,
     KitchenBackend,
     TorchBackend,
     Way,
@@ -25,27 +25,10 @@ from qsched_core.quant import (
 )
 from qsched_core.quant.files import load_quantized, restore, save_quantized
 from qsched_core.quant.fitting import MOST_SMOOTHING, fitted_twin, layer_output, leading_part, output_error, smoothing
-from qsched_core.quant.packing import codes, grid_of, pack, recoded, row_bytes, scales, unpack
-from qsched_core.quant.rounding import IntegerGrid, NotFitted, TableGrid, fitted_codes
+from qsched_core.quant.packing import codes, grid_of, pack, unpack
+from qsched_core.quant.rounding import NotFitted, fitted_codes, hessians_of
 
 CPU = torch.device("cpu")
-FORMS = [
-    resolve_format(name, group, symmetric)
-    for name in ("w3a8", "w4a8", "w6a8", "w8a8")
-    for group in (0, 32)
-    for symmetric in (True, False)
-]
-
-
-def correlated(rows: int, columns: int, seed: int = 0) -> Tensor:
-    """Inputs as layers see them: their columns know of each other, and a few are loud."""
-    generator = torch.Generator().manual_seed(seed)
-    mixing = torch.randn(columns, columns, generator=torch.Generator().manual_seed(7)) / columns**0.5 + torch.eye(
-        columns
-    )
-    x = torch.randn(rows, columns, generator=generator) @ mixing
-    x[:, :3] *= 5
-    return x + 0.5
 
 
 def linear(columns: int = 128, outputs: int = 48, bias: bool = True) -> nn.Linear:
@@ -58,48 +41,6 @@ def fit(layer: nn.Module, form, rows: Tensor, check_rows: Tensor, backend=None):
     return fitted_twin(Way(backend or TorchBackend(), form), layer, layer.weight.data, bias, rows, check_rows)
 
 
-# --- the arithmetic
-
-
-def test_two_columns_are_rounded_as_worked_out_by_hand():
-    """Column 0 sees more and is rounded first; column 1 then takes up H01 / H11 of its error."""
-    rows = torch.tensor([[2.0, 1.0], [2.0, 0.0], [0.0, 1.0]])  # H = [[8, 2], [2, 2]] / 3
-    grid = IntegerGrid(torch.ones(1, 1), None, 2, -8, 7)
-    numbers, values = fitted_codes(torch.tensor([[1.4, 2.3]]), rows, grid, damping=0.0)
-    assert numbers.tolist() == values.tolist() == [[1.0, 3.0]]  # 2.3 + 0.4 * 2 / 2 = 2.7
-    nearest, _ = fitted_codes(torch.tensor([[1.4, 2.3]]), torch.eye(2), grid)
-    assert nearest.tolist() == [[1.0, 2.0]]
-
-
-def test_inputs_that_know_nothing_of_each_other_leave_nearest():
-    weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
-    form = resolve_format("w4a8", 32)
-    packed = pack(weight, form)
-    numbers, values = fitted_codes(weight, torch.eye(64), grid_of(packed, 64, form))
-    assert same_bits(numbers.to(torch.int8), codes(packed, 64, form))
-    assert same_bits(values, unpack(packed, 64, form))
-
-
-def test_blocks_of_columns_change_nothing(monkeypatch):
-    weight, rows = torch.randn(8, 96, generator=torch.Generator().manual_seed(0)), correlated(500, 96)
-    grid = grid_of(pack(weight, FORMATS["w4a8"]), 96, FORMATS["w4a8"])
-    one, _ = fitted_codes(weight, rows, grid)
-    monkeypatch.setattr(rounding, "BLOCK", 7)
-    other, _ = fitted_codes(weight, rows, grid)
-    assert (one != other).float().mean() < 0.01  # sums in another order
-
-
-@pytest.mark.parametrize(("columns", "channel", "widths"), [
-    (4096, 1, [4096]), (5120, 1, [2560, 2560]), (11520, 9, [3843, 3843, 3834]), (23040, 9, [3843] * 5 + [3825]),
-    (8192, 8192, [8192]),
-])  # fmt: skip
-def test_wide_layers_are_cut_between_channels(columns, channel, widths):
-    parts = rounding._parts(columns, channel)
-    assert [part.stop - part.start for part in parts] == widths
-    assert all(part.start % channel == 0 for part in parts)
-    assert parts[-1].stop == columns
-
-
 def test_a_cut_costs_little_and_stays_better_than_nearest(monkeypatch):
     layer, rows, check_rows = linear(), correlated(2000, 128), correlated(300, 128, seed=1)
     form = resolve_format("w4a16", 0)
@@ -109,37 +50,7 @@ def test_a_cut_costs_little_and_stays_better_than_nearest(monkeypatch):
     assert whole.fitted < cut.fitted < cut.nearest
 
 
-def test_the_levels_of_a_table_are_the_nearest_ones():
-    levels = torch.tensor([[[-3.0, -1.0, 0.0, 2.0]], [[-6.0, -2.0, 0.0, 4.0]]])  # two outputs, one group
-    rounded = TableGrid(levels, 4).block(torch.arange(4))
-    for value in (-9.0, -2.2, -1.9, -0.4, 0.9, 1.1, 9.0):
-        numbers, values = rounded(0, torch.tensor([value, value]))
-        expected = (levels[:, 0] - value).abs().argmin(1)
-        assert numbers.tolist() == expected.tolist()
-        assert same_bits(values, levels[:, 0].gather(1, expected[:, None])[:, 0])
-
-
-# --- the bytes
-
-
-@pytest.mark.parametrize("form", FORMS, ids=str)
-@pytest.mark.parametrize("columns", [128, 100])
-def test_codes_go_into_the_same_bytes(form, columns):
-    weight = torch.randn(12, columns, generator=torch.Generator().manual_seed(3))
-    packed = pack(weight, form)
-    grid = grid_of(packed, columns, form)
-    numbers, values = fitted_codes(weight, correlated(400, columns), grid)
-    other = recoded(packed, numbers, form)
-    assert other.shape == (12, row_bytes(columns, form))
-    assert same_bits(unpack(other, columns, form), values)
-    assert same_bits(scales(other, columns, form), scales(packed, columns, form))
-    assert same_bits(recoded(other, codes(packed, columns, form), form), packed)
-    low, high = (-(2 ** (form.weight_bits - 1)), 0)[not form.symmetric], 2**form.weight_bits - 1
-    assert low <= numbers.min()
-    assert numbers.max() <= high + low
-
-
-@pytest.mark.parametrize("form", [*FORMS, resolve_format("w4a16"), resolve_format("w4a4")], ids=str)
+@pytest.mark.parametrize("form", [*PACKINGS, resolve_format("w4a16"), resolve_format("w4a4")], ids=str)
 def test_the_output_is_nearer_on_inputs_that_nothing_was_fitted_to(form):
     layer, check_rows = linear(), correlated(500, 128, seed=1)
     twin, report = fit(layer, form, correlated(3000, 128), check_rows)
@@ -179,7 +90,7 @@ def test_the_weights_do_not_come_near_only_the_output_does():
     """GPTQ leaves the weights farther away: it is the output that counts."""
     weight, form = linear().weight.data, resolve_format("w4a16", 0)
     packed = pack(weight, form)
-    _, values = fitted_codes(weight, correlated(3000, 128), grid_of(packed, 128, form))
+    _, values = fitted_codes(weight, hessians_of(correlated(3000, 128)), grid_of(packed, 128, form))
     assert (values - weight).norm() > (unpack(packed, 128, form) - weight).norm()
 
 
@@ -230,7 +141,7 @@ def test_dead_columns_are_rounded_to_nearest():
     rows[:, 40:50] = 0
     form = resolve_format("w4a16")
     nearest = pack(layer.weight.data, form)
-    numbers, _ = fitted_codes(layer.weight.data, rows, grid_of(nearest, 128, form))
+    numbers, _ = fitted_codes(layer.weight.data, hessians_of(rows), grid_of(nearest, 128, form))
     assert same_bits(numbers[:, 40:50].to(torch.int8), codes(nearest, 128, form)[:, 40:50])
 
 
@@ -264,18 +175,12 @@ def test_what_goes_wrong_in_the_factorisation_leaves_nearest(monkeypatch, error,
     def fail(hessian: Tensor) -> Tensor:
         raise error
 
-    monkeypatch.setattr(rounding, "_inverse_factor", fail)
+    monkeypatch.setattr(rounding, "_unit_factor", fail)
     layer, form = linear(), resolve_format("w4a16")
     twin, report = fit(layer, form, correlated(100, 128), correlated(20, 128))
     assert report.note == note
     assert not report.better
     assert same_bits(twin.bias, layer.bias)
-
-
-@pytest.mark.parametrize("hessian", [[[1.0, 2.0], [2.0, 1.0]], [[1e-310, 0.0], [0.0, 1.0]]])
-def test_a_hessian_that_has_no_factor_or_an_infinite_inverse_is_refused(hessian):
-    with pytest.raises(NotFitted, match="have no Hessian that can be factored"):
-        rounding._inverse_factor(torch.tensor(hessian, dtype=torch.float64))
 
 
 def test_fitted_to_other_inputs_than_judged_stays_nearest():
