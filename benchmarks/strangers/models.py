@@ -27,7 +27,8 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Stranger:
-    """``asks_for(i)``: what prompt i asks for, in [0, 1]. ``white``: values that are shown black and white."""
+    """``asks_for(i)``: what prompt i asks for, in [0, 1]. ``white``: values that are shown black and white.
+    ``precision``: the bits of each step."""
 
     name: str
     network: nn.Module
@@ -40,6 +41,7 @@ class Stranger:
     prompts: int
     fresh: int
     seeds: int
+    precision: qs.Precision | None = None
 
     def asks_for(self, prompt: int, prompts: int) -> float:
         return (prompt + 0.5) / prompts if self.conditional else 0.5
@@ -63,19 +65,23 @@ class Stranger:
         @torch.inference_mode()
         def generate(coefficients: qs.Coefficients, indices: Sequence[int]) -> Tensor:
             parts = [list(indices)[start : start + BATCH] for start in range(0, len(indices), BATCH)]
-            return torch.cat([self._sampled(coefficients, part, prompts, seed) for part in parts])
+            return torch.cat([self.shown(self.sampled(coefficients, part, prompts, seed)) for part in parts])
 
         return generate
 
-    def _sampled(self, coefficients: qs.Coefficients, indices: list[int], prompts: int, seed: int) -> Tensor:
+    def sampled(self, coefficients: qs.Coefficients, indices: Sequence[int], prompts: int, seed: int) -> Tensor:
+        """What the sampler ends with (B, 1, height, width), in the net's own units."""
         steps = len(self.sigmas) - 1 if self.sampler == "lcm" else 1
         draws = [np.random.default_rng((seed, i)).standard_normal((steps, 1, *self.shape), np.float32) for i in indices]
         noises = iter(torch.from_numpy(np.stack(draws, axis=1)))
         wishes = torch.tensor([self.asks_for(i % prompts, prompts) for i in indices])
-        x = qs.sample(
+        return qs.sample(
             self.sampler, self.denoiser(self.network, wishes), next(noises) * self.sigmas[0], torch.tensor(self.sigmas),
-            coefficients, noise_sampler=lambda sigma, after: next(noises),
+            coefficients, noise_sampler=lambda sigma, after: next(noises), precision=self.precision,
         )  # fmt: skip
+
+    def shown(self, x: Tensor) -> Tensor:
+        """Pictures (B, height, width, 3) in [0, 1] of what the sampler ends with."""
         black, white = self.white
         return ((x - black) / (white - black)).clamp(0, 1).movedim(1, -1).expand(-1, -1, -1, 3).contiguous()
 
