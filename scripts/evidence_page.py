@@ -43,7 +43,8 @@ def render(template: str, figures: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    room.filters |= {"percent": _percent, "range": _range, "figure": _figure, "count": lambda value: f"{value:,}"}
+    room.filters |= {"percent": _percent, "range": _range, "smaller": _smaller, "figure": _figure}
+    room.filters["count"] = lambda value: f"{value:,}"
     room.tests["on_earlier_demo"] = on_earlier_demo
     earlier = [name for name, result in figures.items() if on_earlier_demo(result)]
     facts = {"demo_hash": demo_hash(), "earlier": earlier, "gigabytes": gigabytes, "smallest_card": smallest_card}
@@ -83,6 +84,12 @@ def _range(interval: list[float], digits: int = 4) -> str:
     """(value, low, high) as "+0.1 [0.0, 0.2]"."""
     value, low, high = interval
     return f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def _smaller(interval: list[float]) -> list[float]:
+    """(value, low, high) of how much more as that of how much less."""
+    value, low, high = interval
+    return [-value, -high, -low]
 
 
 def main() -> None:
