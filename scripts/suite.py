@@ -26,11 +26,14 @@ PURE = ("tests/core", "tests/calibration", "tests/demo", "tests/scripts")
 HOST, WEB = "tests/host", "tests/web"
 NO_TESTS_SELECTED = 5  # pytest's exit status
 
-MOST_AT_ONCE = 4
-"""Runs side by side. A run with a server or a browser waits for half of its time: three on two cores left them idle for
-four tenths, so that two more than cores are worth it. Each takes up to 3 GB, the one with the widest model 8."""
+MORE_THAN_CORES, MOST_AT_ONCE = 3, 5
+"""Runs side by side. A run with a server or a browser waits for half of its time: four on two cores left them idle for
+a third, so that three more than cores are worth it."""
 
-PARTS = {WEB: 2, HOST: 4}
+GIGABYTES_EACH = 4
+"""Of memory: a run takes up to 3, the one with the widest model 8."""
+
+PARTS = {WEB: 3, HOST: 4}
 """Runs that the tests in a browser, and the others of one host, are dealt to. Each starts a ComfyUI of its own (10 s);
 the smaller the last ones are, the less is waited for one of them alone."""
 
@@ -105,7 +108,7 @@ def jobs(hosts: Sequence[Host], parts: Mapping[str, int] = PARTS, root: Path = R
 def side_by_side(python: Path, waiting: Sequence[Job], most: int | None = None) -> Iterator[Outcome]:
     """Run `most` jobs at a time, each with its share of the cores; what each printed is shown when it ends."""
     cores = os.cpu_count() or 1
-    most = most or min(MOST_AT_ONCE, cores + 2)
+    most = most or most_at_once(cores, _memory())
     with tempfile.TemporaryDirectory(prefix="q-sched-tests-") as folder, _stopping() as running:
         rest, note_at = list(enumerate(waiting)), time.monotonic() + SECONDS_BETWEEN_NOTES
         print(f"{len(rest)} runs of pytest, {most} at a time; each is shown when it ends.", flush=True)
@@ -120,6 +123,20 @@ def side_by_side(python: Path, waiting: Sequence[Job], most: int | None = None) 
                 print("… " + "; ".join(map(str, running)), flush=True)
                 note_at += SECONDS_BETWEEN_NOTES
             time.sleep(0.2)
+
+
+def most_at_once(cores: int, memory: int | None) -> int:
+    """How many runs a machine takes side by side; ``memory`` in bytes, None: not known."""
+    room = MOST_AT_ONCE if memory is None else memory // (GIGABYTES_EACH * 10**9)
+    return max(1, min(MOST_AT_ONCE, cores + MORE_THAN_CORES, room))
+
+
+def _memory() -> int | None:
+    """Of the machine, where Python alone can tell it."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows has no such call
+        return None
 
 
 @dataclass

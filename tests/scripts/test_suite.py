@@ -76,6 +76,14 @@ def test_no_failure_is_lost_among_runs_side_by_side(job, capfd):
         assert block.count("test session starts") <= 1, "each run's output stays in one piece"
 
 
+@pytest.mark.parametrize(("cores", "gigabytes", "most"), [
+    (2, 25, 5), (2, 16, 4), (1, 64, 4), (2, 8, 2), (8, 3, 1), (64, 256, 5), (2, None, 5),
+])  # fmt: skip
+def test_a_machine_gets_as_many_runs_as_it_has_room_for(cores, gigabytes, most):
+    memory = None if gigabytes is None else gigabytes * 10**9
+    assert suite.most_at_once(cores, memory) == most
+
+
 def test_runs_end_with_the_command(job, tmp_path, monkeypatch):
     note = f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))"
     slow = f"import os, pathlib, time\ndef test_one():\n    {note}\n    time.sleep(60)\n"
