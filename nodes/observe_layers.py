@@ -9,6 +9,11 @@ from .host.reports import keep_output
 from .sampling.sampling_inputs import sampling_inputs, study_seed_input
 from .sockets import CATEGORY, ObservationSocket
 
+FEW_PROMPTS = 4
+"""Fewer say little of others: of four steps of one prompt, the last one judges what the first three fit."""
+
+FEW = "Few prompts: combine four or more, sixteen are enough; what is fitted to fewer may not suit others."
+
 
 class QSchedObserve(io.ComfyNode):
     @classmethod
@@ -97,6 +102,8 @@ class QSchedObserve(io.ComfyNode):
         text = summary(observation)
         if at_random:
             text += f"\n{AT_RANDOM}"
+        elif len(prompts) < FEW_PROMPTS:
+            text += f"\n{FEW}"
         if from_disk:
             text += "\nRead from disk, where an earlier run kept it: nothing was sampled."
         elif not is_kept(observation):

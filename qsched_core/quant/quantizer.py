@@ -257,9 +257,14 @@ def require_some(report: QuantReport, job: Job) -> None:
     reasons = [layer.reason for layer in report.layers]
     why = max(set(reasons), key=reasons.count) if reasons else "it has no layer of the kind"
     if why == EXCLUDED:
-        raise QuantizationError(f"nothing to quantise: {why}.", "exclude fewer layers")
+        raise QuantizationError(
+            "nothing to quantise: exclude leaves no layer that can be packed.", "exclude fewer layers"
+        )
     if why == NOT_INCLUDED:
-        raise QuantizationError(f"nothing to quantise: {why}.", "write include patterns that match its layers' names")
+        raise QuantizationError(
+            "nothing to quantise: include names no layer that can be packed.",
+            "write include patterns that match its layers' names",
+        )
     fix = "plug in the FP16 model, or set include patterns"
     if why == OUTSIDE_BLOCKS and job.observation is None:
         # A network of flat names, as exported graphs have them: only what its layers see tells its edges.

@@ -151,8 +151,9 @@ def _gptq(weight: Tensor, hessian: Tensor, grid: Grid, first: int, check: Callab
     """(codes, values) of ``weight`` (N, K); ``first`` is the number of its first column in the grid. Columns that see
     the most come first: they have the most others to make up for them. ``hessian`` is (K, K).
 
-    Written as LDLQ (Chee et al., arXiv 2307.13304), which rounds as GPTQ does but needs no inverse: with H = U D Uᵀ the
-    error of the output is that of the columns of E U, so each column k is rounded with what E U has there already.
+    Written as LDLQ (Chee et al., arXiv 2307.13304), which rounds as GPTQ does but needs no inverse: with H = U D U^T,
+    U upper triangular, the error of the output is that of the columns of (weight - values) U; a column is rounded to
+    make up for what the columns before it have put there.
     """
     order = hessian.diagonal().argsort(descending=True)
     factor = _unit_factor(hessian[order][:, order])
@@ -172,8 +173,8 @@ def _gptq(weight: Tensor, hessian: Tensor, grid: Grid, first: int, check: Callab
 
 
 def _unit_factor(hessian: Tensor) -> Tensor:
-    """U of H = U D Uᵀ, upper triangular with a diagonal of ones, in the Hessian's type. In float64: in float32 wide ones
-    fail."""
+    """U of H = U D U^T, upper triangular with a diagonal of ones, in the Hessian's type. In float64: in float32 wide
+    ones fail."""
     # Some devices have no float64.
     wide = (hessian.cpu() if hessian.device.type == "mps" else hessian).double()
     lower, info = torch.linalg.cholesky_ex(wide.flip(0, 1))

@@ -93,6 +93,7 @@ def error_of(model, source, encoded) -> float:
 def test_what_was_observed_is_said(observation, source):
     layer_inputs, text = observation
     assert text.startswith(f"{len(layer_inputs.layers)} layers observed on 32 evaluations.")
+    assert "Few prompts" not in text
     assert "At the network's input and output, not packed into 4 bits: img_in, final_layer.linear." in text
     assert "see one row per picture" in text
     assert layer_inputs.one_row("double_blocks.0.img_mod.lin")
@@ -255,6 +256,7 @@ def test_the_next_server_reads_it_and_samples_nothing(pack, node, few, quantize,
     first, text = node.execute(**few).args
     assert evaluations[0] == 4 * 3
     assert "disk" not in text
+    assert text.splitlines()[-1].startswith("Few prompts: combine four or more")
     fresh = pack("nodes.demo_model").QSchedDemoModel.execute().args[0]
     evaluations[0] = 0
     second, text = node.execute(**{**few, "model": fresh}).args
