@@ -141,12 +141,15 @@ def _gains(result: Result) -> list[str]:
     if result.coefficients.is_identity:
         return []
     objective_gains = [f"{_title(m)} {result.gains[m]}" for m in ("tc", "iq", "jaq") if m in result.gains]
-    others = [
+    others = {m: interval for m, interval in result.gains.items() if m not in ("tc", "iq", "jaq")}
+    still = [_title(m) for m, interval in others.items() if interval.is_zero]
+    moving = [
         f"{_title(m)}{' (lower is better)' if lower_is_better(m) else ''} {interval}"
-        for m, interval in result.gains.items()
-        if m not in ("tc", "iq", "jaq")
+        for m, interval in others.items()
+        if not interval.is_zero
     ]
-    return [*_listed("Paired gains: ", objective_gains), *_listed("Not optimised: ", others)]
+    lines = [*_listed("Paired gains: ", objective_gains), *_listed("Not optimised: ", moving)]
+    return [*lines, *_listed("Not optimised and unchanged: ", still)]
 
 
 def _bought(result: Result) -> list[str]:

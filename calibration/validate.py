@@ -70,6 +70,11 @@ class Interval:
     def excludes_zero(self) -> bool:
         return self.low > 0 or self.high < 0
 
+    @property
+    def is_zero(self) -> bool:
+        """In the four digits that are shown."""
+        return max(abs(value) for value in (self.gain, self.low, self.high)) < 0.5e-4
+
     def __str__(self) -> str:
         return f"{self.gain:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
 

@@ -197,6 +197,18 @@ def test_metrics_that_nobody_optimised_stand_apart_and_distances_say_which_way_i
     assert not lower_is_better("contrast")
 
 
+def test_metrics_that_did_not_move_are_named_without_figures():
+    """A verdict with a winner had two lines of +0.0000."""
+    gains = with_gains(
+        accuracy=Interval(0.0, 0.0, 0.0, 3), sharpness=Interval(0.00001, -0.00004, 0.00004, 3),
+        contrast=Interval(0.0, -0.00006, 0.00006, 3),
+    )  # fmt: skip
+    assert [line for line in verdict(result(gains=gains)) if line.startswith("Not optimised")] == [
+        "Not optimised: contrast +0.0000 [-0.0001, +0.0001].",
+        "Not optimised and unchanged: accuracy, sharpness.",
+    ]
+
+
 def test_many_metrics_take_more_lines_and_lose_none():
     gains = with_gains(**{f"judge {i}": gain(i / 100) for i in range(20)})
     lines = [line for line in verdict(result(gains=gains)) if line.startswith("Not optimised: ")]
