@@ -72,8 +72,8 @@ def load_metric(metric: str, folder: Path) -> tuple[str, Pair]:
     Raises:
         CalibrationError: neither, or not one metric of compatibility and one of quality.
     """
-    if Path(metric).is_dir():
-        return Path(metric).name, ClipScorer(Path(metric))
+    if metric.strip() and Path(metric).is_dir():
+        return Path(metric).resolve().name, ClipScorer(Path(metric))
     entries = catalog([folder])
     choices = [entries.get(name.strip()) for name in metric.split(" + ")]
     by_role = {entry.metric.role: entry for entry in choices if entry}

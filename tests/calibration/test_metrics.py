@@ -142,6 +142,8 @@ def test_a_command_takes_one_metric_of_each_kind_in_either_order(roots):
         "CLIPScore (ViT) + CLIP-IQA (ViT) + AQ-Map (ViT)",
         "CLIPScore (ViT) + CLIP-IQA (ViT) + nothing",
         "CLIPScore (ViT) + nothing",
+        "",
+        " ",
     ],
 )
 def test_other_numbers_and_kinds_of_metrics_are_refused(roots, words, refused):
