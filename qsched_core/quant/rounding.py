@@ -163,7 +163,9 @@ def _gptq(weight: Tensor, hessian: Tensor, grid: Grid, first: int, check: Callab
         check()
         end = min(start + BLOCK, len(columns))
         rounded, inner = grid.block(order[start:end] + first), factor[start:end, start:end]
-        block = columns[start:end].addmm(factor[:start, start:end].t(), errors[:start])
+        block = columns[start:end].clone()
+        if start:  # no product over nothing: not every device has one
+            block.addmm_(factor[:start, start:end].t(), errors[:start])
         for j, k in enumerate(range(start, end)):
             codes[k], values[k] = rounded(j, block[j])
             errors[k] = columns[k] - values[k]
