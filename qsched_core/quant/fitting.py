@@ -199,8 +199,8 @@ def _group_inputs(fitting: Fitting, rows: Tensor, centred: bool) -> list[_GroupI
     groups = []
     for mean, group_rows in zip(means, fitting.rounded(inputs), strict=True):
         rounded_mean = group_rows.mean(0)
-        group_rows = group_rows - rounded_mean if centred else group_rows
-        groups.append(_GroupInputs(hessians_of(group_rows, fitting.channel), mean, rounded_mean))
+        hessians = hessians_of(group_rows, fitting.channel, rounded_mean if centred else None)
+        groups.append(_GroupInputs(hessians, mean, rounded_mean))
     return groups
 
 

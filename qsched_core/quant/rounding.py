@@ -103,10 +103,13 @@ class NotFitted(Exception):
     """Why a layer stays as nearest rounding left it; part of a sentence."""
 
 
-def hessians_of(rows: Tensor, channel: int = 1) -> list[tuple[slice, Tensor]]:
-    """[(columns, their Hessian (k, k))] of input ``rows`` (R, K) as the layer multiplies them, for ``fitted_codes``.
-    ``channel`` columns belong to one input channel and stay together."""
-    return [(part, _hessian(rows[:, part])) for part in _parts(rows.shape[1], channel)]
+def hessians_of(rows: Tensor, channel: int = 1, centre: Tensor | None = None) -> list[tuple[slice, Tensor]]:
+    """[(columns, their Hessian (k, k))] of input ``rows`` (R, K) as the layer multiplies them, for ``fitted_codes``;
+    of their distance to ``centre`` (K,), where there is one. ``channel`` columns belong to one input channel and stay
+    together."""
+    parts = _parts(rows.shape[1], channel)
+    # The rows of a wide convolution take 0.4 GB: they are not copied whole.
+    return [(part, _hessian(rows[:, part] if centre is None else rows[:, part] - centre[part])) for part in parts]
 
 
 def fitted_codes(
@@ -177,10 +180,10 @@ def _gptq(weight: Tensor, hessian: Tensor, grid: Grid, first: int, check: Callab
 def _unit_factor(hessian: Tensor) -> Tensor:
     """U of H = U D U^T, upper triangular with a diagonal of ones, in the Hessian's type. In float64: in float32 wide
     ones fail."""
+    flipped = hessian.flip(0, 1)
     # Some devices have no float64.
-    wide = (hessian.cpu() if hessian.device.type == "mps" else hessian).double()
-    lower, info = torch.linalg.cholesky_ex(wide.flip(0, 1))
-    upper = lower.flip(0, 1) / lower.diagonal().flip(0)
+    lower, info = torch.linalg.cholesky_ex((flipped.cpu() if flipped.device.type == "mps" else flipped).double())
+    upper = lower.flip(0, 1).div_(lower.diagonal().flip(0))
     if int(info) or not torch.isfinite(upper).all():
         raise NotFitted("its inputs have no Hessian that can be factored")
     return upper.to(hessian)
