@@ -89,7 +89,7 @@ def _range(interval: list[float], digits: int = 4) -> str:
 def _smaller(interval: list[float]) -> list[float]:
     """(value, low, high) of how much more as that of how much less."""
     value, low, high = interval
-    return [-value, -high, -low]
+    return [0.0 - value, 0.0 - high, 0.0 - low]  # -value would make a -0.0 of nothing
 
 
 def main() -> None:
