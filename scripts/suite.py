@@ -26,9 +26,9 @@ PURE = ("tests/core", "tests/calibration", "tests/demo", "tests/scripts")
 HOST, WEB = "tests/host", "tests/web"
 NO_TESTS_SELECTED = 5  # pytest's exit status
 
-MORE_THAN_CORES, MOST_AT_ONCE = 3, 5
-"""Runs side by side. A run with a server or a browser waits for half of its time: four on two cores left them idle for
-a third, so that three more than cores are worth it."""
+MORE_THAN_CORES, MOST_AT_ONCE = 2, 4
+"""Runs side by side. One with a server or a browser waits at times, so that more than cores are worth it; five on two
+cores leave nothing of them idle (`vmstat`), and took no less time than four."""
 
 GIGABYTES_EACH = 4
 """Of memory: a run takes up to 3, the one with the widest model 8."""
@@ -95,8 +95,9 @@ def jobs(hosts: Sequence[Host], parts: Mapping[str, int] = PARTS, root: Path = R
     runs = []
     for host in hosts:
         for name, folder in (("browser", WEB), ("host", HOST)):
-            files = sorted(path.relative_to(root).as_posix() for path in (root / folder).glob("test_*.py"))
-            # Neighbours of the alphabet are of one kind, and take as long: they are dealt like cards.
+            paths = sorted((root / folder).glob("test_*.py"), key=lambda path: (-path.stat().st_size, path.name))
+            files = [path.relative_to(root).as_posix() for path in paths]
+            # Dealt like cards, the longest first: as many lines are about as many tests.
             count = parts[folder]
             dealt = [files[part::count] for part in range(count)]
             numbers = [f", part {part} of {count}" if count > 1 else "" for part in range(1, count + 1)]

@@ -77,7 +77,7 @@ def test_no_failure_is_lost_among_runs_side_by_side(job, capfd):
 
 
 @pytest.mark.parametrize(("cores", "gigabytes", "most"), [
-    (2, 25, 5), (2, 16, 4), (1, 64, 4), (2, 8, 2), (8, 3, 1), (64, 256, 5), (2, None, 5),
+    (2, 25, 4), (1, 64, 3), (2, 12, 3), (2, 8, 2), (8, 3, 1), (64, 256, 4), (2, None, 4),
 ])  # fmt: skip
 def test_a_machine_gets_as_many_runs_as_it_has_room_for(cores, gigabytes, most):
     memory = None if gigabytes is None else gigabytes * 10**9
