@@ -65,7 +65,7 @@ class Stranger:
         @torch.inference_mode()
         def generate(coefficients: qs.Coefficients, indices: Sequence[int]) -> Tensor:
             parts = [list(indices)[start : start + BATCH] for start in range(0, len(indices), BATCH)]
-            return torch.cat([self.shown(self.sampled(coefficients, part, prompts, seed)) for part in parts])
+            return torch.cat([self.pictures_of(self.sampled(coefficients, part, prompts, seed)) for part in parts])
 
         return generate
 
@@ -80,7 +80,7 @@ class Stranger:
             coefficients, noise_sampler=lambda sigma, after: next(noises), precision=self.precision,
         )  # fmt: skip
 
-    def shown(self, x: Tensor) -> Tensor:
+    def pictures_of(self, x: Tensor) -> Tensor:
         """Pictures (B, height, width, 3) in [0, 1] of what the sampler ends with."""
         black, white = self.white
         return ((x - black) / (white - black)).clamp(0, 1).movedim(1, -1).expand(-1, -1, -1, 3).contiguous()
