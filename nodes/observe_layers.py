@@ -12,7 +12,8 @@ from .sockets import CATEGORY, ObservationSocket
 FEW_PROMPTS = 4
 """Fewer say little of others: of four steps of one prompt, the last one judges what the first three fit."""
 
-FEW_PROMPTS_NOTE = "Few prompts: combine four or more, sixteen are enough; what is fitted to fewer may not suit others."
+FEW_PROMPTS_NOTE = """Few prompts: combine four or more.
+Sixteen are enough; what is fitted to fewer may not suit others."""
 
 
 class QSchedObserve(io.ComfyNode):

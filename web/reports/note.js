@@ -1,4 +1,5 @@
-// A text on a node: its first line large, the rest below it, scrolled where it is long; it can be selected and copied.
+// A text on a node: its first line large, the rest below it; both are scrolled where they are long, so that a node does
+// not grow over the next one. The text can be selected and copied.
 import { keepPointer, make, Panel } from "../shared/panel.js";
 import { text } from "../shared/texts.js";
 
@@ -10,7 +11,7 @@ export class Note extends Panel {
   constructor(node, name) {
     super(node, name, make("div", "qsched-scroll"));
     this.element.classList.add("qsched-note");
-    this.headline = make("div", "qsched-headline");
+    this.headline = make("div", "qsched-headline qsched-scroll");
     this.rest = make("div", "qsched-rest");
     this.copy = make("button", "pi pi-copy qsched-copy");
     this.copy.type = "button";
