@@ -12,8 +12,8 @@ from .sockets import CATEGORY, ObservationSocket
 FEW_PROMPTS = 4
 """Fewer say little of others: of four steps of one prompt, the last one judges what the first three fit."""
 
-FEW_PROMPTS_NOTE = """Few prompts: combine four or more.
-Sixteen are enough; what is fitted to fewer may not suit others."""
+FEW_PROMPTS_NOTE = "Few prompts: combine four or more."
+FEW_PROMPTS_REASON = "Sixteen are enough; what is fitted to fewer may not suit others."
 
 
 class QSchedObserve(io.ComfyNode):
@@ -104,7 +104,7 @@ class QSchedObserve(io.ComfyNode):
         if at_random:
             text += f"\n{AT_RANDOM}"
         elif len(prompts) < FEW_PROMPTS:
-            text = f"{FEW_PROMPTS_NOTE}\n{text}"  # first: further down nobody sees it on the node
+            text = f"{FEW_PROMPTS_NOTE}\n{FEW_PROMPTS_REASON}\n{text}"  # first: further down nobody sees it on the node
         if from_disk:
             text += "\nRead from disk, where an earlier run kept it: nothing was sampled."
         elif not is_kept(observation):
