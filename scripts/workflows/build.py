@@ -195,6 +195,8 @@ def neat(workflow: dict[str, Any]) -> dict[str, Any]:
         for node in part["nodes"]:
             for name in ("ver", "cnr_id", "aux_id"):
                 node.get("properties", {}).pop(name, None)
+            for socket in node.get("inputs", []):
+                socket.pop("label", None)  # old front ends save a display name there: English on every page
             node["pos"] = [round(value) for value in node["pos"]]
             node["size"] = [round(value) for value in node["size"]]
     return {key: without_nulls(value) for key, value in workflow.items() if value is not None}

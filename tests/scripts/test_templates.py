@@ -217,6 +217,12 @@ def test_no_file_holds_nulls_that_break_copy_and_paste(path):
     assert without_nulls(flow) == flow
 
 
+@pytest.mark.parametrize("path", [*WORKFLOWS.glob("*.json")], ids=lambda path: path.stem)
+def test_a_socket_has_the_name_of_the_page_s_language(path):
+    """Old front ends write a display name into a socket's label, which every page takes for the user's own."""
+    assert [socket for node in read(path)["nodes"] for socket in node["inputs"] if "label" in socket] == []
+
+
 def test_what_means_something_is_left_when_nulls_are_taken_out():
     node = {"widgets_values": [None, 1], "inputs": [{"link": None, "dir": None}], "outputs": [{"slot_index": None}]}
     assert without_nulls({"nodes": [node], "extra": None}) == {
