@@ -108,9 +108,9 @@ def test_the_plan_of_the_layers_is_quantized_and_sampled(server):
 
 
 def test_the_plan_of_the_steps_is_sampled_beside_the_unplanned(server):
+    """With all its prompts: of two that the verdict is judged on, it is one on this CPU and another on the next."""
     graph = written("20")
-    lines = graph["4"]["inputs"]["prompts"].splitlines()
-    graph["4"]["inputs"].update(prompts="\n".join(lines[:4]), formats="1, 2")
+    graph["4"]["inputs"].update(formats="1, 2")
     shots = pictures(server, graph)
     assert set(shots) == {"Losses and costs", "W4A4", "W4A4 + W8A8"}
     assert differ(shots["W4A4"], shots["W4A4 + W8A8"])
