@@ -22,6 +22,9 @@ QUIET = {
 }
 """Settings without which the page talks about itself."""
 
+WINDOW = {"width": 1800, "height": 1100}
+"""Of a page, in pixels."""
+
 READY = "window.app?.extensionManager?.workflow?.activeWorkflow?.changeTracker && app.canvas && app.graph"
 """The page has loaded its own first workflow: on a busy machine that comes late, and would take the place of ours."""
 
@@ -64,16 +67,19 @@ def open_page(
 ) -> Any:
     """A page of the server that is ready to be used, with the user's ``settings`` beside QUIET. ``watch`` is called
     with it before it is loaded; ``options`` are those of playwright's ``new_page``."""
-    page = browser.new_page(**{"viewport": {"width": 1800, "height": 1100}, **options})
+    page = browser.new_page(**{"viewport": WINDOW, **options})
     page.set_default_timeout(SECONDS)
     watch(page)
-    for name, value in {**QUIET, **settings}.items():
-        text = f'"{value}"' if isinstance(value, str) else str(value).lower()
-        if not page.request.post(f"{comfy.client.base_url}/api/settings/{name}", data=text).ok:
-            raise DevError(f"ComfyUI does not take the setting {name}.")
+    set_settings(comfy, {**QUIET, **settings})
     page.goto(comfy.client.base_url)
     wait_for(page, READY)
     return page
+
+
+def set_settings(comfy: Server, settings: Mapping[str, object]) -> None:
+    """The host's settings of a user: a page has them when it is loaded."""
+    for name, value in settings.items():
+        comfy.client.post(f"/api/settings/{name}", value)
 
 
 def wait_for(page: Any, expression: str, arg: Any = None) -> Any:

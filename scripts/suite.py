@@ -33,7 +33,7 @@ cores leave nothing of them idle (`vmstat`), and took no less time than four."""
 GIGABYTES_EACH = 4
 """Of memory: a run takes up to 3, the one with the widest model 8."""
 
-PARTS = {WEB: 3, HOST: 4}
+PARTS = {WEB: 2, HOST: 4}
 """Runs that the tests in a browser, and the others of one host, are dealt to. Each starts a ComfyUI of its own (10 s);
 the smaller the last ones are, the less is waited for one of them alone."""
 

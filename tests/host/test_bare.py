@@ -83,6 +83,8 @@ def workflow(name: str) -> dict:
     graph = json.loads(path.read_text("utf-8"))
     for inputs in of_kind(graph, "QSchedCalibrate"):
         inputs.update(trials=3, prompts="\n".join(inputs["prompts"].splitlines()[:6]))
+    for inputs in of_kind(graph, "EmptySD3LatentImage"):
+        inputs.update(width=64, height=64)
     return graph
 
 

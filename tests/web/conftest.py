@@ -12,14 +12,15 @@ import pytest
 from host_at_hand import host_at_hand
 
 from scripts import server as comfyui
-from scripts.browser import NoBrowser, chromium
+from scripts.browser import WINDOW, NoBrowser, chromium, set_settings
 from scripts.browser import open_page as visit
 from scripts.front_ends import NEWEST, OWN, front_end
 from scripts.host import Host
 from scripts.layout import NEWER_NODES, ROOT
 
 SHOTS = ROOT / "output" / "screenshots"
-FRONT_ENDS = (os.environ.get("QSCHED_FRONT_ENDS") or f"{OWN} {NEWEST}").split()
+USERS_CHOICE = os.environ.get("QSCHED_FRONT_ENDS")
+FRONT_ENDS = (USERS_CHOICE or f"{OWN} {NEWEST}").split()
 """What the tests marked `front_ends` run in; the others run in the first one."""
 
 
@@ -32,6 +33,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         marked = metafunc.definition.get_closest_marker("front_ends")
         names = FRONT_ENDS if marked else FRONT_ENDS[:1]
         metafunc.parametrize("server", names, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Unless front ends are named, both renderers are tested in the host's own and Nodes 2.0 alone in the newest: tests
+    of a page are the longest of all. `make browsers` runs all pairs."""
+    if USERS_CHOICE:
+        return
+    left_out = [item for item in items if _pair(item) == (NEWEST, False)]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _pair(item: pytest.Item) -> tuple:
+    """(front end, whether in Nodes 2.0); None for what a test does not depend on."""
+    values = item.callspec.params if hasattr(item, "callspec") else {}
+    return values.get("server"), values.get("nodes_2")
 
 
 @pytest.fixture(scope="session")
@@ -60,27 +77,82 @@ def server(browser, host, request) -> Iterator[comfyui.Server]:
         yield running
 
 
-@pytest.fixture
-def open_page(server, browser, request) -> Iterator[Callable]:
-    """``open_page(nodes_2=…)``: a page in one of the host's renderers. An error of ours on it fails the test.
+CLOSE_ALL = """async () => {
+  const { workflow: flows, sidebarTab: sidebar } = app.extensionManager;
+  if (sidebar.activeSidebarTabId) sidebar.toggleSidebarTab(sidebar.activeSidebarTabId);
+  await app.loadGraphData(); // the host's own first one
+  for (const one of [...flows.openWorkflows]) if (one !== flows.activeWorkflow) await flows.closeWorkflow(one);
+  [app.canvas.ds.scale, app.canvas.ds.offset] = [1, [0, 0]];
+}"""
 
-    How it looked at the end is kept in ``output/screenshots``.
-    """
-    opened, errors = [], []
 
-    def watch(page):
-        opened.append(page)
+class OpenPages:
+    """Pages of one server, and what went wrong on each. A page of the usual settings is handed on from test to test: to
+    load one takes longer than most tests."""
+
+    def __init__(self, browser, server: comfyui.Server):
+        self.browser, self.server = browser, server
+        self.errors: dict[object, list[str]] = {}
+        self.waiting: dict[bool, object] = {}
+        """By renderer: the page that no test uses now."""
+
+    def open(self, *, nodes_2: bool, fresh: bool = False, **settings: object):
+        """A page; ``fresh``: that no test has seen. `settings` are the host's, with a dot for every "_":
+        ``Comfy_Locale="fr"``. One that is handed on has one tab, as a new one: the host's first workflow."""
+        options = {"Comfy.VueNodes.Enabled": nodes_2, "Comfy.ColorPalette": "dark", "Comfy.Locale": "en"}
+        options |= {name.replace("_", "."): value for name, value in settings.items()}
+        if fresh or settings or nodes_2 not in self.waiting:
+            return visit(self.browser, self.server, options, self._watch)
+        set_settings(self.server, options)  # another page has changed them, and this one may be reloaded
+        return self.waiting.pop(nodes_2)
+
+    def _watch(self, page) -> None:
+        errors = self.errors[page] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda line: errors.append(line.text) if line.text.startswith("Q-Sched:") else None)
 
-    def open_one(*, nodes_2: bool, **settings: object):
-        """`settings` are the host's, with a dot for every "_": ``Comfy_Locale="fr"``."""
-        options = {"Comfy.VueNodes.Enabled": nodes_2, "Comfy.ColorPalette": "dark", "Comfy.Locale": "en"}
-        options |= {name.replace("_", "."): value for name, value in settings.items()}
-        return visit(browser, server, options, watch)
+    def keep(self, page, nodes_2: bool) -> None:
+        """For the next test that wants such a page."""
+        page.keyboard.press("Escape")  # a dialog of the host
+        page.set_viewport_size(WINDOW)
+        page.evaluate(CLOSE_ALL)
+        self.waiting[nodes_2] = page
+
+    def close(self, page) -> None:
+        del self.errors[page]
+        page.close()
+
+
+@pytest.fixture(scope="session")
+def pages(server, browser) -> Iterator[OpenPages]:
+    """The pages of the server that runs."""
+    pages = OpenPages(browser, server)
+    yield pages
+    for page in [*pages.errors]:
+        pages.close(page)
+
+
+@pytest.fixture
+def open_page(pages, request) -> Iterator[Callable]:
+    """``open_page(nodes_2=…)``: a page in one of the host's renderers, see `OpenPages.open`. An error of ours on it
+    fails the test.
+
+    How it looked at the end is kept in ``output/screenshots``.
+    """
+    own, failures = [], request.session.testsfailed
+
+    def open_one(*, nodes_2: bool, fresh: bool = False, **settings: object):
+        page = pages.open(nodes_2=nodes_2, fresh=fresh, **settings)
+        own.append((page, nodes_2, not fresh and not settings))
+        return page
 
     yield open_one
-    for number, page in enumerate(opened):
+    errors = []
+    for number, (page, nodes_2, usual) in enumerate(own):
         page.screenshot(path=SHOTS / f"{request.node.name} {number}.png")
-        page.close()
+        errors += pages.errors[page]
+        if usual and nodes_2 not in pages.waiting and not errors and request.session.testsfailed == failures:
+            pages.keep(page, nodes_2)
+        else:
+            pages.close(page)
     assert errors == []

@@ -76,9 +76,10 @@ def test_a_failure_is_on_its_node_comes_back_with_its_tab_and_goes_with_the_next
     assert text.startswith("Q-Sched: ")
     assert page.evaluate(ERROR_TEXT, "QSchedDemoModel") == ""
     page.screenshot(path=tmp_path / "failed.png")
+    tab = page.evaluate("() => app.extensionManager.workflow.activeWorkflow.filename")
     page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
     wait_for(page, "() => !app.graph.nodes.length")
-    page.get_by_text("one (2)", exact=True).click()
+    page.get_by_text(tab, exact=True).click()
     wait_for(page, "() => app.graph.nodes.length === 3")
     assert wait_for_error(page, NODE, "Fix: ") == text
     workflow = "() => (app.rootGraph ?? app.graph).id"
@@ -137,7 +138,7 @@ def test_a_refused_prompt_is_on_its_node_until_one_is_taken(open_page, tmp_path)
 
 def test_a_page_that_gets_no_events_takes_a_failure_away_when_a_run_got_past_it(open_page):
     """The host forgets the socket of a page that was reloaded if it notices late that the old one is gone."""
-    page = open_page(nodes_2=False)
+    page = open_page(nodes_2=False, fresh=True)
     load_graph(page, GRAPH)
     run(page)
     wait_for_error(page, NODE, "Fix: ")

@@ -19,16 +19,10 @@ PICTURE = """() => {
 
 
 @pytest.mark.parametrize("language", ["en", "fr"])
-def test_the_help_of_a_node_shows_its_picture(open_page, server, language):
-    page = open_page(nodes_2=True)
-    try:
-        page.request.post(f"{server.client.base_url}/api/settings/Comfy.Locale", data=f'"{language}"')
-        page.reload()
-        wait_for(page, "window.app?.extensionManager && app.canvas && app.graph")
-        page.wait_for_timeout(2000)  # the last workflow of the page comes back
-        page.evaluate(OPEN)
-        page.locator("[data-testid=info-button]").click()
-        assert wait_for(page, PICTURE).json_value().endswith("/docs/QSchedSamplerTCD.png")
-        assert ("pictures" in page.locator(".node-help-content").inner_text()) == (language == "en")
-    finally:
-        page.request.post(f"{server.client.base_url}/api/settings/Comfy.Locale", data='"en"')
+def test_the_help_of_a_node_shows_its_picture(open_page, language):
+    page = open_page(nodes_2=True, Comfy_Locale=language)
+    wait_for(page, "() => app.graph.nodes.length > 5")  # the page's own first workflow
+    page.evaluate(OPEN)
+    page.locator("[data-testid=info-button]").click()
+    assert wait_for(page, PICTURE).json_value().endswith("/docs/QSchedSamplerTCD.png")
+    assert ("pictures" in page.locator(".node-help-content").inner_text()) == (language == "en")

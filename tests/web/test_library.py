@@ -124,7 +124,7 @@ def test_the_tab_lists_what_there_is_and_says_what_fits_and_why_not(open_page, f
     qs.save_preset(preset("Another model", model="SDXL", quantization="w8a8"), folder / "differs.safetensors")
     qs.save_preset(preset(EVIL, {"modelspec.description": EVIL + "x" * 100_000}), folder / "evil.safetensors")
     (folder / "broken.safetensors").write_bytes(b"<script>")
-    page = open_page(nodes_2=False)
+    page = open_page(nodes_2=False, fresh=True)
     load(page)
     open_tab(page)
     page.wait_for_selector('.qsched-card[data-fits="true"]')
@@ -242,7 +242,7 @@ def test_a_rename_is_followed_by_the_graph_and_a_deletion_can_be_undone(open_pag
 
 @pytest.mark.front_ends
 @RENDERERS
-def test_a_preset_without_a_workflow_becomes_a_loader_where_it_is_dropped(open_page, folder, tmp_path, nodes_2):
+def test_a_preset_without_a_workflow_becomes_a_loader_where_it_is_dropped(open_page, server, folder, tmp_path, nodes_2):
     """Regression: the host said "unable to find workflow" and threw the file away."""
     qs.save_preset(preset(), tmp_path / "plain.safetensors")
     page = open_page(nodes_2=nodes_2)
@@ -254,9 +254,8 @@ def test_a_preset_without_a_workflow_becomes_a_loader_where_it_is_dropped(open_p
     page.wait_for_timeout(500)
     page.screenshot(path=tmp_path / "dropped.png")
 
-    answer = page.request.get(f"{page.url.rstrip('/')}/api/qsched/presets/picture?name=plain.safetensors")
     picture = tmp_path / "plain.qsched (2).png"
-    picture.write_bytes(answer.body())
+    picture.write_bytes(server.client.read("/qsched/presets/picture?name=plain.safetensors"))
     (folder / "plain.safetensors").unlink()
     drop(page, "#graph-canvas", picture)
     wait_for(page, "() => app.graph.nodes.length === 5")

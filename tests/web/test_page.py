@@ -132,6 +132,10 @@ def check_frames(page, what: str) -> None:
     assert {key: frames[key] for key in ("unknown", "cut", "spilling", "touching") if frames[key]} == {}, what
 
 
+TAB = "() => app.extensionManager.workflow.activeWorkflow.filename"
+"""What is written on the tab of the workflow that is shown."""
+
+
 def load(page, seed: int, side: int = 64) -> None:
     """The template, with few trials. Another seed is another study: nothing of it is in the host's cache."""
     page.evaluate(LOAD % TRIALS, [seed, side])
@@ -256,7 +260,7 @@ def test_the_map_is_drawn_while_it_runs_and_again_after_a_reload(open_page, tmp_
 def test_a_page_that_missed_the_end_of_a_run_does_not_show_it_as_running(open_page):
     """A reloaded page said "now the verdict" for ever: the server had answered before the end, and was read after it.
     A second tab gets no events of the first one's runs at all."""
-    page = open_page(nodes_2=False)
+    page = open_page(nodes_2=False, fresh=True)
     load(page, seed=8, side=128)  # it has to go on while two pages are loaded
     run(page)
     wait_for_points(page, 1)
@@ -312,6 +316,7 @@ def test_a_cancel_keeps_the_map_and_the_best_so_far(open_page, server):
 def test_the_map_of_a_node_in_a_subgraph_comes_back_with_its_tab(open_page, tmp_path, nodes_2):
     page = open_page(nodes_2=nodes_2)
     load(page, seed=3 + nodes_2)
+    tab = page.evaluate(TAB)
     page.evaluate(f"id => app.canvas.graph.convertToSubgraph(new Set([({FIND})(id)]))", CALIBRATE)
     run(page)
     page.evaluate(f"() => app.canvas.setGraph(({FIND})('QSchedCalibrate').graph)")
@@ -319,7 +324,7 @@ def test_the_map_of_a_node_in_a_subgraph_comes_back_with_its_tab(open_page, tmp_
     page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
     wait_for(page, "() => !app.graph.nodes.length")
     wait_until_done(page)
-    page.get_by_text("Unsaved Workflow (2)", exact=True).click()
+    page.get_by_text(tab, exact=True).click()
     wait_for(page, f"() => ({FIND})('QSchedCalibrate')")
     page.evaluate(f"() => app.canvas.setGraph(({FIND})('QSchedCalibrate').graph)")
     again = wait_for_points(page, TRIALS + 1, "QSchedCalibrate")
@@ -366,7 +371,7 @@ def test_advanced_widgets_take_no_place_on_the_classic_canvas_until_they_are_ask
 @RENDERERS
 def test_a_chosen_preset_is_drawn_and_the_colours_follow_the_palette(open_page, server, tmp_path, nodes_2):
     save_preset(server.base / "models" / "qsched_presets" / "three.safetensors")
-    page = open_page(nodes_2=nodes_2)
+    page = open_page(nodes_2=nodes_2, fresh=True)
     graph = "{ 1: { class_type: 'QSchedLoadPreset', inputs: { preset_name: 'three.safetensors' } } }"
     page.evaluate(f"() => app.loadApiJson({graph}, 'one')")
     wait_for(page, f"() => ({DATA})(['QSchedLoadPreset', 'qsched_curve'])?.steps === '3'")
