@@ -86,6 +86,17 @@ CLOSE_ALL = """async () => {
 }"""
 
 
+PAUSE = """() => {
+  const { requestAnimationFrame } = window, frames = [];
+  window.requestAnimationFrame = draw => frames.push(draw);
+  window.qschedResume = () => {
+    window.requestAnimationFrame = requestAnimationFrame;
+    for (const draw of frames) requestAnimationFrame(draw);
+  };
+}"""
+"""A page that no test uses draws nothing: each would take a tenth of a core."""
+
+
 class OpenPages:
     """Pages of one server, and what went wrong on each. A page of the usual settings is handed on from test to test: to
     load one takes longer than most tests."""
@@ -97,14 +108,16 @@ class OpenPages:
         """By renderer: the page that no test uses now."""
 
     def open(self, *, nodes_2: bool, fresh: bool = False, **settings: object):
-        """A page; ``fresh``: that no test has seen. `settings` are the host's, with a dot for every "_":
+        """A page; ``fresh``: that no test has used. `settings` are the host's, with a dot for every "_":
         ``Comfy_Locale="fr"``. One that is handed on has one tab, as a new one: the host's first workflow."""
         options = {"Comfy.VueNodes.Enabled": nodes_2, "Comfy.ColorPalette": "dark", "Comfy.Locale": "en"}
         options |= {name.replace("_", "."): value for name, value in settings.items()}
         if fresh or settings or nodes_2 not in self.waiting:
             return visit(self.browser, self.server, options, self._watch)
         set_settings(self.server, options)  # another page has changed them, and this one may be reloaded
-        return self.waiting.pop(nodes_2)
+        page = self.waiting.pop(nodes_2)
+        page.evaluate("() => qschedResume()")
+        return page
 
     def _watch(self, page) -> None:
         errors = self.errors[page] = []
@@ -116,6 +129,7 @@ class OpenPages:
         page.keyboard.press("Escape")  # a dialog of the host
         page.set_viewport_size(WINDOW)
         page.evaluate(CLOSE_ALL)
+        page.evaluate(PAUSE)
         self.waiting[nodes_2] = page
 
     def close(self, page) -> None:

@@ -167,7 +167,7 @@ def test_the_tab_lists_what_there_is_and_says_what_fits_and_why_not(open_page, f
 def test_insert_rename_share_and_import(open_page, folder, tmp_path):
     qs.save_preset(preset(), folder / "mine.safetensors")
     qs.save_preset(preset("Theirs", {"workflow": json.dumps(WORKFLOW)}), tmp_path / "theirs.safetensors")
-    page = open_page(nodes_2=True)
+    page = open_page(nodes_2=True, fresh=True)
     load(page)
     open_tab(page)
 
@@ -214,7 +214,7 @@ def test_a_rename_is_followed_by_the_graph_and_a_deletion_can_be_undone(open_pag
     """Regression: nodes went on naming the old file, and the next run failed."""
     for name in ("mine", "other"):
         qs.save_preset(preset(name), folder / f"{name}.safetensors")
-    page = open_page(nodes_2=False)
+    page = open_page(nodes_2=False, fresh=True)
     load(page)
     open_tab(page)
     card(page, "mine").get_by_role("button", name="Insert").click()
@@ -274,7 +274,7 @@ def test_every_preset_is_reached_by_scrolling_and_what_fits_comes_first_everywhe
     for number in range(1, 620):
         (folder / f"a {number:03}.safetensors").write_bytes(content)
     qs.save_preset(preset("The fitting one"), folder / "z.safetensors")
-    page = open_page(nodes_2=False)
+    page = open_page(nodes_2=False, fresh=True)
     load(page)
     open_tab(page)
     page.wait_for_selector('.qsched-card[data-fits="true"]')
@@ -302,7 +302,7 @@ def test_every_preset_is_reached_by_scrolling_and_what_fits_comes_first_everywhe
 def test_the_loader_of_nodes_2_shows_what_fits_first(open_page, folder, tmp_path):
     qs.save_preset(preset("Another model", model="SDXL"), folder / "a.safetensors")
     qs.save_preset(preset("The fitting one"), folder / "z.safetensors")
-    page = open_page(nodes_2=True)
+    page = open_page(nodes_2=True, fresh=True)
     load(page)
     open_tab(page)
     card(page, "a").get_by_role("button", name="Insert").click()
@@ -352,7 +352,7 @@ def test_in_a_narrow_window_nothing_of_the_tab_is_cut(open_page, folder, tmp_pat
 def test_the_hosts_sidebar_shows_the_card_and_the_canvas_opens_the_recipe(open_page, folder, thumbnail, tmp_path):
     shared = preset("Shared by a friend", {"modelspec.thumbnail": thumbnail, "workflow": json.dumps(WORKFLOW)})
     qs.save_preset(shared, folder / "friend.safetensors")
-    page = open_page(nodes_2=True)
+    page = open_page(nodes_2=True, fresh=True)
     wait_for(page, "() => app.graph.nodes.length > 5")
     page.evaluate("() => app.extensionManager.sidebarTab.toggleSidebarTab('model-library')")
     page.get_by_text("qsched_presets", exact=True).click()
