@@ -68,6 +68,17 @@ def test_the_nodes_translated_are_the_nodes_there_are(language):
     assert set(read(language, "nodeDefs.json")) == set(NODES)
 
 
+def test_english_names_of_inputs_are_those_of_the_nodes():
+    """Front end 1.47 shows an input's id where no catalogue names it, though the node does."""
+    names = {}
+    for node, schema in NODES.items():
+        inputs = {**schema["input"].get("required", {}), **schema["input"].get("optional", {})}
+        names[node] = {
+            name: {"name": more["display_name"]} for name, (_, more) in inputs.items() if "display_name" in more
+        }
+    assert read("en", "nodeDefs.json") == {node: {"inputs": inputs} for node, inputs in names.items() if inputs}
+
+
 @per_language
 @per_node
 def test_a_node_is_translated_in_full(language, node):
