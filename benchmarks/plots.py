@@ -88,11 +88,11 @@ def verdict() -> plt.Figure:
         rows = [prompts[str(count)]["identical models"][f"false accept{key}"] for count in counts]
         _line(left, counts, rows, label, colour)
     left.axhline(5, color=GREY, lw=1, ls="--")
-    left.set(xlabel="prompts (half of them held out)", ylabel="% accepted", title="identical models (dashed: promise)")
+    left.set(xlabel="prompts (half or more held out)", ylabel="% accepted", title="identical models (dashed: promise)")
     for size, colour in ((0.05, GREEN), (0.1, ORANGE), (0.2, BLUE)):
         rows = [prompts[str(count)][f"real gain of {size}"]["accepted"] for count in counts]
         _line(right, counts, rows, f"gain of {size}", colour)
-    right.set(xlabel="prompts (half of them held out)", title="real gains", ylim=(0, 100))
+    right.set(xlabel="prompts (half or more held out)", title="real gains", ylim=(0, 100))
     for axis in (left, right):
         axis.set_xticks(counts)
         axis.legend(frameon=False, fontsize=9)
