@@ -8,6 +8,9 @@ from scripts.browser import wait_for
 
 RENDERERS = pytest.mark.parametrize("nodes_2", [False, True], ids=["classic", "nodes 2.0"])
 
+TAB = "() => app.extensionManager.workflow.activeWorkflow.filename"
+"""What is written on the tab of the workflow that is shown."""
+
 
 def load_graph(page, graph: dict) -> None:
     """As a person's: a graph from a prompt has no id of its own before it is saved."""

@@ -77,14 +77,14 @@ def server(browser, host, request) -> Iterator[comfyui.Server]:
         yield running
 
 
-CLOSE_ALL = """async () => {
+AS_NEW = """async () => {
   const { workflow: flows, sidebarTab: sidebar } = app.extensionManager;
   if (sidebar.activeSidebarTabId) sidebar.toggleSidebarTab(sidebar.activeSidebarTabId);
   await app.loadGraphData(); // the host's own first one
   for (const one of [...flows.openWorkflows]) if (one !== flows.activeWorkflow) await flows.closeWorkflow(one);
   [app.canvas.ds.scale, app.canvas.ds.offset] = [1, [0, 0]];
 }"""
-
+"""A page that a test has used shows again what a new one shows."""
 
 PAUSE = """() => {
   const { requestAnimationFrame } = window, frames = [];
@@ -128,7 +128,7 @@ class OpenPages:
         """For the next test that wants such a page."""
         page.keyboard.press("Escape")  # a dialog of the host
         page.set_viewport_size(WINDOW)
-        page.evaluate(CLOSE_ALL)
+        page.evaluate(AS_NEW)
         page.evaluate(PAUSE)
         self.waiting[nodes_2] = page
 

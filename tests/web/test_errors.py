@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pages import RENDERERS, load_graph
+from pages import RENDERERS, TAB, load_graph
 
 from scripts.browser import READY, wait_for
 from scripts.sentences import catalogue
@@ -76,7 +76,7 @@ def test_a_failure_is_on_its_node_comes_back_with_its_tab_and_goes_with_the_next
     assert text.startswith("Q-Sched: ")
     assert page.evaluate(ERROR_TEXT, "QSchedDemoModel") == ""
     page.screenshot(path=tmp_path / "failed.png")
-    tab = page.evaluate("() => app.extensionManager.workflow.activeWorkflow.filename")
+    tab = page.evaluate(TAB)
     page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
     wait_for(page, "() => !app.graph.nodes.length")
     page.get_by_text(tab, exact=True).click()

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from pages import RENDERERS
+from pages import RENDERERS, TAB
 from safetensors.torch import save_file
 
 from scripts.browser import wait_for
@@ -130,10 +130,6 @@ def check_frames(page, what: str) -> None:
     frames = page.evaluate(FRAMES)
     assert len(frames["boxes"]) > 5, what
     assert {key: frames[key] for key in ("unknown", "cut", "spilling", "touching") if frames[key]} == {}, what
-
-
-TAB = "() => app.extensionManager.workflow.activeWorkflow.filename"
-"""What is written on the tab of the workflow that is shown."""
 
 
 def load(page, seed: int, side: int = 64) -> None:

@@ -230,6 +230,22 @@ def test_the_panels_grow_with_the_node_and_are_readable_on_a_laptop(finished):
     assert page.evaluate("() => parseFloat(getComputedStyle(document.querySelector('.qsched-panel')).fontSize)") >= 12
 
 
+@RENDERERS
+def test_a_long_first_line_is_scrolled_and_its_node_grows_by_a_note_at_most(finished, nodes_2):
+    """Regression: a sentence of five lines put the node on the one beneath it."""
+    page = finished(nodes_2)
+    tall = "() => app.graph.nodes[0].size[1]"
+    before = page.evaluate(tall)
+    page.evaluate("output => app.graph.nodes[0].onExecuted(output)", {"text": ["many words " * 200 + "\nthe rest"]})
+    wait_for(page, f"id => ({common.NODE_TEXT})(id)?.headline.startsWith('many words')", arg="QSchedCalibrate")
+    page.wait_for_timeout(500)
+    heights = (
+        "() => [...document.querySelectorAll('.qsched-headline')].map(one => [one.clientHeight, one.scrollHeight])"
+    )
+    assert any(0 < height <= 64 < whole for height, whole in page.evaluate(heights))
+    assert page.evaluate(tall) <= before + 64
+
+
 HOSTILE = [
     {"text": {"a": 1}},
     {"text": [7], "qsched_report": ["{"], "qsched_pictures": [None], "qsched_curve": "x", "qsched_arena": [{}]},

@@ -4,6 +4,7 @@ import { readTheme } from "./theme.js";
 const MARGIN = 6; // of the classic canvas around a widget
 const FRAME = 12, GAP = 4; // padding and border, between the parts
 const LINE = 16, LETTER = 6; // pixels: a line of text and a mean letter, until it can be measured
+const MOST_LINES = 4; // of a head that cannot be measured yet: a node that was made too tall stays so
 
 const panels = new WeakMap(); // by element
 
@@ -51,7 +52,7 @@ export class Panel {
   fit() {
     const there = this.element.style.display !== "none";
     const letters = Math.max(10, (this.node.size[0] - 40) / LETTER);
-    const head = this.text.offsetHeight || LINE * Math.ceil((this.text.textContent.length || 1) / letters);
+    const head = this.text.offsetHeight || LINE * Math.min(MOST_LINES, Math.ceil((this.text.textContent.length || 1) / letters));
     const inner = FRAME + head + (this.room ? this.room + GAP : 0);
     this.setHeight(there ? inner + 2 * MARGIN : 0);
   }
