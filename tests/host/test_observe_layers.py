@@ -188,10 +188,12 @@ def test_the_plan_is_studied_on_the_same_observation(pack, inputs, observation, 
 
 
 @pytest.mark.usefixtures("one_damping")
-def test_a_small_memory_samples_again_and_is_as_near(node, inputs, quantize, source, encoded):
+def test_a_small_memory_samples_again_and_is_as_near(node, inputs, quantize, source, encoded, evaluations):
     layer_inputs, text = node.execute(**inputs, memory_gb=0.001).args
     assert "do not fit the memory" in text
+    evaluations[0] = 0
     fitted, _ = quantize(observation=layer_inputs, include=ONE_BLOCK)
+    assert evaluations[0] > 2 * 32, "more than one pass over the observation"
     nearest, _ = quantize(include=ONE_BLOCK)
     assert error_of(fitted, source, encoded) < 0.95 * error_of(nearest, source, encoded)
 
