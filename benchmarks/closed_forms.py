@@ -130,7 +130,9 @@ def qdrift(pairs: Pairs, sigmas: Sequence[float]) -> Coefficients:
         CalibrationError: sigmas of another number of steps, besides what ``Pairs.moments`` raises.
     """
     if len(sigmas) != len(pairs) + 1:
-        raise CalibrationError(f"{len(sigmas)} sigmas for {len(pairs)} steps.", "give one more than steps")
+        raise CalibrationError(
+            f"sigmas do not fit the steps: {len(sigmas)} and {len(pairs)}.", "give one more than steps"
+        )
     moments, levels = pairs.moments(), np.asarray(sigmas, float)
     correlation = (moments.covariance / moments.var_full) * (moments.covariance / moments.var_quantized)
     residual = moments.var_full * np.maximum(0, 1 - correlation)

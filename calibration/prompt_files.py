@@ -84,7 +84,8 @@ def parse_sets(name: str, content: bytes) -> PromptTexts:
     texts, verdict = ([text for text in texts if text] for texts in (first, second))
     notes.skip("empty prompt", len(first) + len(second) - len(texts) - len(verdict))
     # Without its name: the note goes into presets, which people share.
-    notes.parts.insert(0, f"{len(texts) + len(verdict)} prompts read from a .{kind} file")
+    count = len(texts) + len(verdict)
+    notes.parts.insert(0, f"{count} prompt{'s' * (count != 1)} read from a .{kind} file")
     return PromptTexts(texts, verdict, str(notes))
 
 

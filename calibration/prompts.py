@@ -70,10 +70,10 @@ def select(first: Sequence[str], second: Sequence[str] = (), seed: int = 0, file
     search, verdict = list(dict.fromkeys(first)), list(dict.fromkeys(second))
     notes = [note for note in file_notes if note]
     if repeats := len(first) - len(search) + len(second) - len(verdict):
-        notes.append(f"{repeats} repeated prompts left out")
+        notes.append(f"{repeats} repeated prompt{'s' * (repeats != 1)} left out")
     if common := set(search) & set(verdict):
         search = [text for text in search if text not in common]
-        notes.append(f"{len(common)} prompts of both sets kept for the verdict alone")
+        notes.append(f"{len(common)} prompt{'s' * (len(common) != 1)} of both sets kept for the verdict alone")
     _check(search, verdict)
     places = min(len(verdict), max(MAX_PROMPTS // 2, MAX_PROMPTS - len(search)))
     draw = random.Random(seed)
@@ -123,13 +123,14 @@ def _check(search: Sequence[str], verdict: Sequence[str]) -> None:
             )
         if any("\ud800" <= letter <= "\udfff" for letter in text):
             raise CalibrationError("a prompt holds half a character.", "write the character itself, not its code")
-    if len(search) < MIN_PROMPTS:
-        what = "prompts to search on" if verdict else "prompts"
+    if (count := len(search)) < MIN_PROMPTS:
+        where = " to search on" if verdict else ""
         raise CalibrationError(
-            f"{len(search)} {what}, at least {MIN_PROMPTS} are needed.", "write one prompt per line, 12 or more is good"
+            f"{count} prompt{'s' * (count != 1)}{where}, at least {MIN_PROMPTS} are needed.",
+            "write one prompt per line, 12 or more is good",
         )
-    if 0 < len(verdict) < MIN_VERDICT_PROMPTS:
+    if 0 < (count := len(verdict)) < MIN_VERDICT_PROMPTS:
         raise CalibrationError(
-            f"{len(verdict)} prompts for the verdict, at least {MIN_VERDICT_PROMPTS} are needed.",
+            f"{count} prompt{'s' * (count != 1)} for the verdict, at least {MIN_VERDICT_PROMPTS} are needed.",
             "write more, or none: half of the others is held out then",
         )

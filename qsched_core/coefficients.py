@@ -36,7 +36,7 @@ class Coefficients:
         object.__setattr__(self, "c_eps", _checked("c_eps", self.c_eps))
         if len(self.c_x) != len(self.c_eps):
             raise CoefficientError(
-                f"c_x has {len(self.c_x)} values and c_eps has {len(self.c_eps)}.",
+                f"c_x and c_eps differ in number: {len(self.c_x)} and {len(self.c_eps)}.",
                 "give one of each per step",
                 c_x=len(self.c_x),
                 c_eps=len(self.c_eps),

@@ -59,9 +59,13 @@ class Precision:
         object.__setattr__(self, "models", models if any(models) or not self.activation_bits else ())
         steps = len(self.sigmas) - 1
         if (count := len(self.activation_bits)) != steps:
-            raise QuantizationError(f"{count} activation bits for {steps} steps.", "give one per step", steps=steps)
+            raise QuantizationError(
+                f"activation bits and steps differ in number: {count} and {steps}.", "give one per step", steps=steps
+            )
         if models and len(models) != steps:
-            raise QuantizationError(f"{len(models)} models for {steps} steps.", "give one per step", steps=steps)
+            raise QuantizationError(
+                f"models and steps differ in number: {len(models)} and {steps}.", "give one per step", steps=steps
+            )
 
     def __len__(self) -> int:
         return len(self.activation_bits)

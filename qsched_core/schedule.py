@@ -24,7 +24,10 @@ def check_schedule(sigmas: Sequence[float], source: str = "the schedule", *, str
                 sigma=sigma,
             )
     if len(sigmas) < 2:
-        raise SamplingError(f"{source} has {len(sigmas)} sigmas.", "give two or more: one step has a start and an end")
+        raise SamplingError(
+            f"{source} has {len(sigmas)} sigma{'s' * (len(sigmas) != 1)}.",
+            "give two or more: one step has a start and an end",
+        )
     for step, (before, after) in enumerate(zip(sigmas, sigmas[1:], strict=False), start=1):
         if after > before or (strict and after == before):
             how = "rises" if after > before else "stays"

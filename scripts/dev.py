@@ -111,8 +111,8 @@ def clean(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (env, demo, test, browsers, bare, hosts, serve, train, package, lint, clean)
-FORWARDING = {"test": test, "browsers": browsers, "bare": bare, "hosts": hosts, "train": train, "lint": lint}
+COMMANDS = (env, demo, test, browsers, bare, hosts, serve, train, attack, package, lint, clean)
+FORWARDING = {command.__name__: command for command in (test, browsers, bare, hosts, train, attack, lint)}
 
 
 def parser() -> argparse.ArgumentParser:

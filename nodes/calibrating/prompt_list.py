@@ -50,7 +50,7 @@ def conditioned(
     count = len(conditionings)
     if texts and len(texts) != count:
         raise CalibrationError(
-            f"there are {len(texts)} texts for {count} conditionings.",
+            f"texts and conditionings differ in number: {len(texts)} and {count}.",
             "give one text each in the same order, or no texts",
             texts=len(texts),
             conditionings=count,

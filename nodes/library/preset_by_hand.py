@@ -27,7 +27,9 @@ def make(form: dict, strength: float, sigmas, preset, precision=None) -> Preset:
     else:
         raise PresetError("no schedule is plugged in.", "plug in SIGMAS, BasicScheduler's for example, or a preset")
     if len(own) < 2:
-        raise PresetError(f"the schedule has {len(own)} sigmas.", "use at least one step", sigmas=own)
+        raise PresetError(
+            f"the schedule has {len(own)} sigma{'s' * (len(own) != 1)}.", "use at least one step", sigmas=own
+        )
     check_schedule(own, "the SIGMAS input", strict=True)
     if form["form"] == PLUGGED_IN and preset is None:
         raise PresetError("no preset is plugged in to keep.", "plug one in, or choose another form")
@@ -55,7 +57,9 @@ def _numbers(form: dict, name: str, steps: int) -> tuple[float, ...]:
         raise CoefficientError(f"{name} is not a list of numbers.", "write 1.0, 0.98, 0.97", name=name) from None
     if len(numbers) != steps or not all(map(math.isfinite, numbers)):
         raise CoefficientError(
-            f"{name} has {len(numbers)} numbers for {steps} steps.", "write one finite number per step", name=name
+            f"{name} and the steps differ in number: {len(numbers)} and {steps}.",
+            "write one finite number per step",
+            name=name,
         )
     return numbers
 

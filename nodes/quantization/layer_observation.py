@@ -40,7 +40,7 @@ def observed(
 def summary(observation: Observation) -> str:
     """What was observed, for a person."""
     one_row = sum(observation.one_row(name) for name in observation.layers)
-    lines = [f"{len(observation.layers)} layers observed on {observation.calls.seen} evaluations."]
+    lines = [f"Layers observed: {len(observation.layers)}, evaluations: {observation.calls.seen}."]
     if observation.edges():
         names = ", ".join(observation.edges())
         lines.append(f"At the network's input and output, not packed into 4 bits: {names}.")

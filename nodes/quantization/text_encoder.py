@@ -76,8 +76,9 @@ def comparison(twin, report: QuantReport, full: list, prompts: Sequence[str]) ->
         return []
     pairs = [cosines(ours, theirs) for ours, theirs in zip((encode(twin, text) for text in prompts), full, strict=True)]
     whole = [conditioning for conditioning, _ in pairs]
-    text = f"Conditioning of {len(whole)} prompts: cosine to the full one {sum(whole) / len(whole):.4f}"
-    text += f", least {min(whole):.4f}" if len(whole) > 1 else ""
+    count, mean = len(whole), sum(whole) / len(whole)
+    text = f"Conditioning of {count} prompt{'s' * (count != 1)}: cosine to the full one {mean:.4f}"
+    text += f", least {min(whole):.4f}" if count > 1 else ""
     pooled = [value for _, value in pairs if value is not None]
     if pooled:
         text += f"; pooled {sum(pooled) / len(pooled):.4f}"

@@ -82,7 +82,7 @@ def _quantized_twin(source, job: Job, on_layer: Callable[[int, int], None]):
         if not packed and any(report.reason.startswith(HAS_BITS) for report in reports):
             return source.clone(), _nothing_to_gain(network, reports)
         base = _copy_model(source, original, packed)
-    notes = [*job.notes, *unpackable(network), *([_INJECTED] if source.injections else [])]
+    notes = [*job.notes_on(network), *unpackable(network), *([_INJECTED] if source.injections else [])]
     steps = job.wide_steps if hasattr(base, "diffusion_model") else 0  # text encoders have no steps
     size = module_bytes(network_of(base))
     report = QuantReport(tuple(reports), before, size, tuple(notes), label_of(network), steps)

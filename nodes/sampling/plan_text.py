@@ -53,7 +53,7 @@ def written_plan(text: str, models, scheduler: str, sigmas) -> Precision:
         run = tuple(float(sigma) for sigma in sigmas.flatten().tolist())
         check_schedule(run, "the SIGMAS input", strict=True)
     if len(run) != len(steps) + 1:
-        what = f"the plan has {len(steps)} steps, the schedule {len(run) - 1}."
+        what = f"plan and schedule differ in steps: {len(steps)} and {len(run) - 1}."
         raise SamplingError(what, "write a model for each step of the schedule")
     numbers, bits = zip(*steps, strict=True)
     return Precision(bits, run, numbers)

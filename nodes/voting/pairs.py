@@ -80,7 +80,8 @@ def texts_of(texts: Sequence[str], pairs: int) -> list[str]:
     """
     if len(texts) not in (0, 1, pairs):
         raise VoteError(
-            f"there are {len(texts)} texts for {pairs} pairs.", "give one text for each pair, or one for all"
+            f"texts and pairs differ in number: {len(texts)} and {pairs}.",
+            "give one text for each pair, or one for all",
         )
     lines = [" ".join(str(text).split())[:MAX_TEXT_LENGTH] for text in texts] or [""]
     return lines * pairs if len(lines) == 1 else lines

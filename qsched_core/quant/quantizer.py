@@ -22,7 +22,16 @@ from .layers import NORM_SHIFT, norm_shift
 from .observation import Observation
 from .plan import Plan
 from .report import LayerReport, QuantReport, module_bytes
-from .select import EXCLUDED, NOT_INCLUDED, OUTSIDE_BLOCKS, candidates, is_skip_projection, reason_to_keep, shared_names
+from .select import (
+    EXCLUDED,
+    NOT_INCLUDED,
+    OUTSIDE_BLOCKS,
+    candidates,
+    is_skip_projection,
+    reason_to_keep,
+    shared_names,
+    unmatched,
+)
 from .sources import weight_bits
 
 CPU = torch.device("cpu")
@@ -84,6 +93,11 @@ class Job:
     def edges(self) -> Mapping[str, str] | None:
         return None if self.observation is None else self.observation.edges()
 
+    def notes_on(self, module: nn.Module) -> list[str]:
+        """``notes``, and the patterns that match none of the module's layers. To be asked before layers are packed."""
+        idle = unmatched(module, dict.fromkeys((*self.include, *self.exclude)))
+        return [*self.notes, *([f"These patterns match no layer: {', '.join(idle)}."] if idle else [])]
+
     @classmethod
     def of(
         cls,
@@ -118,7 +132,7 @@ class Job:
             fix = "give what qs.observe saw, and not quality fast, or use rank 0"
             raise QuantizationError("a rank needs an observation.", fix)
         if quality not in (None, FAST) and more.get("observation") is None:
-            fix = "observe the model first (Observe Layers, qs.observe), or use fast"
+            fix = "observe its layers first (Observe Layers does it), or use fast"
             raise QuantizationError(f"quality {quality} needs an observation.", fix)
         options, notes = ways(backends or default_backends(), backend, format, group_size, symmetric, recipe, device)
         return cls(options, notes, recipe, device=device, **more)
@@ -231,7 +245,7 @@ def quantize(
         observation=observation, quality=quality, rank=rank, last_steps=last_steps,
     )  # fmt: skip
     before = module_bytes(module)
-    reports, names = [], shared_names(module)
+    reports, names, notes = [], shared_names(module), job.notes_on(module)
     with torch.no_grad():
         for twin, report in quantized_layers(module, job):
             reports.append(report)
@@ -244,7 +258,7 @@ def quantize(
             correction = mean_correction(module, done, observation.calls)
             add_to_biases(module, correction.values)
     size = module_bytes(module)
-    report = QuantReport(tuple(reports), before, size, tuple(job.notes), last_steps=job.wide_steps,
+    report = QuantReport(tuple(reports), before, size, tuple(notes), last_steps=job.wide_steps,
                          correction=correction)  # fmt: skip
     require_some(report, job)
     return report
@@ -263,7 +277,8 @@ def require_some(report: QuantReport, job: Job) -> None:
     if why == NOT_INCLUDED:
         raise QuantizationError(
             "nothing to quantise: include names no layer that can be packed.",
-            "write include patterns that match its layers' names",
+            "write include patterns that match its layers' names, such as "
+            + max(report.layers, key=lambda layer: layer.bytes_before).name,
         )
     fix = "plug in the FP16 model, or set include patterns"
     if why == OUTSIDE_BLOCKS and job.observation is None:

@@ -25,7 +25,7 @@ MAX_LATENT_CHANNELS = 16
 """A convolution from or to so few channels reads the latent or writes it: 4 in SDXL, 16 in FLUX and Wan 2.1."""
 
 OUTSIDE_BLOCKS = "outside the repeated blocks"
-EXCLUDED, NOT_INCLUDED = "excluded by the user", "not among the included"
+EXCLUDED, NOT_INCLUDED = "excluded by the user", "no include pattern matches it"
 
 
 def kinds_of(recipe: str) -> tuple[type[nn.Module], ...]:
@@ -49,6 +49,12 @@ def shared_names(root: nn.Module) -> dict[str, list[str]]:
     for name, module in root.named_modules(remove_duplicate=False):
         names.setdefault(id(module), []).append(name)
     return {every[0]: every for every in names.values()}
+
+
+def unmatched(root: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Those of the patterns that match no layer of any recipe: a typing error, or written for another model."""
+    names = [name for name, _ in candidates(root)]
+    return [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in names)]
 
 
 def reason_to_keep(

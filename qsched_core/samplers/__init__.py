@@ -87,7 +87,7 @@ def sample(
     steps = len(sigmas) - 1
     if len(coefficients) != steps:
         raise CoefficientError(
-            f"{len(coefficients)} coefficients for {steps} steps.",
+            f"coefficients and steps differ in number: {len(coefficients)} and {steps}.",
             "call coefficients.for_sigmas(its own sigmas, sigmas)",
             steps=steps,
         )

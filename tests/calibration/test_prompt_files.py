@@ -169,11 +169,11 @@ def test_json_and_text_need_no_yaml(refused, monkeypatch):
          "2 prompts read from a .csv file, 1 comment line skipped, 1 empty prompt skipped"),
         ("a.csv", "a cat\na dog",
          "2 prompts read from a .csv file, the first line is read as a prompt (a header would be named \"prompt\")"),
-        ("a.csv", "id;prompt\n1\n2;b", "1 prompts read from a .csv file, 1 empty prompt skipped"),
+        ("a.csv", "id;prompt\n1\n2;b", "1 prompt read from a .csv file, 1 empty prompt skipped"),
         # Regression: of the fox alone was said that it was read.
         ("a.yaml", "# foxes\n- a fox #1 fan\n- b#c\n- 'd # e' # f\n- |\n  g # h",
          "4 prompts read from a .yaml file, 3 comments skipped"),
-        ("a.json", '["a", "", " "]', "1 prompts read from a .json file, 2 empty prompts skipped"),
+        ("a.json", '["a", "", " "]', "1 prompt read from a .json file, 2 empty prompts skipped"),
         ("a.yaml", "prompts: [a, '']\nnegative: [b]\nseed: 3\nverdict: [c]",
          "2 prompts read from a .yaml file, not read: 'negative', 'seed', 1 empty prompt skipped"),
     ],

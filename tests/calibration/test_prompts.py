@@ -133,7 +133,7 @@ def test_the_same_seed_draws_the_same_prompts():
 
 
 def test_both_notes_are_given():
-    note = "1 repeated prompts left out; 256 of 300 prompts drawn with seed 0"
+    note = "1 repeated prompt left out; 256 of 300 prompts drawn with seed 0"
     assert read_prompts(many(300) + "\nprompt number 7").note == note
 
 
@@ -152,7 +152,7 @@ def test_a_second_set_comes_last_and_is_the_verdicts():
     prompts = select(FOUR.splitlines(), [" a  pig ", "a fox", "", "a pig"])
     assert prompts.texts == ("a cat", "a dog", "a hen", "a cow", "a pig", "a fox")
     assert prompts.verdict == (4, 5)
-    assert prompts.note == "1 repeated prompts left out"
+    assert prompts.note == "1 repeated prompt left out"
     assert read_prompts(FOUR).verdict == ()
 
 
@@ -160,7 +160,7 @@ def test_a_prompt_of_both_sets_is_kept_for_the_verdict_alone():
     prompts = select([*FOUR.splitlines(), "a pig"], ["a pig", "a fox"])
     assert prompts.texts == ("a cat", "a dog", "a hen", "a cow", "a pig", "a fox")
     assert prompts.verdict == (4, 5)
-    assert prompts.note == "1 prompts of both sets kept for the verdict alone"
+    assert prompts.note == "1 prompt of both sets kept for the verdict alone"
 
 
 def test_the_digest_tells_a_second_set_apart():
@@ -197,7 +197,7 @@ def test_each_set_is_sure_of_half_the_places(first, second, counts):
 @pytest.mark.parametrize(
     ("first", "second", "text"),
     [
-        (FOUR.splitlines(), ["a pig"], "1 prompts for the verdict, at least 2"),
+        (FOUR.splitlines(), ["a pig"], "1 prompt for the verdict, at least 2"),
         (FOUR.splitlines(), ["a cat", "a dog"], "2 prompts to search on, at least 4"),
         ([], ["a cat", "a dog"], "0 prompts to search on"),
         (FOUR.splitlines(), ["x" * 2001, "y"], "a prompt has 2001 characters."),
@@ -226,7 +226,7 @@ def test_prompts_with_something_of_their_own_keep_their_places():
         (["a", "b", "c", "d"], ["e"], "the verdict's 'e' is not among the prompts."),
         (numbered("p", 257), [], "257 conditionings, at most 256"),
         (["a", "b", "c"], [], "3 prompts, at least 4"),
-        (["a", "b", "c", "d", "e"], ["a"], "1 prompts for the verdict"),
+        (["a", "b", "c", "d", "e"], ["a"], "1 prompt for the verdict"),
         (["a", "b", "c", "d", "e"], ["a", "b"], "3 prompts to search on"),
         (["a", "b", "c", "x" * 2001], [], "2001 characters"),
     ],

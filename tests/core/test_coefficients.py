@@ -70,7 +70,7 @@ def test_a_value_that_is_not_finite_or_out_of_range_is_named(refused, name, valu
 
 
 def test_unequal_lengths_are_refused_with_both_lengths(refused):
-    with refused(CoefficientError, "c_x has 2 values and c_eps has 3.", c_x=2, c_eps=3):
+    with refused(CoefficientError, "c_x and c_eps differ in number: 2 and 3.", c_x=2, c_eps=3):
         Coefficients((1.0,) * 2, (1.0,) * 3)
 
 

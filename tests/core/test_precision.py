@@ -18,7 +18,7 @@ SIGMAS = (10.0, 5.0, 2.0, 1.0, 0.0)
 
 @pytest.mark.parametrize(("bits", "sigmas", "text"), [
     ((4, 4, 4, 5), SIGMAS, "5 activation bits"), ((4, 4, 4, True), SIGMAS, "True activation bits"),
-    ((4, 8), SIGMAS, "2 activation bits for 4 steps"),
+    ((4, 8), SIGMAS, "activation bits and steps differ in number: 2 and 4"),
 ])  # fmt: skip
 def test_bits_that_no_layer_has_are_refused(refused, bits, sigmas, text):
     with refused(qs.QuantizationError, text):
@@ -86,7 +86,7 @@ def test_the_last_steps_are_a_plan_like_others():
 
 @pytest.mark.parametrize(("models", "text"), [
     ((0, 0, 0, 8), "step 4 has model 8"), ((0, 0, -1, 0), "step 3 has model -1"), ((0, 1.0, 0, 0), "model 1.0"),
-    ((0, 1), "2 models for 4 steps"),
+    ((0, 1), "models and steps differ in number: 2 and 4"),
 ])  # fmt: skip
 def test_models_that_no_library_has_are_refused(refused, models, text):
     with refused(qs.QuantizationError, text):

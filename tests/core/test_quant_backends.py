@@ -100,7 +100,7 @@ def test_out_of_memory_on_the_device_packs_that_layer_on_the_cpu_and_says_so():
     layer = net.blocks[0][2]
     job = Job.of("w4a8", device=torch.device("meta"), backends={"torch": Small()}, include=["*.2"])
     ((_, linear), (twin, report)) = quantized_layers(net, job)
-    assert linear.reason == "not among the included"
+    assert linear.reason == "no include pattern matches it"
     assert report.note == "packed on the CPU, meta was out of memory"
     assert same_bits(twin.weight, TorchBackend().twin(layer, layer.weight.data, layer.bias, FORMATS["w4a8"]).weight)
 

@@ -186,13 +186,21 @@ def test_include_reaches_outside_the_blocks_and_leaves_the_rest():
     net = Net()
     reasons_of = reasons(qs.quantize(net, include=["proj_*", "blocks.1.ff.[0]"]))
     assert quantized_names(net) == ["proj_in", "blocks.1.ff.0", "proj_out"]
-    assert reasons_of["blocks.0.ff.0"] == "not among the included"
+    assert reasons_of["blocks.0.ff.0"] == "no include pattern matches it"
 
 
 def test_exclude_wins_over_include():
     net = Net()
     qs.quantize(net, include=["proj_*"], exclude=["*_out"])
     assert quantized_names(net) == ["proj_in"]
+
+
+def test_patterns_that_match_no_layer_are_named_in_the_report():
+    mistyped = ["blocks.0", "Proj_in"]  # a block without its layers, and a capital letter
+    report = qs.quantize(Net(), include=["blocks.*", "proj_in", *mistyped[:1]], exclude=[mistyped[1], "*.gate"])
+    assert report.notes[-1] == "These patterns match no layer: blocks.0, Proj_in."
+    assert report.notes[-1] in report.text().splitlines()
+    assert "match no layer" not in qs.quantize(Net(), exclude=["conv", "*.gate"]).text()  # layers, though kept anyway
 
 
 def test_patterns_know_upper_and_lower_case(refused):
@@ -294,8 +302,8 @@ def test_a_bare_linear_layer_is_refused(refused):
 
 def test_a_module_whose_layers_are_all_kept_is_refused_with_the_most_common_reason(refused):
     net = Net()
-    with refused(QuantizationError, "nothing to quantise: include names no layer", "include patterns"):
-        qs.quantize(net, include=["no.such.layer"])
+    with refused(QuantizationError, "nothing to quantise: include names no layer", "include patterns", "such as blocks.0.ff.0"):
+        qs.quantize(net, include=["("])
     assert quantized_names(net) == []
 
 

@@ -343,7 +343,7 @@ def test_a_prediction_that_is_not_finite_names_the_step(refused, run, bad):
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_another_number_of_coefficients_than_steps_is_refused(refused, count):
     """Regression: it was a SamplingError, against the docstring of ``sample`` and of CoefficientError."""
-    with refused(CoefficientError, f"{count} coefficients for 4 steps.", "for_sigmas", steps=4):
+    with refused(CoefficientError, f"coefficients and steps differ in number: {count} and 4.", "for_sigmas", steps=4):
         qs.sample("euler", NOISE.model, start(14.6), falling_sigmas(14.6, 4, 0), Coefficients.identity(count))
 
 

@@ -213,7 +213,10 @@ def test_a_changed_preset_loses_its_verdict_and_keeps_what_it_is_bound_to(pack):
 BAD_COEFFICIENTS = {
     "nothing plugged in": ({"sigmas": None, **RAMP}, "no schedule is plugged in"),
     "nothing to keep": ({"form": "as plugged in"}, "no preset is plugged in"),
-    "too few numbers": ({"form": "table", "form.c_x": "1, 1", "form.c_eps": "1 1 1 1"}, "c_x has 2 numbers for 4"),
+    "too few numbers": (
+        {"form": "table", "form.c_x": "1, 1", "form.c_eps": "1 1 1 1"},
+        "c_x and the steps differ in number: 2 and 4",
+    ),
     "words": ({"form": "table", "form.c_x": "1 1 1 1", "form.c_eps": "one two"}, "c_eps is not a list of numbers"),
     "nan": ({"form": "table", "form.c_x": "nan 1 1 1", "form.c_eps": "1 1 1 1"}, "one finite number per step"),
     "far out": ({"form": "table", "form.c_x": "99 1 1 1", "form.c_eps": "1 1 1 1"}, "c_x[0] is 99"),

@@ -352,7 +352,7 @@ def test_texts_are_spread_cut_and_counted(pairs_of, pack):
     assert pairs_of.texts_of([], 2) == ["", ""]
     assert pairs_of.texts_of(["a\n cat"], 2) == ["a cat", "a cat"]
     assert pairs_of.texts_of(["a", "b" * 999], 2) == ["a", "b" * 300]
-    with pytest.raises(pack("qsched_core").VoteError, match="3 texts for 2 pairs"):
+    with pytest.raises(pack("qsched_core").VoteError, match="texts and pairs differ in number: 3 and 2"):
         pairs_of.texts_of(["a"] * 3, 2)
 
 

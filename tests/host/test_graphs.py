@@ -209,6 +209,11 @@ def test_a_wrong_quantization_is_told_what_is_wrong(server, case):
     assert text in error_of(server, graphs.quantizing(**changes))
 
 
+def test_a_pattern_that_matches_no_layer_is_named_in_the_report(server):
+    outputs = server.client.run(graphs.quantizing(exclude="no.such.layer*"), timeout=120)
+    assert "These patterns match no layer: no.such.layer*." in outputs["3"]["text"][0]
+
+
 def test_quantizing_twice_in_a_graph_is_refused_and_the_graph_stays_usable(server):
     graph = graphs.quantizing()
     graph["9"] = graphs.node(

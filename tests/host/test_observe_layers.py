@@ -92,7 +92,7 @@ def error_of(model, source, encoded) -> float:
 
 def test_what_was_observed_is_said(observation, source):
     layer_inputs, text = observation
-    assert text.startswith(f"{len(layer_inputs.layers)} layers observed on 32 evaluations.")
+    assert text.startswith(f"Layers observed: {len(layer_inputs.layers)}, evaluations: 32.")
     assert "Few prompts" not in text
     assert "At the network's input and output, not packed into 4 bits: img_in, final_layer.linear." in text
     assert "see one row per picture" in text

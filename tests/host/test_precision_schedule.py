@@ -304,5 +304,5 @@ def test_models_that_cannot_go_on_from_each_other_are_refused(pack, demo, tiny, 
         schedule(demo[0], "1, 2", model_2=shifted)
     with refused(core.QuantizationError, "the plan names model 2, and one model is plugged in"):
         schedule(demo[0], "1, 2")
-    with refused(core.SamplingError, "the plan has 2 steps, the schedule 3"):
+    with refused(core.SamplingError, "plan and schedule differ in steps: 2 and 3"):
         schedule(demo[0], "1, 1", sigmas=torch.tensor([1.0, 0.5, 0.2, 0.0]))

@@ -113,7 +113,7 @@ def test_texts_written_into_the_node(run):
     assert prompts.has_texts
     assert len(prompts) == 7
     assert "5 prompts to search on, 2 for the verdict." in report
-    assert "1 prompts of both sets kept for the verdict alone." in report
+    assert "1 prompt of both sets kept for the verdict alone." in report
     assert "a bee" in report
 
 
@@ -180,7 +180,7 @@ def test_files_are_read_and_an_edited_one_anew(run, folder):
 
 
 def test_what_the_user_reads_when_it_fails(run):
-    with pytest.raises(RuntimeError, match=r"Q-Sched: 1 prompts, at least 4 are needed\."):
+    with pytest.raises(RuntimeError, match=r"Q-Sched: 1 prompt, at least 4 are needed\."):
         run({"prompts": "a cat"})
 
 
@@ -232,9 +232,9 @@ SIX = [conditioning(float(i)) for i in range(6)]
         ({}, "0 prompts, at least 4"),
         ({"prompts": [""], "prompt_file": [" "], "texts": []}, "0 prompts, at least 4"),
         ({"texts": [*ANIMALS, 3]}, "value 7 of texts is int, not a text"),
-        ({"texts": [LINES]}, "1 prompts, at least 4"),
-        ({"prompts": [LINES], "verdict_prompts": ["a bee"]}, "1 prompts for the verdict"),
-        ({"conditionings": SIX, "texts": ANIMALS[:5]}, "there are 5 texts for 6 conditionings"),
+        ({"texts": [LINES]}, "1 prompt, at least 4"),
+        ({"prompts": [LINES], "verdict_prompts": ["a bee"]}, "1 prompt for the verdict"),
+        ({"conditionings": SIX, "texts": ANIMALS[:5]}, "texts and conditionings differ in number: 5 and 6"),
         ({"conditionings": SIX[:3]}, "3 prompts, at least 4"),
         ({"conditionings": SIX, "verdict_prompts": ["a bee"]}, "the verdict's 'a bee' is not among"),
         ({"conditionings": [*SIX, None]}, "conditioning 7 is empty"),

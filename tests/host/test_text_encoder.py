@@ -79,7 +79,7 @@ def test_the_report_says_how_near_four_bits_are(pack):
     twin, report = quantized(pack, source, "w4a8", PROMPTS[:1])
     assert 0.05 < relative(said(twin), full) < 0.6
     cosine = torch.nn.functional.cosine_similarity(said(twin).double().flatten(), full.double().flatten(), dim=0).item()
-    assert f"Conditioning of 1 prompts: cosine to the full one {cosine:.4f}." in report
+    assert f"Conditioning of 1 prompt: cosine to the full one {cosine:.4f}." in report
     assert ("That is far" in report) == (cosine < 0.99)
 
 

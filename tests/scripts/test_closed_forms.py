@@ -113,5 +113,5 @@ def test_what_cannot_be_compared_is_refused(refused):
         variance_match(pairs_of(full, outputs(seed=1)))
     with refused(CalibrationError, "at step 3", "nothing in common"):
         least_squares(pairs_of(full, [*full[:2], torch.ones(SHAPE)]))
-    with refused(CalibrationError, "3 sigmas for 3 steps"):
+    with refused(CalibrationError, "sigmas do not fit the steps: 3 and 3"):
         qdrift(pairs_of(full, full), SIGMAS[1:])
