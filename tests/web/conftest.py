@@ -19,6 +19,7 @@ from scripts.host import Host
 from scripts.layout import NEWER_NODES, ROOT
 
 SHOTS = ROOT / "output" / "screenshots"
+PAUSE_NODE = Path(__file__).with_name("pause_node")
 USERS_CHOICE = os.environ.get("QSCHED_FRONT_ENDS")
 FRONT_ENDS = (USERS_CHOICE or f"{OWN} {NEWEST}").split()
 """What the tests marked `front_ends` run in; the others run in the first one."""
@@ -73,7 +74,7 @@ def server(browser, host, request) -> Iterator[comfyui.Server]:
     python = Path(sys.executable)
     page = front_end(request.param, python)
     flags = [*comfyui.CPU, *([] if page is None else ["--front-end-root", page])]
-    with comfyui.running(host, python, flags=flags, extra_packs=[NEWER_NODES]) as running:
+    with comfyui.running(host, python, flags=flags, extra_packs=[NEWER_NODES, PAUSE_NODE]) as running:
         yield running
 
 

@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from scripts.browser import wait_for
 
 TRIALS = 5
+PROMPTS = 6
 CALIBRATE = 4
 
-LOAD = """async ([seed, side]) => {
+LOAD = """async seed => {
   const name = Object.keys(await (await app.api.fetchApi("/workflow_templates")).json()).find(n => /q-sched/i.test(n));
   const path = `/workflow_templates/${name}/${encodeURIComponent("01 Try it now")}.json`;
   await app.loadGraphData(await (await app.api.fetchApi(path)).json());
@@ -25,11 +26,21 @@ LOAD = """async ([seed, side]) => {
   app.graph.add(settings);
   app.graph.add(group);
   const latent = app.graph.nodes.find(n => n.type === "EmptySD3LatentImage");
-  const set = [[node, { trials: %d }], [settings, { verdict_seeds: 1, search_seed: seed }],
-    [latent, { width: side, height: side }]];
+  const prompts = node.widgets.find(w => w.name === "prompts").value.split("\\n").slice(0, %d).join("\\n");
+  const set = [[node, { trials: %d, prompts }], [settings, { verdict_seeds: 1, search_seed: seed }],
+    [latent, { width: 64, height: 64 }]];
   for (const [one, values] of set)
     for (const [key, value] of Object.entries(values)) one.widgets.find(w => w.name === key).value = value;
   settings.connect(0, node, node.inputs.findIndex(input => input.name === "settings"));
+}"""
+
+PUT_PAUSE = """id => {
+  const node = app.graph.getNodeById(id), input = node.inputs.findIndex(({ name }) => name === "model");
+  const link = app.graph.getLink(node.inputs[input].link), source = app.graph.getNodeById(link.origin_id);
+  const pause = LiteGraph.createNode("TestPause");
+  app.graph.add(pause);
+  source.connect(link.origin_slot, pause, 0);
+  pause.connect(0, node, input);
 }"""
 
 QUEUE = """async () => {
@@ -132,9 +143,9 @@ def check_frames(page, what: str) -> None:
     assert {key: frames[key] for key in ("unknown", "cut", "spilling", "touching") if frames[key]} == {}, what
 
 
-def load(page, seed: int, side: int = 64) -> None:
-    """The template, with few trials. Another seed is another study: nothing of it is in the host's cache."""
-    page.evaluate(LOAD % TRIALS, [seed, side])
+def load(page, seed: int) -> None:
+    """The template, with few prompts and trials. Another seed is another study: nothing of it is in the host's cache."""
+    page.evaluate(LOAD % (PROMPTS, TRIALS), seed)
 
 
 def drawn(page, node, widget: str = "qsched_map") -> dict:
@@ -253,13 +264,17 @@ def test_the_map_is_drawn_while_it_runs_and_again_after_a_reload(open_page, tmp_
     look_at(page, CALIBRATE)
 
 
-def test_a_page_that_missed_the_end_of_a_run_does_not_show_it_as_running(open_page):
+def test_a_page_that_missed_the_end_of_a_run_does_not_show_it_as_running(open_page, server):
     """A reloaded page said "now the verdict" for ever: the server had answered before the end, and was read after it.
     A second tab gets no events of the first one's runs at all."""
     page = open_page(nodes_2=False, fresh=True)
-    load(page, seed=8, side=128)  # it has to go on while two pages are loaded
+    load(page, seed=8)
+    page.evaluate(PUT_PAUSE, CALIBRATE)  # it has to go on while two pages are loaded
     run(page)
     wait_for_points(page, 1)
+    pause = server.base / "temp" / "pause"
+    pause.parent.mkdir(exist_ok=True)
+    pause.touch()
     late = []
     page.route("**/qsched/history*", lambda route: late.append((route, route.fetch())))
     reload(page)
@@ -268,6 +283,7 @@ def test_a_page_that_missed_the_end_of_a_run_does_not_show_it_as_running(open_pa
     assert wait_for_points(other, 1)["running"] == "yes"
     page.wait_for_timeout(1000)
     assert any('"prompt": null' not in answer.text() for _, answer in late)
+    pause.unlink()
     wait_until_done(page)
     for route, answer in list(late):
         route.fulfill(response=answer)
