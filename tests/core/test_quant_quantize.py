@@ -302,7 +302,8 @@ def test_a_bare_linear_layer_is_refused(refused):
 
 def test_a_module_whose_layers_are_all_kept_is_refused_with_the_most_common_reason(refused):
     net = Net()
-    with refused(QuantizationError, "nothing to quantise: include names no layer", "include patterns", "such as blocks.0.ff.0"):
+    parts = ("nothing to quantise: include names no layer", "include patterns", "such as blocks.0.ff.0")
+    with refused(QuantizationError, *parts):
         qs.quantize(net, include=["("])
     assert quantized_names(net) == []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -99,24 +99,22 @@ PAUSE = """() => {
 
 
 class OpenPages:
-    """Pages of one server, and what went wrong on each. A page of the usual settings is handed on from test to test: to
+    """Pages of one server, and what went wrong on each. A page is handed on from test to test of the same settings: to
     load one takes longer than most tests."""
 
     def __init__(self, browser, server: comfyui.Server):
         self.browser, self.server = browser, server
         self.errors: dict[object, list[str]] = {}
-        self.waiting: dict[bool, object] = {}
-        """By renderer: the page that no test uses now."""
+        self.waiting: dict[tuple, object] = {}
+        """By settings: the page that no test uses now."""
 
-    def open(self, *, nodes_2: bool, fresh: bool = False, **settings: object):
-        """A page; ``fresh``: that no test has used. `settings` are the host's, with a dot for every "_":
-        ``Comfy_Locale="fr"``. One that is handed on has one tab, as a new one: the host's first workflow."""
-        options = {"Comfy.VueNodes.Enabled": nodes_2, "Comfy.ColorPalette": "dark", "Comfy.Locale": "en"}
-        options |= {name.replace("_", "."): value for name, value in settings.items()}
-        if fresh or settings or nodes_2 not in self.waiting:
-            return visit(self.browser, self.server, options, self._watch)
-        set_settings(self.server, options)  # another page has changed them, and this one may be reloaded
-        page = self.waiting.pop(nodes_2)
+    def open(self, settings: Mapping[str, object], *, fresh: bool = False):
+        """A page; ``fresh``: that no test has used. `settings` are the host's. One that is handed on has one tab, as a
+        new one: the host's first workflow."""
+        page = None if fresh else self.waiting.pop(tuple(settings.items()), None)
+        if page is None:
+            return visit(self.browser, self.server, settings, self._watch)
+        set_settings(self.server, settings)  # another page has changed them, and this one may be reloaded
         page.evaluate("() => qschedResume()")
         return page
 
@@ -125,13 +123,13 @@ class OpenPages:
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda line: errors.append(line.text) if line.text.startswith("Q-Sched:") else None)
 
-    def keep(self, page, nodes_2: bool) -> None:
+    def keep(self, page, settings: Mapping[str, object]) -> None:
         """For the next test that wants such a page."""
         page.keyboard.press("Escape")  # a dialog of the host
         page.set_viewport_size(WINDOW)
         page.evaluate(AS_NEW)
         page.evaluate(PAUSE)
-        self.waiting[nodes_2] = page
+        self.waiting[tuple(settings.items())] = page
 
     def close(self, page) -> None:
         del self.errors[page]
@@ -149,25 +147,28 @@ def pages(server, browser) -> Iterator[OpenPages]:
 
 @pytest.fixture
 def open_page(pages, request) -> Iterator[Callable]:
-    """``open_page(nodes_2=…)``: a page in one of the host's renderers, see `OpenPages.open`. An error of ours on it
-    fails the test.
+    """``open_page(nodes_2=…)``: a page in one of the host's renderers, see `OpenPages.open`. More settings are written
+    with a "_" for every dot: ``Comfy_Locale="fr"``. An error of ours on the page fails the test.
 
     How it looked at the end is kept in ``output/screenshots``.
     """
     own, failures = [], request.session.testsfailed
 
-    def open_one(*, nodes_2: bool, fresh: bool = False, **settings: object):
-        page = pages.open(nodes_2=nodes_2, fresh=fresh, **settings)
-        own.append((page, nodes_2, not fresh and not settings))
+    def open_one(*, nodes_2: bool, fresh: bool = False, **more: object):
+        settings = {"Comfy.VueNodes.Enabled": nodes_2, "Comfy.ColorPalette": "dark", "Comfy.Locale": "en"}
+        settings |= {name.replace("_", "."): value for name, value in more.items()}
+        page = pages.open(settings, fresh=fresh)
+        own.append((page, settings, fresh))
         return page
 
     yield open_one
     errors = []
-    for number, (page, nodes_2, usual) in enumerate(own):
+    for number, (page, settings, fresh) in enumerate(own):
         page.screenshot(path=SHOTS / f"{request.node.name} {number}.png")
         errors += pages.errors[page]
-        if usual and nodes_2 not in pages.waiting and not errors and request.session.testsfailed == failures:
-            pages.keep(page, nodes_2)
+        clean = not fresh and not errors and request.session.testsfailed == failures
+        if clean and tuple(settings.items()) not in pages.waiting:
+            pages.keep(page, settings)
         else:
             pages.close(page)
     assert errors == []

@@ -144,7 +144,7 @@ def check_frames(page, what: str) -> None:
 
 
 def load(page, seed: int) -> None:
-    """The template, with few prompts and trials. Another seed is another study: nothing of it is in the host's cache."""
+    """The template, with few prompts and trials. Another seed is another study, of which the host has nothing yet."""
     page.evaluate(LOAD % (PROMPTS, TRIALS), seed)
 
 
