@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from encoder_files import SIZES, TYPES, encoder_files, keep_sizes, load, loaded_encoder
+from encoder_files import SIZES, TYPES, SharedEncoders, encoder_files, keep_sizes, load
 from exactness import differ, near, same_bits
 from layouts import need_layout
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from text_encoders import text_encoder, with_lora
+from text_encoders import text_encoder, tokenizers_read_once, with_lora
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,6 +26,17 @@ KEYS = {
     CLIP_QUERY: "lora_te1_" + CLIP_QUERY.removeprefix("clip_l.transformer.").replace(".", "_"),
 }
 """Layers, and how files of LoRAs name them."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tokenizers(pack):
+    with tokenizers_read_once():
+        yield
+
+
+@pytest.fixture(scope="module")
+def encoders(pack, tmp_path_factory):
+    return SharedEncoders(tmp_path_factory.mktemp("encoders"), partial(quantized, pack))
 
 
 @pytest.fixture(autouse=True)
@@ -42,13 +54,17 @@ def quantized(pack, clip, form: str = "w4a8", recipe: str = "compact"):
 
 
 def said(clip) -> list[torch.Tensor]:
-    """The conditioning, and the pooled output where there is one."""
-    (value, more), *rest = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT))
+    """The conditioning, and the pooled output where there is one. FLUX's T5 reads 256 tokens of any prompt, which takes
+    seconds and shows no more than 16 do: but for a CLIP that has been told another number."""
+    options = {"t5xxl_min_length": 16, **clip.tokenizer_options}
+    (value, more), *rest = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT, tokenizer_options=options))
     pooled = more.get("pooled_output")
     return [value, *([] if pooled is None else [pooled])]
 
 
 def says_the_same(one, other) -> bool:
+    if one.tokenize(PROMPT) != other.tokenize(PROMPT):
+        return False
     pairs = list(zip(said(one), said(other), strict=True))
     return all(same_bits(a, b) for a, b in pairs)
 
@@ -74,11 +90,11 @@ def stock_paths(pack, clip, folder) -> list:
 
 
 @pytest.mark.parametrize("family", TYPES)
-def test_our_file_encodes_as_before(pack, tmp_path, family):
+def test_our_file_encodes_as_before(pack, encoders, tmp_path, family):
     files = pack("nodes.quantization.encoder_files")
-    source = loaded_encoder(family, tmp_path)
+    source = encoders.source(family)
     full = said(source)
-    twin = quantized(pack, source)
+    twin = encoders.twin(family)
     path, again = tmp_path / "ours.safetensors", tmp_path / "again.safetensors"
     files.save_encoder(twin, path)
     loaded = files.load_encoder(path, SIZES)
@@ -97,11 +113,10 @@ def test_our_file_encodes_as_before(pack, tmp_path, family):
 
 @pytest.mark.parametrize("form", ["w8a8", "w4a8"])
 @pytest.mark.parametrize("family", ["flux", "qwen", "gemma"])
-def test_the_stock_loader_encodes_as_before(pack, tmp_path, family, form):
+def test_the_stock_loader_encodes_as_before(pack, encoders, tmp_path, family, form):
     need_layout(form)
     files, families = pack("nodes.quantization.encoder_files"), pack("nodes.quantization.encoder_families")
-    source = loaded_encoder(family, tmp_path)
-    twin = quantized(pack, source, form, "stock")
+    source, twin = encoders.source(family), encoders.twin(family, form, "stock")
     assert files.lost_in_stock(twin) == ""
     paths = stock_paths(pack, twin, tmp_path)
     assert files.save_stock_encoders(twin, paths) == TYPES[family].lower()
@@ -113,11 +128,11 @@ def test_the_stock_loader_encodes_as_before(pack, tmp_path, family, form):
     assert families.family_of(twin).clip_type == TYPES[family]
 
 
-def test_a_t5_in_float8_becomes_a_stock_file_that_computes_in_halves(pack, tmp_path):
+def test_a_t5_in_float8_becomes_a_stock_file_that_computes_in_halves(pack, encoders, tmp_path):
     """The host takes the type from the norms: in float8 every weight would have been rounded to it once more."""
     need_layout("w4a4")
     files = pack("nodes.quantization.encoder_files")
-    source = loaded_encoder("flux", tmp_path, torch.float8_e4m3fn)
+    source = encoders.source("flux", torch.float8_e4m3fn)
     assert source.cond_stage_model.get_submodule(T5_QUERY).weight.dtype == torch.float8_e4m3fn
     twin = quantized(pack, source, "w4a4", "stock")
     paths = stock_paths(pack, twin, tmp_path)
@@ -128,11 +143,10 @@ def test_a_t5_in_float8_becomes_a_stock_file_that_computes_in_halves(pack, tmp_p
 
 
 @pytest.mark.parametrize("family", ["clip_l", "sdxl"])
-def test_the_stock_loader_reads_clips_in_floats_alone(pack, tmp_path, refused, family):
+def test_the_stock_loader_reads_clips_in_floats_alone(pack, encoders, refused, family):
     """Packed, the host would take their bytes for weights."""
-    source = loaded_encoder(family, tmp_path)
     with refused(pack("qsched_core").QuantizationError, "in floats alone", 'recipe "compact"'):
-        quantized(pack, source, "w8a8", "stock")
+        quantized(pack, encoders.source(family), "w8a8", "stock")
 
 
 def test_a_clip_with_more_positions_is_made_again(pack, tmp_path, monkeypatch):
@@ -140,10 +154,9 @@ def test_a_clip_with_more_positions_is_made_again(pack, tmp_path, monkeypatch):
     import comfy.sd
 
     monkeypatch.undo()
-    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2, "num_hidden_layers": 3}
 
     def options() -> dict:
-        return {"dtype": torch.float32, "model_config": dict(sizes)}
+        return {"dtype": torch.float32, "model_config": dict(SIZES["clip_l_model_config"])}
 
     (path,) = encoder_files("clip_l", tmp_path)
     values, name = load_file(path), "text_model.embeddings.position_embedding.weight"
@@ -158,11 +171,11 @@ def test_a_clip_with_more_positions_is_made_again(pack, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("recipe", ["compact", "stock"])
-def test_a_lora_on_a_packed_layer_is_in_our_file(pack, tmp_path, recipe):
+def test_a_lora_on_a_packed_layer_is_in_our_file(pack, encoders, tmp_path, recipe):
     if recipe == "stock":
         need_layout("w8a8")
     files = pack("nodes.quantization.encoder_files")
-    twin = quantized(pack, loaded_encoder("flux", tmp_path), "w8a8", recipe)
+    twin = encoders.twin("flux", "w8a8", recipe)
     assert files.lost_in_stock(twin) == ("" if recipe == "stock" else "the LoRAs on it")
     adapted = with_lora(twin, KEYS[T5_QUERY], T5_QUERY)
     assert files.lost_in_stock(adapted) == "the LoRAs on it"
@@ -176,10 +189,10 @@ def test_a_lora_on_a_packed_layer_is_in_our_file(pack, tmp_path, recipe):
     assert says_the_same(adapted, loaded)
 
 
-def test_a_lora_on_a_layer_that_stays_float_is_merged_into_the_stock_file(pack, tmp_path):
+def test_a_lora_on_a_layer_that_stays_float_is_merged_into_the_stock_file(pack, encoders, tmp_path):
     need_layout("w8a8")
     files = pack("nodes.quantization.encoder_files")
-    twin = quantized(pack, loaded_encoder("flux", tmp_path), "w8a8", "stock")
+    twin = encoders.twin("flux", "w8a8", "stock")
     adapted = with_lora(twin, KEYS[CLIP_QUERY], CLIP_QUERY)
     assert files.lost_in_stock(adapted) == ""
     paths = stock_paths(pack, twin, tmp_path)
@@ -189,9 +202,9 @@ def test_a_lora_on_a_layer_that_stays_float_is_merged_into_the_stock_file(pack, 
     assert differ(said(adapted)[1], said(twin)[1]), "the LoRA did nothing"
 
 
-def test_clip_skip_and_options_of_the_tokenizer_are_kept(pack, tmp_path):
+def test_clip_skip_and_options_of_the_tokenizer_are_kept(pack, encoders, tmp_path):
     files = pack("nodes.quantization.encoder_files")
-    skipped = quantized(pack, loaded_encoder("sdxl", tmp_path)).clone()
+    skipped = encoders.twin("sdxl")
     skipped.clip_layer(-3)
     path = tmp_path / "skip.safetensors"
     files.save_encoder(skipped, path)
@@ -227,17 +240,17 @@ def test_an_option_that_no_tokenizer_has_is_refused(pack, options_in_a_file, ref
         options_in_a_file({"tokenizer_options": {"min_length": value}})
 
 
-def test_what_stock_files_have_no_place_for_is_named(pack, tmp_path):
+def test_what_stock_files_have_no_place_for_is_named(pack, encoders, tmp_path):
     need_layout("w8a8")
     files = pack("nodes.quantization.encoder_files")
-    twin = quantized(pack, loaded_encoder("flux", tmp_path), "w8a8", "stock").clone()
+    twin = encoders.twin("flux", "w8a8", "stock")
     twin.set_tokenizer_option("t5xxl_min_length", 300)
     assert files.lost_in_stock(twin) == "CLIP skip and options of the tokenizer"
     files.save_encoder(twin, tmp_path / "options.safetensors")
     loaded = files.load_encoder(tmp_path / "options.safetensors", SIZES)
     assert said(loaded)[0].shape[1] == 300
     assert says_the_same(twin, loaded)
-    twin = quantized(pack, loaded_encoder("gemma", tmp_path), "w8a8", "stock")
+    twin = quantized(pack, encoders.source("gemma"), "w8a8", "stock")  # its own: its network is changed
     twin.cond_stage_model.projection = torch.nn.Linear(4, 4)
     assert files.lost_in_stock(twin) == "its layers outside the encoder"
 
@@ -256,13 +269,16 @@ def test_keys_of_encoders_that_see_are_those_that_the_host_renames(pack):
 # --- files and CLIPs that are none
 
 
-def test_a_float_clip_and_one_of_no_loader_are_refused(pack, tmp_path, refused):
+def test_a_float_clip_and_one_of_no_loader_are_refused(pack, encoders, tmp_path, refused):
+    import comfy.sd
+
     files, error = pack("nodes.quantization.encoder_files"), pack("qsched_core").QuantizationError
-    source = loaded_encoder("clip_l", tmp_path)
-    path = tmp_path / "never.safetensors"
+    source, path = encoders.source("clip_l"), tmp_path / "never.safetensors"
     with refused(error, "this text encoder is not quantised", "Quantize Text Encoder"):
         files.save_encoder(source, path)
-    stranger = text_encoder("lumina2")  # its tokenizer is no host's
+    stranger = text_encoder("lumina2", model_options=SIZES)  # its tokenizer is no host's; all else is
+    noted = ([], None, comfy.sd.CLIPType.LUMINA2, SIZES)
+    stranger.patcher.cached_patcher_init = (comfy.sd.load_clip_model_patcher, noted)
     with refused(error, "would not know this text encoder again"):
         files.save_encoder(quantized(pack, stranger), path)
     with refused(error, "make no text encoder like this"):
@@ -277,14 +293,14 @@ def contents() -> dict[str, bytes]:
 
 
 @pytest.fixture
-def saved(pack, tmp_path, contents):
+def saved(pack, encoders, tmp_path, contents):
     """``saved(family)``: (path, metadata, tensors) of a file of ours."""
     files = pack("nodes.quantization.encoder_files")
 
     def save(family: str):
         path = tmp_path / "ours.safetensors"
         if family not in contents:
-            files.save_encoder(quantized(pack, loaded_encoder(family, tmp_path)), path)
+            files.save_encoder(encoders.twin(family), path)
             contents[family] = path.read_bytes()
         path.write_bytes(contents[family])
         with safe_open(path, framework="pt") as file:
@@ -293,8 +309,8 @@ def saved(pack, tmp_path, contents):
     return save
 
 
-def test_files_of_the_other_loader_are_told_apart(pack, saved, demo, tmp_path, refused):
-    error, encoders = pack("qsched_core").QuantizationError, pack("nodes.quantization.encoder_files")
+def test_files_of_the_other_loader_are_told_apart(pack, encoders, saved, demo, tmp_path, refused):
+    error, files = pack("qsched_core").QuantizationError, pack("nodes.quantization.encoder_files")
     models = pack("nodes.quantization.files")
     path, *_ = saved("clip_l")
     with refused(error, "holds a text encoder", "Load Quantized Text Encoder"):
@@ -303,10 +319,10 @@ def test_files_of_the_other_loader_are_told_apart(pack, saved, demo, tmp_path, r
     twin, _ = pack("nodes.quantization.twin_model").quantized_twin(demo[0], job)
     models.save_model(twin, tmp_path / "model.safetensors")
     with refused(error, "holds no text encoder", "Load Quantized Model"):
-        encoders.load_encoder(tmp_path / "model.safetensors")
-    (stock,) = encoder_files("clip_l", tmp_path)
+        files.load_encoder(tmp_path / "model.safetensors")
+    (stock,) = encoders.files("clip_l", torch.float32)
     with refused(error, "no quantised model of ours"):
-        encoders.load_encoder(stock)
+        files.load_encoder(stock)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
@@ -356,7 +372,7 @@ def test_other_layers_and_shapes_are_refused_before_anything_is_made(pack, saved
         (about, fewer),
         (about, {**tensors, "extra": torch.zeros(2)}),
         (about, {**tensors, "clip_l.transformer.extra": torch.zeros(2)}),
-        (about, {**tensors, norm: torch.zeros(64)}),
+        (about, {**tensors, norm: torch.zeros(32)}),
         (other, {**tensors, f"{layer}x.weight": tensors[f"{layer}.weight"].clone()}),
     ):
         save_file(content, path, metadata)
@@ -413,9 +429,9 @@ def save_node(pack, folders, monkeypatch):
     return node
 
 
-def test_the_nodes_save_and_load_ours_and_overwrite_nothing(pack, tmp_path, folders, save_node, monkeypatch):
+def test_the_nodes_save_and_load_ours_and_overwrite_nothing(pack, encoders, folders, save_node, monkeypatch):
     module, files = pack("nodes.text_encoder"), pack("nodes.quantization.encoder_files")
-    twin = quantized(pack, loaded_encoder("clip_l", tmp_path))
+    twin = encoders.twin("clip_l")
     first, second = (save_node.execute(twin, "mine") for _ in range(2))
     assert (first.args, second.args) == (("mine.safetensors",), ("mine (2).safetensors",))
     assert first.ui["text"][0].startswith("Saved models/qsched_text_encoders/mine.safetensors, ")
@@ -429,11 +445,10 @@ def test_the_nodes_save_and_load_ours_and_overwrite_nothing(pack, tmp_path, fold
     assert node.fingerprint_inputs("none.safetensors") == "none.safetensors"
 
 
-def test_the_nodes_save_a_pair_for_the_stock_loader(pack, tmp_path, folders, save_node, refused):
+def test_the_nodes_save_a_pair_for_the_stock_loader(pack, encoders, folders, save_node, refused):
     need_layout("w8a8")
     node = pack("nodes.text_encoder").QSchedQuantizeTextEncoder
-    source = loaded_encoder("flux", tmp_path)
-    twin, report = node.execute(source, "w8a8", "format's own", "", "", "stock").args
+    twin, report = node.execute(encoders.source("flux"), "w8a8", "format's own", "", "", "stock").args
     assert "activations stay floats" in report and "kitchen (unpacks)" in report
     out = save_node.execute(twin, "pair.safetensors")
     names = ["pair clip_l.safetensors", "pair t5xxl.safetensors"]
@@ -449,10 +464,10 @@ def test_the_nodes_save_a_pair_for_the_stock_loader(pack, tmp_path, folders, sav
         save_node.execute(twin, "../up")
 
 
-def test_a_loader_that_reads_something_else_leaves_no_file(pack, tmp_path, refused, monkeypatch):
+def test_a_loader_that_reads_something_else_leaves_no_file(pack, encoders, tmp_path, refused, monkeypatch):
     need_layout("w8a8")
     files, families = pack("nodes.quantization.encoder_files"), pack("nodes.quantization.encoder_families")
-    twin = quantized(pack, loaded_encoder("gemma", tmp_path), "w8a8", "stock")
+    twin = encoders.twin("gemma", "w8a8", "stock")
     paths = stock_paths(pack, twin, tmp_path)
     load_parts = families.Family.load
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from text_encoders import fill
 
-_CLIP = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2, "num_hidden_layers": 3}
-_LLAMA = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 2}
+# 64: every matrix of a block has as many weights as a layer must have to be packed, and no more.
+_CLIP = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_hidden_layers": 3}
+_LLAMA = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2}
 SIZES = {
     "dtype": torch.float32,
     "clip_l_model_config": _CLIP,
     # The host knows a CLIP-G by its 31st layer, and a T5-XXL by its 24th.
     "clip_g_model_config": {**_CLIP, "num_hidden_layers": 32},
-    "t5xxl_model_config": {"d_model": 128, "d_ff": 256, "num_layers": 24, "num_heads": 2},
+    "t5xxl_model_config": {"d_model": 64, "d_ff": 128, "num_layers": 24, "num_heads": 2},
     # It knows this Qwen by the shape of its keys.
     "qwen25_3b_model_config": {**_LLAMA, "num_key_value_heads": 2},
     "gemma2_2b_model_config": {**_LLAMA, "num_key_value_heads": 1, "vocab_size": 300},
@@ -41,12 +44,6 @@ def keep_sizes(monkeypatch) -> None:
     )
 
 
-def loaded_encoder(family: str, folder: Path, dtype: torch.dtype = torch.float32):
-    """A CLIP of the stock loader's, of the same random values every time."""
-    paths = encoder_files(family, folder, dtype)
-    return load(paths, TYPES[family])
-
-
 def load(paths: list[Path], clip_type: str, options: dict | None = None):
     """As the stock nodes load them."""
     import comfy.sd
@@ -69,6 +66,9 @@ def encoder_files(family: str, folder: Path, dtype: torch.dtype = torch.float32)
     """Files with a checkpoint's keys, one for each encoder."""
     network = _network(family)
     fill(network)
+    for name, value in network.named_parameters():
+        if name.endswith("SelfAttention.q.weight"):
+            value.data /= 32**0.5  # T5's attention is not scaled: the square root of a head's width is in these
     paths = []
     for name, encoder in network.named_children():
         values = {key: value.detach().to(dtype) for key, value in encoder.transformer.state_dict().items()}
@@ -77,6 +77,32 @@ def encoder_files(family: str, folder: Path, dtype: torch.dtype = torch.float32)
         paths.append(folder / f"{family} {name}.safetensors")
         save_file(values, paths[-1])
     return paths
+
+
+class SharedEncoders:
+    """What several tests only read, each made once: files, the CLIPs that the stock loader makes of them, and their
+    twins by ``quantized(clip, form, recipe)``. CLIPs are given as clones, whose LoRAs and options are their own."""
+
+    def __init__(self, folder: Path, quantized: Callable):
+        self._folder, self._quantized = folder, quantized
+        self.files, self._source, self._twin = cache(self._written), cache(self._loaded), cache(self._packed)
+
+    def source(self, family: str, dtype: torch.dtype = torch.float32):
+        return self._source(family, dtype).clone()
+
+    def twin(self, family: str, form: str = "w4a8", recipe: str = "compact", dtype: torch.dtype = torch.float32):
+        return self._twin(family, form, recipe, dtype).clone()
+
+    def _written(self, family: str, dtype: torch.dtype) -> list[Path]:
+        place = self._folder / str(dtype)
+        place.mkdir(exist_ok=True)
+        return encoder_files(family, place, dtype)
+
+    def _loaded(self, family: str, dtype: torch.dtype):
+        return load(self.files(family, dtype), TYPES[family])
+
+    def _packed(self, family: str, form: str, recipe: str, dtype: torch.dtype):
+        return self._quantized(self.source(family, dtype), form, recipe)
 
 
 def _network(family: str) -> torch.nn.Module:

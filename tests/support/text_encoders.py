@@ -6,7 +6,11 @@ comes with the checkpoint.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import torch
 
@@ -39,6 +43,28 @@ def text_encoder(family: str, values: dict | None = None, model_options: dict | 
     return clip
 
 
+@contextmanager
+def tokenizers_read_once() -> Iterator[None]:
+    """The host's tokenizers are made of its own files, which takes a second each time and comes to the same. What comes
+    with a checkpoint is still read with it."""
+    from transformers import PreTrainedTokenizerBase
+
+    read = PreTrainedTokenizerBase.from_pretrained.__func__
+
+    @cache
+    def tokenizer_at(kind: type, folder: str, options: tuple):
+        tokenizer = read(kind, folder, **dict(options))
+        words = tokenizer.get_vocab()
+        tokenizer.get_vocab = lambda: dict(words)
+        return tokenizer
+
+    def from_pretrained(kind: type, folder: str, **options):
+        return tokenizer_at(kind, folder, tuple(sorted(options.items())))
+
+    with patch.object(PreTrainedTokenizerBase, "from_pretrained", classmethod(from_pretrained)):
+        yield
+
+
 def fill(network: torch.nn.Module) -> None:
     """N(0, 1/fan_in) for matrices, 1 for norms, 0 for biases."""
     generator = torch.Generator().manual_seed(0)
@@ -55,9 +81,10 @@ def with_lora(clip, key: str, layer: str, scale: float = 1.0):
     import comfy.sd
 
     generator = torch.Generator().manual_seed(4)
+    target = clip.cond_stage_model.get_submodule(layer)
     weights = {
-        f"{key}.lora_up.weight": scale * torch.randn(128, 4, generator=generator) / 4,
-        f"{key}.lora_down.weight": torch.randn(4, 128, generator=generator) / 4,
+        f"{key}.lora_up.weight": scale * torch.randn(target.out_features, 4, generator=generator) / 4,
+        f"{key}.lora_down.weight": torch.randn(4, target.in_features, generator=generator) / 4,
         f"{key}.alpha": torch.tensor(4.0),
     }
     _, clone = comfy.sd.load_lora_for_models(None, clip, weights, 0.0, 1.0)
