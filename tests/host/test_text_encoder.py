@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from exactness import same_bits
 from native_files import packed
-from text_encoders import FAMILIES, text_encoder, with_lora
+from text_encoders import FAMILIES, text_encoder, tokenizers_read_once, with_lora
 from torch import nn
 from twin_layers import relative
 
@@ -14,6 +16,19 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 PROMPTS = ["a red fox in the snow", "portrait of an old fisherman"]
 QUERY = "text_model.encoder.layers.0.self_attn.q_proj"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tokenizers(pack):
+    with tokenizers_read_once():
+        yield
+
+
+@pytest.fixture(scope="module")
+def source_of(pack):
+    """``source_of(family)``: a clone of a CLIP that is made once. Who changes its network makes one of its own."""
+    encoder = cache(text_encoder)
+    return lambda family: encoder(family).clone()
 
 
 def quantized(pack, clip, name: str = "w8a8", prompts=(), **more):
@@ -39,10 +54,10 @@ def layers_of(pack, clip) -> dict[str, nn.Module]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_architecture_is_packed_and_the_given_clip_stays(pack, family):
+def test_every_architecture_is_packed_and_the_given_clip_stays(pack, source_of, family):
     import comfy.model_management
 
-    source = text_encoder(family)
+    source = source_of(family)
     before, full = values_of(source), said(source)
     twin, report = quantized(pack, source, prompts=PROMPTS)
     assert 0 < relative(said(twin), full) < 0.2  # random attention is sharp, and makes errors larger
@@ -62,9 +77,9 @@ def test_every_architecture_is_packed_and_the_given_clip_stays(pack, family):
     assert same_bits(said(quantized(pack, source)[0]), said(twin))
 
 
-def test_the_node_packs_in_the_format_and_the_groups_that_are_chosen(pack):
+def test_the_node_packs_in_the_format_and_the_groups_that_are_chosen(pack, source_of):
     node = pack("nodes.text_encoder").QSchedQuantizeTextEncoder
-    source = text_encoder("sdxl")
+    source = source_of("sdxl")
     twin, report = node.execute(source, "w8a8", "64", "*.k_proj", f"\n {PROMPTS[0]} \n\n{PROMPTS[1]}\n").args
     layers = layers_of(pack, twin)
     assert {str(layer.format) for layer in layers.values()} == {"w8a8/g64"}
@@ -73,8 +88,8 @@ def test_the_node_packs_in_the_format_and_the_groups_that_are_chosen(pack):
     assert "Conditioning of 2 prompts" in report
 
 
-def test_the_report_says_how_near_four_bits_are(pack):
-    source = text_encoder("z_image")
+def test_the_report_says_how_near_four_bits_are(pack, source_of):
+    source = source_of("z_image")
     full = said(source)
     twin, report = quantized(pack, source, "w4a8", PROMPTS[:1])
     assert 0.05 < relative(said(twin), full) < 0.6
@@ -91,8 +106,8 @@ def test_the_report_says_how_near_four_bits_are(pack):
          "t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q"),
     ],
 )  # fmt: skip
-def test_loras_for_text_encoders_act_before_and_after(pack, family, key, layer):
-    source = text_encoder(family)
+def test_loras_for_text_encoders_act_before_and_after(pack, source_of, family, key, layer):
+    source = source_of(family)
     full, shift = said(source), said(with_lora(source, key, layer))
     effect = relative(shift, full)
     assert effect > 0.01, "the LoRA did nothing"
@@ -107,8 +122,8 @@ def test_loras_for_text_encoders_act_before_and_after(pack, family, key, layer):
     assert same_bits(said(source), full)
 
 
-def test_clip_skip_stays_and_can_be_set_afterwards(pack):
-    source = text_encoder("sdxl")
+def test_clip_skip_stays_and_can_be_set_afterwards(pack, source_of):
+    source = source_of("sdxl")
     skipped = source.clone()
     skipped.clip_layer(-3)
     assert relative(said(skipped), said(source)) > 0.1
@@ -120,8 +135,8 @@ def test_clip_skip_stays_and_can_be_set_afterwards(pack):
         assert relative(said(twin), said(skipped)) < 0.05
 
 
-def test_one_encoder_of_two_graphs_and_two_twins_live_side_by_side(pack):
-    source = text_encoder("flux")
+def test_one_encoder_of_two_graphs_and_two_twins_live_side_by_side(pack, source_of):
+    source = source_of("flux")
     full, full_pooled = said(source), pooled(source)
     eight, four = quantized(pack, source)[0], quantized(pack, source, "w4a8")[0]
     first, second = said(eight), said(four)
@@ -143,12 +158,12 @@ def test_a_t5_in_float8_is_a_source(pack):
     assert "in float8_e4m3fn -> " in report
 
 
-def test_a_scaled_encoder_of_the_hosts_own_format_is_a_source(pack):
+def test_a_scaled_encoder_of_the_hosts_own_format_is_a_source(pack, source_of):
     import comfy.quant_ops
 
     if "float8_e4m3fn" not in comfy.quant_ops.QUANT_ALGOS:
         pytest.skip("this ComfyUI has no scaled float8")
-    floats = text_encoder("z_image")
+    floats = source_of("z_image")
     values = floats.cond_stage_model.qwen3_4b.transformer.state_dict()
     layers = {}
     for name, value in values.items():
@@ -179,9 +194,9 @@ def test_what_no_text_reaches_and_what_is_tied_stays_float(pack):
     assert type(copy.visual[0]) is nn.Linear
 
 
-def test_the_hosts_own_saver_gets_floats(pack):
+def test_the_hosts_own_saver_gets_floats(pack, source_of):
     """CLIPSave and merges read a state dict; ours is unpacked for them, a layer at a time."""
-    source = text_encoder("flux")
+    source = source_of("flux")
     twin, _ = quantized(pack, source)
     key = "t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q.weight"
     whole = source.cond_stage_model.state_dict()
@@ -191,20 +206,20 @@ def test_the_hosts_own_saver_gets_floats(pack):
         assert relative(value, whole[key]) < 0.02
 
 
-def test_twice_and_nothing_are_refused(pack, refused):
+def test_twice_and_nothing_are_refused(pack, source_of, refused):
     error = pack("qsched_core").QuantizationError
-    twin, _ = quantized(pack, text_encoder("sdxl"))
+    twin, _ = quantized(pack, source_of("sdxl"))
     with refused(error, "quantised already"):
         quantized(pack, twin, "w4a8")
     node = pack("nodes.text_encoder").QSchedQuantizeTextEncoder
     with refused(error, "no text encoder", "Load CLIP"):
         node.execute(None, "w4a8", "format's own", "", "")
     with refused(error, "nothing to quantise"):
-        quantized(pack, text_encoder("sdxl"), exclude=["*"])
+        quantized(pack, source_of("sdxl"), exclude=["*"])
 
 
-def test_a_cancel_leaves_the_clip_as_it_was(pack):
-    source = text_encoder("sdxl")
+def test_a_cancel_leaves_the_clip_as_it_was(pack, source_of):
+    source = source_of("sdxl")
     full = said(source)
 
     class Cancelled(Exception):
