@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import pytest
 import torch
+
+from scripts.client import PromptInterrupted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FOREVER = 1e9
@@ -18,13 +21,16 @@ def unmeasured(pack, monkeypatch):
         monkeypatch.setattr(pack("nodes.environment.sections"), name, lambda *arguments: [])
 
 
-def check(server) -> list[str]:
-    output = server.client.run({"1": {"class_type": "QSchedCheck", "inputs": {}}}, timeout=300)["1"]["text"]
-    return output[0].splitlines()
+CHECK = {"1": {"class_type": "QSchedCheck", "inputs": {}}}
+
+
+def metrics_line(lines: list[str]) -> str:
+    (line,) = [line for line in lines if " metrics: " in line]
+    return line
 
 
 def test_the_report_names_this_host_and_its_folders_and_looks_again_each_time(server, host):
-    first, *lines = check(server)
+    first, *lines = server.client.run(CHECK, timeout=300)["1"]["text"][0].splitlines()
     assert first.startswith("Q-Sched 0.")
     assert all(line.split("  ")[0] in ("OK", "TO DO", "OPTIONAL") for line in lines)
     assert not [line for line in lines if "could not be checked" in line]
@@ -32,14 +38,33 @@ def test_the_report_names_this_host_and_its_folders_and_looks_again_each_time(se
     assert f"ComfyUI {host.version}, front end 1." in text
     assert "OK        device cpu, " in text
     assert f"presets: {server.base / 'models' / 'qsched_presets'}, " in text
+    assert f"metrics: {server.base / 'models' / 'qsched_metrics'}, " in metrics_line(lines)
     assert "OK        studies are kept on this machine" in text
     assert "OK        torch on cpu: " in text
     assert "OK        w4a8 by torch: a LoRA has " in text
-    place = server.base / "models" / "qsched_metrics" / "looked for"
-    before = next(line for line in lines if " metrics: " in line)
+    # The same prompt is not answered from memory: it can be cancelled in the node. To its end it would take seconds.
+    prompt = server.client.submit(CHECK)
+    while server.client.history(prompt) is None:
+        server.client.interrupt(prompt)
+        time.sleep(0.05)
+    with pytest.raises(PromptInterrupted, match="QSchedCheck"):
+        server.client.wait(prompt)
+
+
+def test_what_has_changed_since_is_in_the_next_report(pack, unmeasured, tmp_path, monkeypatch):
+    import folder_paths
+
+    node = pack("nodes.environment_check").QSchedCheck
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", dict(folder_paths.folder_names_and_paths))
+    for name in pack("nodes.host.folders").METRICS_FOLDER, "qsched_presets", "qsched_models", "qsched_text_encoders":
+        folder_paths.folder_names_and_paths.pop(name, None)
+    pack("nodes.host.folders").register_folders()
+    before = metrics_line(node.execute().args[0].splitlines())
+    place = tmp_path / "qsched_metrics" / "looked for"
     place.mkdir(parents=True)
     (place / "file").touch()
-    assert next(line for line in check(server) if " metrics: " in line) != before
+    assert metrics_line(node.execute().args[0].splitlines()) != before
 
 
 def test_a_broken_engine_is_something_to_do(pack, monkeypatch, unmeasured):
