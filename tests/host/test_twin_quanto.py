@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from math import prod
 
 import pytest
@@ -23,11 +24,18 @@ def case(request, pack, tiny):
         return (
             tiny.model("EPS"),
             CONV,
-            lambda model: tiny.run(model, comfy.samplers.sampler_object("euler"), tiny.schedule(model)),
+            lambda model: tiny.run(model, comfy.samplers.sampler_object("euler"), tiny.schedule(model)[::2]),
         )
     model, clip, _ = request.getfixturevalue("demo")
     conditioning = pack("nodes.host.conditioning").encode(clip, "a large apple on a white background")
-    return model, LINEAR, lambda model: picture(model, conditioning)
+    return model, LINEAR, lambda model: picture(model, conditioning, steps=2)
+
+
+@pytest.fixture(scope="module")
+def shared_twin(pack, case):
+    """``shared_twin(name)``: a clone of a twin that is made once, for those who do not write to its layers."""
+    twin_in = cache(lambda name: twin_of(pack, case[0], name)[0])
+    return lambda name="w8a16": twin_in(name).clone()
 
 
 def twin_of(pack, model, name: str = "w8a16"):
@@ -37,14 +45,14 @@ def twin_of(pack, model, name: str = "w8a16"):
 
 
 @pytest.mark.parametrize(("name", "most"), [("w4a16", 0.6), ("w8a16", 0.05)])
-def test_the_source_is_untouched_and_the_twin_draws_nearly_the_same(pack, case, name, most):
+def test_the_source_is_untouched_and_the_twin_draws_nearly_the_same(pack, case, shared_twin, name, most):
     source, key, picture = case
     full_picture = picture(source)  # first: a LoRA that another test's clone has merged is taken out with it
     before = {name: value.clone() for name, value in source.model.state_dict().items()}
     twin, report = twin_of(pack, source, name)
     twin_picture = picture(twin)
     assert 0 < relative(twin_picture, full_picture) < most
-    assert same_bits(picture(twin_of(pack, source, name)[0]), twin_picture)
+    assert same_bits(picture(shared_twin(name)), twin_picture)
     assert {layer.backend for layer in report.quantized} == {"quanto"}
     assert type(twin.model.get_submodule(key)).__name__ == ("HostQuantoConv2d" if key == CONV else "HostQuantoLinear")
     after = source.model.state_dict()
@@ -73,9 +81,9 @@ def test_the_size_the_host_sees_is_the_packed_one(pack, case, name, most):
     assert report.bytes_after < most * report.bytes_before
 
 
-def test_a_lora_moves_the_picture_after_quantizing_as_before(pack, case):
+def test_a_lora_moves_the_picture_after_quantizing_as_before(pack, case, shared_twin):
     source, key, picture = case
-    twin = twin_of(pack, source)[0]
+    twin = shared_twin()
     plain, full = picture(twin), picture(with_lora(source, key))
     after, before = picture(with_lora(twin, key)), picture(twin_of(pack, with_lora(source, key))[0])
     shift = relative(after, plain)
@@ -104,11 +112,11 @@ def test_a_lora_leaves_the_bytes_and_a_new_weight_is_rounded_by_quanto(pack, cas
     assert same_bits(layer.weight, packed)
 
 
-def test_partial_loading_draws_the_same_picture(pack, case):
+def test_partial_loading_draws_the_same_picture(case, shared_twin):
     import comfy.model_management
 
-    source, key, picture = case
-    lora_model = with_lora(twin_of(pack, source)[0], key)
+    _, key, picture = case
+    lora_model = with_lora(shared_twin(), key)
     expected = picture(lora_model)
     comfy.model_management.unload_all_models()
     lora_model.patch_model(lora_model.load_device, lowvram_model_memory=1)
@@ -117,13 +125,13 @@ def test_partial_loading_draws_the_same_picture(pack, case):
     lora_model.unpatch_model(lora_model.offload_device)
 
 
-def test_a_preset_can_tell_it_from_our_own_rounding(pack, case):
+def test_a_preset_can_tell_it_from_our_own_rounding(pack, case, shared_twin):
     source, key, _ = case
     describe = pack("nodes.host.model_info")
-    label = describe.quantization(twin_of(pack, source, "w8a16")[0])
+    label = describe.quantization(shared_twin("w8a16"))
     assert label == ("conv+quanto+w8a16/channel" if key == CONV else "quanto+w8a16/channel")
-    assert "quanto+w4a16/g32/asym" in describe.quantization(twin_of(pack, source, "w4a16")[0])
-    assert describe.fingerprint(twin_of(pack, source)[0]) == describe.fingerprint(source)
+    assert "quanto+w4a16/g32/asym" in describe.quantization(shared_twin("w4a16"))
+    assert describe.fingerprint(shared_twin()) == describe.fingerprint(source)
 
 
 def test_without_the_package_the_error_says_what_to_install(pack, case, monkeypatch):
@@ -132,7 +140,6 @@ def test_without_the_package_the_error_says_what_to_install(pack, case, monkeypa
         twin_of(pack, case[0])
 
 
-def test_saving_is_refused(pack, case, tmp_path):
-    twin, _ = twin_of(pack, case[0])
+def test_saving_is_refused(pack, shared_twin, tmp_path):
     with pytest.raises(pack("qsched_core").QuantizationError, match="quanto's layers are not written to files"):
-        pack("nodes.quantization.files").save_model(twin, tmp_path / "twin.safetensors")
+        pack("nodes.quantization.files").save_model(shared_twin(), tmp_path / "twin.safetensors")
