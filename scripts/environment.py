@@ -61,7 +61,8 @@ def tools() -> Path:
     stamp = digest([TOOL_REQUIREMENTS], torch=())
     if not is_stamped(TOOLS_VENV, stamp):
         python = _make_venv(TOOLS_VENV)
-        _pip_install(python, ["-r", TOOL_REQUIREMENTS], "--quiet")
+        # Each program is started once: to compile all that it could import takes longer than what it does.
+        _pip_install(python, ["-r", TOOL_REQUIREMENTS], "--quiet", "--no-compile")
         write_stamp(TOOLS_VENV, stamp)
     return interpreter_of(TOOLS_VENV)
 
