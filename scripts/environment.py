@@ -61,8 +61,7 @@ def tools() -> Path:
     stamp = digest([TOOL_REQUIREMENTS], torch=())
     if not is_stamped(TOOLS_VENV, stamp):
         python = _make_venv(TOOLS_VENV)
-        # Each program is started once: to compile all that it could import takes longer than what it does.
-        _pip_install(python, ["-r", TOOL_REQUIREMENTS], "--quiet", "--no-compile")
+        _pip_install(python, ["-r", TOOL_REQUIREMENTS], "--quiet")
         write_stamp(TOOLS_VENV, stamp)
     return interpreter_of(TOOLS_VENV)
 
@@ -150,7 +149,8 @@ def _has_pip(python: Path) -> bool:
 
 
 def _pip_install(python: Path, what: Sequence[str | Path], *options: str) -> None:
-    command = [python, "-m", "pip", "install", "--disable-pip-version-check", *options]
+    # Python compiles what is imported, a small part: to compile all takes as long as the rest of the installation.
+    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-compile", *options]
     _check([*command, *what], "Check the network connection and the free disk space, then run the command again.")
 
 
