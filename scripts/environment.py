@@ -41,6 +41,8 @@ class Workbench:
 
 def prepare() -> Workbench:
     """Find or make the environment and the ComfyUI. Instant when both are there."""
+    # Where it is set, each of our processes would compile all that it imports again: see _pip_install.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     python = named_interpreter()
     host = local_host() or fetch_host(python or _interpreter_with_pip())
     # A repackaged ComfyUI may come without its own list.
