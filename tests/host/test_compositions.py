@@ -15,9 +15,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 COEFFICIENTS = ((0.93, 0.97, 1.02, 1.05), (0.88, 0.95, 1.04, 1.08))
 
 
-@pytest.fixture(scope="module", params=["EPS", "FLOW"])
-def model(request, tiny):
-    return tiny.model(request.param)
+KINDS = ("EPS", "FLOW")
+
+
+@pytest.fixture(scope="module")
+def models(tiny) -> dict:
+    return {kind: tiny.model(kind) for kind in KINDS}
+
+
+@pytest.fixture(params=KINDS)
+def model(request, models):
+    return models[request.param]
 
 
 def generator(seed: int) -> torch.Generator:
@@ -126,11 +134,20 @@ def lazy_cache(model, tiny):
     return LazyCacheNode.execute(model, 2.0, 0.0, 1.0, False).args[0], {}
 
 
+ONE_OF_EACH = {
+    "channel_mult": [1],
+    "num_res_blocks": [1],
+    "transformer_depth": [0],
+    "transformer_depth_output": [0, 0],
+}
+"""A network with attention in its middle alone: to trace all of the other takes half a minute."""
+
+
 def compiled(model, tiny):
     """torch.compile as the host's node does it; the "eager" backend traces like all others and needs no compiler."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
-    clone = model.clone()
+    clone = tiny.model(model.model.model_type.name, **ONE_OF_EACH)
     set_torch_compile_wrapper(clone, backend="eager")
     return clone, {}
 
@@ -147,9 +164,20 @@ SITUATIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["euler", "euler_ancestral", "dpmpp_2m"])
-@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda function: function.__name__)
-def test_composes(pack, tiny, model, situation, name):
+SAMPLERS = ("euler", "euler_ancestral", "dpmpp_2m")
+
+
+@pytest.mark.parametrize(
+    ("situation", "name", "kind"),
+    [
+        pytest.param(situation, name, KINDS[(row + column) % 2], id=f"{situation.__name__}-{name}")
+        for row, situation in enumerate(SITUATIONS)
+        for column, name in enumerate(SAMPLERS)
+    ],
+)
+def test_composes(pack, tiny, models, situation, name, kind):
+    """Any two of situation, sampler and parameterisation meet."""
+    model = models[kind]
     patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     changed, more = situation(model, tiny)
     part, cfg = more.pop("steps", slice(None)), more.pop("cfg", 1.0)

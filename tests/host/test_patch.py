@@ -11,14 +11,22 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 COEFFICIENTS = ((0.93, 0.97, 1.02, 1.05), (0.88, 0.95, 1.04, 1.08))
 
 
-@pytest.fixture(scope="module", params=["EPS", "V_PREDICTION", "FLOW"])
-def model(request, tiny):
-    return tiny.model(request.param)
+KINDS = ("EPS", "V_PREDICTION", "FLOW")
 
 
 @pytest.fixture(scope="module")
-def flow(tiny):
-    return tiny.model("FLOW")
+def models(tiny) -> dict:
+    return {kind: tiny.model(kind) for kind in KINDS}
+
+
+@pytest.fixture(params=KINDS)
+def model(request, models):
+    return models[request.param]
+
+
+@pytest.fixture
+def flow(models):
+    return models["FLOW"]
 
 
 @pytest.fixture
@@ -33,9 +41,20 @@ def stock(name: str):
     return comfy.samplers.sampler_object(name)
 
 
-@pytest.mark.parametrize("cfg", [1.0, 3.0])
-@pytest.mark.parametrize("name", ["euler", "euler_ancestral", "lcm", "tcd", "res_multistep", "dpmpp_2m", "er_sde"])
-def test_a_driven_sampler_equals_the_core(pack, tiny, model, name, cfg):
+CORE_SAMPLERS = ("euler", "euler_ancestral", "lcm", "tcd", "res_multistep", "dpmpp_2m", "er_sde")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "cfg"),
+    [
+        (name, kind, (1.0, 3.0)[(row + column) % 2])
+        for row, name in enumerate(CORE_SAMPLERS)
+        for column, kind in enumerate(KINDS)
+    ],
+)
+def test_a_driven_sampler_equals_the_core(pack, tiny, models, name, kind, cfg):
+    """Any two of sampler, parameterisation and guidance meet."""
+    model = models[kind]
     patch, coefficients = pack("nodes.sampling.patch"), pack("qsched_core").Coefficients(*COEFFICIENTS)
     sigmas, sampler = tiny.schedule(model), pack("nodes.sampling.sampler_menu").sampler_object(name)
     ours = tiny.run(patch.apply_coefficients(model, coefficients, sigmas.tolist()), sampler, sigmas, cfg)
@@ -211,9 +230,17 @@ def test_a_preset_for_ddim_fits_ddim(pack, tiny, flow, caplog):
     assert "differs" not in caplog.text
 
 
-@pytest.mark.parametrize("scheduler", ["simple", "sgm_uniform", "karras", "beta", "ddim_uniform"])
-@pytest.mark.parametrize("steps", [1, 2, 8])
-def test_any_schedule(pack, tiny, model, scheduler, steps):
+@pytest.mark.parametrize(
+    ("scheduler", "steps", "kind"),
+    [
+        (scheduler, steps, KINDS[(row + column) % 3])
+        for row, scheduler in enumerate(("simple", "sgm_uniform", "karras", "beta", "ddim_uniform"))
+        for column, steps in enumerate((1, 2, 8))
+    ],
+)
+def test_any_schedule(pack, tiny, models, scheduler, steps, kind):
+    """Any two of scheduler, steps and parameterisation meet."""
+    model = models[kind]
     patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     sigmas = tiny.schedule(model, scheduler, steps)
     coefficients = core.Coefficients.ramp(len(sigmas) - 1, c_x=(0.95, 1.02), c_eps=(0.9, 1.1))
