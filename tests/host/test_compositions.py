@@ -20,7 +20,7 @@ KINDS = ("EPS", "FLOW")
 
 @pytest.fixture(scope="module")
 def models(tiny) -> dict:
-    return {kind: tiny.model(kind) for kind in KINDS}
+    return {kind: tiny.model(kind, **tiny.ONE_BLOCK) for kind in KINDS}
 
 
 @pytest.fixture(params=KINDS)
@@ -110,7 +110,8 @@ def control_net(model, tiny):
     import comfy.cldm.cldm
     import comfy.controlnet
 
-    shape = {key: value for key, value in tiny.UNET.items() if key not in ("out_channels", "transformer_depth_output")}
+    shape = {**tiny.UNET, **tiny.ONE_BLOCK}
+    shape = {key: value for key, value in shape.items() if key not in ("out_channels", "transformer_depth_output")}
     torch.manual_seed(4)
     network = comfy.cldm.cldm.ControlNet(**shape, hint_channels=3, operations=comfy.ops.manual_cast)
     for parameter in network.parameters():
@@ -134,20 +135,11 @@ def lazy_cache(model, tiny):
     return LazyCacheNode.execute(model, 2.0, 0.0, 1.0, False).args[0], {}
 
 
-ONE_OF_EACH = {
-    "channel_mult": [1],
-    "num_res_blocks": [1],
-    "transformer_depth": [0],
-    "transformer_depth_output": [0, 0],
-}
-"""A network with attention in its middle alone: to trace all of the other takes half a minute."""
-
-
 def compiled(model, tiny):
     """torch.compile as the host's node does it; the "eager" backend traces like all others and needs no compiler."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
-    clone = tiny.model(model.model.model_type.name, **ONE_OF_EACH)
+    clone = model.clone()
     set_torch_compile_wrapper(clone, backend="eager")
     return clone, {}
 
@@ -203,7 +195,7 @@ def test_composes(pack, tiny, models, situation, name, kind):
 @pytest.mark.parametrize("situation", [easy_cache, lazy_cache], ids=lambda function: function.__name__)
 def test_the_caches_really_skipped_steps(tiny, situation):
     """Else the test above shows nothing."""
-    model = tiny.model("FLOW")
+    model = tiny.model("FLOW", **tiny.ONE_BLOCK)
     cached, _ = situation(model, tiny)
     sigmas = tiny.schedule(model)
     import comfy.samplers

@@ -30,7 +30,7 @@ WITH_OPTIONS = {
 
 @pytest.fixture(scope="module", params=["EPS", "V_PREDICTION", "FLOW"])
 def model(request, pack, tiny):
-    return tiny.model(request.param)
+    return tiny.model(request.param, **tiny.ONE_BLOCK)
 
 
 def ours(pack, tiny, model, name: str, steps: int, **options):

@@ -52,7 +52,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="module", params=["EPS", "V_PREDICTION", "FLOW"])
 def model(request, pack, tiny):
-    return tiny.model(request.param)
+    return tiny.model(request.param, **tiny.ONE_BLOCK)
 
 
 @functools.cache

@@ -16,7 +16,7 @@ KINDS = ("EPS", "V_PREDICTION", "FLOW")
 
 @pytest.fixture(scope="module")
 def models(tiny) -> dict:
-    return {kind: tiny.model(kind) for kind in KINDS}
+    return {kind: tiny.model(kind, **tiny.ONE_BLOCK) for kind in KINDS}
 
 
 @pytest.fixture(params=KINDS)

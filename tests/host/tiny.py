@@ -27,6 +27,15 @@ UNET = {
     "dtype": torch.float32,
 }
 
+ONE_BLOCK = {
+    "num_res_blocks": [1],
+    "channel_mult": [1],
+    "transformer_depth": [1],
+    "transformer_depth_output": [0, 0],
+    "transformer_depth_middle": -1,
+}
+"""Of ``UNET``: one block of attention, for tests that ask what is done around the network, and not within."""
+
 
 def model(kind: str, **shape):
     """An SD1.5-shaped MODEL in one of the host's parameterisations, ``KINDS``; the same weights every time. ``shape``
