@@ -115,7 +115,7 @@ def demo_twin(demo: tuple, pack: Callable[[str], ModuleType]):
     return pack("nodes.quantization.twin_model").quantized_twin(demo[0], job)[0]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def packed_layers(pack: Callable[[str], ModuleType], demo: tuple, tiny: ModuleType) -> dict:
     """(MODEL, name of a layer in it, inputs of the layer) for each of ``twin_layers.KINDS``."""
     return layers_of(pack, demo[0], tiny.model("FLOW"))

@@ -62,20 +62,38 @@ def inputs(model, positive, **changed) -> dict:
     }
 
 
-@pytest.fixture(scope="module", params=["layers", "network"])
-def study_report(request, node, source, positive):
+@pytest.fixture(scope="module")
+def layers_report(node, source, positive):
     """(plan, report, plot)"""
-    return node.execute(**inputs(source, positive, depth=request.param)).args
+    return node.execute(**inputs(source, positive)).args
 
 
 @pytest.fixture(scope="module")
-def study(pack, source, positive):
-    sensitivity = pack("nodes.quantization.study")
-    prompts = sensitivity.StudyPrompts(
-        source, positive, None, latent(), pack("nodes.sampling.ksampler").Recipe(4, 1, "euler", "simple")
-    )
-    forms = sensitivity.read_formats("w4a8, w8a8")
-    return sensitivity.study(source, prompts.sampled(0), forms, "network", lambda *args: None)
+def network_study(pack, node, source, positive) -> tuple:
+    """((plan, report, plot) of the node, the study that it made of them)."""
+    module, studies = pack("nodes.quantization.study"), []
+    real = module.study
+
+    def study(*args):
+        studies.append(real(*args))
+        return studies[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "study", study)
+        outputs = node.execute(**inputs(source, positive, depth="network")).args
+    return outputs, studies[0]
+
+
+@pytest.fixture(params=["layers", "network"])
+def study_report(request):
+    if request.param == "layers":
+        return request.getfixturevalue("layers_report")
+    return request.getfixturevalue("network_study")[0]
+
+
+@pytest.fixture
+def study(network_study):
+    return network_study[1]
 
 
 def drawn(model, conditioning, seed: int) -> torch.Tensor:
@@ -93,14 +111,18 @@ def planned(pack, source, plan):
     )
 
 
-def error_of(pack, source, encoded, plan) -> float:
-    """Of one evaluation at the noisiest step, on prompts and noises that the study has not seen."""
-    model, _ = planned(pack, source, plan)
-    total = 0.0
-    for seed, text in enumerate(UNSEEN * 4, 100):
-        exact = drawn(source, encoded[text], seed)
-        total += ((drawn(model, encoded[text], seed) - exact).norm() / exact.norm()).item() ** 2
-    return total**0.5
+@pytest.fixture(scope="module")
+def error_of(pack, source, encoded):
+    """Of a plan: of one evaluation at the noisiest step, on prompts and noises that the study has not seen."""
+    unseen = list(enumerate(UNSEEN * 4, 100))
+    exact = [drawn(source, encoded[text], seed) for seed, text in unseen]
+
+    def error_of(plan) -> float:
+        model, _ = planned(pack, source, plan)
+        ours = (drawn(model, encoded[text], seed) for seed, text in unseen)
+        return sum(((a - b).norm() / b.norm()).item() ** 2 for a, b in zip(ours, exact, strict=True)) ** 0.5
+
+    return error_of
 
 
 def test_the_quantizer_follows_the_plan(pack, source, study_report):
@@ -125,22 +147,22 @@ def test_the_model_is_left_as_it_is(node, source, positive, encoded):
     assert same_bits(drawn(source, encoded[UNSEEN[0]], 1), picture)
 
 
-def test_the_same_inputs_give_the_same_plan(node, source, positive):
-    one, two = (node.execute(**inputs(source, positive)).args[:2] for _ in range(2))
-    assert (one[0].forms, one[1]) == (two[0].forms, two[1])
+def test_the_same_inputs_give_the_same_plan(node, source, positive, layers_report):
+    plan, report, _ = node.execute(**inputs(source, positive)).args
+    assert (plan.forms, report) == (layers_report[0].forms, layers_report[1])
 
 
-def test_the_plan_loses_less_than_uniform_and_random_ones_of_its_size(pack, source, encoded, study):
+def test_the_plan_loses_less_than_uniform_and_random_ones_of_its_size(error_of, study):
     plan = study.plan(average_bits=5.0)
-    ours = error_of(pack, source, encoded, plan)
+    ours = error_of(plan)
     four, eight = study.formats
-    assert ours < 0.9 * error_of(pack, source, encoded, study.uniform(four))
+    assert ours < 0.9 * error_of(study.uniform(four))
     draw, others = random.Random(0), []
     while len(others) < 4:
         forms = {layer.name: eight if draw.random() < 0.15 else four for layer in study.layers}
         other = type(plan)(forms)
         if 0 <= study.bits(plan) - study.bits(other) < 0.1:
-            others.append(error_of(pack, source, encoded, other))
+            others.append(error_of(other))
     assert ours < min(others)
 
 
