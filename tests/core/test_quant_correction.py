@@ -10,7 +10,7 @@ from exactness import same_bits
 from torch import Tensor, nn
 
 import qsched_core as qs
-from qsched_core.quant import add_to_biases, input_recorder, mean_correction, quantizer
+from qsched_core.quant import add_to_biases, fitting, input_recorder, mean_correction, quantizer
 from qsched_core.quant.correction import Correction, MeanError
 
 CHANNELS, DEPTH, CALLS = 64, 10, 16
@@ -85,6 +85,7 @@ def test_the_quantizer_corrects_what_it_has_fitted_and_says_so(net, observation,
     def first(*args) -> Correction:
         return Correction({"conv_1": torch.full((CHANNELS,), 0.5)}, 0.25, 0.125)
 
+    monkeypatch.setattr(fitting, "DAMPINGS", (0.1,))  # how well it is rounded is not looked at here
     packed, plain = copy.deepcopy(net), copy.deepcopy(net)
     assert qs.quantize(copy.deepcopy(net), "w3a8", observation=observation).correction.after is not None
     assert qs.quantize(copy.deepcopy(net), "w3a8", observation=observation, quality="fast").correction is None
@@ -159,7 +160,8 @@ def test_a_cancel_leaves_the_network_as_it_was(net, observation):
     assert all(same_bits(before[name], value) for name, value in packed.state_dict().items())
 
 
-def test_too_few_calls_are_said(net, tmp_path):
+def test_too_few_calls_are_said(net, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "DAMPINGS", (0.1,))
     few = qs.observe(net, run_of(net, calls=3))
     few.save(tmp_path / "seen.safetensors")
     for observation in (few, qs.load_observation(tmp_path / "seen.safetensors")):

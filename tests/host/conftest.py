@@ -68,6 +68,12 @@ def tiny() -> ModuleType:
     return beside(__file__, "tiny")
 
 
+@pytest.fixture(scope="module")
+def models(pack: Callable[[str], ModuleType], tiny: ModuleType) -> dict:
+    """A MODEL of one block in each of the host's parameterisations."""
+    return {kind: tiny.model(kind, **tiny.ONE_BLOCK) for kind in tiny.KINDS}
+
+
 @pytest.fixture(scope="session")
 def demo(pack: Callable[[str], ModuleType]) -> tuple:
     """(MODEL, CLIP, VAE) of the demo, as its node loads them."""
@@ -115,7 +121,7 @@ def demo_twin(demo: tuple, pack: Callable[[str], ModuleType]):
     return pack("nodes.quantization.twin_model").quantized_twin(demo[0], job)[0]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def packed_layers(pack: Callable[[str], ModuleType], demo: tuple, tiny: ModuleType) -> dict:
     """(MODEL, name of a layer in it, inputs of the layer) for each of ``twin_layers.KINDS``."""
     return layers_of(pack, demo[0], tiny.model("FLOW"))

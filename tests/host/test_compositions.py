@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 from exactness import differ
+from pairs import pairs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -16,11 +17,6 @@ COEFFICIENTS = ((0.93, 0.97, 1.02, 1.05), (0.88, 0.95, 1.04, 1.08))
 
 
 KINDS = ("EPS", "FLOW")
-
-
-@pytest.fixture(scope="module")
-def models(tiny) -> dict:
-    return {kind: tiny.model(kind, **tiny.ONE_BLOCK) for kind in KINDS}
 
 
 @pytest.fixture(params=KINDS)
@@ -156,19 +152,12 @@ SITUATIONS = [
 ]  # fmt: skip
 
 
-SAMPLERS = ("euler", "euler_ancestral", "dpmpp_2m")
-
-
 @pytest.mark.parametrize(
     ("situation", "name", "kind"),
-    [
-        pytest.param(situation, name, KINDS[(row + column) % 2], id=f"{situation.__name__}-{name}")
-        for row, situation in enumerate(SITUATIONS)
-        for column, name in enumerate(SAMPLERS)
-    ],
+    pairs(SITUATIONS, ("euler", "euler_ancestral", "dpmpp_2m"), KINDS),
+    ids=lambda value: getattr(value, "__name__", value),
 )
 def test_composes(pack, tiny, models, situation, name, kind):
-    """Any two of situation, sampler and parameterisation meet."""
     model = models[kind]
     patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     changed, more = situation(model, tiny)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from exactness import differ, same_bits
+from pairs import pairs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -12,11 +13,6 @@ COEFFICIENTS = ((0.93, 0.97, 1.02, 1.05), (0.88, 0.95, 1.04, 1.08))
 
 
 KINDS = ("EPS", "V_PREDICTION", "FLOW")
-
-
-@pytest.fixture(scope="module")
-def models(tiny) -> dict:
-    return {kind: tiny.model(kind, **tiny.ONE_BLOCK) for kind in KINDS}
 
 
 @pytest.fixture(params=KINDS)
@@ -41,19 +37,11 @@ def stock(name: str):
     return comfy.samplers.sampler_object(name)
 
 
-CORE_SAMPLERS = ("euler", "euler_ancestral", "lcm", "tcd", "res_multistep", "dpmpp_2m", "er_sde")
-
-
 @pytest.mark.parametrize(
     ("name", "kind", "cfg"),
-    [
-        (name, kind, (1.0, 3.0)[(row + column) % 2])
-        for row, name in enumerate(CORE_SAMPLERS)
-        for column, kind in enumerate(KINDS)
-    ],
+    pairs(("euler", "euler_ancestral", "lcm", "tcd", "res_multistep", "dpmpp_2m", "er_sde"), KINDS, (1.0, 3.0)),
 )
 def test_a_driven_sampler_equals_the_core(pack, tiny, models, name, kind, cfg):
-    """Any two of sampler, parameterisation and guidance meet."""
     model = models[kind]
     patch, coefficients = pack("nodes.sampling.patch"), pack("qsched_core").Coefficients(*COEFFICIENTS)
     sigmas, sampler = tiny.schedule(model), pack("nodes.sampling.sampler_menu").sampler_object(name)
@@ -232,14 +220,9 @@ def test_a_preset_for_ddim_fits_ddim(pack, tiny, flow, caplog):
 
 @pytest.mark.parametrize(
     ("scheduler", "steps", "kind"),
-    [
-        (scheduler, steps, KINDS[(row + column) % 3])
-        for row, scheduler in enumerate(("simple", "sgm_uniform", "karras", "beta", "ddim_uniform"))
-        for column, steps in enumerate((1, 2, 8))
-    ],
+    pairs(("simple", "sgm_uniform", "karras", "beta", "ddim_uniform"), (1, 2, 8), KINDS),
 )
 def test_any_schedule(pack, tiny, models, scheduler, steps, kind):
-    """Any two of scheduler, steps and parameterisation meet."""
     model = models[kind]
     patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     sigmas = tiny.schedule(model, scheduler, steps)
