@@ -20,7 +20,7 @@ PICTURE = """() => {
 
 @pytest.mark.parametrize("language", ["en", "fr"])
 def test_the_help_of_a_node_shows_its_picture(open_page, language):
-    page = open_page(nodes_2=True, Comfy_Locale=language)
+    page = open_page(nodes_2=True, fresh=True, Comfy_Locale=language)
     wait_for(page, "() => app.graph.nodes.length > 5")  # the page's own first workflow
     page.evaluate(OPEN)
     page.locator("[data-testid=info-button]").click()
