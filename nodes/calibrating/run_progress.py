@@ -45,11 +45,12 @@ class RunProgress:
             finished = sum(trial.pictures for trial in progress.finished)
             self.resumed = finished - (progress.trial.pictures if progress.trial else 0)
         self.remaining = max(0, progress.total - progress.done)
-        self.line = _line(progress)
-        self._update_bar(self.line)
         event = {**_event(progress), "radius": self.radius, "pictures": self._pair(progress)}
         event = keep(self.unique_id, key, event, lambda: [_as_json(trial) for trial in progress.finished])
         tell(self.unique_id, "qsched.progress", event)
+        # Last: a cancel takes effect in it, and a candidate that was finished before belongs on the map.
+        self.line = _line(progress)
+        self._update_bar(self.line)
 
     def stopped(self, trials: int) -> dict:
         """What a page is told of a cancelled run: how far it came of as many ``trials``, the identity not counted."""

@@ -79,6 +79,23 @@ def test_the_page_gets_the_stock_sampler_s_pictures_beside_the_candidate_s(calib
     assert size == (64, 64), "one picture: of two the divider in the middle would lie on the seam"
 
 
+def test_a_candidate_that_was_finished_is_on_the_map_when_a_cancel_comes_with_it(pack, monkeypatch):
+    """Regression: the node said "Stopped at 8", and 7 candidates were on its map."""
+    from comfy import model_management
+
+    module, events = pack("nodes.calibrating.run_progress"), []
+    monkeypatch.setattr(module, "tell", lambda node, name, event: events.append(event))
+    trial = pack("calibration.search.trials").Trial({"c_x_first": 1.0}, 0.5, 4, True)
+    identity = pack("qsched_core").Coefficients.identity(2)
+    state = pack("calibration").Progress("search", 4, 10, identity, 0.5, 0.4, None, (), trial, (trial,), 4)
+    progress = module.RunProgress(None, 10, 0.2)
+    model_management.interrupt_current_processing()
+    with pytest.raises(model_management.InterruptProcessingException):
+        progress.show(state, "study")
+    assert [event["trial"]["jaq"] for event in events] == [0.5]
+    assert progress.stopped(4) == {"kind": "stopped", "count": 0, "total": 3}
+
+
 def test_the_result_goes_to_the_page_as_rows_of_the_same_prompts(calibrate, pack, monkeypatch):
     outputs = []
     monkeypatch.setattr(pack("nodes.calibrate"), "keep_output", lambda cls, output: outputs.append(output) or output)
