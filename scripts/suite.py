@@ -22,7 +22,7 @@ from .environment import Workbench
 from .host import Host, other_hosts
 from .layout import ROOT
 
-PURE = ("tests/core", "tests/calibration", "tests/demo", "tests/scripts")
+PURE = ("tests/calibration", "tests/core", "tests/scripts", "tests/demo")  # the longest first
 HOST, WEB = "tests/host", "tests/web"
 NO_TESTS_SELECTED = 5  # pytest's exit status
 
