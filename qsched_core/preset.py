@@ -97,7 +97,7 @@ class Preset:
         object.__setattr__(self, "sigmas", sigmas)
         if len(sigmas) != len(self.coefficients) + 1:
             raise PresetError(
-                f"its sigmas do not fit its steps: {len(sigmas)} and {len(self.coefficients)}.",
+                f"the preset's sigmas do not fit its steps: {len(sigmas)} and {len(self.coefficients)}.",
                 "a preset has one sigma more than steps",
             )
         if not all(math.isfinite(s) and 0 <= s <= 1e5 for s in sigmas):

@@ -299,8 +299,8 @@ def test_steps_are_the_coefficients():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"sigmas": (1.0, 0.0)}, "its sigmas do not fit its steps: 2 and 2."),
-        ({"sigmas": (1.0, 0.5, 0.2, 0.0)}, "its sigmas do not fit its steps: 4 and 2."),
+        ({"sigmas": (1.0, 0.0)}, "the preset's sigmas do not fit its steps: 2 and 2."),
+        ({"sigmas": (1.0, 0.5, 0.2, 0.0)}, "the preset's sigmas do not fit its steps: 4 and 2."),
         ({"sigmas": (math.nan, 0.5, 0.0)}, "not finite values in [0, 100000]"),
         ({"sigmas": (math.inf, 0.5, 0.0)}, "not finite values in [0, 100000]"),
         ({"sigmas": (1.0, 0.5, -0.1)}, "not finite values in [0, 100000]"),

@@ -143,7 +143,7 @@ ATTACKS = {
     ),
     "100 000 values": (tensors(c_x=floats(*[1.0] * 100_000)), "'c_x' is F32 [100000]"),
     "c_x longer than c_eps": (tensors(c_x=floats(1.0, 1.0, 1.0)), "c_x and c_eps differ in number: 3 and 2."),
-    "too few sigmas": (tensors(sigmas=floats(1.0, 0.0)), "its sigmas do not fit its steps: 2 and 2."),
+    "too few sigmas": (tensors(sigmas=floats(1.0, 0.0)), "the preset's sigmas do not fit its steps: 2 and 2."),
     "c_x NaN": (tensors(c_x=floats(1.0, math.nan)), "c_x[1] is nan."),
     "c_eps infinite": (tensors(c_eps=floats(math.inf, 1.0)), "c_eps[0] is inf."),
     "c_eps negative": (tensors(c_eps=floats(1.0, -0.9)), "c_eps[1] is -0.9."),

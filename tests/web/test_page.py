@@ -264,7 +264,16 @@ def test_the_map_is_drawn_while_it_runs_and_again_after_a_reload(open_page, tmp_
     look_at(page, CALIBRATE)
 
 
-def test_a_page_that_missed_the_end_of_a_run_does_not_show_it_as_running(open_page, server):
+@pytest.fixture
+def pause(server):
+    """The file that PUT_PAUSE's node waits for the end of. Left behind, it would hold all later runs."""
+    path = server.base / "temp" / "pause"
+    path.parent.mkdir(exist_ok=True)
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def test_a_page_that_missed_the_end_of_a_run_does_not_show_it_as_running(open_page, pause):
     """A reloaded page said "now the verdict" for ever: the server had answered before the end, and was read after it.
     A second tab gets no events of the first one's runs at all."""
     page = open_page(nodes_2=False, fresh=True)
@@ -272,8 +281,6 @@ def test_a_page_that_missed_the_end_of_a_run_does_not_show_it_as_running(open_pa
     page.evaluate(PUT_PAUSE, CALIBRATE)  # it has to go on while two pages are loaded
     run(page)
     wait_for_points(page, 1)
-    pause = server.base / "temp" / "pause"
-    pause.parent.mkdir(exist_ok=True)
     pause.touch()
     late = []
     page.route("**/qsched/history*", lambda route: late.append((route, route.fetch())))
