@@ -123,17 +123,24 @@ def test_a_failure_inside_a_subgraph_is_on_the_inner_node(open_page, tmp_path, n
     page.screenshot(path=tmp_path / "inside.png")
 
 
-def test_a_refused_prompt_is_on_its_node_until_one_is_taken(open_page, tmp_path):
+def test_a_refused_or_failed_run_takes_the_place_of_the_report_until_one_is_whole(open_page, tmp_path):
+    """Regression: "27 of 27 Linear layers quantised." of an earlier run stood above the error of the last one."""
     page = open_page(nodes_2=True)
     fine = {**GRAPH, "2": {"class_type": NODE, "inputs": {**GRAPH["2"]["inputs"], "include": ""}}}
     load_graph(page, fine)
-    put(page, NODE, "format", "w9a9")
+    whole = f"type => ({REPORTED})(type).includes('quantised')"
     run(page)
-    assert "w9a9" in wait_for_error(page, NODE, "format")
-    page.screenshot(path=tmp_path / "refused.png")
-    put(page, NODE, "format", "w8a8")
-    run(page)
-    assert wait_for_error(page, NODE, "") == ""
+    wait_for(page, whole, arg=NODE)
+    for widget, wrong, word, right in (("format", "w9a9", "format", "w8a8"), ("include", "(", "Fix: ", "")):
+        put(page, NODE, widget, wrong)
+        run(page)
+        wait_for_error(page, NODE, word)
+        assert page.evaluate(REPORTED, NODE).strip() == ""
+        page.screenshot(path=tmp_path / f"{widget}.png")
+        put(page, NODE, widget, right)
+        run(page)
+        assert wait_for_error(page, NODE, "") == ""
+        wait_for(page, whole, arg=NODE)
 
 
 def test_a_page_that_gets_no_events_takes_a_failure_away_when_a_run_got_past_it(open_page):

@@ -4,6 +4,7 @@ import { app } from "../../../scripts/app.js";
 import { readHistory } from "../shared/history.js";
 import { allNodes, rootGraph } from "../shared/nodes.js";
 import { Note } from "./note.js";
+import { setFailed } from "./report.js";
 import { onCatalogue, translatedError } from "../shared/sentences.js";
 
 const LONGEST = 4000, MOST = 100;
@@ -111,6 +112,7 @@ function show(node, text) {
   }
   const [headline, ...rest] = translatedError(text ?? "").split("\n");
   note.say(headline, rest.join("\n"), "error");
+  setFailed(node, Boolean(text));
 }
 
 /** The page's id of the workflow that a prompt was made from. */

@@ -12,13 +12,14 @@ const OURS = /^QSched/, HOSTS = "$$node-text-preview";
 const TO_DO = /^TO DO {2}/m; // a line of the environment check
 const LONGEST = 20_000; // letters: a stranger's file may hold any text
 
-/** Per node: its panel, its output's text and verdict, what is said beside it, and whether a new run replaces it. */
+/** Per node: its panel, its output's text and verdict, what is said beside it, whether a new run replaces it, and
+ * whether a run failed in it. */
 const states = new WeakMap();
 
 /** To be called for every node that is made. */
 export function addReport(node) {
   if (!OURS.test(node.comfyClass ?? "")) return;
-  states.set(node, { panel: null, words: "", verdict: null, note: null, stale: false });
+  states.set(node, { panel: null, words: "", verdict: null, note: null, stale: false, failed: false });
   // Above the map of a calibration, and in front of what comes later.
   if (node.comfyClass === "QSchedCalibrate") states.get(node).panel = new Note(node, "qsched_report");
   followOutput(node, (output) => {
@@ -58,6 +59,14 @@ export function setStale(node, stale) {
   show(node);
 }
 
+/** @param {boolean} failed an error is on the node: what an earlier run put out would look like this one's */
+export function setFailed(node, failed) {
+  const state = states.get(node);
+  if (!state || state.failed === failed) return;
+  state.failed = failed;
+  show(node);
+}
+
 function setNote(node, note) {
   const state = states.get(node);
   const known = readNote(note);
@@ -76,7 +85,8 @@ function show(node) {
 }
 
 // What is said beside the output stands first: it is what the user has to act on.
-function contentOf({ words: english, verdict, note }) {
+function contentOf(state) {
+  const { note } = state, [english, verdict] = state.failed ? ["", null] : [state.words, state.verdict];
   if (note?.kind === "stopped") return { headline: text("stopped", note), rest: "", kind: "stopped" };
   const kind = verdict?.accepted ? "good" : TO_DO.test(english) ? "error" : "", words = translated(english);
   const said = verdict ? { headline: headlineOf(verdict), rest: words, kind } : { ...split(words), kind };
