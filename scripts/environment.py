@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from .layout import BARE_VENV, REQUIREMENTS, TOOL_REQUIREMENTS, TOOLS_VENV, VENV
 # Newer torch breaks torchaudio's CUDA check at import, and the CPU-only build of torch breaks torchvision's.
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 STAMP_NAME = ".q-sched-stamp"
+VENV_ADVICE = "On Debian and Ubuntu: apt install python3-venv."
 
 
 class EnvironmentSetupError(DevError):
@@ -59,10 +61,17 @@ def bare(host: Host) -> Path:
 
 
 def tools() -> Path:
-    """The interpreter of an environment with the programs that the registry and its clients run on a pack."""
-    stamp = digest([TOOL_REQUIREMENTS], torch=())
+    """The interpreter of an environment with the programs that the registry and its clients run on a pack. It sees the
+    packages of the running one too, half of what they need, and gets the rest."""
+    packages = sysconfig.get_path("purelib")
+    stamp = digest([TOOL_REQUIREMENTS], torch=(packages,))
     if not is_stamped(TOOLS_VENV, stamp):
-        python = _make_venv(TOOLS_VENV)
+        pip = ["--without-pip"] if importlib.util.find_spec("pip") else []
+        _check([sys.executable, "-m", "venv", "--clear", *pip, TOOLS_VENV], VENV_ADVICE)
+        python = interpreter_of(TOOLS_VENV)
+        ask = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+        own = subprocess.run([str(word) for word in ask], capture_output=True, text=True, check=True).stdout.strip()
+        Path(own, "running.pth").write_text(packages + "\n", "utf-8")
         _pip_install(python, ["-r", TOOL_REQUIREMENTS], "--quiet")
         write_stamp(TOOLS_VENV, stamp)
     return interpreter_of(TOOLS_VENV)
@@ -139,7 +148,7 @@ def _make_venv(venv: Path) -> Path:
     if not _has_pip(python):
         print(f"Making {venv} …", flush=True)
         # --clear: what is there has no working Python or pip, so nothing in it can be used.
-        _check([sys.executable, "-m", "venv", "--clear", venv], "On Debian and Ubuntu: apt install python3-venv.")
+        _check([sys.executable, "-m", "venv", "--clear", venv], VENV_ADVICE)
     return python
 
 

@@ -147,14 +147,17 @@ def pages(server, browser) -> Iterator[OpenPages]:
 
 @pytest.fixture
 def open_page(pages, request) -> Iterator[Callable]:
-    """``open_page(nodes_2=…)``: a page in one of the host's renderers, see `OpenPages.open`. More settings are written
-    with a "_" for every dot: ``Comfy_Locale="fr"``. An error of ours on the page fails the test.
+    """``open_page(nodes_2=…)``: a page in one of the host's renderers, see `OpenPages.open`; in the one that this front
+    end has a page of anyway, if it does not matter. More settings are written with a "_" for every dot:
+    ``Comfy_Locale="fr"``. An error of ours on the page fails the test.
 
     How it looked at the end is kept in ``output/screenshots``.
     """
     own, failures = [], request.session.testsfailed
+    newest = request.node.callspec.params.get("server") == NEWEST
 
-    def open_one(*, nodes_2: bool, fresh: bool = False, **more: object):
+    def open_one(*, nodes_2: bool | None = None, fresh: bool = False, **more: object):
+        nodes_2 = newest if nodes_2 is None else nodes_2
         settings = {"Comfy.VueNodes.Enabled": nodes_2, "Comfy.ColorPalette": "dark", "Comfy.Locale": "en"}
         settings |= {name.replace("_", "."): value for name, value in more.items()}
         page = pages.open(settings, fresh=fresh)

@@ -145,7 +145,7 @@ def test_a_refused_or_failed_run_takes_the_place_of_the_report_until_one_is_whol
 
 def test_a_page_that_gets_no_events_takes_a_failure_away_when_a_run_got_past_it(open_page):
     """The host forgets the socket of a page that was reloaded if it notices late that the old one is gone."""
-    page = open_page(nodes_2=False, fresh=True)
+    page = open_page(nodes_2=False)
     load_graph(page, GRAPH)
     run(page)
     wait_for_error(page, NODE, "Fix: ")
@@ -156,6 +156,7 @@ def test_a_page_that_gets_no_events_takes_a_failure_away_when_a_run_got_past_it(
     put(page, NODE, "include", "")
     run(page)
     assert wait_for_error(page, NODE, "") == ""
+    page.evaluate("() => { delete app.api.dispatchEvent; }")
 
 
 def test_errors_and_reports_are_in_the_language_of_the_page(open_page, tmp_path):

@@ -33,6 +33,20 @@ SAMPLE = {
 }  # fmt: skip
 
 
+DIFFERS = {
+    "en": [
+        "The preset was made for other settings: it was fitted to these.",
+        "steps: preset 3, here 4",
+        f"scheduler: preset '{STRANGER}', here 'simple'",
+    ],
+    "fr": [
+        "Le préréglage vient d’autres réglages : il a été adapté à ceux-ci.",
+        "étapes : préréglage 3, ici 4",
+        f"scheduler : préréglage '{STRANGER}', ici 'simple'",
+    ],
+}
+
+
 def save_strangers_preset(path) -> None:
     """Made for three steps and a scheduler that no host has, under a name that is a tag."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,14 +74,14 @@ def run(page) -> None:
 @RENDERERS
 def test_a_preset_that_differs_is_seen_on_the_sampler_in_full_until_it_fits(open_page, server, nodes_2):
     save_strangers_preset(server.base / "models" / "qsched_presets" / "stranger.safetensors")
-    page = open_page(nodes_2=nodes_2, Comfy_Locale="fr")
+    page = open_page(nodes_2=nodes_2)
     load_graph(page, SAMPLE)
     run(page)
     note = common.said(page, "QSchedSampler")
-    assert note["headline"] == "Le préréglage vient d’autres réglages : il a été adapté à ceux-ci."
+    assert note["headline"] == DIFFERS["en"][0]
     assert (note["state"], note["cut"], note["strangers"]) == ("warning", False, 0)
-    assert "étapes : préréglage 3, ici 4" in note["rest"]
-    assert f"scheduler : préréglage '{STRANGER}', ici 'simple'" in note["rest"]
+    for line in DIFFERS["en"][1:]:
+        assert line in note["rest"]
     common.look_at(page, "QSchedSampler")
     # As after any edit: front end 1.47 forgets the id of a workflow that nobody has touched.
     page.evaluate("() => app.extensionManager.workflow.activeWorkflow.changeTracker?.checkState?.()")
@@ -174,6 +188,22 @@ def test_a_report_speaks_the_page_s_language_as_far_as_it_knows_a_line(open_page
     text = common.said(page, "QSchedCalibrate")
     assert text["headline"] == "Accepté +0.11 [0.09, 0.13]"
     assert text["rest"].splitlines() == list(lines.values())
+    differences = [
+        {"what": "steps", "preset": "3", "here": "4"},
+        {"what": "scheduler", "preset": f"'{STRANGER}'", "here": "'simple'"},
+    ]
+    note = {"kind": "differs", "choice": "resample", "differences": differences}
+    page.evaluate(
+        "note => app.api.dispatchCustomEvent('qsched.note', { node: '1', kind: 'QSchedCalibrate', note })", note
+    )
+    wait_for(page, f"id => ({common.NODE_TEXT})(id)?.headline.startsWith('Le préréglage')", arg="QSchedCalibrate")
+    text = common.said(page, "QSchedCalibrate")
+    assert text["headline"] == DIFFERS["fr"][0]
+    for line in DIFFERS["fr"][1:]:
+        assert line in text["rest"]
+    page.evaluate(
+        "() => app.api.dispatchCustomEvent('qsched.note', { node: '1', kind: 'QSchedCalibrate', note: null })"
+    )
     # The environment check is red where something is to be done.
     check = "Q-Sched 1.0: 1 thing to do\nTO DO     optuna is not installed: the search. Run: pip install optuna"
     page.evaluate("output => app.graph.nodes[0].onExecuted(output)", {"text": [check]})

@@ -12,11 +12,8 @@ from scripts.browser import open_page, wait_for
 
 common = beside(__file__, "test_page")
 MANY = f"""() => {{
-  const node = ({common.FIND})({common.CALIBRATE});
-  node.widgets.find(w => w.name === "trials").value = 60;
-  node.disconnectInput(node.inputs.findIndex(input => input.name === "other_model"));
+  ({common.FIND})({common.CALIBRATE}).widgets.find(w => w.name === "trials").value = 60;
 }}"""
-"""Trials, and no fitted model beside them: each server would observe and fit it anew."""
 
 
 def test_nothing_is_shown_as_running_after_it_and_the_next_run_goes_on_with_what_there_was(host, browser, tmp_path):

@@ -105,7 +105,7 @@ def test_notes_speak_the_language_of_the_page_until_somebody_writes_in_them(open
 @pytest.mark.front_ends
 def test_the_list_is_in_the_order_of_the_numbers(open_page, tmp_path):
     """Regression: the host lists files as the file system does."""
-    page = open_page(nodes_2=False)
+    page = open_page()
     open_dialog(page)
     for name in NAMES:  # the dialog makes its cards as they come into sight
         page.locator(f'[data-testid="template-workflow-{name}"]').scroll_into_view_if_needed()
