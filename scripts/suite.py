@@ -37,6 +37,10 @@ PARTS = {WEB: 2, HOST: 4}
 """Runs that the tests in a browser, and the others of one host, are dealt to. Each starts a ComfyUI of its own (10 s);
 the smaller the last ones are, the less is waited for one of them alone."""
 
+HEAD_START = 30.0
+"""Seconds in which no more runs than cores go on. In a new environment each would compile what all import, of ComfyUI
+16 seconds of a core; after them it is there."""
+
 ONE_PART = dict.fromkeys(PARTS, 1)
 
 SECONDS_BETWEEN_NOTES = 60.0
@@ -102,19 +106,23 @@ def jobs(hosts: Sequence[Host], parts: Mapping[str, int] = PARTS, root: Path = R
             dealt = [files[part::count] for part in range(count)]
             numbers = [f", part {part} of {count}" if count > 1 else "" for part in range(1, count + 1)]
             runs += [Job(f"{name} tests on {host}{n}", some, host) for n, some in zip(numbers, dealt, strict=True)]
-    runs += [Job(f"pure tests, {place}", [place]) for place in PURE if (root / place).is_dir()]
-    return [job for job in runs if job.places]
+    pure = [Job(f"pure tests, {place}", [place]) for place in PURE if (root / place).is_dir()]
+    # One of them is among the first, which import what the others do: together they import nearly all.
+    return [job for job in (*runs[:1], *pure[:1], *runs[1:], *pure[1:]) if job.places]
 
 
 def side_by_side(python: Path, waiting: Sequence[Job], most: int | None = None) -> Iterator[Outcome]:
-    """Run `most` jobs at a time, each with its share of the cores; what each printed is shown when it ends."""
+    """Run `most` jobs at a time, fewer at first (HEAD_START), each with its share of the cores; what each printed is
+    shown when it ends."""
     cores = os.cpu_count() or 1
     most = most or most_at_once(cores, _memory())
     with tempfile.TemporaryDirectory(prefix="q-sched-tests-") as folder, _stopping() as running:
-        rest, note_at = list(enumerate(waiting)), time.monotonic() + SECONDS_BETWEEN_NOTES
+        begin, rest = time.monotonic(), list(enumerate(waiting))
+        note_at = begin + SECONDS_BETWEEN_NOTES
         print(f"{len(rest)} runs of pytest, {most} at a time; each is shown when it ends.", flush=True)
         while rest or running:
-            while rest and len(running) < most:
+            early = time.monotonic() < begin + HEAD_START
+            while rest and len(running) < (min(most, cores) if early else most):
                 number, job = rest.pop(0)
                 running.append(Run.start(python, job, Path(folder) / str(number), max(1, cores // most)))
             for ended in [run for run in running if run.process.poll() is not None]:

@@ -84,6 +84,35 @@ def test_a_machine_gets_as_many_runs_as_it_has_room_for(cores, gigabytes, most):
     assert suite.most_at_once(cores, memory) == most
 
 
+class ShortRun:
+    """Goes on for two looks."""
+
+    at_once, most = 0, 0
+
+    def __init__(self):
+        self.looks, self.process = 0, self
+        ShortRun.at_once += 1
+        ShortRun.most = max(ShortRun.most, ShortRun.at_once)
+
+    def poll(self) -> int | None:
+        self.looks += 1
+        return None if self.looks <= 2 else 0
+
+    def outcome(self) -> Outcome:
+        ShortRun.at_once -= 1
+        return Outcome(passed=1)
+
+
+@pytest.mark.parametrize(("head_start", "most"), [(60.0, 2), (0.0, 4)])
+def test_at_first_no_more_runs_than_cores_go_on(job, monkeypatch, head_start, most):
+    monkeypatch.setattr(suite, "HEAD_START", head_start)
+    monkeypatch.setattr(suite.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(suite.Run, "start", lambda *_: ShortRun())
+    monkeypatch.setattr(ShortRun, "most", 0)
+    assert list(side_by_side(PYTHON, [job("fine")] * 6, most=4)) == [Outcome(passed=1)] * 6
+    assert ShortRun.most == most
+
+
 def test_runs_end_with_the_command(job, tmp_path, monkeypatch):
     note = f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))"
     slow = f"import os, pathlib, time\ndef test_one():\n    {note}\n    time.sleep(60)\n"
