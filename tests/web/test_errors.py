@@ -84,13 +84,14 @@ def test_a_failure_is_on_its_node_comes_back_with_its_tab_and_goes_with_the_next
     assert wait_for_error(page, NODE, "Fix: ") == text
     workflow = "() => (app.rootGraph ?? app.graph).id"
     before = page.evaluate(workflow)
-    page.reload()
-    wait_for(page, READY)
-    wait_for(page, "() => app.graph.nodes.length === 3")
-    page.wait_for_timeout(1000)
-    # Front end 1.47 gives a workflow that nobody has touched another id at a reload: nothing can be found by it.
-    if page.evaluate(workflow) == before:
-        assert wait_for_error(page, NODE, "Fix: ") == text
+    if not nodes_2:  # what is shown again is the same in both, and to load a page is dear
+        page.reload()
+        wait_for(page, READY)
+        wait_for(page, "() => app.graph.nodes.length === 3")
+        page.wait_for_timeout(1000)
+        # Front end 1.47 gives a workflow that nobody has touched another id at a reload: nothing can be found by it.
+        if page.evaluate(workflow) == before:
+            assert wait_for_error(page, NODE, "Fix: ") == text
     put(page, NODE, "include", "")
     run(page)
     assert wait_for_error(page, NODE, "") == ""
