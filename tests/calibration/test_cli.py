@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import runpy
 import signal
 import string
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +38,17 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array_.*:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    """A pipeline, an open_clip model and prompts, all local."""
+def place(tmp_path_factory) -> Iterator[Path]:
+    """A pipeline, an open_clip model and prompts, all local. The model's vocabulary is read once for all commands."""
+    import open_clip
+
     folder = tmp_path_factory.mktemp("files")
     _write_pipeline(folder / "pipeline")
     _write_clip(folder / "clip")
     (folder / "prompts.txt").write_text("# mine\n" + "\n".join(PROMPTS))
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(open_clip, "get_tokenizer", cache(open_clip.get_tokenizer))
+        yield folder
 
 
 def command(place: Path, output: Path, *more: str) -> list[str]:
@@ -290,25 +297,34 @@ def test_show_names_what_is_missing(tmp_path, capsys):
     assert "the storage holds no study." in capsys.readouterr().err
 
 
-def test_it_runs_from_a_checkout_and_a_signal_keeps_the_best(place, tmp_path):
-    """A real process: the exit codes are in its help, and SIGTERM is a stop like Ctrl-C."""
-    output = tmp_path / "mine.safetensors"
-    argv = [sys.executable, "-m", "calibration", *command(place, output, "--trials", "5000", "--no-race")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=log, stderr=log)
-        try:
-            deadline = time.monotonic() + 120
-            while (tmp_path / "log").read_text().count("search: ") < 4:
-                assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
-                time.sleep(0.1)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == cli.EXIT_CANCELLED
-        finally:
-            process.kill()
-            process.wait()
+def test_sigterm_is_a_stop_like_ctrl_c(place, tmp_path, bright, monkeypatch, capsys):
+    """What `python -m calibration` does before and after ``main``, in this process: another one imports for seconds."""
+    output, score, count = tmp_path / "mine.safetensors", ClipScorer.score, itertools.count(1)
+
+    def ending(self, pictures, prompts):
+        if next(count) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score(self, pictures, prompts)
+
+    monkeypatch.setattr(ClipScorer, "score", ending)
+    monkeypatch.setattr(sys, "argv", ["calibration", *command(place, output, "--trials", "50", "--no-race", *FREELY)])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module("calibration", run_name="__main__")
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert ended.value.code == cli.EXIT_CANCELLED
+    assert next(count) == 6
+    assert capsys.readouterr().out.count("search: ") >= 4
     assert load_preset(output).verdict == "not validated"
-    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_it_runs_from_a_checkout_and_its_exit_code_is_the_commands(tmp_path):
+    argv = [sys.executable, "-m", "calibration", "show", str(tmp_path / "none.jsonl")]
+    process = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert process.returncode == cli.EXIT_BAD_INPUT
+    assert "there is no journal 'none.jsonl'." in process.stderr and "Traceback" not in process.stderr
 
 
 def test_the_help_names_the_exit_codes(capsys):

@@ -53,6 +53,20 @@ class Stopped(BaseException):
     """As the host's cancel: not an Exception."""
 
 
+@pytest.fixture(autouse=True)
+def waits(monkeypatch) -> list[int]:
+    """Nothing waits for the disk here; a file's number for each time that something would have."""
+    numbers = []
+    monkeypatch.setattr(os, "fsync", numbers.append)
+    return numbers
+
+
+def test_every_line_is_on_the_disk_before_the_study_goes_on(tmp_path, waits):
+    journal = tmp_path / "study.jsonl"
+    World().run(journal)
+    assert len(waits) == len(journal.read_bytes().splitlines())
+
+
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory) -> tuple[tuple, bytes]:
     """(What a study finds that nothing happens to, its journal)"""

@@ -148,12 +148,13 @@ def test_the_tree_of_estimators_goes_on_from_the_scattered_points():
 
 
 def test_greedy_steps_build_on_each_other():
-    """Each step's own optimum is known: (0.95, 1.1) at every one."""
+    """Each step's own optimum is known: (0.95, 1.1) at every one. No two prompts agree on how much is gained there: on
+    ties the race's test goes through all signs, fifty times as long."""
 
     def score(pictures, indices):
         values = np.array(
             [-sum((x - 0.95) ** 2 + (e - 1.1) ** 2 for x, e in zip(c.c_x, c.c_eps, strict=True)) for c, _ in pictures]
-        )
+        ) * (1 + 0.3 * np.cos(indices))
         return {"tc": values, "iq": values}
 
     world = World()
@@ -173,7 +174,7 @@ def test_greedy_steps_share_their_units_and_the_first_tries_the_starts():
     """Units are measured once, with a noise of their own; a start says something of the first step's pair alone once
     the later steps build on what was found."""
     world = World()
-    settings = quick(space="table", strategy="greedy", trials=8, normalised=True)
+    settings = quick(space="table", strategy="greedy", trials=8, normalised=True, race=False)
     result = world.calibrate(settings, starts=[Coefficients.constant(N_STEPS, c_x=0.95, c_eps=1.1)])
     assert result.objective.tc_unit == pytest.approx(2 * result.objective.iq_unit) != 1.0
     assert sum({index // N_PROMPTS for index in indices} == {2} for _, indices in world.asked) == 1

@@ -89,7 +89,7 @@ def test_an_optimum_outside_the_trust_region_is_reported(monkeypatch):
     def outward(picture: Picture) -> float:
         return own(picture[1]) + picture[0].c_eps[-1]
 
-    result = World(outward).calibrate(quick(trials=8, radius=0.1))
+    result = World(outward).calibrate(quick(strategy="guided", trials=8, radius=0.1))
     assert result.on_border == ("c_eps_last",)
     assert result.accepted
 

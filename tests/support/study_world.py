@@ -18,8 +18,8 @@ Picture = tuple[Coefficients, int]
 def quick(**changed) -> Settings:
     """Few trials, all of them scattered points (a search without the Gaussian process takes milliseconds), and each on
     all prompts at once. Most worlds here have no reference model: what they find is taken without one."""
-    defaults = {"space": "last step", "radius": 0.2, "trials": 6, "seeds": 2, "race": False, "accept": "re-tuning"}
-    return Settings(**{**defaults, **changed})
+    defaults = {"space": "last step", "radius": 0.2, "trials": 6, "seeds": 2, "strategy": "random", "race": False}
+    return Settings(**{**defaults, "accept": "re-tuning", **changed})
 
 
 def own(index: int) -> float:
