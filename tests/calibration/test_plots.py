@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from calibration import Evaluation, Settings, Trial
+from calibration.plots import canvas as canvas_file
 from calibration.plots.canvas import GAIN, LOSS, WIDTH, Canvas, drawable, labels, report_sheet, ticks
 from calibration.plots.curves import curves
 from calibration.plots.paired_gains import paired_plot
@@ -25,6 +26,12 @@ def pixels(image) -> np.ndarray:
 def count(image, colour, near: float = 12) -> int:
     """Pixels of a colour, or almost: edges are smoothed."""
     return int((np.abs(pixels(image) - colour).max(-1) <= near).sum())
+
+
+@pytest.fixture
+def coarse(monkeypatch):
+    """For tests that look at no edge: drawn in the final size, where each picture takes a tenth of the time."""
+    monkeypatch.setattr(canvas_file, "_FINE", 1)
 
 
 # --- the map
@@ -116,12 +123,12 @@ def test_the_legend_counts_the_signs_that_are_there(texts):
     assert count(legend[y - 14 :], GREY) > 10, "the x of a candidate that was not scored"
 
 
-def test_without_a_score_of_the_identity_gains_are_over_the_median(texts):
+def test_without_a_score_of_the_identity_gains_are_over_the_median(texts, coarse):
     jaq_map(constants((1, 1, math.nan), (0.9, 1.1, 0.3), (0.8, 1.1, 0.2)), space(), Coefficients.identity(4))
     assert "JAQ gain over the median" in texts
 
 
-def test_where_all_score_alike_no_colour_is_explained(texts):
+def test_where_all_score_alike_no_colour_is_explained(texts, coarse):
     jaq_map(constants((1, 1, 0.5), (0.9, 1.1, 0.5)), space(), Coefficients.identity(4))
     assert "all candidates score alike" in texts
 
@@ -151,7 +158,7 @@ def test_a_dropped_candidate_is_hollow_and_one_that_failed_is_no_dot():
         ("table", 16, 3),
     ],
 )
-def test_every_space_has_its_panels(kind, n_steps, panels):
+def test_every_space_has_its_panels(kind, n_steps, panels, coarse):
     own = space(kind, n_steps)
     generator = np.random.default_rng(0)
     points = [own.identity(), *(dict.fromkeys(own.axes, value) for value in generator.uniform(0.8, 1.2, 8))]
@@ -175,7 +182,7 @@ def test_a_panel_shows_its_own_step():
         assert colour[2] > colour[0] + 50
 
 
-def test_greedy_trials_show_in_the_panel_of_their_step_alone():
+def test_greedy_trials_show_in_the_panel_of_their_step_alone(coarse):
     """A trial of step 2 says nothing of step 1; the panels are of steps 1, 3 and 4 of 4."""
     own = space("table")
     start = tried(0.0, c_x_1=1.0, c_eps_1=1.0)
@@ -202,12 +209,12 @@ def test_greedy_trials_show_in_the_panel_of_their_step_alone():
     ids=["none", "one", "all NaN", "identity NaN", "equal", "only worse", "tiny", "infinite"],
 )
 @pytest.mark.parametrize("radius", [0.01, 0.5])
-def test_odd_searches_have_a_map(trials, radius):
+def test_odd_searches_have_a_map(trials, radius, coarse):
     trials = [tried(t.value, c_x=1 + (t.point["c_x"] - 1) * radius, c_eps=1.0) for t in trials]
     assert jaq_map(trials, space(radius=radius), Coefficients.identity(4)).size == (666, 830)
 
 
-def test_the_paper_s_grid_of_2500_points_is_drawn():
+def test_the_paper_s_grid_of_2500_points_is_drawn(coarse):
     points = [
         (c_x, c_eps, -((c_x - c_eps) ** 2)) for c_x in np.linspace(0.8, 1.2, 50) for c_eps in np.linspace(0.8, 1.2, 50)
     ]
@@ -319,7 +326,7 @@ def test_strangers_texts_are_cut_to_their_column():
 
 
 @pytest.mark.parametrize("n", [1, 2, 40, 41, 128, 256])
-def test_any_number_of_prompts_fits_on_a_screen_or_two(n):
+def test_any_number_of_prompts_fits_on_a_screen_or_two(n, coarse):
     generator = np.random.default_rng(n)
     image = paired_plot(*rows(generator.normal(size=n), seeds=1), n, ["a prompt"] * n)
     assert image.width == WIDTH
@@ -328,7 +335,7 @@ def test_any_number_of_prompts_fits_on_a_screen_or_two(n):
 
 @pytest.mark.parametrize("base", [0.0, 1e9, -3.0])
 @pytest.mark.parametrize("gains", [[0.0, 0.0], [1e-12, -1e-12], [math.nan, math.nan], [math.inf, 1.0]])
-def test_odd_scores_have_a_plot(base, gains):
+def test_odd_scores_have_a_plot(base, gains, coarse):
     assert paired_plot(*rows(gains, base=base), 2).width == WIDTH
 
 
@@ -336,7 +343,7 @@ def test_odd_scores_have_a_plot(base, gains):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 16, 1000])
-def test_curves_of_any_length(steps):
+def test_curves_of_any_length(steps, coarse):
     coefficients = Coefficients.ramp(steps, c_x=(0.8, 1.0), c_eps=(1.3, 1.0))
     sigmas = (*np.geomspace(14.6, 0.03, steps), 0.0)
     image = curves(coefficients, sigmas)
@@ -365,7 +372,7 @@ def test_the_curves_stand_at_their_values():
 # --- the canvas
 
 
-def test_a_sheet_has_all_pictures_below_each_other():
+def test_a_sheet_has_all_pictures_below_each_other(coarse):
     one, two = curves(Coefficients.identity(4)), jaq_map(FEW, space(), Coefficients.identity(4))
     sheet = report_sheet([one, two])
     assert sheet.size == (1000, one.height + two.height)
