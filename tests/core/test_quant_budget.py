@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
+from in_turn import in_turn
 
 from qsched_core import QuantizationError
 from qsched_core.quant.sensitivity.budget import solve
@@ -26,7 +27,7 @@ def total(table, choice):
     return sum(options[i] for options, i in zip(table, choice, strict=True))
 
 
-@pytest.mark.parametrize("seed", range(40))
+@in_turn("seed", range(40))
 def test_as_good_as_trying_every_choice(seed):
     draw = random.Random(seed)
     # Bytes of real layers, damages over eight orders of magnitude, now and then equal ones.

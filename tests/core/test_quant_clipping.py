@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import pytest
 import torch
-from packed_layout import GRID, grouped, in_steps, relative_error, signed_scales, slow_unpack, squared_errors, weights
+from in_turn import in_turn
+from packed_layout import (
+    FORMS,
+    WIDTHS,
+    grouped,
+    in_steps,
+    relative_error,
+    signed_scales,
+    slow_unpack,
+    squared_errors,
+    weights,
+)
 
 from qsched_core.quant import Format
 from qsched_core.quant.packing import pack, unpack
 
 
-@pytest.mark.parametrize(("form", "columns"), GRID)
+@pytest.mark.parametrize("form", FORMS)
+@in_turn("columns", WIDTHS)
 def test_no_element_errs_by_more_than_half_a_step_unless_it_is_clipped(form, columns):
     weight = weights(6, columns).double()
     result, scale = slow_unpack(pack(weight.float(), form), columns, form)
@@ -26,7 +38,8 @@ def test_no_element_errs_by_more_than_half_a_step_unless_it_is_clipped(form, col
     assert (units.abs() <= (2 ** (6 / 12) if in_steps(form) else 1 / 0.75) * end * (1 + 2**-10)).all()
 
 
-@pytest.mark.parametrize(("form", "columns"), GRID)
+@pytest.mark.parametrize("form", FORMS)
+@in_turn("columns", WIDTHS)
 def test_choosing_the_clipping_never_loses_to_plain_rounding(form, columns):
     weight = weights(6, columns, seed=1)
     groups, end = grouped(weight, form), 2 ** (form.weight_bits - 1)

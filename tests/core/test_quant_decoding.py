@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from in_turn import in_turn
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -32,8 +33,8 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("columns", [96, 100, 128, 33])
+@in_turn("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@in_turn("columns", [96, 100, 128, 33])
 def test_it_is_the_unpacked_weight(form, dtype, columns):
     weight = random(7, columns)
     weight[2] *= 1e-3
@@ -52,7 +53,7 @@ def test_it_is_the_unpacked_weight(form, dtype, columns):
         assert ((fast.double() - slow * gain).abs() <= atol + 4 * eps * slow.abs() * gain).all()
 
 
-@pytest.mark.parametrize("rows", range(1, 12))
+@in_turn("rows", range(1, 12))
 def test_codes_that_lie_in_the_weights_own_memory_are_read_before_they_are_written_over(rows):
     weight = random(rows, 96)
     for form in (FORMATS["w4a8"], resolve_format("w4a8", symmetric=False), resolve_format("w4a8", 0)):
@@ -92,7 +93,7 @@ def test_the_table_holds_every_step_that_packing_writes():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
-@pytest.mark.parametrize("size", [1e-5, 1e-4, 1e-3, 3e-3, 0.1, 1.0, 100.0, 3e4])
+@in_turn("size", [1e-5, 1e-4, 1e-3, 3e-3, 0.1, 1.0, 100.0, 3e4])
 @pytest.mark.parametrize("columns", [1280, 48, 100], ids=["rotated by 64", "by 16", "not rotated"])
 def test_small_and_large_inputs_are_as_exact_as_others(dtype, size, columns):
     """Regression: float16 held the scales of tokens, and at 0.003 erred 5 times as much as bfloat16; at 1e-4 all was 0.
@@ -124,8 +125,8 @@ def test_a_float_weight_in_its_place_gives_the_same_in_half_precision(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
-@pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("size", [1e-4, 1.0, 3e4])
+@in_turn("bits", [4, 8])
+@in_turn("size", [1e-4, 1.0, 3e4])
 def test_tokens_are_rounded_in_fewer_passes_as_in_many(dtype, bits, size):
     x = (size * (2 * torch.rand(9, 64, generator=torch.Generator().manual_seed(1)) - 1)).to(dtype)
     x[3] = 0

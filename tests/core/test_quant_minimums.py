@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from exactness import same_bits
-from packed_layout import ASYMMETRIC, BITS, grouping, slow_unpack, weights
+from in_turn import in_turn
+from packed_layout import ASYMMETRIC, BITS, WIDTHS, grouping, slow_unpack, weights
 
 from qsched_core.quant import Format, packing
 from qsched_core.quant.packing import pack, unpack
 
 
-@pytest.mark.parametrize(("form", "columns"), ASYMMETRIC)
+@pytest.mark.parametrize("form", ASYMMETRIC)
+@in_turn("columns", WIDTHS)
 def test_with_a_minimum_no_element_errs_by_more_than_half_a_step_unless_it_is_clipped(form, columns):
     weight = weights(6, columns).double() + 0.1
     result, scale = slow_unpack(pack(weight.float(), form), columns, form)
@@ -79,8 +81,8 @@ def test_padding_has_no_part_in_the_choice_of_a_range():
 
 
 @pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("width", [64, 33])
-@pytest.mark.parametrize(("offset", "spread"), [(1.0, 0.0), (1.0, 1e-4), (-3.0, 1e-2), (100.0, 1.0), (0.3, 0.1)])
+@in_turn("width", [64, 33])
+@in_turn("offset, spread", [(1.0, 0.0), (1.0, 1e-4), (-3.0, 1e-2), (100.0, 1.0), (0.3, 0.1)])
 def test_groups_far_from_zero_are_as_exact_as_float16_and_do_not_wear_out(bits, width, offset, spread):
     """Their range is small against what float16 leaves of the minimum."""
     form = Format("f", bits, 8, 32, False)
@@ -96,7 +98,7 @@ def test_groups_far_from_zero_are_as_exact_as_float16_and_do_not_wear_out(bits, 
 
 
 @pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("magnitude", [1e5, 1e9, 1e18, 1e30, 1e-6, 1e-9, 1e-30, 1e-42])
+@in_turn("magnitude", [1e5, 1e9, 1e18, 1e30, 1e-6, 1e-9, 1e-30, 1e-42])
 def test_huge_and_tiny_weights_stay_finite_with_a_minimum(magnitude, bits):
     form = Format("f", bits, 8, 32, False)
     weight = weights(4, 64, scale=magnitude)

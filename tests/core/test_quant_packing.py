@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from exactness import same_bits
-from packed_layout import ASYMMETRIC, GRID, grouped, grouping, in_steps, slow_unpack, tail_bytes, weights
+from in_turn import in_turn
+from packed_layout import ASYMMETRIC, FORMS, WIDTHS, grouped, grouping, in_steps, slow_unpack, tail_bytes, weights
 
 from qsched_core.quant import FORMATS, Format, packing
 from qsched_core.quant.packing import codes, pack, row_bytes, scales, unpack
 
 
-@pytest.mark.parametrize(("form", "columns"), [*GRID, *ASYMMETRIC])
+@pytest.mark.parametrize("form", [*FORMS, *ASYMMETRIC])
+@in_turn("columns", WIDTHS)
 def test_unpack_reads_the_documented_layout(form, columns):
     packed = pack(weights(3, columns), form)
     # float32 against float64. 1e-6: an exponent of up to 12 is rounded before 2 is raised to it. 1e-7: one rounding of
@@ -59,7 +61,8 @@ def test_the_bytes_of_6_bit_codes(symmetric):
     assert same_bits(unpack(packed, 8, form), weight)
 
 
-@pytest.mark.parametrize(("form", "columns"), [*GRID, *ASYMMETRIC])
+@pytest.mark.parametrize("form", [*FORMS, *ASYMMETRIC])
+@in_turn("columns", WIDTHS)
 def test_a_row_takes_the_bits_of_its_codes_and_the_bytes_of_its_scales(form, columns):
     packed = pack(weights(3, columns), form)
     size, groups = grouping(columns, form)
@@ -70,7 +73,8 @@ def test_a_row_takes_the_bits_of_its_codes_and_the_bytes_of_its_scales(form, col
     assert packed.shape[1] == row_bytes(columns, form)
 
 
-@pytest.mark.parametrize(("form", "columns"), [*GRID, *ASYMMETRIC])
+@pytest.mark.parametrize("form", [*FORMS, *ASYMMETRIC])
+@in_turn("columns", WIDTHS)
 def test_the_codes_can_be_read_alone(form, columns):
     packed = pack(weights(3, columns), form)
     size, groups = grouping(columns, form)
@@ -85,7 +89,8 @@ def test_the_codes_can_be_read_alone(form, columns):
     )
 
 
-@pytest.mark.parametrize(("form", "columns"), GRID)
+@pytest.mark.parametrize("form", FORMS)
+@in_turn("columns", WIDTHS)
 def test_codes_span_the_whole_range_and_the_largest_weight_is_at_its_low_end(form, columns):
     """What clipping leaves of it, too: a group that is packed again must find its scale."""
     weight = weights(6, columns)
@@ -103,7 +108,8 @@ def test_4_bits_with_groups_of_32_are_4_and_a_quarter_bits_per_weight():
     assert row_bytes(4096, FORMATS["w4a8"]) * 8 == 4.25 * 4096 + 16
 
 
-@pytest.mark.parametrize(("form", "columns"), [*GRID, *ASYMMETRIC])
+@pytest.mark.parametrize("form", [*FORMS, *ASYMMETRIC])
+@in_turn("columns", WIDTHS)
 def test_packing_what_was_unpacked_changes_nothing(form, columns):
     """A LoRA that is added and taken off again must not wear the weight out."""
     once = unpack(pack(weights(6, columns), form), columns, form)

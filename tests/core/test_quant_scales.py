@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from exactness import same_bits
-from packed_layout import ASYMMETRIC, BITS, GRID, relative_error, slow_unpack, weights
+from in_turn import in_turn
+from packed_layout import ASYMMETRIC, BITS, FORMS, WIDTHS, relative_error, slow_unpack, weights
 
 from qsched_core.quant import FORMATS, Format
 from qsched_core.quant.packing import pack, scales, sound_scales, unpack
 
 
-@pytest.mark.parametrize(("form", "columns"), [*GRID, *ASYMMETRIC])
+@pytest.mark.parametrize("form", [*FORMS, *ASYMMETRIC])
+@in_turn("columns", WIDTHS)
 def test_zero_rows_stay_zero(form, columns):
     weight = weights(4, columns)
     weight[1] = 0
@@ -25,7 +27,7 @@ def test_zero_rows_stay_zero(form, columns):
 
 
 @pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("magnitude", [1e5, 1e6, 1e9, 1e18, 1e30, 1e-6, 1e-9, 1e-30, 1e-42])
+@in_turn("magnitude", [1e5, 1e6, 1e9, 1e18, 1e30, 1e-6, 1e-9, 1e-30, 1e-42])
 def test_huge_and_tiny_weights_stay_finite(magnitude, bits):
     """Regression: scales above 65504 became infinite in float16, and the layer all zeros."""
     form = Format("f", bits, 8, 32)
@@ -40,7 +42,7 @@ def test_huge_and_tiny_weights_stay_finite(magnitude, bits):
 
 
 @pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("magnitude", [1e5, 2e5, 5e5, 1e6, 1e30, 1e-30])
+@in_turn("magnitude", [1e5, 2e5, 5e5, 1e6, 1e30, 1e-30])
 def test_what_float16_cannot_hold_is_infinite_but_not_nan(magnitude, bits):
     """Regression: the step above 65504 is infinite in float16, and times a code of 0 NaN."""
     form = Format("f", bits, 8, 32)
@@ -98,7 +100,7 @@ def test_a_scale_is_at_most_127_steps_below_the_largest_of_its_row(bits, steps, 
 
 
 @pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("columns", [2, 3, 5, 6, 7, 10])
+@in_turn("columns", [2, 3, 5, 6, 7, 10])
 def test_a_single_row_unpacks(columns, bits):
     """Regression: scales that started at an odd byte of a one-row tensor could not be viewed as float16."""
     form = Format("f", bits, 8, 0)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from exactness import same_bits
+from in_turn import in_turn
 from torch import Tensor, nn
 
 import qsched_core as qs
@@ -191,7 +192,7 @@ def test_out_of_memory_is_no_outcome():
 # --- what every device takes
 
 
-@pytest.mark.parametrize("columns", range(16, 4097, 16))
+@in_turn("columns", range(16, 4097, 16))
 def test_nothing_is_written_that_a_known_device_does_not_take(columns):
     for layout in (W4A8, W4A4, W8A8):
         size = rotation(columns, layout)

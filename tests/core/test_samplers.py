@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from exactness import same_bits
+from in_turn import in_turn
 from module_files import beside
 from torch import Tensor
 
@@ -66,7 +67,7 @@ def test_every_sampler_is_run_here():
 
 
 @BOTH
-@pytest.mark.parametrize("steps", STEPS)
+@in_turn("steps", STEPS)
 @pytest.mark.parametrize("first", [14.6, 1.0], ids=["noise", "flow"])
 def test_euler_is_the_published_update(dtype, steps, first):
     sigmas, coefficients = falling_sigmas(first, steps, steps), random_coefficients(steps, steps)
@@ -77,7 +78,7 @@ def test_euler_is_the_published_update(dtype, steps, first):
 
 
 @BOTH
-@pytest.mark.parametrize("steps", STEPS)
+@in_turn("steps", STEPS)
 def test_euler_ancestral_is_the_published_update(dtype, steps):
     sigmas, coefficients, z = falling_sigmas(14.6, steps, steps), random_coefficients(steps, steps), noises(steps)
     reference = published.euler_ancestral(start(14.6), sigmas, coefficients, z)
@@ -88,9 +89,9 @@ def test_euler_ancestral_is_the_published_update(dtype, steps):
 
 
 @BOTH
-@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+@in_turn("eta", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("name", ["euler_ancestral", "tcd"])
-@pytest.mark.parametrize("steps", STEPS)
+@in_turn("steps", STEPS)
 def test_renoising_flow_samplers_are_flow_euler_renoised(dtype, name, steps, eta):
     sigmas, coefficients, z = falling_sigmas(1.0, steps, steps), random_coefficients(steps, steps), noises(steps)
     update = published.euler_ancestral_flow if name == "euler_ancestral" else published.tcd_flow
@@ -106,7 +107,7 @@ def test_renoising_flow_samplers_are_flow_euler_renoised(dtype, name, steps, eta
 @BOTH
 @pytest.mark.parametrize("kind", published.OTHERS)
 @pytest.mark.parametrize("ancestral", [False, True], ids=["euler", "euler_ancestral"])
-@pytest.mark.parametrize("steps", STEPS)
+@in_turn("steps", STEPS)
 def test_other_parameterisations_scale_the_raw_output_before_it_is_converted(dtype, kind, ancestral, steps):
     sigmas, coefficients, z = falling_sigmas(14.6, steps, steps), random_coefficients(steps, steps), noises(steps)
     kind, x = published.OTHERS[kind], start(14.6)
@@ -143,7 +144,7 @@ KINDS = {"noise": NOISE, "flow": FLOW, **published.OTHERS}
 @BOTH
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", REFERENCES)
-@pytest.mark.parametrize("steps", STEPS)
+@in_turn("steps", STEPS)
 def test_samplers_of_denoised_predictions_are_the_published_updates(dtype, kind, case, steps):
     name, options, reference = REFERENCES[case]
     flow, first = kind == "flow", 1.0 if kind == "flow" else 14.6
@@ -267,7 +268,7 @@ def test_noise_comes_from_torchs_seed_unless_a_sampler_is_given(run):
 
 
 @EVERY
-@pytest.mark.parametrize("steps", STEPS)
+@in_turn("steps", STEPS)
 def test_a_run_in_two_parts_is_the_whole_run(run, steps):
     """Split sampling before the last step, which uses no memory in any of them."""
     name, first, options = RUNS[run]
@@ -324,7 +325,7 @@ def test_a_first_sigma_with_a_ratio_is_not_replaced():
 
 
 @EVERY
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@in_turn("bad", [math.nan, math.inf, -math.inf])
 def test_a_prediction_that_is_not_finite_names_the_step(refused, run, bad):
     sigma = float(falling_sigmas(RUNS[run][1], 4, 0)[2])
 

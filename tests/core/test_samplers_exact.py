@@ -10,6 +10,7 @@ import math
 
 import pytest
 import torch
+from in_turn import in_turn
 from module_files import beside
 from torch import Tensor
 
@@ -111,8 +112,8 @@ LOWER_FLOW = {**LOWER, "tcd": lambda sigma, after: after / 2}
 
 @pytest.mark.parametrize("flow", [False, True], ids=["noise", "flow"])
 @pytest.mark.parametrize("name", LOWER)
-@pytest.mark.parametrize("steps", STEPS)
-@pytest.mark.parametrize("ends_early", [False, True], ids=["whole", "part"])
+@in_turn("steps", STEPS)
+@in_turn("ends_early", [False, True])
 def test_a_perfect_model_keeps_the_deviation_of_the_data(name, flow, steps, ends_early):
     """The perfect few-step model leads along the exact trajectory. Then the noise has to be exactly what is missing."""
     sigmas = falling_sigmas(1.0 if flow else 10.0, steps + ends_early, steps + ends_early)[: steps + 1]

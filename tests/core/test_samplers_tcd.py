@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from exactness import same_bits
+from in_turn import in_turn
 from torch import Tensor
 
 import qsched_core as qs
@@ -92,8 +93,8 @@ def relative(value: Tensor, reference: Tensor) -> float:
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE), ids=["float64", "float32"])
 @pytest.mark.parametrize("kind", DENOISED)
-@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("steps", [1, 2, 3, 4, 8])
+@in_turn("eta", [0.0, 0.3, 1.0])
+@in_turn("steps", [1, 2, 3, 4, 8])
 def test_is_the_scheduler_of_diffusers(dtype, kind, eta, steps):
     scheduler, coefficients = scheduler_for(kind), random_coefficients(steps)
     scheduler.set_timesteps(steps)

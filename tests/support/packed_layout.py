@@ -16,13 +16,12 @@ BITS = (3, 4, 6, 8)
 GROUPS = (0, 8, 16, 32, 128)
 # Whole groups, odd, not a multiple of a group, smaller than a group, a single column.
 WIDTHS = (128, 127, 100, 33, 5, 1)
-GRID = [
-    pytest.param(Format("f", bits, 8, group), width, id=f"w{bits}-{f'g{group}' if group else 'channel'}-K{width}")
+FORMS = [
+    pytest.param(Format("f", bits, 8, group), id=f"w{bits}-{f'g{group}' if group else 'channel'}")
     for bits in BITS
     for group in GROUPS
-    for width in WIDTHS
 ]
-ASYMMETRIC = [pytest.param(replace(item.values[0], symmetric=False), item.values[1], id=item.id) for item in GRID]
+ASYMMETRIC = [pytest.param(replace(item.values[0], symmetric=False), id=f"{item.id}-minimum") for item in FORMS]
 
 
 def weights(rows: int, columns: int, scale: float = 0.02, seed: int = 0) -> Tensor:
