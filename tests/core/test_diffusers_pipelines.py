@@ -1,11 +1,8 @@
-"""Presets in diffusers' real pipelines around small networks; and the module without diffusers."""
+"""Presets in diffusers' real pipelines around small networks (`test_public` has the module without diffusers)."""
 
 from __future__ import annotations
 
 import functools
-import subprocess
-import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,8 +16,6 @@ import qsched_core as qs
 import qsched_core.diffusers
 from qsched_core import Binding, Coefficients, Preset
 from qsched_core.diffusers import apply_preset
-
-ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = NO_NUMPY_WARNING
 
@@ -150,8 +145,3 @@ def test_flux_with_the_demo_weights_is_our_euler(diffusers):
         expected = qs.sample("euler", model, start, torch.tensor(sigmas), coefficients)
         torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-4)
     assert (result - stock).abs().max() > 0.1
-
-
-def test_is_imported_without_diffusers():
-    code = "import sys; sys.modules['diffusers'] = None; import qsched_core.diffusers"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)

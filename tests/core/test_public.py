@@ -29,10 +29,11 @@ def test_another_name_is_refused(name):
         _ = importlib.import_module(name).quantum
 
 
-def test_a_file_is_loaded_without_the_others():
+def test_a_file_is_loaded_without_the_others_and_all_of_them_without_diffusers():
     """Files import each other while they are loaded: none of that may ask for the whole package."""
     code = """
 import sys
+sys.modules["diffusers"] = None
 loaded = lambda: sorted(name for name in sys.modules if name.startswith("qsched_core."))
 from qsched_core import PresetError
 assert loaded() == ["qsched_core.errors"], loaded()
@@ -40,6 +41,7 @@ import qsched_core.quant.layers
 assert not [name for name in loaded() if name.endswith(".public")], loaded()
 import qsched_core as qs
 assert qs.quantize is qs.quant.quantize
+import qsched_core.diffusers
 """
     root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)

@@ -19,10 +19,10 @@ CHANNELS, DEPTH, CALLS = 64, 10, 16
 class Deep(nn.Module):
     """Convolutions behind each other whose outputs have a mean, as behind a SiLU; the last one is called twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, depth: int = DEPTH) -> None:
         super().__init__()
         torch.manual_seed(0)
-        sizes = [(4, CHANNELS), *[(CHANNELS, CHANNELS)] * DEPTH, (CHANNELS, 4)]
+        sizes = [(4, CHANNELS), *[(CHANNELS, CHANNELS)] * depth, (CHANNELS, 4)]
         for place, size in enumerate(sizes):
             layer = nn.Conv2d(*size, 3, padding=1)
             layer.weight.data *= 2  # else the picture dies out on the way
@@ -50,6 +50,12 @@ def run_of(net: nn.Module, calls: int = CALLS):
 @pytest.fixture(scope="module")
 def net() -> Deep:
     return Deep().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def shallow() -> Deep:
+    """For tests that round as well as they can, which takes long, and look at none of it."""
+    return Deep(2).requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +87,9 @@ def test_a_deep_network_comes_nearer_on_inputs_that_it_has_not_seen(net, observa
     assert correction.after == pytest.approx(error(net, corrected, judges), rel=1e-3)
 
 
-def test_the_quantizer_corrects_what_it_has_fitted_and_says_so(net, observation, monkeypatch):
+def test_the_quantizer_corrects_what_it_has_fitted_and_says_so(shallow, monkeypatch):
+    net, observation = shallow, qs.observe(shallow, run_of(shallow))
+
     def first(*args) -> Correction:
         return Correction({"conv_1": torch.full((CHANNELS,), 0.5)}, 0.25, 0.125)
 
@@ -160,12 +168,12 @@ def test_a_cancel_leaves_the_network_as_it_was(net, observation):
     assert all(same_bits(before[name], value) for name, value in packed.state_dict().items())
 
 
-def test_too_few_calls_are_said(net, tmp_path, monkeypatch):
+def test_too_few_calls_are_said(shallow, tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "DAMPINGS", (0.1,))
-    few = qs.observe(net, run_of(net, calls=3))
+    few = qs.observe(shallow, run_of(shallow, calls=3))
     few.save(tmp_path / "seen.safetensors")
     for observation in (few, qs.load_observation(tmp_path / "seen.safetensors")):
-        report = qs.quantize(copy.deepcopy(net), "w3a8", observation=observation)
+        report = qs.quantize(copy.deepcopy(shallow), "w3a8", observation=observation)
         assert "Means of outputs are not corrected: too few calls of the full model are kept." in report.text()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -139,14 +140,20 @@ def test_a_folder_that_is_a_file(tmp_path, refused):
 # --- files from strangers
 
 
+@pytest.fixture(scope="module")
+def good_parts(tmp_path_factory):
+    """(tensors, what is said of the layers) of a good file."""
+    path, net = tmp_path_factory.mktemp("good") / "a.safetensors", made()
+    save_quantized(net, path)
+    return load_file(path), layer_records(net)
+
+
 @pytest.fixture
-def file_parts(tmp_path):
+def file_parts(tmp_path, good_parts):
     """(tensors, metadata, write): a good file's content, and a way to write it changed."""
-    path = tmp_path / "a.safetensors"
-    save_quantized(made(), path)
-    tensors = load_file(path)
-    layers = layer_records(made())
-    metadata = {"format": "qsched-quantized", "version": files_module.VERSION, "layers": layers}
+    tensors, layers = copy.deepcopy(good_parts)
+    path, metadata = tmp_path / "a.safetensors", {"format": "qsched-quantized", "version": files_module.VERSION}
+    metadata["layers"] = layers
 
     def write():
         flat = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}

@@ -109,13 +109,19 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_a_strangers_file_is_refused(observation, tmp_path, refused, attack):
-    path = tmp_path / "seen.safetensors"
-    observation.save(path)
-    tensors = load_file(path)
+@pytest.fixture(scope="module")
+def good_parts(tmp_path_factory) -> tuple[dict, dict]:
+    """(tensors, metadata) of a good file."""
+    net, path = Flat().requires_grad_(False), tmp_path_factory.mktemp("good") / "seen.safetensors"
+    qs.observe(net, run_of(net)).save(path)
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
+        return load_file(path), file.metadata()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_strangers_file_is_refused(good_parts, tmp_path, refused, attack):
+    path = tmp_path / "seen.safetensors"
+    tensors, metadata = map(dict, good_parts)
     ATTACKS[attack](tensors, metadata)
     save_file(tensors, path, metadata)
     with refused(QuantizationError, "damaged"):

@@ -17,7 +17,7 @@ class Flat(nn.Module):
         self.time = nn.Linear(WIDTH, WIDTH)
         self.layer_0 = nn.Linear(WIDTH, WIDTH)
         self.layer_1 = nn.Linear(WIDTH, WIDTH)
-        self.conv = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
+        self.conv = nn.Conv2d(WIDTH, WIDTH, (1, 3), padding=(0, 1))  # a third of the columns to round one by one
         self.layer_2 = nn.Linear(WIDTH, WIDTH)
         self.unused = nn.Linear(WIDTH, WIDTH)
 
