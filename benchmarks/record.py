@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import time
+from functools import cache
 from pathlib import Path
 
 from demo import files
@@ -44,6 +45,7 @@ def record(name: str, result: dict, on_demo: bool = False) -> None:
     print(text)
 
 
+@cache
 def demo_hash() -> str:
     """Which demo model lies here: the beginning of its file's SHA-256."""
     return hashlib.sha256(files.MODEL.read_bytes()).hexdigest()[:12]

@@ -28,8 +28,9 @@ MAX_SILENCE = 120
 # Imports take longer than a whole study here: they are made once, in a server whose children are the workers.
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
-    ["calibration.study", "optuna.storages._rdb.storage", "optuna._gp.gp", "alembic.command", "psycopg", "psutil"]
-    + ["scipy.stats", "sqlalchemy.orm", "sqlalchemy.dialects.postgresql.psycopg"]
+    ["calibration.study", "optuna.storages._rdb.storage", "optuna.storages._rdb.models", "optuna._gp.gp", "psutil"]
+    + ["optuna._gp.optim_mixed", "optuna._gp.prior", "optuna._gp.search_space", "alembic.command", "alembic.config"]
+    + ["psycopg", "scipy.stats", "sqlalchemy.orm", "sqlalchemy.dialects.postgresql.psycopg"]
 )
 
 
