@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -30,6 +31,16 @@ class CheckoutIsNoTestPackage:
 def pytest_configure(config: pytest.Config) -> None:
     # As a plugin of its own: hooks of a conftest are not asked about the folders above it.
     config.pluginmanager.register(CheckoutIsNoTestPackage())
+
+
+def pytest_collection() -> None:
+    """What is imported stays: Python's collector need not go through it while it comes in, nor between tests."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 Refused = Callable[..., AbstractContextManager[None]]
