@@ -1,8 +1,11 @@
-"""All tests here run on one thread."""
+"""All tests here run on one thread, and write into memory."""
 
 from __future__ import annotations
 
 import pytest
+from memory_paths import memory_root, tmp_path
+
+__all__ = ["calm", "memory_root", "tmp_path"]
 
 
 @pytest.fixture(autouse=True, scope="module")
