@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def room_of(path: Path) -> str | None:
     return max((room for room in ROOMS if room in parents), key=len, default=None)
 
 
+@cache
 def arrows(root: Path = ROOT) -> set[tuple[str, str]]:
     """(Room that imports, room that is imported). A room inside another may use that one's files: that is no arrow."""
     pairs = set()

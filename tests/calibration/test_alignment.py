@@ -17,6 +17,7 @@ from calibration.metrics.open_clip_network import SHORTEST, SQUASH, OpenClip
 from calibration.metrics.phrases import Splitter, best_parser
 from calibration.metrics.surgery import surgery_tokens
 
+pytestmark = pytest.mark.usefixtures("one_vocabulary")
 CONFIG = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 8, "head_width": 16},

@@ -10,8 +10,6 @@ import signal
 import string
 import subprocess
 import sys
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -38,17 +36,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array_.*:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Iterator[Path]:
-    """A pipeline, an open_clip model and prompts, all local. The model's vocabulary is read once for all commands."""
-    import open_clip
-
+def place(tmp_path_factory, one_vocabulary) -> Path:
+    """A pipeline, an open_clip model and prompts, all local."""
     folder = tmp_path_factory.mktemp("files")
     _write_pipeline(folder / "pipeline")
     _write_clip(folder / "clip")
     (folder / "prompts.txt").write_text("# mine\n" + "\n".join(PROMPTS))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(open_clip, "get_tokenizer", cache(open_clip.get_tokenizer))
-        yield folder
+    return folder
 
 
 def command(place: Path, output: Path, *more: str) -> list[str]:
@@ -109,13 +103,25 @@ def test_pictures_are_scored_sixteen_at_once_beside_their_prompts():
     assert set(judge(torch.rand(2, 8, 8, 3), [0, 1])) == {"contrast", "saturation", "sharpness", "noise"}
 
 
-def test_a_stop_before_the_first_picture_writes_no_preset(place, tmp_path, blind, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "calibrate", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+@pytest.fixture
+def options(monkeypatch) -> dict:
+    """Those of the study, which is stopped before its first picture."""
+    result = {}
+
+    def stop(*args, **options):
+        result.update(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "calibrate", stop)
+    return result
+
+
+def test_a_stop_before_the_first_picture_writes_no_preset(place, tmp_path, options, capsys):
     assert cli.main(command(place, tmp_path / "mine.safetensors")) == cli.EXIT_CANCELLED
     assert "stopped" in capsys.readouterr().err and not (tmp_path / "mine.safetensors").exists()
 
 
-def test_prompts_that_the_metric_cuts_are_said(place, tmp_path, blind, capsys):
+def test_prompts_that_the_metric_cuts_are_said(place, tmp_path, options, capsys):
     long = tmp_path / "long.txt"
     long.write_text("\n".join([*PROMPTS, "a very long dog " * 40]))
     cli.main(command(place, tmp_path / "a.safetensors", "--prompts", str(long)))
@@ -180,25 +186,23 @@ def test_a_gain_that_the_reference_has_as_well_is_no_repair(place, tmp_path, bri
     assert ("Re-tuning, identity recommended: " in printed) or ("something else gets worse" in printed)
 
 
-def test_no_gain_is_a_preset_of_the_identity_and_a_code_of_its_own(place, tmp_path, blind, capsys):
+def test_no_gain_is_a_preset_of_the_identity_and_the_same_command_only_reads(
+    place, tmp_path, blind, monkeypatch, capsys
+):
     output = tmp_path / "mine.safetensors"
     assert cli.main(command(place, output)) == cli.EXIT_REFUSED == 3
     preset = load_preset(output)
     assert preset.verdict == "identity recommended"
     assert preset.coefficients.is_identity
     assert preset.record["settings"]["space"] == "both ends", "there is a reference"
-    assert "identity recommended" in capsys.readouterr().out
-
-
-def test_the_same_command_once_more_only_reads(place, tmp_path, blind, monkeypatch, capsys):
-    output = tmp_path / "mine.safetensors"
-    cli.main(command(place, output))
-    first = load_preset(output)
+    printouts = [capsys.readouterr().out]
+    assert "identity recommended" in printouts[0]
     monkeypatch.setattr(cli, "scoring", lambda *_: (None, None))  # nothing may be scored any more
     assert cli.main(command(place, output)) == cli.EXIT_REFUSED
-    assert load_preset(output) == first
-    names = {line.split(" in ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("qsched ")}
-    assert len(names) == 1
+    assert load_preset(output) == preset
+    printouts.append(capsys.readouterr().out)
+    names = [[line.split(" in ")[0] for line in text.splitlines() if line.startswith("qsched ")] for text in printouts]
+    assert names[0] == names[1] and len(names[0]) == 1
 
 
 def test_another_calibration_in_the_same_journal_is_a_study_of_its_own(place, tmp_path, blind, capsys):
@@ -236,13 +240,10 @@ def test_a_stop_keeps_the_best_so_far(place, tmp_path, bright, monkeypatch, caps
     assert len(scored) == 6 + 2 + 2  # the running trial and the one after it, and the verdict
 
 
-def test_a_second_set_of_prompts_is_for_the_verdict(place, tmp_path, blind, monkeypatch):
+def test_a_second_set_of_prompts_is_for_the_verdict(place, tmp_path, options):
     (tmp_path / "more.csv").write_text("prompt\na ship\na lamp\n")
-    calls = []
-    original = cli.calibrate
-    monkeypatch.setattr(cli, "calibrate", lambda *args, **options: calls.append(options) or original(*args, **options))
     cli.main(command(place, tmp_path / "mine.safetensors", "--verdict-prompts", str(tmp_path / "more.csv")))
-    assert calls[0]["verdict_prompts"] == (6, 7)
+    assert options["verdict_prompts"] == (6, 7)
 
 
 BAD = {

@@ -21,6 +21,7 @@ from calibration.metrics.base import too_long
 from calibration.metrics.clip import QUALITY_PAIR, ClipIQA, ClipScore, ClipScorer
 from calibration.metrics.open_clip_network import LONGEST, SHORTEST, SQUASH, OpenClip, open_folder
 
+pytestmark = pytest.mark.usefixtures("one_vocabulary")
 PROMPTS = ["a dog", "two cats on a sofa", "rain"]
 
 

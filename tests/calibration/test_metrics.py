@@ -21,6 +21,7 @@ from calibration.metrics.clip import ClipScorer
 from calibration.metrics.embeddings import CosineScore
 from calibration.metrics.reference import distance
 
+pytestmark = pytest.mark.usefixtures("one_vocabulary")
 VISION = {"image_size": 32, "patch_size": 16, "width": 32, "layers": 1, "head_width": 16}
 CONFIG = {
     "embed_dim": 16,

@@ -14,6 +14,7 @@ from transformers import CLIPConfig, CLIPModel
 from calibration.core import CalibrationError
 from calibration.metrics.preference import HPSv21, PickScore, from_transformers
 
+pytestmark = pytest.mark.usefixtures("one_vocabulary")
 TINY = {
     "embed_dim": 24,
     "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "layers": 2, "head_width": 16},

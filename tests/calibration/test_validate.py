@@ -79,7 +79,7 @@ def test_a_single_prompt_proves_nothing():
     assert (result.gain, result.low, result.high, result.prompts) == (5.5, -math.inf, math.inf, 1)
 
 
-@pytest.mark.parametrize("prompts", [2, 3, 4, 6, 12, 48])
+@pytest.mark.parametrize("prompts", [2, 3, 4, 6, 12, 24])
 @pytest.mark.parametrize("noises", [1, 4])
 def test_pure_noise_is_taken_for_a_gain_no_more_often_than_promised(prompts, noises):
     """Regression: a percentile bootstrap found a "gain" in 23 % of pure noise with 2 prompts, 9 % with 4, 4 % with 12.

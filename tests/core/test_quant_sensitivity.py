@@ -250,10 +250,10 @@ def test_a_cancel_takes_effect_while_a_layer_is_fitted(net, depth, monkeypatch):
     class Cancelled(BaseException):
         pass
 
-    seen, part = qs.observe(net, driving(net)), ["blocks.0.*"]  # a layer of each kind
+    observation, part = qs.observe(net, driving(net)), ["blocks.0.*"]  # a layer of each kind
 
     def count(check) -> None:
-        measure_sensitivity(net, lambda: None, include=part, depth=depth, observation=seen, check=check)
+        measure_sensitivity(net, lambda: None, include=part, depth=depth, observation=observation, check=check)
 
     calls = itertools.count()
     count(lambda: next(calls))

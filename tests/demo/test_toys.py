@@ -82,10 +82,10 @@ def test_a_picture_is_the_same_in_any_batch_and_another_for_another_seed_or_nois
 @pytest.mark.parametrize("kind", toys.KINDS)
 def test_quantising_leaves_the_toy_itself_alone_and_shows_in_pictures(loaded, captions, kind):
     toy = loaded[kind]
-    before = toy.generator(captions)(IDENTITY, range(2))
-    coarse = toy.quantized("w3a8").generator(captions)(IDENTITY, range(2))
+    before = toy.generator(captions)(IDENTITY, [0])
+    coarse = toy.quantized("w3a8").generator(captions)(IDENTITY, [0])
     assert (coarse - before).abs().mean() > 1e-3
-    assert same_bits(toy.generator(captions)(IDENTITY, range(2)), before)
+    assert same_bits(toy.generator(captions)(IDENTITY, [0]), before)
 
 
 @pytest.mark.parametrize("kind", toys.KINDS)
