@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -82,8 +83,14 @@ Graph = dict[str, dict]
 
 @pytest.fixture(scope="module", autouse=True)
 def models(server) -> Iterator[None]:
+    with random_files(server, FILES):
+        yield
+
+
+@contextmanager
+def random_files(server, names: Iterable[str]) -> Iterator[None]:
     """The random files under the names people have; at the end they are gone, from the server's memory too."""
-    places = {server.folder("models") / MODELS[model].folder / name: model for name, model in FILES.items()}
+    places = {server.folder("models") / MODELS[FILES[name]].folder / name: FILES[name] for name in names}
     for place, model in places.items():
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(write(model, CACHE / "random-models"))
