@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from PIL import Image
 
-from scripts import server as comfyui
 from scripts.client import HttpFailure, PromptFailed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -262,27 +260,6 @@ def test_pictures_that_make_no_pairs_are_refused_with_a_way_out(client, changes,
     assert reason in " ".join(text.split())
     assert "Fix: " in text
     assert len(text.splitlines()[0]) <= 90
-
-
-# --- nothing is lost
-
-
-def test_a_restarted_server_goes_on_with_the_same_vote(host, tmp_path):
-    graph = arena(4)
-    with comfyui.running(host, sys.executable, base=tmp_path) as first:
-        key, _ = run(first.client, graph)
-        vote_state = state(first.client, key)
-        truth = [side_of(first.client, vote_state, pair) for pair in range(4)]
-        vote(first.client, key, 0, truth[0])
-        vote(first.client, key, 1, "skip")
-    with comfyui.running(host, sys.executable, base=tmp_path) as second:
-        vote_state = state(second.client, key)
-        assert (vote_state["votes"], vote_state["pictures"]) == ([truth[0], "skip", None, None], [])
-        assert "run the node again" in refused(404, vote, second.client, key, 2, "left")
-        assert run(second.client, graph) == (key, "2 of 4 pairs are voted on. Vote on the node, then run it again.")
-        vote_state = state(second.client, key)
-        assert [side_of(second.client, vote_state, pair) for pair in range(4)] == truth
-        vote(second.client, key, 2, truth[2])
 
 
 # --- the node's parts

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 import qsched_core as qs
-from scripts import server as comfyui
-from scripts.client import HttpFailure
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -113,42 +108,3 @@ def test_what_killed_processes_left_goes_at_the_next_start(pack, paths, tmp_path
 
 def preset() -> qs.Preset:
     return qs.Preset(qs.Coefficients.ramp(2, c_x=(1.02, 0.98)), (1.0, 0.5, 0.0))
-
-
-def test_a_server_with_every_setting_writes_where_it_was_told(host, tmp_path):
-    """Base, user and output directory, a default of the user's, many users, and no metadata: one start for all."""
-    base = tmp_path / "base"
-    config = tmp_path / "extra.yaml"
-    config.write_text(f"mine:\n  base_path: {tmp_path}\n  is_default: true\n  qsched_presets: my presets\n", "utf-8")
-    flags = [
-        *("--cpu", "--multi-user", "--disable-metadata", "--extra-model-paths-config", str(config)),
-        *("--user-directory", str(tmp_path / "people"), "--output-directory", str(tmp_path / "out")),
-        *("--temp-directory", str(tmp_path / "scratch")),
-    ]
-    left = tmp_path / "my presets" / f".qsched-{'0' * 32}.tmp"
-    left.mkdir(parents=True)
-    (tmp_path / "people").mkdir()
-    (left / "file").write_bytes(b"half")
-    for path in (left / "file", left):
-        os.utime(path, (time.time() - 7200,) * 2)
-    texts = {"name": "mine", "author": "", "license": "", "notes": ""}
-    graph = {
-        "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 255}},
-        "2": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}},
-        "3": {"class_type": "QSchedLoadPreset", "inputs": {"preset_name": "SDXL-Turbo W4A4 (published).safetensors"}},
-        "4": {"class_type": "QSchedArena", "inputs": {"without": ["1", 0], "with_preset": ["2", 0]}},
-        "5": {"class_type": "QSchedSavePreset", "inputs": {"preset": ["3", 0], **texts}},
-    }
-    with comfyui.running(host, Path(sys.executable), base=base, flags=flags) as server:
-        outputs = server.client.wait(server.client.submit(graph, {"id": "w", "nodes": []}), timeout=120)["outputs"]
-        (key,) = outputs["4"]["qsched_arena"]
-        assert server.client.post("/qsched/arena/vote", {"key": key, "pair": 0, "choice": "skip"})["votes"] == ["skip"]
-        with pytest.raises(HttpFailure):  # no user reads it
-            server.client.read(f"/userdata/..%2F__qsched%2Fvotes%2F{key}.json")
-    assert f"Saved {tmp_path / 'my presets'}/mine.safetensors" in json.dumps(outputs["5"])
-    saved = qs.load_preset(tmp_path / "my presets" / "mine.safetensors")
-    assert not {"workflow", "prompt"} & set(saved.card)
-    assert not left.exists()
-    assert (tmp_path / "people" / "__qsched" / "votes" / f"{key}.json").exists()
-    files = [path for path in base.rglob("*") if path.is_file() and path.suffix in (".safetensors", ".tmp", ".json")]
-    assert [path for path in files if "custom_nodes" not in path.parts] == []

@@ -7,6 +7,7 @@ import zlib
 from importlib import import_module
 
 import torch
+from aiohttp import web
 from server import PromptServer
 
 
@@ -46,3 +47,19 @@ def with_few_scenes(prompt: dict) -> dict:
 
 
 PromptServer.instance.add_on_prompt_handler(with_few_scenes)
+
+
+OPTIONAL = {"optuna", "open_clip", "diffusers"}
+imported: list[str] = []
+
+
+async def note_imports(_: web.Application) -> None:
+    imported.extend(sorted(OPTIONAL & sys.modules.keys()))
+
+
+PromptServer.instance.app.on_startup.append(note_imports)
+
+
+@PromptServer.instance.routes.get("/test/imported_at_the_start")
+async def imported_at_the_start(_: web.Request) -> web.Response:
+    return web.json_response(imported)
