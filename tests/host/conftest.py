@@ -87,7 +87,7 @@ def demo_sampling(demo: tuple) -> dict:
     """What a node that samples the demo model is given, but for prompts."""
     return {
         "model": demo[0],
-        "latent_image": {"samples": torch.zeros(1, 16, 16, 16)},
+        "latent_image": {"samples": torch.zeros(1, 16, 8, 8)},
         "steps": 4,
         "cfg": 1.0,
         "sampler_name": "euler",

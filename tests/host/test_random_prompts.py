@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -14,6 +16,9 @@ pytestmark = pytest.mark.usefixtures("one_thread", "empty_store")
 AS_FAR = 1.4
 """How much farther from the full model's latents what is fitted to words at random may come than what is fitted to
 prompts. 1.11 to 1.33 on the flow toy (``benchmarks.no_data``), over many more captions."""
+
+PERCEPTRONS = "*_mlp*"
+"""A part of the layers, in every block with two streams."""
 
 
 @pytest.fixture(scope="module")
@@ -61,26 +66,45 @@ def test_neither_prompts_nor_a_text_encoder_is_refused(demo_sampling, pack, refu
         pack("nodes.observe_layers").QSchedObserve.execute(**demo_sampling)
 
 
-def test_what_is_fitted_to_random_words_is_nearly_as_near(demo, demo_sampling, pack):
+@pytest.fixture(scope="module")
+def kept(pack, tmp_path_factory):
+    """A folder of observations for the tests that follow: each is sampled once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["folder_paths"], "user_directory", str(tmp_path_factory.mktemp("user")))
+        yield sys.modules["folder_paths"].user_directory
 
+
+@pytest.fixture
+def sampling(demo_sampling, kept, monkeypatch) -> dict:
+    """Of pictures as large as those that the model was trained on: on others a fit to its prompts shows less."""
+    monkeypatch.setattr(sys.modules["folder_paths"], "user_directory", kept)
+    return {**demo_sampling, "latent_image": {"samples": torch.zeros(1, 16, 16, 16)}}
+
+
+@pytest.fixture
+def positive(demo, pack) -> list:
+    return [entry for text in OBSERVED for entry in pack("nodes.host.conditioning").encode(demo[1], text)]
+
+
+@pytest.mark.usefixtures("one_damping")
+def test_what_is_fitted_to_random_words_is_nearly_as_near(demo, sampling, positive, pack):
     model, clip, _ = demo
     encode = pack("nodes.host.conditioning").encode
     observe = pack("nodes.observe_layers").QSchedObserve.execute
     quantize = pack("nodes.quantize_model").QSchedQuantizeModel.execute
-    positive = [entry for text in OBSERVED for entry in encode(clip, text)]
-    prompted, _ = observe(**demo_sampling, positive=positive).args
-    random, report = observe(**demo_sampling, clip=clip).args
+    prompted, _ = observe(**sampling, positive=positive).args
+    random, report = observe(**sampling, clip=clip).args
     assert "No prompts: words at random from the text encoder's vocabulary were sampled." in report
 
     def latents_of(of) -> list[torch.Tensor]:
-        texts = (*UNSEEN, "a rocket left of a moon") * 2
+        texts = (*UNSEEN, "a rocket left of a moon")
         return [picture(of, encode(clip, text), seed=seed, side=16) for seed, text in enumerate(texts, 100)]
 
     exact = latents_of(model)
 
     def distance(observation) -> float:
-        options = {"format": "w4a4", "group_size": "per channel", "include": "", "exclude": "", "backend": "torch"}
-        packed = quantize(model=model, **options, observation=observation).args[0]
+        options = {"format": "w4a4", "group_size": "per channel", "include": PERCEPTRONS, "exclude": ""}
+        packed = quantize(model=model, **options, backend="torch", observation=observation).args[0]
         return sum((a - b).square().sum().item() for a, b in zip(latents_of(packed), exact, strict=True)) ** 0.5
 
     near, nearest = distance(prompted), distance(None)
@@ -88,17 +112,18 @@ def test_what_is_fitted_to_random_words_is_nearly_as_near(demo, demo_sampling, p
 
 
 @pytest.mark.usefixtures("one_damping")
-def test_bits_of_layers_are_planned_without_prompts(demo, demo_sampling, pack):
+def test_bits_of_layers_are_planned_without_prompts(demo, sampling, positive, pack, monkeypatch):
     node, observe = pack("nodes.sensitivity").QSchedSensitivity, pack("nodes.observe_layers").QSchedObserve.execute
     more = {"average_bits": 5.0, "depth": "layers", "formats": "w4a8, w8a8"}
-    positive = [entry for text in OBSERVED for entry in pack("nodes.host.conditioning").encode(demo[1], text)]
-    prompted, _, _ = node.execute(**demo_sampling, **more, positive=positive).args
-    plan, report, _ = node.execute(**demo_sampling, **more, clip=demo[1]).args
+    prompted, _, _ = node.execute(**sampling, **more, positive=positive).args
+    plan, report, _ = node.execute(**sampling, **more, clip=demo[1]).args
     assert report.startswith("No prompts: words at random")
     same = sum(plan.forms[layer] == form for layer, form in prompted.forms.items())
     assert same >= 0.8 * len(prompted.forms)
     # What was observed without prompts serves here too, and nothing need be plugged in but it.
-    observation, _ = observe(**demo_sampling, clip=demo[1]).args
-    again, text, _ = node.execute(**demo_sampling, **more, observation=observation).args
-    assert set(again.forms) == set(prompted.forms)
+    observation, _ = observe(**sampling, clip=demo[1]).args
+    study = pack("nodes.quantization.study")
+    monkeypatch.setattr(study, "measure_sensitivity", partial(study.measure_sensitivity, include=[PERCEPTRONS]))
+    again, text, _ = node.execute(**sampling, **more, observation=observation).args
+    assert set(again.forms) == {layer for layer in prompted.forms if "_mlp" in layer}
     assert "No prompts" not in text
