@@ -64,7 +64,8 @@ def python(tmp_path_factory) -> tuple[Path, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def bare(host, python):
-    with comfyui.running(host, python[0], env=python[1]) as running:
+    judge_of_few_scenes = Path(__file__).with_name("test_nodes")
+    with comfyui.running(host, python[0], env=python[1], extra_packs=[judge_of_few_scenes]) as running:
         (running.folder("models") / "qsched_metrics").mkdir()
         write_folder(running.folder("models") / "qsched_metrics" / "tiny clip")
         yield running
@@ -82,7 +83,7 @@ def workflow(name: str) -> dict:
     (path,) = (ROOT / "example_workflows" / "api").glob(f"{name}*.json")
     graph = json.loads(path.read_text("utf-8"))
     for inputs in of_kind(graph, "QSchedCalibrate"):
-        inputs.update(trials=3, prompts="\n".join(inputs["prompts"].splitlines()[:4]))
+        inputs.update(trials=2, prompts="\n".join(inputs["prompts"].splitlines()[:4]))
     for inputs in of_kind(graph, "EmptySD3LatentImage"):
         inputs.update(width=32, height=32)
     for inputs in of_kind(graph, "QSchedQuantizeModel"):

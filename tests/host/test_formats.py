@@ -6,10 +6,12 @@ Q-Sched never looks at weights, so each must give what the core gives on the sam
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import pytest
 import torch
 from exactness import differ
+from pairs import pairs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -26,6 +28,7 @@ LAYOUTS = {
     "asym_w4a8_int8": ({"convrot_groupsize": 64}, {"convrot_groupsize": 64, "group_size": 16}),
 }
 
+KINDS = ("EPS", "FLOW")
 SAMPLERS = ("euler", "euler_ancestral", "res_multistep")
 WIDE_BLOCKS = {"transformer_depth": [0, 1], "transformer_depth_output": [0, 0, 1, 1]}
 """Attention where the U-Net is as wide as layouts ask for, and nowhere else."""
@@ -111,54 +114,64 @@ def as_gguf_would(tiny, source):
     return model
 
 
-@pytest.fixture(scope="module", params=["EPS", "FLOW"])
-def source(request, tiny):
-    return tiny.model(request.param, **WIDE_BLOCKS)
+@pytest.fixture(scope="module")
+def sources(tiny) -> dict:
+    return {kind: tiny.model(kind, **WIDE_BLOCKS) for kind in KINDS}
 
 
 @pytest.fixture(scope="module")
-def full_latents(pack, tiny, source) -> dict:
-    """What the source makes with each sampler."""
-    sampler_object, sigmas = pack("nodes.sampling.sampler_menu").sampler_object, tiny.schedule(source)
-    return {name: tiny.run(source, sampler_object(name), sigmas) for name in SAMPLERS}
+def full_latent(pack, tiny, sources):
+    """What a source makes with a sampler."""
+
+    @cache
+    def full_latent(kind: str, name: str) -> torch.Tensor:
+        source = sources[kind]
+        return tiny.run(source, pack("nodes.sampling.sampler_menu").sampler_object(name), tiny.schedule(source))
+
+    return full_latent
 
 
-def check(pack, tiny, source, full_latents, model, layout: str):
+def check(pack, tiny, source, full, model, layout: str, name: str):
     patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     assert layout in pack("nodes.host.model_info").quantization(model)
     assert pack("nodes.host.model_info").fingerprint(model) == pack("nodes.host.model_info").fingerprint(source)
     sigmas, coefficients = tiny.schedule(model), core.Coefficients(*COEFFICIENTS)
-    for name, full in full_latents.items():
-        sampler = pack("nodes.sampling.sampler_menu").sampler_object(name)
-        preset_model = patch.apply_coefficients(model, coefficients, sigmas.tolist())
-        ours = tiny.run(preset_model, sampler, sigmas)
-        reference = tiny.run(model, tiny.core_sampler(pack, name, coefficients, model), sigmas)
-        stock = tiny.run(model, sampler, sigmas)
-        assert torch.linalg.norm(ours - reference) <= 5e-6 * torch.linalg.norm(reference)
-        assert torch.linalg.norm(ours - stock) > 1e-2 * torch.linalg.norm(stock), "the coefficients did nothing"
-        # Random weights hardly move the latent: quantising shows as 9e-7 to 2e-4, rounding alone as 2e-8.
-        assert differ(stock, full, 2e-7), "the model is not quantised"
+    sampler = pack("nodes.sampling.sampler_menu").sampler_object(name)
+    preset_model = patch.apply_coefficients(model, coefficients, sigmas.tolist())
+    ours = tiny.run(preset_model, sampler, sigmas)
+    reference = tiny.run(model, tiny.core_sampler(pack, name, coefficients, model), sigmas)
+    stock = tiny.run(model, sampler, sigmas)
+    assert torch.linalg.norm(ours - reference) <= 5e-6 * torch.linalg.norm(reference)
+    assert torch.linalg.norm(ours - stock) > 1e-2 * torch.linalg.norm(stock), "the coefficients did nothing"
+    # Random weights hardly move the latent: quantising shows as 9e-7 to 2e-4, rounding alone as 2e-8.
+    assert differ(stock, full, 2e-7), "the model is not quantised"
 
 
 LABELS = {"asym_w4a8_int8": "w4a8/g", "convrot_w4a4": "w4a4/channel", "int8_tensorwise": "w8a8/channel"}
 """Formats that we have too: a preset does not differ because another backend holds the weights."""
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_layouts_of_the_host(pack, tiny, source, full_latents, name):
-    check(pack, tiny, source, full_latents, in_layout(tiny, source, name), LABELS.get(name, name))
+def plain_fp8(pack, tiny, source):
+    return as_plain_fp8(tiny, source)
 
 
-def test_plain_fp8_weights(pack, tiny, source, full_latents):
-    check(pack, tiny, source, full_latents, as_plain_fp8(tiny, source), "float8_e4m3fn")
+def another_pack(pack, tiny, source):
+    return as_gguf_would(tiny, source)
 
 
-def test_operations_of_another_pack(pack, tiny, source, full_latents):
-    check(pack, tiny, source, full_latents, as_gguf_would(tiny, source), "Packed")
+def our_own(pack, tiny, source):
+    job = pack("nodes.quantization.backends").job_for(source, "w4a8")
+    return pack("nodes.quantization.twin_model").quantized_twin(source, job)[0]
 
 
-def test_our_own_quantization(pack, tiny, source, full_latents):
-    model, _ = pack("nodes.quantization.twin_model").quantized_twin(
-        source, pack("nodes.quantization.backends").job_for(source, "w4a8")
-    )
-    check(pack, tiny, source, full_latents, model, "w4a8")
+@pytest.mark.parametrize(("name", "kind", "sampler"), pairs(tuple(LAYOUTS), KINDS, SAMPLERS))
+def test_layouts_of_the_host(pack, tiny, sources, full_latent, name, kind, sampler):
+    model = in_layout(tiny, sources[kind], name)
+    check(pack, tiny, sources[kind], full_latent(kind, sampler), model, LABELS.get(name, name), sampler)
+
+
+@pytest.mark.parametrize(("make", "kind", "sampler"), pairs((plain_fp8, another_pack, our_own), KINDS, SAMPLERS))
+def test_what_the_host_has_no_layout_for(pack, tiny, sources, full_latent, make, kind, sampler):
+    label = {plain_fp8: "float8_e4m3fn", another_pack: "Packed", our_own: "w4a8"}[make]
+    model = make(pack, tiny, sources[kind])
+    check(pack, tiny, sources[kind], full_latent(kind, sampler), model, label, sampler)

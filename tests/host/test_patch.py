@@ -25,10 +25,20 @@ def flow(models):
     return models["FLOW"]
 
 
-@pytest.fixture
-def preset(pack, tiny, model):
+def preset_for(pack, tiny, model):
     core = pack("qsched_core")
     return core.Preset(core.Coefficients(*COEFFICIENTS), tuple(tiny.schedule(model).tolist()))
+
+
+@pytest.fixture
+def preset(pack, tiny, model):
+    return preset_for(pack, tiny, model)
+
+
+@pytest.fixture
+def flow_preset(pack, tiny, flow):
+    """Where the parameterisation plays no part."""
+    return preset_for(pack, tiny, flow)
 
 
 def stock(name: str):
@@ -96,9 +106,13 @@ def test_the_node_samples_tcd_and_stock_samplers(pack, tiny, model, preset):
         assert not torch.allclose(sample(name, 1.0), direct, rtol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["euler", "euler_ancestral", "lcm", "tcd", "heun", "uni_pc"])
-def test_identity_is_the_stock_sampler_bit_for_bit(pack, tiny, model, name):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    list(zip(("euler", "euler_ancestral", "lcm", "tcd", "heun", "uni_pc"), KINDS * 2, strict=True)),
+)
+def test_identity_is_the_stock_sampler_bit_for_bit(pack, tiny, models, name, kind):
     """At every door, and for samplers that could not be driven otherwise."""
+    model = models[kind]
     patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
     sigmas, sampler = tiny.schedule(model), pack("nodes.sampling.sampler_menu").sampler_object(name)
     plain = tiny.run(model, sampler, sigmas)
@@ -437,20 +451,20 @@ def test_a_sampler_is_called_what_its_pack_calls_it(pack):
         ([1.0, 0.5, -0.1], "sigma 3 of 3 is -0.1"),
     ],
 )
-def test_what_is_no_schedule_is_named_as_that(pack, tiny, flow, preset, refused, sigmas, text):
+def test_what_is_no_schedule_is_named_as_that(pack, tiny, flow, flow_preset, refused, sigmas, text):
     core, patch = pack("qsched_core"), pack("nodes.sampling.patch")
     for model, sampler in (
-        (patch.model_with(flow, patch.PresetUse(preset)), stock("euler")),
-        (flow, patch.sampler_with(stock("euler"), patch.PresetUse(preset))),
+        (patch.model_with(flow, patch.PresetUse(flow_preset)), stock("euler")),
+        (flow, patch.sampler_with(stock("euler"), patch.PresetUse(flow_preset))),
     ):
         with refused(core.SamplingError, text):
             tiny.run(model, sampler, torch.tensor(sigmas))
 
 
-def test_two_equal_sigmas_are_a_schedule(pack, tiny, flow, preset):
+def test_two_equal_sigmas_are_a_schedule(pack, tiny, flow, flow_preset):
     """Long schedules repeat some: stock samplers pass over them."""
     patch = pack("nodes.sampling.patch")
-    preset_model = patch.model_with(flow, patch.PresetUse(preset))
+    preset_model = patch.model_with(flow, patch.PresetUse(flow_preset))
     assert tiny.run(preset_model, stock("euler"), torch.tensor([1.0, 0.5, 0.5, 0.0])).isfinite().all()
 
 

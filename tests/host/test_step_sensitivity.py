@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ PROMPTS = "\n".join(
 
 @pytest.fixture(scope="module")
 def packed(demo, pack):
+    @cache  # a study leaves a model as it is
     def packed(form: str):
         job = pack("nodes.quantization.backends").job_for(demo[0], form, backend="torch", last_steps=0)
         return pack("nodes.quantization.twin_model").quantized_twin(demo[0], job)[0]
