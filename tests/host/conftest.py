@@ -165,7 +165,7 @@ def calibrate(calibrate_node: type, pack: Callable[[str], ModuleType], demo: tup
             "model": demo_twin,
             "clip": demo[1],
             "vae": demo[2],
-            "latent_image": {"samples": torch.zeros(1, 16, 8, 8)},
+            "latent_image": {"samples": torch.zeros(1, 16, 4, 4)},
             "prompts": "\n".join(PROMPTS),
             "steps": 2,
             "cfg": 1.0,

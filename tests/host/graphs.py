@@ -104,7 +104,7 @@ def calibrating(**changes: Any) -> Graph:
             exclude="",
             last_steps=0,
         ),
-        "3": node("EmptySD3LatentImage", width=64, height=64, batch_size=1),
+        "3": node("EmptySD3LatentImage", width=32, height=32, batch_size=1),
         "4": node("QSchedCalibrate", **inputs),
         "5": node("QSchedSavePreset", preset=["4", 0], name="from a test", author="", license="", notes=""),
         "6": node("QSchedCalibrationSettings", **settings),

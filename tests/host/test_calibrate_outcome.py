@@ -16,8 +16,22 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # --- the report
 
 
-def test_the_full_model_brings_a_distance_and_a_control(calibrate, demo):
-    _, report, outputs = calibrate(full_model=demo[0])
+@pytest.fixture(scope="module")
+def kept() -> list:
+    """Holds what `full_study` has run."""
+    return []
+
+
+@pytest.fixture
+def full_study(calibrate, demo, kept) -> tuple:
+    """What ``calibrate(full_model=...)`` comes to, run once."""
+    if not kept:
+        kept.append(calibrate(full_model=demo[0]))
+    return kept[0]
+
+
+def test_the_full_model_brings_a_distance_and_a_control(full_study):
+    _, report, outputs = full_study
     assert len(report["trace"]) == 1 + 2
     assert "distance to full" in report["gains"]
     rows = {row["name"]: row for row in report["table"]["rows"]}
@@ -30,9 +44,9 @@ def test_the_full_model_brings_a_distance_and_a_control(calibrate, demo):
         assert 0 <= float(picture.min()) < float(picture.max()) <= 1
 
 
-def test_near_the_full_model_the_winner_is_no_farther_from_it(calibrate, demo):
+def test_near_the_full_model_the_winner_is_no_farther_from_it(calibrate, full_study, demo):
     """The two random candidates of the test move the pictures a lot: then the identity wins, and that is said."""
-    preset, report, _ = calibrate(full_model=demo[0])
+    preset, report, _ = full_study
     assert report["trace"][0]["whole"] and not any(trial["whole"] for trial in report["trace"][1:])
     assert preset.coefficients.is_identity and not report["accepted"]
     assert preset.record["settings"]["stay near"]
@@ -76,7 +90,7 @@ def test_the_page_gets_the_stock_sampler_s_pictures_beside_the_candidate_s(calib
     start, _, data = pairs[1]["after"].partition(",")
     assert start == "data:image/jpeg;base64"
     size = Image.open(io.BytesIO(base64.b64decode(data))).size
-    assert size == (64, 64), "one picture: of two the divider in the middle would lie on the seam"
+    assert size == (32, 32), "one picture: of two the divider in the middle would lie on the seam"
 
 
 def test_a_candidate_that_was_finished_is_on_the_map_when_a_cancel_comes_with_it(pack, monkeypatch):
@@ -137,11 +151,12 @@ def test_one_more_model_is_shown_beside_the_others_and_changes_nothing(calibrate
     assert len(held_out) <= 4, "two rows of either model: what the verdict was made on is shown, and not made again"
 
 
+@pytest.mark.usefixtures("one_damping")
 def test_a_model_that_differs_by_its_rounding_alone_is_called_fitted(pack, demo, demo_twin):
     """Layers at its edges keep more bits where an observation has found them: no other format was asked for."""
     title = pack("nodes.calibrating.outcome")._other_title
     prompts = pack("nodes.quantization.study").StudyPrompts(
-        demo[0], encoded(demo, PROMPTS[0]), None, {"samples": torch.zeros(1, 16, 8, 8)},
+        demo[0], encoded(demo, PROMPTS[0]), None, {"samples": torch.zeros(1, 16, 4, 4)},
         pack("nodes.sampling.ksampler").Recipe(2, 1.0, "euler", "simple"),
     )  # fmt: skip
     observation = pack("nodes.quantization.layer_observation").observed(demo[0], prompts.sampled(0))

@@ -30,9 +30,9 @@ def study(pack, demo, monkeypatch, tmp_path):
     monkeypatch.setattr(folder_paths, "get_system_user_directory", lambda name: str(tmp_path / name))
     node = pack("nodes.step_sensitivity").QSchedStepSensitivity
     monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=None), raising=False)
-    latent = {"samples": torch.zeros(1, demo[0].get_model_object("latent_format").latent_channels, 8, 8)}
 
-    def study(model, prompts: str = "", budget: float = 0.6, steps: int = 2, **more):
+    def study(model, prompts: str = "", budget: float = 0.6, steps: int = 2, side: int = 4, **more):
+        latent = {"samples": torch.zeros(1, demo[0].get_model_object("latent_format").latent_channels, side, side)}
         return node.execute(
             model, demo[1], demo[2], latent, prompts, budget, "bits", steps, 1.0, "euler", "simple", "demo", **more
         ).args
@@ -72,17 +72,17 @@ def test_a_study_gives_a_plan_a_model_and_a_report(pack, packed, study, pictures
 def test_no_prompts_are_words_at_random(packed, study, pictures):
     pytest.importorskip("open_clip")
     narrow = packed("w4a4")
-    precision, _, report, _ = study(narrow, budget=0.9)
+    precision, _, report, _ = study(narrow, budget=0.9, side=8)
     assert report.startswith("No prompts: words at random")
     assert precision.models == ()
     assert len(set(precision.activation_bits)) == 2
     assert "JAQ -" not in report.partition("Distance when")[0]
     count = len(pictures)
     assert 0 < count <= 3 * 2 * 2 * 12
-    assert study(narrow, budget=0.9)[2].splitlines()[-1] == "0 pictures were made."  # all of it was kept
+    assert study(narrow, budget=0.9, side=8)[2].splitlines()[-1] == "0 pictures were made."  # all of it was kept
     assert len(pictures) == count
     twice_as_many = "\n".join([PROMPTS, PROMPTS.replace("large", "small")])
-    prompted, *_ = study(narrow, twice_as_many, budget=0.9)
+    prompted, *_ = study(narrow, twice_as_many, budget=0.9, side=8)
     assert prompted == precision  # the same plan, where prompts choose it
 
 
