@@ -45,6 +45,7 @@ def test_the_demo_workflow_runs_through(server):
             node["inputs"].update(verdict_seeds=1)
         if node["class_type"] == "EmptySD3LatentImage":
             node["inputs"].update(width=64, height=64)
+    graph["30"]["inputs"].update(include="*_mlp*")  # layers fitted to what was observed: each takes as long
     prompts = (ROOT / "demo" / "prompts.txt").read_text("utf-8").splitlines()[:9]
     (server.base / "input" / "qsched_demo_prompts.txt").write_text("\n".join(prompts), "utf-8")
     outputs = server.client.run(graph, timeout=600)

@@ -54,6 +54,10 @@ def test_the_log_holds_no_complaint_about_the_pack(server):
     assert not [line for line in ours if any(word in line for word in ("warn", "error", "fail", "exception"))]
 
 
+def test_the_page_gets_the_pack_s_door(server):
+    assert "/extensions/q-sched/qsched.js" in server.client.get("/extensions")
+
+
 def test_node_definitions_are_the_golden_ones(server):
     """Ids, order of inputs and outputs are frozen; new inputs are appended. QSCHED_WRITE_GOLDEN=1 writes anew."""
     text = json.dumps(definitions(server.client), indent=1, ensure_ascii=False) + "\n"

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def pair_of(tiny, gain: float = 1.0) -> tuple:
     """(high noise, low noise): the same architecture and schedule, other weights; their outputs times ``gain``."""
-    high, low = tiny.model("FLOW"), tiny.model("FLOW")
+    high, low = (tiny.model("FLOW", **tiny.ONE_BLOCK) for _ in range(2))
     for parameter in low.model.parameters():
         parameter.data = parameter.data * 0.9
     for model in (high, low):

@@ -77,7 +77,7 @@ def generator_of(pack, model, vae, latent, prompts):
 
 def test_a_video_latent_is_calibrated_and_the_report_says_how(run):
     """Regression: frames were taken for pictures of other prompts."""
-    preset, report, before_after, *_ = run(torch.zeros(1, 16, 6, 8, 8))
+    preset, report, before_after, *_ = run(torch.zeros(1, 16, 6, 4, 4))
     assert preset.steps == 2
     assert "Videos: 8 of 21 frames of each are scored, and their scores averaged." in report
     assert before_after.ndim == 4
@@ -87,17 +87,17 @@ def test_a_quantized_video_model_is_held_to_the_full_ones_videos(pack, run, vide
     """Control and distances, all of them of videos."""
     job = pack("nodes.quantization.backends").job_for(video_model, "w4a8", backend="torch")
     twin, _ = pack("nodes.quantization.twin_model").quantized_twin(video_model, job)
-    preset, report, before_after, *_ = run(torch.zeros(1, 16, 3, 8, 8), model=twin, full_model=video_model, trials=1)
+    preset, report, before_after, *_ = run(torch.zeros(1, 16, 3, 4, 4), model=twin, full_model=video_model, trials=1)
     assert "Videos: 8 of 9 frames of each are scored" in report
     assert "distance to full" in preset.record["gains"]
 
 
 def test_frames_belong_to_their_prompt_and_are_averaged(pack, video_model, prompts):
     core, frames, metrics = pack("qsched_core"), pack("calibration.frames"), pack("nodes.calibrating.scorer")
-    generator = generator_of(pack, video_model, VideoVAE(), torch.zeros(1, 16, 3, 8, 8), prompts)
+    generator = generator_of(pack, video_model, VideoVAE(), torch.zeros(1, 16, 3, 4, 4), prompts)
     identity = core.Coefficients.identity(2)
     videos = generator(identity, [0, 4, 7])
-    assert videos.shape == (3, 8, 64, 64, 3)
+    assert videos.shape == (3, 8, 32, 32, 3)
     # Other batches take other kernels.
     assert near(generator(identity, [4])[0], videos[1])
     assert same_bits(frames.stills(videos), videos[:, 4])
@@ -149,6 +149,6 @@ def test_what_is_no_picture_is_refused(pack, refused, shape):
 def test_several_latents_in_one_are_refused_where_they_are_read(pack, run, refused):
     import comfy.nested_tensor
 
-    nested = comfy.nested_tensor.NestedTensor([torch.zeros(1, 16, 3, 8, 8), torch.zeros(1, 8, 20)])
+    nested = comfy.nested_tensor.NestedTensor([torch.zeros(1, 16, 3, 4, 4), torch.zeros(1, 8, 20)])
     with refused(pack("qsched_core").SamplingError, "this latent holds several"):
         run(nested)
