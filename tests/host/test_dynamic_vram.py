@@ -8,15 +8,22 @@ from collections import Counter
 
 import pytest
 import torch
-from encoder_files import SIZES, encoder_files, keep_sizes, read
+from encoder_files import SIZES, TYPES, encoder_files, keep_sizes, read
 from exactness import same_bits
 from layouts import need_layout
 from safetensors.torch import load_file
+from text_encoders import tokenizers_read_once
 from twin_layers import LINEAR, twin_of
 
 from benchmarks.adapters import patch_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tokenizers(pack):
+    with tokenizers_read_once():
+        yield
 
 
 class CountingLibrary:
@@ -143,9 +150,9 @@ def test_a_twin_is_saved_and_loaded_where_layers_have_no_weight_before(
         assert list(files.load_model(tmp_path / "with a LoRA.safetensors").patches) == [f"{LINEAR}.weight"]
 
 
-@pytest.mark.parametrize(("form", "recipe"), [("w4a8", "compact"), ("w8a8", "stock")])
+@pytest.mark.parametrize(("form", "recipe", "family"), [("w4a8", "compact", "qwen"), ("w8a8", "stock", "flux")])
 def test_a_text_encoder_is_saved_and_loaded_where_layers_have_no_weight_before(
-    pack, library, tmp_path, monkeypatch, form, recipe
+    pack, library, tmp_path, monkeypatch, form, recipe, family
 ):
     import comfy.memory_management
 
@@ -153,9 +160,9 @@ def test_a_text_encoder_is_saved_and_loaded_where_layers_have_no_weight_before(
     files, backends = pack("nodes.quantization.encoder_files"), pack("nodes.quantization.backends")
     with monkeypatch.context() as without:
         without.setattr(comfy.memory_management, "aimdo_enabled", False)
-        paths = encoder_files("flux", tmp_path)
+        paths = encoder_files(family, tmp_path)
     device = {"load_device": torch.device("cpu", 0), "offload_device": torch.device("cpu")}
-    source = read(paths, "FLUX", **device)
+    source = read(paths, TYPES[family], **device)
     assert source.patcher.is_dynamic()
     if recipe == "stock":
         need_layout(form)

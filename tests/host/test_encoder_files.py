@@ -21,7 +21,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 PROMPT = "a red fox in the snow"
 T5_QUERY = "t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q"
 CLIP_QUERY = "clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj"
+LLM_QUERY = "qwen25_3b.transformer.model.layers.0.self_attn.q_proj"
 KEYS = {
+    LLM_QUERY: "text_encoders." + LLM_QUERY,
     T5_QUERY: "text_encoders." + T5_QUERY,
     CLIP_QUERY: "lora_te1_" + CLIP_QUERY.removeprefix("clip_l.transformer.").replace(".", "_"),
 }
@@ -175,17 +177,17 @@ def test_a_lora_on_a_packed_layer_is_in_our_file(pack, encoders, tmp_path, recip
     if recipe == "stock":
         need_layout("w8a8")
     files = pack("nodes.quantization.encoder_files")
-    twin = encoders.twin("flux", "w8a8", recipe)
+    twin = encoders.twin("qwen", "w8a8", recipe)
     assert files.lost_in_stock(twin) == ("" if recipe == "stock" else "the LoRAs on it")
-    adapted = with_lora(twin, KEYS[T5_QUERY], T5_QUERY)
+    adapted = with_lora(twin, KEYS[LLM_QUERY], LLM_QUERY)
     assert files.lost_in_stock(adapted) == "the LoRAs on it"
     path = tmp_path / "with a LoRA.safetensors"
     files.save_encoder(adapted, path)
     loaded = files.load_encoder(path, SIZES)
-    assert list(loaded.patcher.patches) == [f"{T5_QUERY}.weight"]
+    assert list(loaded.patcher.patches) == [f"{LLM_QUERY}.weight"]
     assert says_the_same(adapted, loaded)
     assert differ(said(loaded)[0], said(twin)[0]), "the LoRA did nothing"
-    assert differ(said(with_lora(loaded, KEYS[T5_QUERY], T5_QUERY))[0], said(loaded)[0])
+    assert differ(said(with_lora(loaded, KEYS[LLM_QUERY], LLM_QUERY))[0], said(loaded)[0])
     assert says_the_same(adapted, loaded)
 
 

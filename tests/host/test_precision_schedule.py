@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,7 @@ def packed(demo, pack):
     """Without rounded activations a picture is a smooth function of the noise: two ways to it agree to the last
     digits, not to a flipped code."""
 
+    @cache
     def packed(form: str = "w4a16", **more):
         job = pack("nodes.quantization.backends").job_for(demo[0], form, backend="torch", **more)
         return pack("nodes.quantization.twin_model").quantized_twin(demo[0], job)[0]

@@ -102,13 +102,15 @@ def calibrated(pack, calibrate_node):
     generator = torch.Generator().manual_seed(2)
     conditionings = [[[torch.randn(1, 7, 32, generator=generator), {}]] for _ in range(8)]
     settings = pack("nodes.calibrating.options").CalibrationSettings(
-        prompt_set=pack("nodes.calibrating.prompt_list").conditioned([], [], conditionings), verdict_seeds=1
+        prompt_set=pack("nodes.calibrating.prompt_list").conditioned([], [], conditionings),
+        verdict_seeds=1,
+        space="constant",
     )
 
     def calibrated(model, full):
         return calibrate_node.execute(
             model=model, full_model=full, vae=Pixels(), latent_image={"samples": torch.zeros(1, 4, 8, 8)}, prompts="",
-            steps=4, cfg=1.0, sampler_name="euler", scheduler="simple", trials=32, metric="nearness to the reference",
+            steps=4, cfg=1.0, sampler_name="euler", scheduler="simple", trials=14, metric="nearness to the reference",
             batch_size=8, negative="", settings=settings,
         ).args[0]  # fmt: skip
 
