@@ -17,17 +17,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def kept() -> list:
+def full_studies() -> list:
     """Holds what `full_study` has run."""
     return []
 
 
 @pytest.fixture
-def full_study(calibrate, demo, kept) -> tuple:
+def full_study(calibrate, demo, full_studies) -> tuple:
     """What ``calibrate(full_model=...)`` comes to, run once."""
-    if not kept:
-        kept.append(calibrate(full_model=demo[0]))
-    return kept[0]
+    if not full_studies:
+        full_studies.append(calibrate(full_model=demo[0]))
+    return full_studies[0]
 
 
 def test_the_full_model_brings_a_distance_and_a_control(full_study):

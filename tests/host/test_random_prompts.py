@@ -67,7 +67,7 @@ def test_neither_prompts_nor_a_text_encoder_is_refused(demo_sampling, pack, refu
 
 
 @pytest.fixture(scope="module")
-def kept(pack, tmp_path_factory):
+def observations(pack, tmp_path_factory):
     """A folder of observations for the tests that follow: each is sampled once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules["folder_paths"], "user_directory", str(tmp_path_factory.mktemp("user")))
@@ -75,9 +75,9 @@ def kept(pack, tmp_path_factory):
 
 
 @pytest.fixture
-def sampling(demo_sampling, kept, monkeypatch) -> dict:
+def sampling(demo_sampling, observations, monkeypatch) -> dict:
     """Of pictures as large as those that the model was trained on: on others a fit to its prompts shows less."""
-    monkeypatch.setattr(sys.modules["folder_paths"], "user_directory", kept)
+    monkeypatch.setattr(sys.modules["folder_paths"], "user_directory", observations)
     return {**demo_sampling, "latent_image": {"samples": torch.zeros(1, 16, 16, 16)}}
 
 
