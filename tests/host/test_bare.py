@@ -87,7 +87,7 @@ def workflow(name: str) -> dict:
     for inputs in of_kind(graph, "EmptySD3LatentImage"):
         inputs.update(width=32, height=32)
     for inputs in of_kind(graph, "QSchedQuantizeModel"):
-        inputs.update(include="*double_blocks.0.*")  # all need the same packages
+        inputs.update(include="*double_blocks.0.img_mlp*")  # all need the same packages
     for node_inputs in (entry["inputs"] for entry in graph.values()):
         node_inputs.update({"steps": 2} if "steps" in node_inputs else {})
     return graph

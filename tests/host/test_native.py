@@ -120,7 +120,11 @@ def test_low_memory_runs_the_lora_at_the_layer(pack, sd15):
     assert same_bits(picture(with_lora, *how), expected)
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl", "flux1-schnell"])
+@pytest.mark.parametrize(
+    ("name", "form"),
+    # Each form on a U-Net and on a transformer, and the largest of the three once.
+    [(name, form) for name in ("sd15", "flux1-schnell") for form in BITS] + [("sdxl", "w8a8")],
+)
 def test_the_stock_loader_reads_the_file_and_samples_the_same(pack, tmp_path, name, form):
     import comfy.sd
 

@@ -10,8 +10,6 @@ from pairs import pairs
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 COEFFICIENTS = ((0.93, 0.97, 1.02, 1.05), (0.88, 0.95, 1.04, 1.08))
-
-
 KINDS = ("EPS", "V_PREDICTION", "FLOW")
 
 
@@ -25,20 +23,10 @@ def flow(models):
     return models["FLOW"]
 
 
-def preset_for(pack, tiny, model):
-    core = pack("qsched_core")
-    return core.Preset(core.Coefficients(*COEFFICIENTS), tuple(tiny.schedule(model).tolist()))
-
-
 @pytest.fixture
 def preset(pack, tiny, model):
-    return preset_for(pack, tiny, model)
-
-
-@pytest.fixture
-def flow_preset(pack, tiny, flow):
-    """Where the parameterisation plays no part."""
-    return preset_for(pack, tiny, flow)
+    core = pack("qsched_core")
+    return core.Preset(core.Coefficients(*COEFFICIENTS), tuple(tiny.schedule(model).tolist()))
 
 
 def stock(name: str):
@@ -107,13 +95,11 @@ def test_the_node_samples_tcd_and_stock_samplers(pack, tiny, model, preset):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
-    list(zip(("euler", "euler_ancestral", "lcm", "tcd", "heun", "uni_pc"), KINDS * 2, strict=True)),
+    ("name", "kind"), list(zip(("euler", "euler_ancestral", "lcm", "tcd", "heun", "uni_pc"), KINDS * 2, strict=True))
 )
 def test_identity_is_the_stock_sampler_bit_for_bit(pack, tiny, models, name, kind):
     """At every door, and for samplers that could not be driven otherwise."""
-    model = models[kind]
-    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
+    model, patch, core = models[kind], pack("nodes.sampling.patch"), pack("qsched_core")
     sigmas, sampler = tiny.schedule(model), pack("nodes.sampling.sampler_menu").sampler_object(name)
     plain = tiny.run(model, sampler, sigmas)
     identity = core.Preset(core.Coefficients.identity(4), tuple(sigmas.tolist()))
@@ -237,8 +223,7 @@ def test_a_preset_for_ddim_fits_ddim(pack, tiny, flow, caplog):
     pairs(("simple", "sgm_uniform", "karras", "beta", "ddim_uniform"), (1, 2, 8), KINDS),
 )
 def test_any_schedule(pack, tiny, models, scheduler, steps, kind):
-    model = models[kind]
-    patch, core = pack("nodes.sampling.patch"), pack("qsched_core")
+    model, patch, core = models[kind], pack("nodes.sampling.patch"), pack("qsched_core")
     sigmas = tiny.schedule(model, scheduler, steps)
     coefficients = core.Coefficients.ramp(len(sigmas) - 1, c_x=(0.95, 1.02), c_eps=(0.9, 1.1))
     ours = tiny.run(patch.apply_coefficients(model, coefficients, sigmas.tolist()), stock("euler"), sigmas)
@@ -443,6 +428,7 @@ def test_a_sampler_is_called_what_its_pack_calls_it(pack):
     assert [name_of(comfy.samplers.sampler_object(name).sampler_function) for name in names] == names
 
 
+@pytest.mark.parametrize("model", ["FLOW"], indirect=True)  # for the preset: the kind plays no part
 @pytest.mark.parametrize(
     ("sigmas", "text"),
     [
@@ -451,20 +437,21 @@ def test_a_sampler_is_called_what_its_pack_calls_it(pack):
         ([1.0, 0.5, -0.1], "sigma 3 of 3 is -0.1"),
     ],
 )
-def test_what_is_no_schedule_is_named_as_that(pack, tiny, flow, flow_preset, refused, sigmas, text):
+def test_what_is_no_schedule_is_named_as_that(pack, tiny, flow, preset, refused, sigmas, text):
     core, patch = pack("qsched_core"), pack("nodes.sampling.patch")
     for model, sampler in (
-        (patch.model_with(flow, patch.PresetUse(flow_preset)), stock("euler")),
-        (flow, patch.sampler_with(stock("euler"), patch.PresetUse(flow_preset))),
+        (patch.model_with(flow, patch.PresetUse(preset)), stock("euler")),
+        (flow, patch.sampler_with(stock("euler"), patch.PresetUse(preset))),
     ):
         with refused(core.SamplingError, text):
             tiny.run(model, sampler, torch.tensor(sigmas))
 
 
-def test_two_equal_sigmas_are_a_schedule(pack, tiny, flow, flow_preset):
+@pytest.mark.parametrize("model", ["FLOW"], indirect=True)  # for the preset: the kind plays no part
+def test_two_equal_sigmas_are_a_schedule(pack, tiny, flow, preset):
     """Long schedules repeat some: stock samplers pass over them."""
     patch = pack("nodes.sampling.patch")
-    preset_model = patch.model_with(flow, patch.PresetUse(flow_preset))
+    preset_model = patch.model_with(flow, patch.PresetUse(preset))
     assert tiny.run(preset_model, stock("euler"), torch.tensor([1.0, 0.5, 0.5, 0.0])).isfinite().all()
 
 
