@@ -156,7 +156,6 @@ def test_the_plan_loses_less_than_uniform_and_random_ones_of_its_size(error_of, 
     plan = study.plan(average_bits=5.0)
     ours = error_of(plan)
     four, eight = study.formats
-    print("ERR", ours, error_of(study.uniform(four)))
     assert ours < 0.9 * error_of(study.uniform(four))
     draw, others = random.Random(0), []
     while len(others) < 4:
@@ -164,7 +163,6 @@ def test_the_plan_loses_less_than_uniform_and_random_ones_of_its_size(error_of, 
         other = type(plan)(forms)
         if 0 <= study.bits(plan) - study.bits(other) < 0.1:
             others.append(error_of(other))
-    print("ERR", others)
     assert ours < min(others)
 
 
@@ -186,7 +184,6 @@ def test_what_is_predicted_is_what_comes(pack, source, positive, study):
     for args, kwargs, output in calls:
         errors.append(measuring.content_and_quality(twin.model.diffusion_model(*args, **kwargs), output))
     true = (sum(c**2 + q**2 for c, q in errors) / len(errors)) ** 0.5
-    print("ERR", true / study.predicted(study.uniform(study.formats[0])))
     # Within a factor of 2: first steps only, and errors that are not quite independent.
     assert 0.5 < true / study.predicted(study.uniform(study.formats[0])) < 2
 

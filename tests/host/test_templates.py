@@ -105,7 +105,6 @@ def test_try_it_now_shows_full_nearest_repaired_and_fitted(server):
     def error(row: torch.Tensor) -> float:
         return (row.float() - full.float()).square().mean().item()
 
-    print("ERR", error(gptq), error(nearest))
     assert 0 < error(gptq) < error(nearest)
 
 
