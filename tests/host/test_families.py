@@ -108,9 +108,7 @@ def test_a_family_samples_with_and_without_a_preset(server, family):
     assert complaints(server.log_text()[before:]) == []
     assert torch.isfinite(plain).all()
     assert plain.std() > 0
-    if (
-        family not in STEPS
-    ):  # of the wide ones an evaluation takes seconds, and nothing of the network plays a part here
+    if family not in STEPS:  # of the wide ones an evaluation takes seconds; the network plays no part in this
         assert same_bits(sampled(server, with_strength(graph, 0.0)), plain), "strength 0 must be the stock sampler"
     result = sampled(server, with_strength(graph, 1.0))
     assert torch.isfinite(result).all()
