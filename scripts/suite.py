@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 
 from . import processes
 from .environment import Workbench
+from .front_ends import NEWEST
 from .host import Host, other_hosts
 from .layout import ROOT
 
@@ -33,7 +34,7 @@ cores leave nothing of them idle (`vmstat`), and took no less time than four."""
 GIGABYTES_EACH = 4
 """Of memory: a run takes up to 3, the one with the widest model 8."""
 
-PARTS = {WEB: 2, HOST: 4}
+PARTS = {WEB: 2, HOST: 3}
 """Runs that the tests in a browser, and the others of one host, are dealt to. Each starts a ComfyUI of its own (10 s);
 the smaller the last ones are, the less is waited for one of them alone."""
 
@@ -65,15 +66,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of pytest: files or folders of tests, and the ComfyUI they need."""
+    """One run of pytest: files or folders of tests, the ComfyUI they need, and which of the tests (pytest's ``-m``)."""
 
     title: str
     places: Sequence[str]
     host: Host | None = None
+    marked: str = ""
 
     def command(self, python: Path, results: Path, arguments: Sequence[str] = ()) -> list[str]:
         # Without a selection runs go on side by side, and would all write pytest's one file of what failed last.
         options = [*(arguments or ("-p", "no:cacheprovider")), f"--junit-xml={results}"]
+        options += ["-m", self.marked] if self.marked else []
         return [str(python), "-m", "pytest", *self.places, *options]
 
     def environ(self, threads: int | None = None) -> dict[str, str]:
@@ -105,7 +108,13 @@ def jobs(hosts: Sequence[Host], parts: Mapping[str, int] = PARTS, root: Path = R
             count = parts[folder]
             dealt = [files[part::count] for part in range(count)]
             numbers = [f", part {part} of {count}" if count > 1 else "" for part in range(1, count + 1)]
-            runs += [Job(f"{name} tests on {host}{n}", some, host) for n, some in zip(numbers, dealt, strict=True)]
+            marked = f"not {NEWEST}" if folder == WEB and count > 1 else ""
+            runs += [
+                Job(f"{name} tests on {host}{number}", some, host, marked)
+                for number, some in zip(numbers, dealt, strict=True)
+            ]
+            if marked:  # another server, and pages of its own
+                runs.append(Job(f"{name} tests on {host}, {NEWEST} front end", [WEB], host, NEWEST))
     pure = [Job(f"pure tests, {place}", [place]) for place in PURE if (root / place).is_dir()]
     # One of them is among the first, which import what the others do: together they import nearly all.
     return [job for job in (*runs[:1], *pure[:1], *runs[1:], *pure[1:]) if job.places]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts import suite
+from scripts.front_ends import NEWEST
 from scripts.host import Host
 from scripts.layout import ROOT
 from scripts.suite import Job, Outcome, jobs, read_outcome, side_by_side
@@ -131,9 +132,14 @@ def test_every_file_of_tests_is_in_one_run(tmp_path):
     hosts = [Host(tmp_path / name, "") for name in ("a", "b")]
     dealt = jobs(hosts)
     for host in hosts:
-        files = [place for one in dealt if one.host is host for place in one.places]
+        runs = [one for one in dealt if one.host is host]
+        files = [place for one in runs if one.marked != NEWEST for place in one.places]
         on_disk = [path for folder in (suite.HOST, suite.WEB) for path in (ROOT / folder).rglob("test_*.py")]
         assert sorted(files) == sorted(path.relative_to(ROOT).as_posix() for path in on_disk)
+        in_a_browser = [one for one in runs if one.places[0].startswith(suite.WEB)]
+        assert {one.marked for one in in_a_browser} == {NEWEST, f"not {NEWEST}"}
+        assert [one.places for one in in_a_browser if one.marked == NEWEST] == [[suite.WEB]]
+        assert not any(one.marked for one in runs if one not in in_a_browser)
     folders = {place for one in dealt if one.host is None for place in one.places} | {suite.HOST, suite.WEB}
     others = [path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")]
     assert [name for name in others if not name.startswith(tuple(f"{folder}/" for folder in folders))] == []

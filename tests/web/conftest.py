@@ -27,6 +27,7 @@ FRONT_ENDS = (USERS_CHOICE or f"{OWN} {NEWEST}").split()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "front_ends: run in every front end, because the host's page differs there")
+    config.addinivalue_line("markers", "newest: runs in the newest front end; a run of its own in the whole command")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -37,11 +38,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Unless front ends are named, both renderers are tested in the host's own and Nodes 2.0 alone in the newest: tests
-    of a page are the longest of all. `make browsers` runs all pairs."""
+    """Unless front ends are named, what runs in both of them has the classic renderer in the host's own and Nodes 2.0
+    in the newest: tests of a page are the longest of all. `make browsers` runs all pairs."""
+    for item in items:
+        if _pair(item)[0] == NEWEST:
+            item.add_marker("newest")
     if USERS_CHOICE:
         return
-    left_out = [item for item in items if _pair(item) == (NEWEST, False)]
+    two = [item for item in items if item.get_closest_marker("front_ends")]
+    left_out = [item for item in two if _pair(item) in ((OWN, True), (NEWEST, False))]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
 

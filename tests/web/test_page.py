@@ -40,8 +40,10 @@ LOAD = """async seed => {
 PUT_PAUSE = """id => {
   const node = app.graph.getNodeById(id), input = node.inputs.findIndex(({ name }) => name === "model");
   const link = app.graph.getLink(node.inputs[input].link), source = app.graph.getNodeById(link.origin_id);
-  const pause = LiteGraph.createNode("TestPause");
+  const pause = LiteGraph.createNode("TestPause"), group = new LiteGraph.LGraphGroup("Pause");
+  [pause.pos, group.pos, group.size] = [[-600, -900], [-620, -960], [320, 160]]; // above the settings
   app.graph.add(pause);
+  app.graph.add(group);
   source.connect(link.origin_slot, pause, 0);
   pause.connect(0, node, input);
 }"""
@@ -229,17 +231,28 @@ def check_verdict(page) -> tuple[str, str]:
     return report["headline"] + report["rest"], pictures["title"]
 
 
+@pytest.fixture
+def pause(server):
+    """The file that PUT_PAUSE's node waits for the end of. Left behind, it would hold all later runs."""
+    path = server.base / "temp" / "pause"
+    path.parent.mkdir(exist_ok=True)
+    yield path
+    path.unlink(missing_ok=True)
+
+
 @pytest.mark.front_ends
 @RENDERERS
-def test_the_map_is_drawn_while_it_runs_and_again_after_a_reload(open_page, tmp_path, nodes_2):
+def test_the_map_is_drawn_while_it_runs_and_again_after_a_reload(open_page, tmp_path, pause, nodes_2):
     """With it the verdict and the pictures, which the host's own places lost at the end or with a reload."""
     page = open_page(nodes_2=nodes_2)
     load(page, seed=1 + nodes_2)
+    page.evaluate(PUT_PAUSE, CALIBRATE)  # it has to go on while it is looked at and the page is loaded
     saved = values(page, CALIBRATE)
     assert "Run it" in drawn(page, CALIBRATE)["text"]
     check_frames(page, "before the run")
     run(page)
     assert wait_for_points(page, 2)["colours"] > 20
+    pause.touch()
     assert slider(page)["labels"] == ["stock sampler", "this candidate"]
     assert page.evaluate(NODE_TEXT, CALIBRATE) is None
     check_frames(page, "during the run")
@@ -247,6 +260,7 @@ def test_the_map_is_drawn_while_it_runs_and_again_after_a_reload(open_page, tmp_
     if not nodes_2:  # what comes back is drawn by the renderer, and looked at in both below
         reload(page)
         assert wait_for_points(page, 2)["colours"] > 20
+    pause.unlink()
     wait_until_done(page)
     done = drawn(page, CALIBRATE)
     assert int(done["points"]) == TRIALS + 1
@@ -266,15 +280,6 @@ def test_the_map_is_drawn_while_it_runs_and_again_after_a_reload(open_page, tmp_
     wait_until_done(page)
     assert check_verdict(page) == verdict
     look_at(page, CALIBRATE)
-
-
-@pytest.fixture
-def pause(server):
-    """The file that PUT_PAUSE's node waits for the end of. Left behind, it would hold all later runs."""
-    path = server.base / "temp" / "pause"
-    path.parent.mkdir(exist_ok=True)
-    yield path
-    path.unlink(missing_ok=True)
 
 
 def test_a_page_that_missed_the_end_of_a_run_does_not_show_it_as_running(open_page, pause):
