@@ -66,7 +66,8 @@ def tools() -> Path:
     packages = sysconfig.get_path("purelib")
     stamp = digest([TOOL_REQUIREMENTS], torch=(packages,))
     if not is_stamped(TOOLS_VENV, stamp):
-        pip = ["--without-pip"] if importlib.util.find_spec("pip") else []
+        # In a process of its own: tests that have imported much would get setuptools' warning for the question.
+        pip = ["--without-pip"] if _has_pip(Path(sys.executable)) else []
         _check([sys.executable, "-m", "venv", "--clear", *pip, TOOLS_VENV], VENV_ADVICE)
         python = interpreter_of(TOOLS_VENV)
         ask = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
