@@ -26,6 +26,15 @@ def test_the_version_is_the_one_in_pyproject(tmp_path):
     assert environment.pack_version(tmp_path) == "unknown"
 
 
+@pytest.mark.parametrize(("rocm", "cuda", "words"), [
+    ("6.2", None, "ROCm 6.2"), (None, "13.0", "CUDA 13.0"), (None, None, "CPU"),
+])  # fmt: skip
+def test_it_is_said_for_what_torch_was_built(monkeypatch, rocm, cuda, words):
+    monkeypatch.setattr(torch.version, "hip", rocm)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    assert environment.versions()[-1] == Line(OK, f"torch {torch.__version__}, built for {words}")
+
+
 def test_a_section_that_fails_is_a_finding_and_the_others_are_there():
     def broken():
         yield Line(OK, "half of it")

@@ -44,7 +44,7 @@ def test_blocks_of_columns_change_nothing(monkeypatch):
 
 @pytest.mark.parametrize(("columns", "channel", "widths"), [
     (4096, 1, [4096]), (5120, 1, [2560, 2560]), (11520, 9, [3843, 3843, 3834]), (23040, 9, [3843] * 5 + [3825]),
-    (8192, 8192, [8192]),
+    (8192, 8192, [8192]), (9000, 3000, [3000] * 3),
 ])  # fmt: skip
 def test_wide_layers_are_cut_between_channels(columns, channel, widths):
     parts = rounding._parts(columns, channel)

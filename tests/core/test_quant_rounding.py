@@ -233,6 +233,14 @@ def test_smoothing_evens_inputs_and_weights_out():
     assert smoothing(weight, torch.tensor([1e9, 1e-9, 1.0, 1.0])).max() == MOST_SMOOTHING
 
 
+def test_the_error_of_an_output_does_not_depend_on_how_large_it_is():
+    layer, rows = linear(bias=False), correlated(200, 128)
+    twin = TorchBackend().twin(layer, layer.weight, None, resolve_format("w4a16"))
+    error = output_error(layer, twin, layer.weight, None, rows)
+    assert 0.01 < error < 0.5
+    assert output_error(layer, twin, layer.weight, None, rows * 1e-6) == pytest.approx(error, rel=1e-3)
+
+
 def test_four_bit_activations_of_loud_columns_are_smoothed():
     layer, rows, check_rows = linear(), loud(3000), loud(400, seed=1)
     form = resolve_format("w4a4", 0)
