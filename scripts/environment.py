@@ -64,7 +64,7 @@ def tools() -> Path:
     """The interpreter of an environment with the programs that the registry and its clients run on a pack. It sees the
     packages of the running one too, half of what they need, and gets the rest."""
     packages = sysconfig.get_path("purelib")
-    stamp = digest([TOOL_REQUIREMENTS], torch=(packages,))
+    stamp = digest([TOOL_REQUIREMENTS], [packages])
     if not is_stamped(TOOLS_VENV, stamp):
         # In a process of its own: tests that have imported much would get setuptools' warning for the question.
         pip = ["--without-pip"] if _has_pip(Path(sys.executable)) else []
@@ -92,9 +92,9 @@ def named_interpreter(environ: Mapping[str, str] = os.environ) -> Path | None:
     return Path(program).absolute()  # not resolved: a venv's python is a link whose place makes it what it is
 
 
-def digest(files: Sequence[Path], torch: Sequence[str] = TORCH) -> str:
-    """sha256 of everything that determines what is installed."""
-    content = {"torch": list(torch), "files": [file.read_text("utf-8") for file in files]}
+def digest(files: Sequence[Path], beside: Sequence[str] = TORCH) -> str:
+    """sha256 of all that determines what is installed: files of requirements, and what stands ``beside`` them."""
+    content = {"beside": list(beside), "files": [file.read_text("utf-8") for file in files]}
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -34,7 +34,7 @@ def venv(tmp_path):
 def test_the_digest_depends_on_everything_that_is_installed(files):
     before = digest(files)
     assert before == digest(files)
-    assert before != digest(files, torch=("torch==1.0",))
+    assert before != digest(files, ["torch==1.0"])
     files[1].write_text("numpy\nscipy\n", "utf-8")
     assert before != digest(files)
 
